@@ -1,0 +1,1 @@
+//! An async client of the control socket.

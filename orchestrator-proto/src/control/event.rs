@@ -1,0 +1,95 @@
+//! What happened, as a numbered sequence.
+
+use serde::{Deserialize, Serialize};
+
+use super::info::Exit;
+use crate::id::{InstanceId, LinkId};
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number: the first is 1, and no number is left out.
+    pub seq: u64,
+    /// When, milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+    /// The instance that it is about, if any.
+    pub instance: Option<InstanceId>,
+    /// That instance's name, if it has one.
+    pub name: Option<String>,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// See [`Event`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The daemon accepts requests.
+    DaemonStarted,
+    /// The daemon was told to end.
+    DaemonStopping,
+    /// The instance was added.
+    Added,
+    /// The instance was removed, with this many links.
+    Removed {
+        /// How many.
+        links: u64,
+    },
+    /// Its program was executed.
+    Started {
+        /// The process.
+        pid: u32,
+    },
+    /// Its program could not be executed.
+    StartFailed {
+        /// Why, with the errno in words.
+        error: String,
+    },
+    /// It was asked to stop.
+    Stopping {
+        /// The signal that was sent.
+        signal: i32,
+    },
+    /// It did not stop in time; what was left of it was sent SIGKILL.
+    Killed,
+    /// Its main process ended.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// Whether somebody had asked it to stop.
+        requested: bool,
+    },
+    /// Nothing of it is left.
+    Stopped,
+    /// A link was made.
+    LinkAdded {
+        /// Which.
+        link: LinkId,
+        /// In words: from, type, to.
+        description: String,
+    },
+    /// A link was removed.
+    LinkRemoved {
+        /// Which.
+        link: LinkId,
+    },
+    /// The two ends of a link don't agree on what a message is.
+    LinkMismatched {
+        /// Which.
+        link: LinkId,
+        /// How they differ.
+        error: String,
+    },
+    /// The instance connected to its socket.
+    Connected {
+        /// `native` or `veecle`.
+        dialect: String,
+    },
+    /// A connection of the instance ended.
+    Disconnected {
+        /// `native` or `veecle`.
+        dialect: String,
+        /// What it did wrong, if that was the reason.
+        error: Option<String>,
+    },
+}

@@ -1,0 +1,324 @@
+//! What a daemon reports about itself, its instances and its links.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::{Desired, Policy, Priority};
+use crate::error::WireError;
+use crate::id::{InstanceId, LinkId};
+use crate::os::OsBytes;
+
+/// The daemon itself.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// [`PROTOCOL`](super::PROTOCOL).
+    pub protocol: u32,
+    /// The daemon's process.
+    pub pid: u32,
+    /// The holder's process, the daemon's parent.
+    pub holder_pid: u32,
+    /// When it started, milliseconds since 1970 (UTC).
+    pub started_ms: u64,
+    /// Its control socket.
+    pub socket: OsBytes,
+    /// Where it keeps its state.
+    pub state_dir: OsBytes,
+    /// How many instances it has.
+    pub runtimes: u64,
+    /// How many of them run.
+    pub running: u64,
+    /// How many links it has.
+    pub links: u64,
+    /// Datagrams of other orchestrators, when it listens for them.
+    pub ipc: Option<IpcStatus>,
+    /// The telemetry server, when one is set.
+    pub telemetry: Option<TelemetryStatus>,
+}
+
+/// Counts of the datagram socket.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct IpcStatus {
+    /// Where it listens.
+    pub address: String,
+    /// Good datagrams.
+    pub received: u64,
+    /// Good datagrams of a type that no link takes.
+    pub unrouted: u64,
+    /// Datagrams that are not a storable, or have more than 2,048 bytes.
+    pub malformed: u64,
+    /// Datagrams from an address that is not allowed.
+    pub refused: u64,
+}
+
+/// Counts of the telemetry forwarder.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TelemetryStatus {
+    /// The server.
+    pub address: String,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Lines written to it.
+    pub sent: u64,
+    /// Lines dropped because the queue was full or the connection broke.
+    pub dropped: u64,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// It called `exit` with this code, 0 to 255.
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number, see signal(7).
+        signal: i32,
+        /// Whether it left a core dump.
+        core_dumped: bool,
+    },
+}
+
+impl Exit {
+    /// Whether it is exit code 0.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Code(0))
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal {
+                signal,
+                core_dumped,
+            } => {
+                match crate::signal::name(signal) {
+                    Some(name) => write!(f, "signal {signal} ({name})")?,
+                    None => write!(f, "signal {signal}")?,
+                }
+                if core_dumped {
+                    f.write_str(", core dumped")
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+/// What an instance is seen to do. Times are milliseconds since 1970 (UTC).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Observed {
+    /// It does not run, because nobody started it or somebody stopped it.
+    Stopped {
+        /// How its process ended; none if it was never started.
+        last_exit: Option<Exit>,
+        /// When that was.
+        at_ms: Option<u64>,
+    },
+    /// Its program is being executed.
+    Starting,
+    /// Its process runs.
+    Running {
+        /// The process.
+        pid: u32,
+        /// Since when.
+        since_ms: u64,
+    },
+    /// It was asked to stop, or its main process ended, and some of its processes are left.
+    Stopping {
+        /// The main process, if that still runs.
+        pid: Option<u32>,
+        /// Since when.
+        since_ms: u64,
+    },
+    /// Its process ended by itself.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// When.
+        at_ms: u64,
+    },
+    /// Its program could not be executed.
+    Failed {
+        /// Why, with the errno in words.
+        error: String,
+        /// When.
+        at_ms: u64,
+    },
+}
+
+impl Observed {
+    /// The state in one word, as shown in tables.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Stopped { .. } => "stopped",
+            Self::Starting => "starting",
+            Self::Running { .. } => "running",
+            Self::Stopping { .. } => "stopping",
+            Self::Exited { .. } => "exited",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// The main process, if it runs.
+    #[must_use]
+    pub const fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Running { pid, .. } => Some(*pid),
+            Self::Stopping { pid, .. } => *pid,
+            _ => None,
+        }
+    }
+}
+
+/// One instance, in brief.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RuntimeInfo {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// What it executes.
+    pub program: OsBytes,
+    /// Whether it should run.
+    pub desired: Desired,
+    /// Whether it does.
+    pub observed: Observed,
+    /// Its priority.
+    pub priority: Priority,
+    /// Whether it may start and stop instances itself.
+    pub privileged: bool,
+    /// How many times its program was executed.
+    pub starts: u64,
+    /// Connections to its sockets that are open.
+    pub connections: u32,
+}
+
+/// One instance in full.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RuntimeDetail {
+    /// In brief.
+    pub info: RuntimeInfo,
+    /// Its arguments.
+    pub args: Vec<OsBytes>,
+    /// Variables set for it.
+    pub env: Vec<(OsBytes, OsBytes)>,
+    /// Its working directory.
+    pub cwd: OsBytes,
+    /// Whether the program is a copy that a client sent.
+    pub copied: bool,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// Milliseconds from that to SIGKILL.
+    pub stop_timeout_ms: u64,
+    /// When it was added, milliseconds since 1970 (UTC).
+    pub added_ms: u64,
+    /// The type names that it declared as outputs and inputs, native runtimes only.
+    pub outputs: Vec<String>,
+    /// See `outputs`.
+    pub inputs: Vec<String>,
+    /// Messages it sent.
+    pub sent: u64,
+    /// Messages it sent that no link takes.
+    pub unrouted: u64,
+    /// Lines and frames of it that broke the protocol; each cost it its connection.
+    pub protocol_errors: u64,
+    /// Bytes it printed that are not in its log: the disk was full or failed.
+    pub log_bytes_lost: u64,
+    /// Where its log is.
+    pub log_dir: OsBytes,
+    /// Its links, by either end.
+    pub links: Vec<LinkId>,
+}
+
+/// One link.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LinkInfo {
+    /// Its id.
+    pub id: LinkId,
+    /// Whose messages; none means anybody's.
+    pub from: Option<InstanceId>,
+    /// The sender's name, if it has one.
+    pub from_name: Option<String>,
+    /// The type of its messages.
+    pub type_name: String,
+    /// Who gets them.
+    pub to: TargetInfo,
+    /// What it does when its queue is full.
+    pub policy: Policy,
+    /// Messages that may wait. Under `block`: from each sender.
+    pub capacity: u32,
+    /// Whether messages can pass.
+    pub state: LinkState,
+    /// What passed.
+    pub counters: Counters,
+}
+
+/// Who gets a link's messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetInfo {
+    /// An instance.
+    Instance {
+        /// Its id.
+        id: InstanceId,
+        /// Its name, if it has one.
+        name: Option<String>,
+    },
+    /// Another orchestrator's datagram socket.
+    Udp {
+        /// `HOST:PORT`.
+        address: String,
+    },
+}
+
+/// Whether a link carries messages.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// It carries messages as they come.
+    Open,
+    /// It carries nothing: the two ends don't agree on what a message is.
+    Mismatched {
+        /// The two schemas side by side.
+        error: WireError,
+    },
+}
+
+/// What passed over a link. `sent = delivered + dropped + queued`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// Messages that the senders gave to the link.
+    pub sent: u64,
+    /// Messages that the kernel took for the receiver, completely.
+    pub delivered: u64,
+    /// Messages that were given up, whatever the reason.
+    pub dropped: u64,
+    /// Messages that wait.
+    pub queued: u64,
+    /// Why messages were dropped.
+    pub drops: Drops,
+    /// When the last message was sent, milliseconds since 1970 (UTC).
+    pub last_ms: Option<u64>,
+}
+
+/// Why messages were dropped.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Drops {
+    /// There was no room.
+    pub full: u64,
+    /// Too long for the receiver: 2,048 bytes for an existing Veecle OS runtime or a datagram.
+    pub too_long: u64,
+    /// They could not be put into the receiver's encoding, or the link was mismatched.
+    pub untranslatable: u64,
+    /// The network refused them.
+    pub failed: u64,
+}

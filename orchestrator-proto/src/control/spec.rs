@@ -1,0 +1,294 @@
+//! What a client says about instances and links.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::InstanceId;
+use crate::os::OsBytes;
+
+/// Which instance: its id, a unique prefix of its id, or its name. The daemon resolves it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Selector(pub String);
+
+impl<T: Into<String>> From<T> for Selector {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A runtime: a program and how it is to be run.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RuntimeSpec {
+    /// The id to use; none lets the daemon choose.
+    pub id: Option<InstanceId>,
+    /// A unique name: 1 to 64 of `A-Z a-z 0-9 . _ -`, not shaped like an id.
+    pub name: Option<String>,
+    /// What to execute.
+    pub program: Program,
+    /// Its arguments, without the program itself.
+    pub args: Vec<OsBytes>,
+    /// Variables set on top of the daemon's own environment.
+    pub env: Vec<(OsBytes, OsBytes)>,
+    /// Its working directory; none is `/`.
+    pub cwd: Option<OsBytes>,
+    /// Whether it may start and stop instances itself.
+    pub privileged: bool,
+    /// The number of the signal that asks it to stop, such as 15 for SIGTERM.
+    pub stop_signal: i32,
+    /// Milliseconds from the stop signal to SIGKILL, at most one day.
+    pub stop_timeout_ms: u64,
+}
+
+impl RuntimeSpec {
+    /// The default of `stop_signal`: SIGTERM.
+    pub const DEFAULT_STOP_SIGNAL: i32 = 15;
+    /// The default of `stop_timeout_ms`: ten seconds.
+    pub const DEFAULT_STOP_TIMEOUT_MS: u64 = 10_000;
+
+    /// The program at this absolute path, everything else as it is by default.
+    pub fn new(path: impl Into<OsBytes>) -> Self {
+        Self {
+            id: None,
+            name: None,
+            program: Program::Path(path.into()),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            privileged: false,
+            stop_signal: Self::DEFAULT_STOP_SIGNAL,
+            stop_timeout_ms: Self::DEFAULT_STOP_TIMEOUT_MS,
+        }
+    }
+}
+
+/// What to execute.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// A file that the daemon can see, by its absolute path.
+    Path(OsBytes),
+    /// A file that the client sends; see [`Request::RuntimeAdd`](super::Request::RuntimeAdd).
+    Upload {
+        /// The last component of its path, kept for people to recognise it.
+        file_name: OsBytes,
+        /// Its bytes.
+        size: u64,
+    },
+}
+
+/// Whether an instance should run. Not whether it does: see
+/// [`Observed`](super::Observed).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Desired {
+    /// It should not run.
+    Stopped,
+    /// It should run.
+    Running,
+}
+
+/// How favourably an instance is scheduled (`nice`, see setpriority(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// Nice −10.
+    High,
+    /// Nice 0.
+    #[default]
+    Normal,
+    /// Nice 10.
+    Low,
+}
+
+impl Priority {
+    /// The nice value.
+    #[must_use]
+    pub const fn nice(self) -> i32 {
+        match self {
+            Self::High => -10,
+            Self::Normal => 0,
+            Self::Low => 10,
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        })
+    }
+}
+
+impl FromStr for Priority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "high" => Ok(Self::High),
+            "normal" => Ok(Self::Normal),
+            "low" => Ok(Self::Low),
+            other => Err(format!(
+                "{other:?} is not a priority; use high, normal or low"
+            )),
+        }
+    }
+}
+
+/// Which lines to read back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Which instance.
+    pub instance: Selector,
+    /// Only this stream; none means all.
+    pub stream: Option<LogStream>,
+    /// Only this many of the last lines that are kept, then new ones. At most 1,000,000.
+    pub tail: Option<u64>,
+    /// Only lines that were read at this time or later, nanoseconds since 1970 (UTC).
+    pub since_ns: Option<u64>,
+    /// Go on with new lines until the instance is removed; else end after those kept.
+    pub follow: bool,
+}
+
+/// Where an instance printed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogStream {
+    /// Its standard output.
+    Stdout,
+    /// Its standard error.
+    Stderr,
+    /// Log messages in its telemetry (existing Veecle OS runtimes).
+    Telemetry,
+    /// The daemon's own remark, such as a gap where the disk was full.
+    Orchestrator,
+}
+
+impl fmt::Display for LogStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Telemetry => "telemetry",
+            Self::Orchestrator => "orchestrator",
+        })
+    }
+}
+
+/// A link to be made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LinkSpec {
+    /// Whose messages; none means anybody's.
+    pub from: Option<Selector>,
+    /// Messages of this type, by its declared name, 1 to 255 bytes.
+    pub type_name: String,
+    /// Who gets them.
+    pub to: TargetSpec,
+    /// What happens when there is no room; none is [`Policy::DropOldest`].
+    pub policy: Option<Policy>,
+    /// Messages that may wait, 1 to 1,048,576; none is [`LinkSpec::DEFAULT_CAPACITY`].
+    pub capacity: Option<u32>,
+}
+
+impl LinkSpec {
+    /// The default of `capacity`.
+    pub const DEFAULT_CAPACITY: u32 = 1024;
+    /// The largest `capacity`.
+    pub const MAX_CAPACITY: u32 = 1 << 20;
+    /// The longest `type_name`, bytes.
+    pub const MAX_TYPE_NAME: usize = 255;
+}
+
+/// Who gets a link's messages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetSpec {
+    /// An instance of this daemon.
+    Instance(Selector),
+    /// Another orchestrator's datagram socket, `HOST:PORT`. Unauthenticated and lossy.
+    Udp(String),
+}
+
+impl FromStr for TargetSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("udp:") {
+            None if text.is_empty() => {
+                Err("an empty target; give an instance or udp:HOST:PORT".into())
+            }
+            None => Ok(Self::Instance(text.into())),
+            Some(address) => match address.rsplit_once(':') {
+                Some((host, port))
+                    if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0) =>
+                {
+                    Ok(Self::Udp(address.to_owned()))
+                }
+                _ => Err(format!("{text:?} is not a target; write udp:HOST:PORT")),
+            },
+        }
+    }
+}
+
+/// What a link does with a message when its queue is full.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// The sender waits; nothing is dropped. A sender that can't be made to wait (an existing
+    /// Veecle OS runtime, a datagram) is served as under `drop-newest`.
+    Block,
+    /// The new message is dropped.
+    DropNewest,
+    /// The message that waited longest is dropped.
+    #[default]
+    DropOldest,
+    /// Only the newest message is kept: a capacity of one.
+    Latest,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Block => "block",
+            Self::DropNewest => "drop-newest",
+            Self::DropOldest => "drop-oldest",
+            Self::Latest => "latest",
+        })
+    }
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "block" => Ok(Self::Block),
+            "drop-newest" => Ok(Self::DropNewest),
+            "drop-oldest" => Ok(Self::DropOldest),
+            "latest" => Ok(Self::Latest),
+            other => Err(format!(
+                "{other:?} is not a policy; use block, drop-newest, drop-oldest or latest"
+            )),
+        }
+    }
+}
+
+/// Which messages to watch.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TapFilter {
+    /// Only this type.
+    pub type_name: Option<String>,
+    /// Only from this instance.
+    pub from: Option<Selector>,
+}

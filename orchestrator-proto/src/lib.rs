@@ -1,0 +1,32 @@
+//! What crosses a process boundary.
+//!
+//! Two protocols are defined here, without a socket or a clock in their types:
+//!
+//! - [`control`]: a client (the command line, a program) drives a daemon;
+//! - [`runtime`]: an instance exchanges typed messages through its daemon.
+//!
+//! Both are frames ([`frame`]) with a [postcard](https://postcard.jamesmunns.com/wire-format)
+//! body. `PROTOCOL.md` beside this crate describes them byte by byte.
+//!
+//! Features: `client` is an async client of the control socket, `sdk` is what a runtime
+//! links against.
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod error;
+pub mod frame;
+pub mod id;
+pub mod os;
+pub mod runtime;
+pub mod schema;
+pub mod signal;
+
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "sdk")]
+pub mod sdk;
+
+pub use error::{ErrorCode, WireError};
+pub use id::{InstanceId, LinkId};
+pub use os::OsBytes;
+pub use schema::{SchemaHash, TypeSchema};

@@ -1,0 +1,185 @@
+//! The native runtime protocol: an instance and its daemon, over the instance's own socket.
+//!
+//! The instance begins with [`Frame::Hello`] and is answered by [`Frame::Welcome`] or
+//! [`Frame::Refused`]. It need not wait for that answer. It then declares its outputs and
+//! inputs, each under a number of its choice, its *channel*; from there on a message carries
+//! that number only.
+//!
+//! Flow control is by cumulative grants in both directions: whoever receives on a channel
+//! says how many messages in total it is willing to take on it, counted from the start of
+//! the connection. A daemon does so only where a link with the policy `block` needs it; until
+//! then an output may send without bound. An instance does so if it declared the input with
+//! a window.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Priority, RuntimeInfo};
+use crate::error::WireError;
+use crate::id::InstanceId;
+
+/// The version of this protocol. Both sides must have the same.
+pub const PROTOCOL: u32 = 1;
+
+/// Begins the hello, so that a stranger is recognised at once.
+pub const MAGIC: [u8; 4] = *b"ORCR";
+
+/// The variable that holds the path of the instance's socket.
+pub const ENV_SOCKET: &str = "ORCHESTRATOR_IPC_SOCKET";
+
+/// The variable that holds the instance's id.
+pub const ENV_INSTANCE: &str = "ORCHESTRATOR_INSTANCE_ID";
+
+/// Channels are below this: at most so many declarations on one connection.
+pub const MAX_CHANNELS: u16 = 1024;
+
+/// The largest payload of a message, bytes.
+pub const MAX_PAYLOAD: usize = crate::frame::MAX_RUNTIME - 32;
+
+/// A [`Frame::Grant`] of this total ends the limit.
+pub const UNLIMITED: u64 = u64::MAX;
+
+/// Everything that crosses an instance's socket, in both directions.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Frame<'a> {
+    /// Instance to daemon, first. Its layout is the same in all versions of the protocol.
+    Hello {
+        /// [`MAGIC`].
+        magic: [u8; 4],
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// The library that speaks, and its version, for the daemon's log.
+        sdk: &'a str,
+    },
+    /// Daemon to instance: the connection is open.
+    Welcome {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// The daemon's version.
+        server: &'a str,
+        /// The instance that this socket belongs to.
+        instance: InstanceId,
+    },
+    /// Daemon to instance: this connection is closed now, and why.
+    Refused(WireError),
+    /// Instance to daemon: a channel from now on stands for this type.
+    Declare(Declare<'a>),
+    /// Either direction: one message.
+    Message {
+        /// The instance's number for the type.
+        channel: u16,
+        /// The value in postcard, at most [`MAX_PAYLOAD`] bytes.
+        #[serde(borrow, with = "serde_bytes")]
+        payload: &'a [u8],
+    },
+    /// Either direction: how many messages in total may have been sent on this channel since
+    /// the connection began. Never decreases, except that [`UNLIMITED`] may be followed by a
+    /// number.
+    Grant {
+        /// The instance's number for the type.
+        channel: u16,
+        /// The total, or [`UNLIMITED`].
+        total: u64,
+    },
+    /// Instance to daemon, privileged instances only.
+    Request {
+        /// Chosen by the instance.
+        id: u32,
+        /// What it asks for.
+        request: RuntimeRequest,
+    },
+    /// Daemon to instance: the answer.
+    Reply {
+        /// The request's id.
+        id: u32,
+        /// How it went.
+        result: Result<RuntimeReply, WireError>,
+    },
+}
+
+/// What an instance says about one of its outputs or inputs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Declare<'a> {
+    /// A number below [`MAX_CHANNELS`] that was not declared before on this connection.
+    pub channel: u16,
+    /// Which way messages go.
+    pub direction: Direction,
+    /// The type's name, 1 to 255 bytes. Once as output and once as input at most.
+    pub name: &'a str,
+    /// The schema in its canonical form, see [`TypeSchema`](crate::TypeSchema).
+    #[serde(borrow, with = "serde_bytes")]
+    pub schema: &'a [u8],
+    /// BLAKE3 of `schema`, checked if given.
+    pub hash: Option<[u8; 32]>,
+    /// Inputs: how many messages the daemon may send before the first grant; 0 means that
+    /// there is no limit and no grant will come. Outputs: 0.
+    pub window: u32,
+}
+
+/// Which way messages go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Instance to daemon.
+    Output,
+    /// Daemon to instance.
+    Input,
+}
+
+/// What a privileged instance can ask for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RuntimeRequest {
+    /// Starts an instance.
+    Start {
+        /// Its id, a unique prefix of it, or its name.
+        instance: String,
+        /// Its priority; none leaves it as it was.
+        priority: Option<Priority>,
+    },
+    /// Stops an instance.
+    Stop {
+        /// Its id, a unique prefix of it, or its name.
+        instance: String,
+    },
+    /// All instances.
+    List,
+}
+
+/// How a request ends well.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum RuntimeReply {
+    /// It runs.
+    Started {
+        /// The instance.
+        id: InstanceId,
+    },
+    /// It does not run any more.
+    Stopped {
+        /// The instance.
+        id: InstanceId,
+    },
+    /// All instances, the oldest first.
+    List(Vec<RuntimeInfo>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_is_a_tag_a_channel_and_a_byte_string() {
+        let bytes = postcard::to_stdvec(&Frame::Message {
+            channel: 300,
+            payload: b"ab",
+        })
+        .unwrap();
+        assert_eq!(bytes, [4, 0xac, 0x02, 2, b'a', b'b']);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bodies_never_panic(body in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = postcard::from_bytes::<Frame<'_>>(&body);
+        }
+    }
+}
