@@ -1,2 +1,78 @@
-//! x
-fn main() {}
+//! `orchestrator-cli`: drives an orchestrator daemon over its control socket.
+#![forbid(unsafe_code)]
+
+mod action;
+mod add;
+mod cli;
+mod docs;
+mod events;
+mod failure;
+mod format;
+mod link;
+mod logs;
+mod output;
+mod runtime;
+mod session;
+mod status;
+mod table;
+mod tap;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use failure::{Exit, Failure};
+use output::Output;
+
+fn main() -> ExitCode {
+    // In the handler itself, so that Ctrl-C also ends a write to a pipe that nobody reads.
+    // Without it the shell would show the same 130, so a failure here is no reason to stop.
+    let _ = signal_hook::flag::register_conditional_shutdown(
+        signal_hook::consts::SIGINT,
+        Exit::INTERRUPTED,
+        Arc::new(AtomicBool::new(true)),
+    );
+    let cli = Cli::parse();
+    let mut out = Output::new(cli.global.json, cli.global.color);
+    let exit = match run(cli, &mut out).and_then(|exit| out.flush().map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(Failure::OutputClosed) => Exit::Ok,
+        Err(Failure::Report(report)) => {
+            out.report(&report);
+            report.exit
+        }
+    };
+    exit.into()
+}
+
+fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Completions { shell } => docs::completions(out, shell),
+        Command::Man { directory } => docs::man(out, directory.as_deref()),
+        command => {
+            // One thread is enough to wait for one socket, and starts faster than several.
+            let tokio = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::io("can't set up I/O", &error))?;
+            tokio.block_on(drive(command, cli.global, out))
+        }
+    }
+}
+
+async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Result<Exit, Failure> {
+    let client = session::connect(global.socket).await?;
+    match command {
+        Command::Version => status::version(&client, out),
+        Command::Status => status::status(&client, out).await,
+        Command::Runtime(command) => runtime::run(client, out, command).await,
+        Command::Link(command) => link::run(client, out, command).await,
+        Command::Clear { force } => action::clear(client, out, force).await,
+        Command::Events(args) => events::events(&client, out, args).await,
+        // Both were served without a daemon.
+        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Ok),
+    }
+}

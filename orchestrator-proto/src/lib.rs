@@ -12,11 +12,16 @@
 //! links against.
 #![forbid(unsafe_code)]
 
+// `#[derive(Message)]` names this crate from outside, in tests too.
+#[cfg(all(test, feature = "sdk"))]
+extern crate self as orchestrator_proto;
+
 pub mod control;
 pub mod error;
 pub mod frame;
 pub mod id;
 pub mod os;
+pub mod paths;
 pub mod runtime;
 pub mod schema;
 pub mod signal;
@@ -30,3 +35,8 @@ pub use error::{ErrorCode, WireError};
 pub use id::{InstanceId, LinkId};
 pub use os::OsBytes;
 pub use schema::{SchemaHash, TypeSchema};
+
+#[cfg(feature = "sdk")]
+pub use postcard_schema;
+#[cfg(feature = "sdk")]
+pub use sdk::Message;

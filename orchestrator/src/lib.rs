@@ -1,5 +1,27 @@
-//! The daemon's rooms, from the ground up: see each module's first lines.
+//! The daemon, as a library with a thin `main.rs`. Its rooms, from the ground up:
+//!
+//! - [`holder`]: the parent process;
+//! - [`supervise`]: what should happen to an instance (pure);
+//! - [`process`]: how it happens, on Linux;
+//! - [`route`]: links, mailboxes, policies;
+//! - [`runtime`]: the sockets that instances talk over;
+//! - [`logs`]: what instances print;
+//! - [`events`]: what happened;
+//! - [`registry`]: the instances, where these meet;
+//! - [`control`]: the socket that clients talk over;
+//! - [`daemon`]: builds the rooms, connects them, shuts them down in order;
+//! - [`options`]: the command line.
+//!
+//! Arrows point upwards in this list only: a room knows those above it and none below.
 
+pub mod control;
+pub mod daemon;
+pub mod events;
+pub mod holder;
 pub mod logs;
+pub mod options;
 pub mod process;
+pub mod registry;
+pub mod route;
+pub mod runtime;
 pub mod supervise;

@@ -1,1 +1,371 @@
-//! What every end-to-end test needs.
+//! What every end-to-end test needs: a daemon of its own, the real command line, and ways to
+//! wait for what happens.
+//!
+//! Each [`Daemon`] has its own socket and directories below a temporary directory, so all
+//! tests can run at once. Nothing here sleeps for a fixed time: it waits for a condition, with
+//! a deadline after which the test fails and shows the daemon's log.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops at the first fault"
+)]
+
+pub mod native;
+pub mod processes;
+pub mod veecle;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::{Event, EventKind, Item, Reply, Request, RuntimeInfo, Status};
+use tempfile::TempDir;
+
+/// How long anything that should happen soon may take on a busy machine.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// The path of one of the workspace's programs, built first if necessary.
+pub fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let dir = BUILT.get_or_init(|| {
+        // target/PROFILE/deps/TEST -> target/PROFILE
+        let test = std::env::current_exe().unwrap();
+        let dir = test.ancestors().nth(2).unwrap().to_owned();
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bins",
+            "--manifest-path",
+        ]);
+        build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
+        build.arg("--target-dir").arg(dir.parent().unwrap());
+        if dir.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(
+            build.status().expect("cargo can be run").success(),
+            "the programs are built"
+        );
+        dir
+    });
+    let path = dir.join(name);
+    assert!(path.exists(), "{path:?} was built");
+    path
+}
+
+/// Waits until `check` gives something.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {SOON:?} in vain until {what}"
+        );
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// A daemon of this test's own. Dropping it kills it, which leaves no process behind.
+pub struct Daemon {
+    dir: TempDir,
+    socket: PathBuf,
+    state: PathBuf,
+    /// The holder; none once it was waited for.
+    child: Option<Child>,
+    args: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts a daemon and waits until it accepts clients.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_with(args: &[&str]) -> Self {
+        // Short, because the paths of Unix sockets must be.
+        let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
+        let (socket, state) = (dir.path().join("o.sock"), dir.path().join("state"));
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut daemon = Self {
+            dir,
+            socket,
+            state,
+            child: None,
+            args,
+        };
+        daemon.launch();
+        daemon
+    }
+
+    /// Starts it (again) on the same socket and directories.
+    pub fn launch(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let child = self.command().stderr(log).spawn().unwrap();
+        self.child = Some(child);
+        eventually("the daemon accepts clients", || {
+            let exited = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(exited.is_none(), "the daemon ended: {}", self.log());
+            std::os::unix::net::UnixStream::connect(&self.socket).ok()
+        });
+    }
+
+    /// The command that starts this daemon.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary("orchestrator"));
+        command
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--state-dir")
+            .arg(&self.state)
+            .args(&self.args)
+            .env_remove("ORCHESTRATOR_SOCKET")
+            .env("ORCHESTRATOR_LOG", "debug")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// The directory that everything of this daemon is below. Tests may put files there.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("daemon.log")
+    }
+
+    /// What the daemon wrote to its standard error so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// The process that was started: the holder.
+    pub fn holder_pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon was started").id()
+    }
+
+    /// The daemon proper.
+    pub fn pid(&self) -> u32 {
+        self.status().pid
+    }
+
+    /// The command line, ready for further changes.
+    pub fn cli_command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(binary("orchestrator-cli"));
+        command
+            .env("ORCHESTRATOR_SOCKET", &self.socket)
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the command line to its end.
+    pub fn cli<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Said {
+        Said::of(self.cli_command(args))
+    }
+
+    /// Runs the command line, which must succeed; the answer is its standard output.
+    #[track_caller]
+    pub fn ok<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let said = self.cli(args);
+        assert_eq!(said.code, Some(0), "{said:?}\n{}", self.log());
+        said.stdout
+    }
+
+    /// Runs the command line with `--json`, which must succeed.
+    #[track_caller]
+    pub fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> serde_json::Value {
+        let mut command = self.cli_command(["--json"]);
+        command.args(args);
+        let said = Said::of(command);
+        assert_eq!(said.code, Some(0), "{said:?}\n{}", self.log());
+        serde_json::from_str(&said.stdout).expect("it prints JSON")
+    }
+
+    /// Adds a program with the command line; the answer is its id.
+    #[track_caller]
+    pub fn add<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let mut command = self.cli_command(["runtime", "add"]);
+        command.args(args);
+        let said = Said::of(command);
+        assert_eq!(said.code, Some(0), "{said:?}\n{}", self.log());
+        said.stdout
+            .trim()
+            .strip_prefix("added instance ")
+            .expect("it prints the id")
+            .to_owned()
+    }
+
+    /// Adds `sh -c SCRIPT` under this name.
+    #[track_caller]
+    pub fn add_script(&self, name: &str, script: &str) -> String {
+        self.add(["/bin/sh", "--name", name, "--", "-c", script])
+    }
+
+    /// A client of its own, for requests that the command line does not make.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.socket)
+            .await
+            .expect("the daemon is there")
+    }
+
+    /// One request on a connection of its own.
+    pub fn request(
+        &self,
+        request: Request,
+    ) -> Result<Reply, orchestrator_proto::client::ClientError> {
+        block_on(async { self.client().await.request(request).await })
+    }
+
+    /// The daemon about itself.
+    pub fn status(&self) -> Status {
+        match self.request(Request::Status).expect("status works") {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// One instance, by name or id.
+    #[track_caller]
+    pub fn info(&self, instance: &str) -> RuntimeInfo {
+        let show = Request::RuntimeShow {
+            instance: instance.into(),
+        };
+        match self.request(show).expect("the instance is there") {
+            Reply::Runtime(detail) => detail.info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Follows events from the first one until `wanted` gives something.
+    #[track_caller]
+    pub fn event<T>(&self, what: &str, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+        let found = block_on(async {
+            let client = self.client().await;
+            let request = Request::Events {
+                follow: true,
+                after: Some(0),
+                instance: None,
+            };
+            let mut events = client.stream(request).await.unwrap();
+            tokio::time::timeout(SOON, async {
+                while let Some(item) = events.next().await {
+                    if let Item::Event(event) = item.unwrap()
+                        && let Some(found) = wanted(&event)
+                    {
+                        return Some(found);
+                    }
+                }
+                None
+            })
+            .await
+        });
+        match found {
+            Ok(Some(found)) => found,
+            _ => panic!(
+                "waited {SOON:?} in vain for the event: {what}\n{}",
+                self.log()
+            ),
+        }
+    }
+
+    /// Waits until the instance of this name has exited, and says how.
+    #[track_caller]
+    pub fn exited(&self, name: &str) -> orchestrator_proto::control::Exit {
+        self.event("exited", |event| match event.kind {
+            EventKind::Exited { exit, .. } if event.name.as_deref() == Some(name) => Some(exit),
+            _ => None,
+        })
+    }
+
+    /// Sends a signal to the holder.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        processes::signal(self.holder_pid(), signal);
+    }
+
+    /// Waits until the holder has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the daemon was started");
+        eventually("the daemon ended", || child.try_wait().unwrap())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.wait()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // The second signal kills the instances at once.
+            for _ in 0..2 {
+                processes::signal(child.id(), nix::sys::signal::Signal::SIGTERM);
+            }
+            if std::thread::panicking() {
+                eprintln!("--- log of the daemon\n{}", self.log());
+            }
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+}
+
+impl Said {
+    /// Runs a command to its end.
+    pub fn of(mut command: Command) -> Self {
+        let output = command.output().expect("the command can be run");
+        Self {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+        }
+    }
+}
+
+/// Runs a future to its end.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}

@@ -1,1 +1,239 @@
-//! An async client of the control socket.
+//! An async client of the control socket, used by the command line, the end-to-end tests and
+//! other programs.
+//!
+//! One [`Client`] is one connection. Any number of requests and streams can be under way on it
+//! at once; their answers are told apart by their ids.
+//!
+//! # Slowness
+//!
+//! Every queue is bounded. When the consumer of an [`ItemStream`] falls behind by
+//! [`STREAM_QUEUE`] items, the connection's reader waits for it, and with it everything else on
+//! this connection: answers to other requests come after the stream was read on or dropped. So
+//! a program that does not read its streams all the time gives each of them a connection of its
+//! own. The daemon does not wait: it counts what it could not send and reports it as
+//! [`Item::Missed`].
+
+mod connection;
+mod error;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::control::{
+    ClientBody, Item, MAX_CHUNK, Program, Reply, Request, RuntimeSpec, ServerBody,
+};
+
+use connection::{Call, Connection};
+pub use error::ClientError;
+
+/// How long connecting and the exchange of hellos may take together.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Items of one stream that wait in the client before its connection's reader waits.
+pub const STREAM_QUEUE: usize = 256;
+
+/// A connection to a daemon. Dropping it leaves its streams open.
+#[derive(Debug)]
+pub struct Client {
+    connection: Arc<Connection>,
+}
+
+impl Client {
+    /// Connects to the daemon whose control socket is at `path`. Needs a tokio runtime with
+    /// I/O and time.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::NotReachable`], [`ClientError::Refused`],
+    /// [`ClientError::VersionMismatch`], [`ClientError::Protocol`] or [`ClientError::Lost`], within
+    /// [`CONNECT_DEADLINE`].
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        let connection = Arc::new(Connection::open(path).await?);
+        Ok(Self { connection })
+    }
+
+    /// The daemon's version, from its hello.
+    #[must_use]
+    pub fn server_version(&self) -> &str {
+        self.connection.server_version()
+    }
+
+    /// Asks and waits for the answer, as long as it takes. Dropping the future cancels the
+    /// request, if it is not done yet.
+    ///
+    /// For requests that are not streams; those go to [`Client::stream`], and an upload goes
+    /// to [`Client::upload`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Failed`] with what the daemon says, [`ClientError::Lost`],
+    /// [`ClientError::TooLong`] or [`ClientError::Protocol`].
+    pub async fn request(&self, request: Request) -> Result<Reply, ClientError> {
+        let mut call = self.begin(request, 1).await?;
+        reply(call.next().await?)
+    }
+
+    /// Begins a stream. Dropping it ends it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Lost`] or [`ClientError::TooLong`]. What the daemon has against it comes
+    /// as the stream's first item.
+    pub async fn stream(&self, request: Request) -> Result<ItemStream, ClientError> {
+        let call = self.begin(request, STREAM_QUEUE).await?;
+        Ok(ItemStream {
+            call: Some(call),
+            _connection: Arc::clone(&self.connection),
+        })
+    }
+
+    /// Adds an instance whose program is sent along: as many bytes of `program` as
+    /// [`Program::Upload`] in `spec` announces, in chunks, never all of them in memory.
+    /// `progress` is told how many bytes were handed to the connection so far.
+    ///
+    /// When the daemon refuses before the end, the upload ends there. Dropping the future
+    /// cancels it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`], and [`ClientError::Upload`] when `program` can't be read, ends
+    /// before its announced size, or `spec` is not an upload.
+    pub async fn upload<R, P>(
+        &self,
+        spec: RuntimeSpec,
+        program: R,
+        mut progress: P,
+    ) -> Result<Reply, ClientError>
+    where
+        R: AsyncRead + Unpin,
+        P: FnMut(u64),
+    {
+        let Program::Upload { size, .. } = spec.program else {
+            let kind = io::ErrorKind::InvalidInput;
+            return Err(ClientError::Upload(io::Error::new(kind, "not an upload")));
+        };
+        let mut call = self.begin(Request::RuntimeAdd(spec), 1).await?;
+        // A file that grows meanwhile is sent as it was announced.
+        let mut program = program.take(size);
+        let mut hasher = Sha256::new();
+        let mut sent = 0;
+        while sent < size {
+            let chunk = tokio::select! {
+                biased;
+                early = call.next() => return reply(early?),
+                chunk = read_chunk(&mut program) => chunk.map_err(ClientError::Upload)?,
+            };
+            hasher.update(&chunk);
+            sent += chunk.len() as u64;
+            if let Some(early) = self.say(&mut call, ClientBody::Chunk(chunk)).await? {
+                return reply(early);
+            }
+            progress(sent);
+        }
+        let sha256 = hasher.finalize().into();
+        match self
+            .say(&mut call, ClientBody::ChunksEnd { sha256 })
+            .await?
+        {
+            Some(early) => reply(early),
+            None => reply(call.next().await?),
+        }
+    }
+
+    async fn begin(&self, request: Request, queue: usize) -> Result<Call, ClientError> {
+        let call = self.connection.call(queue)?;
+        let frame = call.frame(ClientBody::Request(request))?;
+        if !self.connection.send(frame).await {
+            return Err(call.lost().await);
+        }
+        Ok(call)
+    }
+
+    /// Sends more of a call, unless its answer is there before.
+    async fn say(
+        &self,
+        call: &mut Call,
+        body: ClientBody,
+    ) -> Result<Option<ServerBody>, ClientError> {
+        let frame = call.frame(body)?;
+        let sent = tokio::select! {
+            biased;
+            early = call.next() => return early.map(Some),
+            sent = self.connection.send(frame) => sent,
+        };
+        if sent {
+            Ok(None)
+        } else {
+            // The daemon may have answered before it closed the connection.
+            call.last().await.map(Some)
+        }
+    }
+}
+
+/// A whole chunk, or what is left.
+async fn read_chunk<R: AsyncRead + Unpin>(program: &mut R) -> io::Result<Vec<u8>> {
+    let mut chunk = vec![0; MAX_CHUNK];
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match program.read(&mut chunk[filled..]).await? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    if filled == 0 {
+        let message = "it is shorter than it was when the upload began";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    chunk.truncate(filled);
+    Ok(chunk)
+}
+
+fn reply(body: ServerBody) -> Result<Reply, ClientError> {
+    match body {
+        ServerBody::Reply(reply) => Ok(reply),
+        ServerBody::Error(error) => Err(ClientError::Failed(error)),
+        ServerBody::Item(_) | ServerBody::End => Err(ClientError::Protocol(
+            "the daemon answered a request with a stream".into(),
+        )),
+    }
+}
+
+/// A stream of items. Dropping it ends it.
+#[derive(Debug)]
+pub struct ItemStream {
+    /// None once the stream is done.
+    call: Option<Call>,
+    /// Keeps the connection open when the client is dropped. After `call`, so that a cancel
+    /// is on its way before the connection may close.
+    _connection: Arc<Connection>,
+}
+
+impl ItemStream {
+    /// The next item; none when the daemon ended the stream or an error was returned before.
+    ///
+    /// No item is lost when the future is dropped before it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::request`]. The stream is done after an error.
+    pub async fn next(&mut self) -> Option<Result<Item, ClientError>> {
+        let last = match self.call.as_mut()?.next().await {
+            Ok(ServerBody::Item(item)) => return Some(Ok(item)),
+            Ok(ServerBody::End) => None,
+            Ok(ServerBody::Error(error)) => Some(Err(ClientError::Failed(error))),
+            Ok(ServerBody::Reply(_)) => Some(Err(ClientError::Protocol(
+                "the daemon answered a stream with a single reply".into(),
+            ))),
+            Err(error) => Some(Err(error)),
+        };
+        self.call = None;
+        last
+    }
+}

@@ -1,6 +1,66 @@
 //! What a message is made of: a schema, its canonical bytes and its hash, and payloads as JSON.
+//!
+//! # The canonical form
+//!
+//! A schema is written in pre-order. Each node begins with one tag byte; counts and lengths
+//! are varints (seven bits in each byte, the lowest first, the top bit set on all bytes but
+//! the last, never longer than needed); a name is its length in bytes, then UTF-8.
+//!
+//! | tag | node | what follows the tag |
+//! | --- | --- | --- |
+//! | 0 | `bool` | |
+//! | 1, 2, 3, 4, 5 | `u8`, `u16`, `u32`, `u64` (and `usize`), `u128` | |
+//! | 6, 7, 8, 9, 10 | `i8`, `i16`, `i32`, `i64` (and `isize`), `i128` | |
+//! | 11, 12 | `f32`, `f64` | |
+//! | 13, 14, 15 | char, string, byte string | |
+//! | 16 | unit | |
+//! | 17 | option | the node of the value |
+//! | 18 | sequence | the node of the elements |
+//! | 19 | tuple | how many elements, at least 1; then the node of each |
+//! | 20 | map | the node of the keys, the node of the values |
+//! | 21 | struct | how many fields; then of each its name and its node |
+//! | 22 | enum | how many variants; then of each its name and its body |
+//!
+//! The body of a variant begins with a tag byte of its own:
+//!
+//! | tag | body | what follows the tag |
+//! | --- | --- | --- |
+//! | 0 | nothing | |
+//! | 1 | one value | its node |
+//! | 2 | several values | how many, not 1; then the node of each |
+//! | 3 | named fields | as in a struct |
+//!
+//! Fields and variants stand in the order of their declaration. Names of types don't appear,
+//! and a struct with one unnamed field is what it wraps: both encode alike. A tuple of no
+//! elements is unit.
+//!
+//! Bounds: 65,536 bytes, 4,096 nodes (variants count as nodes), 32 levels, names of 1 to
+//! 255 bytes, no two fields of a struct and no two variants of an enum with the same name.
+//!
+//! The schema's hash is BLAKE3 of these bytes. Examples:
+//!
+//! - `u32` is `03`;
+//! - `struct { value: u32 }` is `15 01 05 76616c7565 03`;
+//! - `Option<Vec<(u8, String)>>` is `11 12 13 02 01 0e`;
+//! - `enum { Off, On(f32) }` is `16 02 03 4f6666 00 02 4f6e 01 0b`.
+
+mod canonical;
+mod from_json;
+#[cfg(feature = "sdk")]
+mod from_postcard;
+mod json_text;
+mod text;
+mod to_json;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+
+pub use canonical::{MAX_BYTES, MAX_DEPTH, MAX_NAME, MAX_NODES, SchemaError};
+pub use from_json::EncodeJsonError;
+pub use text::side_by_side;
+pub use to_json::{DecodeError, MAX_JSON, MAX_VALUES};
 
 /// BLAKE3 of a schema's canonical bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +75,14 @@ impl fmt::Display for SchemaHash {
 impl fmt::Debug for SchemaHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl SchemaHash {
+    /// The hash of a schema that is already in its canonical form.
+    #[must_use]
+    pub fn of(canonical: &[u8]) -> Self {
+        Self(*blake3::hash(canonical).as_bytes())
     }
 }
 

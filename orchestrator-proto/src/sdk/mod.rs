@@ -1,1 +1,283 @@
-//! What a runtime links against.
+//! What a runtime links against: its connection to the daemon that started it.
+//!
+//! ```no_run
+//! use orchestrator_proto::Message;
+//! use orchestrator_proto::sdk::{Runtime, Schema};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, Schema, Message)]
+//! #[postcard(crate = orchestrator_proto::postcard_schema)]
+//! #[message(name = "acme.wheel.v1")]
+//! struct Wheel {
+//!     turns_per_s: f32,
+//! }
+//!
+//! #[derive(Serialize, Deserialize, Schema, Message)]
+//! #[postcard(crate = orchestrator_proto::postcard_schema)]
+//! #[message(name = "acme.speed.v1")]
+//! struct Speed {
+//!     metres_per_s: f32,
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let runtime = Runtime::connect().await?;
+//!     let mut wheel = runtime.input::<Wheel>()?;
+//!     let speed = runtime.output::<Speed>()?;
+//!     loop {
+//!         let metres_per_s = wheel.recv().await?.turns_per_s * 0.31;
+//!         speed.send(&Speed { metres_per_s }).await?;
+//!     }
+//! }
+//! ```
+//!
+//! The line `#[postcard(crate = …)]` can be left out by a program that depends on
+//! `postcard-schema` 0.2 itself. `Schema` heeds `#[serde(rename = "…")]` on fields and
+//! variants, and no other serde attribute; types whose `Serialize` is not plainly derived have
+//! to describe themselves as what they write.
+//!
+//! # When the daemon goes away
+//!
+//! The runtime stays. A task in the background connects again, after 10 ms at first and
+//! every second at last, and declares everything again. Meanwhile sending fails with
+//! [`SendError::Disconnected`], receiving waits, and requests under way fail. Messages that the
+//! daemon had not read are lost.
+//!
+//! # Slowness
+//!
+//! Every queue has a bound: an [`Input`] its window, all outputs together 1 MiB beyond what the
+//! kernel holds. A reader that does not receive loses messages, or holds its senders up, as its
+//! links' policies say; other inputs of the same runtime are not affected.
+
+mod connection;
+mod control;
+mod error;
+mod input;
+mod link;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::runtime::{ENV_INSTANCE, ENV_SOCKET};
+use crate::{InstanceId, TypeSchema};
+
+pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
+pub use input::Input;
+pub use output::Output;
+
+/// Implements the trait [`Message`](trait@Message); see there.
+pub use orchestrator_derive::Message;
+pub use postcard_schema::Schema;
+
+use input::Queue;
+use link::{MAX_REQUESTS, Shared};
+
+/// A type that can be sent and received, under the name by which links know it.
+///
+/// ```
+/// use orchestrator_proto::Message;
+/// use orchestrator_proto::sdk::Schema;
+///
+/// #[derive(serde::Serialize, serde::Deserialize, Schema, Message)]
+/// #[postcard(crate = orchestrator_proto::postcard_schema)]
+/// #[message(name = "acme.imu.v1")]
+/// struct Imu {
+///     acceleration: [f32; 3],
+/// }
+///
+/// assert_eq!(Imu::NAME, "acme.imu.v1");
+/// ```
+///
+/// Without the attribute it does not compile:
+///
+/// ```compile_fail
+/// # use orchestrator_proto::{Message, sdk::Schema};
+/// #[derive(serde::Serialize, serde::Deserialize, Schema, Message)]
+/// #[postcard(crate = orchestrator_proto::postcard_schema)]
+/// struct Imu;
+/// ```
+pub trait Message: Serialize + DeserializeOwned + postcard_schema::Schema + Send + 'static {
+    /// The type's name, 1 to 255 bytes. Two programs mean the same type by it; their schemas
+    /// are compared when a link is made. Put a version into it.
+    const NAME: &'static str;
+
+    /// What the type is made of.
+    #[must_use]
+    fn schema() -> TypeSchema {
+        TypeSchema::from(Self::SCHEMA)
+    }
+}
+
+/// An instance's connection to its daemon. Clones share it. The background task ends when the
+/// last clone and all outputs and inputs are dropped; what the kernel has not taken by then
+/// is lost, see [`flush`](Self::flush).
+#[derive(Clone)]
+pub struct Runtime {
+    handle: Arc<Handle>,
+}
+
+/// Ends the task when nobody is left.
+struct Handle {
+    shared: Arc<Shared>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Runtime {
+    /// The window of [`input`](Self::input), messages.
+    pub const DEFAULT_WINDOW: NonZeroU32 = NonZeroU32::new(1024).unwrap();
+
+    /// Connects to the daemon that started this program, as the environment says. Needs a
+    /// tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    ///
+    /// When the program was not started by an orchestrator, when the daemon can't be reached,
+    /// or with the daemon's reason when it refuses.
+    pub async fn connect() -> Result<Self, ConnectError> {
+        let path = env::var_os(ENV_SOCKET).ok_or(ConnectError::NotStartedByOrchestrator)?;
+        let environment = match env::var(ENV_INSTANCE) {
+            Ok(text) => Some(
+                text.parse::<InstanceId>()
+                    .map_err(|_| ConnectError::BadInstanceId(text))?,
+            ),
+            Err(_) => None,
+        };
+        let runtime = Self::connect_to(Path::new(&path)).await?;
+        match (runtime.instance_id(), environment) {
+            (daemon, Some(environment)) if daemon != environment => {
+                Err(ConnectError::OtherInstance {
+                    daemon,
+                    environment,
+                })
+            }
+            _ => Ok(runtime),
+        }
+    }
+
+    /// Connects to the instance socket at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_to(path: impl Into<PathBuf>) -> Result<Self, ConnectError> {
+        let path = path.into();
+        let connection = connection::open(&path).await?;
+        let shared = Arc::new(Shared::new(path, connection.instance));
+        shared.attach(Arc::clone(&connection.writer), connection.instance);
+        let task = tokio::spawn(connection::run(Arc::clone(&shared), connection));
+        Ok(Self {
+            handle: Arc::new(Handle {
+                shared,
+                task: task.abort_handle(),
+            }),
+        })
+    }
+
+    /// The instance that this program is, as the daemon said when it was connected last.
+    #[must_use]
+    pub fn instance_id(&self) -> InstanceId {
+        self.handle.shared.link().instance
+    }
+
+    /// Declares that this runtime sends messages of type `T`.
+    ///
+    /// # Errors
+    ///
+    /// When the type was declared as output before, or its name or schema is out of bounds.
+    pub fn output<T: Message>(&self) -> Result<Output<T>, DeclareError> {
+        let channel = self.handle.shared.declare(T::NAME, &T::schema(), None)?;
+        Ok(Output::new(Arc::clone(&self.handle), channel))
+    }
+
+    /// Declares that this runtime takes messages of type `T`, and that
+    /// [`DEFAULT_WINDOW`](Self::DEFAULT_WINDOW) of them may wait in it.
+    ///
+    /// # Errors
+    ///
+    /// When the type was declared as input before, or its name or schema is out of bounds.
+    pub fn input<T: Message>(&self) -> Result<Input<T>, DeclareError> {
+        self.input_with_window(Self::DEFAULT_WINDOW)
+    }
+
+    /// As [`input`](Self::input), with another number of messages that may wait in this
+    /// runtime. A small one leaves more of them to the daemon and the link's policy.
+    ///
+    /// # Errors
+    ///
+    /// As for [`input`](Self::input).
+    pub fn input_with_window<T: Message>(
+        &self,
+        window: NonZeroU32,
+    ) -> Result<Input<T>, DeclareError> {
+        let queue = Arc::new(Queue::new(window));
+        let shared = &self.handle.shared;
+        let channel = shared.declare(T::NAME, &T::schema(), Some(Arc::clone(&queue)))?;
+        Ok(Input::new(Arc::clone(&self.handle), channel, queue))
+    }
+
+    /// Waits until there is a connection; returns at once if there is one.
+    pub async fn connected(&self) {
+        let mut connected = self.handle.shared.connected.subscribe();
+        // Can't fail: the sender lives as long as `self`.
+        let _ = connected.wait_for(|connected| *connected).await;
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.handle.shared.connected.borrow()
+    }
+
+    /// Why the connection was lost, or could not be made again, the last time; none if that
+    /// never happened.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.handle.shared.link().last_error.clone()
+    }
+
+    /// Waits until the kernel has taken everything that was sent. For programs that end after
+    /// their last message.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Disconnected`] if there is no connection, or it breaks.
+    pub async fn flush(&self) -> Result<(), SendError> {
+        let shared = &self.handle.shared;
+        let began = shared.link().epoch;
+        loop {
+            let mut progress = pin!(shared.progress.notified());
+            progress.as_mut().enable();
+            let (wants_write, epoch) = {
+                let link = shared.link();
+                (link.wants_write(), link.epoch)
+            };
+            match wants_write {
+                Some(false) if epoch == began => return Ok(()),
+                Some(true) if epoch == began => progress.await,
+                _ => return Err(SendError::Disconnected),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Runtime({})", self.instance_id())
+    }
+}

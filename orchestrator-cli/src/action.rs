@@ -1,0 +1,193 @@
+//! Requests that do something: sent all at once, told in the order in which they were given.
+
+use std::sync::Arc;
+
+use orchestrator_proto::client::{Client, ClientError};
+use orchestrator_proto::control::{Reply, Request};
+use tokio::sync::Semaphore;
+
+use crate::failure::{Exit, Failure};
+use crate::format;
+use crate::output::Output;
+
+/// Requests under way at once. A daemon has a bound on them for each connection.
+const AT_ONCE: usize = 16;
+
+/// Sends all of these and tells how each went. One that fails does not keep others from being
+/// tried; the exit code is that of the first that failed.
+pub(crate) async fn all(
+    client: Client,
+    out: &mut Output,
+    requests: Vec<Request>,
+) -> Result<Exit, Failure> {
+    let client = Arc::new(client);
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let tasks: Vec<_> = requests
+        .into_iter()
+        .map(|request| {
+            let restart = matches!(request, Request::RuntimeRestart { .. });
+            let (client, permits) = (Arc::clone(&client), Arc::clone(&permits));
+            let task = tokio::spawn(async move {
+                // The semaphore is never closed.
+                let _permit = permits.acquire_owned().await;
+                client.request(request).await
+            });
+            (task, restart)
+        })
+        .collect();
+    let mut exit = Exit::Ok;
+    for (task, restart) in tasks {
+        let result = match task.await {
+            Ok(result) => result,
+            Err(error) => Err(ClientError::Protocol(error.to_string())),
+        };
+        match result
+            .map_err(Failure::from)
+            .and_then(|reply| tell(out, &reply, restart))
+        {
+            Ok(()) => {}
+            Err(Failure::Report(report)) => {
+                out.report(&report);
+                if exit == Exit::Ok {
+                    exit = report.exit;
+                }
+            }
+            // The others are done all the same.
+            Err(Failure::OutputClosed) => {}
+        }
+        // Each result is seen when it is there, even when a later one takes long.
+        if let Err(failure @ Failure::Report(_)) = out.flush() {
+            return Err(failure);
+        }
+    }
+    Ok(exit)
+}
+
+/// `clear`
+pub(crate) async fn clear(client: Client, out: &mut Output, force: bool) -> Result<Exit, Failure> {
+    all(client, out, vec![Request::Clear { force }]).await
+}
+
+/// Prints the reply to a request that did something.
+pub(crate) fn tell(out: &mut Output, reply: &Reply, restart: bool) -> Result<(), Failure> {
+    let Some((sentence, warnings)) = describe(reply, restart) else {
+        return Err(Failure::unexpected_reply());
+    };
+    if out.is_json() {
+        return out.json(reply);
+    }
+    out.line(&sentence)?;
+    for warning in warnings {
+        out.warning(warning);
+    }
+    Ok(())
+}
+
+/// The reply as a sentence, and its warnings. None for a reply that only reports.
+fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
+    let sentence = match reply {
+        Reply::Added { id, warnings } => return Some((format!("added instance {id}"), warnings)),
+        Reply::Started {
+            id,
+            changed,
+            warnings,
+            ..
+        } => {
+            let sentence = match (changed, restart) {
+                (_, true) => format!("restarted instance {id}"),
+                (true, false) => format!("started instance {id}"),
+                (false, false) => format!("instance {id} was already running"),
+            };
+            return Some((sentence, warnings));
+        }
+        Reply::Stopped { id, changed: true } => format!("stopped instance {id}"),
+        Reply::Stopped { id, changed: false } => format!("instance {id} was not running"),
+        Reply::Removed { id, links } if links.is_empty() => format!("removed instance {id}"),
+        Reply::Removed { id, links } => {
+            let s = if links.len() == 1 { "" } else { "s" };
+            let links: Vec<_> = links.iter().map(ToString::to_string).collect();
+            format!("removed instance {id} with link{s} {}", links.join(", "))
+        }
+        Reply::LinkAdded { id, created: true } => format!("added link {id}"),
+        Reply::LinkAdded { id, created: false } => format!("link {id} was there already"),
+        Reply::LinkRemoved { id, discarded: 0 } => format!("removed link {id}"),
+        Reply::LinkRemoved { id, discarded } => {
+            let dropped = format::count(*discarded, "waiting message");
+            format!("removed link {id} and dropped {dropped}")
+        }
+        Reply::Cleared { runtimes, links } => {
+            let runtimes = format::count(*runtimes, "instance");
+            format!("removed {runtimes} and {}", format::count(*links, "link"))
+        }
+        Reply::Status(_) | Reply::Runtimes(_) | Reply::Runtime(_) | Reply::Links(_) => return None,
+    };
+    Some((sentence, &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orchestrator_proto::{InstanceId, LinkId};
+
+    #[test]
+    fn sentences() {
+        let id = InstanceId::from_bytes([0; 16]);
+        let zero = "00000000-0000-0000-0000-000000000000";
+        let started = |changed| Reply::Started {
+            id,
+            pid: 1,
+            changed,
+            warnings: Vec::new(),
+        };
+        let removed = |links: &[u64]| Reply::Removed {
+            id,
+            links: links.iter().map(|link| LinkId(*link)).collect(),
+        };
+        let link = |discarded| Reply::LinkRemoved {
+            id: LinkId(3),
+            discarded,
+        };
+        let cases = [
+            (started(true), format!("started instance {zero}")),
+            (
+                started(false),
+                format!("instance {zero} was already running"),
+            ),
+            (
+                Reply::Stopped { id, changed: true },
+                format!("stopped instance {zero}"),
+            ),
+            (
+                Reply::Stopped { id, changed: false },
+                format!("instance {zero} was not running"),
+            ),
+            (removed(&[]), format!("removed instance {zero}")),
+            (
+                removed(&[3]),
+                format!("removed instance {zero} with link 3"),
+            ),
+            (
+                removed(&[3, 4]),
+                format!("removed instance {zero} with links 3, 4"),
+            ),
+            (link(0), "removed link 3".into()),
+            (
+                link(1),
+                "removed link 3 and dropped 1 waiting message".into(),
+            ),
+            (
+                Reply::Cleared {
+                    runtimes: 2,
+                    links: 1,
+                },
+                "removed 2 instances and 1 link".into(),
+            ),
+        ];
+        for (reply, sentence) in cases {
+            assert_eq!(describe(&reply, false).unwrap().0, sentence);
+        }
+        let restarted = started(true);
+        let sentence = describe(&restarted, true).unwrap().0;
+        assert_eq!(sentence, format!("restarted instance {zero}"));
+    }
+}

@@ -1,0 +1,78 @@
+//! `link …`
+
+use clap::{Args, Subcommand};
+use orchestrator_proto::LinkId;
+use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
+
+use super::value;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LinkCommand {
+    /// Send messages of a type from one instance, or from any, to a target.
+    ///
+    /// Prints `added link ID`, or `link ID was there already`.
+    #[command(after_help = "Examples:
+  orchestrator-cli link add --from ping --type Ping --to pong
+  orchestrator-cli link add --type Position --to display --policy latest
+  orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
+    Add(LinkAdd),
+
+    /// Remove links. Messages that wait in them are dropped.
+    #[command(after_help = "Example:\n  orchestrator-cli link remove 3 4")]
+    Remove {
+        /// Numbers of links, as shown by `link list`. Example: link remove 3
+        #[arg(required = true, value_name = "LINK", value_parser = value::link_id)]
+        links: Vec<LinkId>,
+    },
+
+    /// List all links and what passed over them.
+    #[command(after_help = "Example:\n  orchestrator-cli link list")]
+    List,
+
+    /// Show messages as they pass, until Ctrl-C.
+    #[command(after_help = "Examples:
+  orchestrator-cli link tap
+  orchestrator-cli link tap --type Ping --from ping --count 10 --json")]
+    Tap(LinkTap),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkAdd {
+    /// Whose messages, by id or name; anybody's without it. Example: --from ping
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) from: Option<String>,
+
+    /// The declared name of the messages' type. Example: --type Ping
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: String,
+
+    /// Who gets them: an instance by id or name, or another orchestrator as udp:HOST:PORT.
+    /// Example: --to pong
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) to: TargetSpec,
+
+    /// What happens when there is no room: block, drop-newest, drop-oldest (default) or latest.
+    /// Example: --policy latest
+    #[arg(long)]
+    pub(crate) policy: Option<Policy>,
+
+    /// How many messages may wait, 1 to 1048576; 1024 without it. Example: --capacity 64
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
+    pub(crate) capacity: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkTap {
+    /// Only messages of this type. Example: --type Ping
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: Option<String>,
+
+    /// Only messages from this instance. Example: --from ping
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) from: Option<String>,
+
+    /// End after this many messages. Example: --count 10
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}

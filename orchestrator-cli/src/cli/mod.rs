@@ -1,0 +1,175 @@
+//! The one definition of the command line: help, manual pages and completions come from it.
+
+mod link;
+mod runtime;
+pub(crate) mod value;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
+
+pub(crate) use link::{LinkCommand, LinkTap};
+pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand};
+
+const AFTER: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    the command line is wrong
+  3    no such instance or link
+  4    the daemon can't be reached, or does not accept this client
+  130  ended by Ctrl-C
+
+Examples:
+  orchestrator-cli runtime add ./ping --name ping
+  orchestrator-cli runtime start ping
+  orchestrator-cli runtime stdout ping
+  orchestrator-cli link add --from ping --type Ping --to pong
+  orchestrator-cli --json runtime list";
+
+/// Flags that every command takes, below its own.
+const GLOBAL: &str = "Global options";
+
+/// Drives an orchestrator: adds programs, starts and stops them, shows what they print, and
+/// links their messages.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator-cli", version, after_help = AFTER)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// The daemon's control socket.
+    ///
+    /// Without it, the first of these that applies: $XDG_RUNTIME_DIR/orchestrator.socket; for
+    /// root /run/orchestrator/orchestrator.socket; $TMPDIR/orchestrator-UID/orchestrator.socket,
+    /// with /tmp when TMPDIR is not set. Example: --socket /run/user/1000/orchestrator.socket
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = ENV_CONTROL_SOCKET, hide_env_values = true)]
+    pub(crate) socket: Option<OsString>,
+
+    /// Print JSON: the daemon's reply, or one object per line for a stream.
+    ///
+    /// A failure goes to standard error as {"error":{"code":...,"message":...,"causes":[...]}}.
+    /// Example: orchestrator-cli --json runtime list
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) json: bool,
+
+    /// When to use colours. On a terminal, unless NO_COLOR is set, if it is `auto`.
+    ///
+    /// Example: orchestrator-cli --color always runtime list | less -R
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorWhen,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the daemon's version, as `server version: X.Y.Z`.
+    #[command(after_help = "Example:\n  orchestrator-cli version")]
+    Version,
+
+    /// Show the daemon: its version, process, directories and counts.
+    #[command(after_help = "Example:\n  orchestrator-cli status")]
+    Status,
+
+    /// Add instances, start and stop them, show what they print.
+    #[command(subcommand)]
+    #[command(after_help = "Example:\n  orchestrator-cli runtime list")]
+    Runtime(RuntimeCommand),
+
+    /// Decide which messages go where, and watch them.
+    #[command(subcommand)]
+    #[command(after_help = "Example:\n  orchestrator-cli link list")]
+    Link(LinkCommand),
+
+    /// Remove all instances and links.
+    #[command(after_help = "Example:\n  orchestrator-cli clear --force")]
+    Clear {
+        /// Stop instances that run. Without it they are an error. Example: clear --force
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Show what happened: starts, exits, links, connections.
+    #[command(after_help = "Examples:
+  orchestrator-cli events
+  orchestrator-cli events --follow --instance ping")]
+    Events(EventsArgs),
+
+    /// Print a script that completes this program's command line in a shell.
+    #[command(after_help = "Example:
+  orchestrator-cli completions bash > ~/.local/share/bash-completion/completions/orchestrator-cli")]
+    Completions {
+        /// For this shell. Example: completions zsh
+        shell: Shell,
+    },
+
+    /// Print the manual page, or write one page per command.
+    #[command(after_help = "Examples:
+  orchestrator-cli man | man -l -
+  orchestrator-cli man ~/.local/share/man/man1")]
+    Man {
+        /// Write a page for each command into this directory. Example: man ./man1
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    /// Go on with new events. Example: events -f
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Only events with a higher number. Example: events --after 120
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) after: Option<u64>,
+
+    /// Only events of this instance. Example: events --instance ping
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) instance: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_has_help_with_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let after = command.get_after_help().map(ToString::to_string);
+            assert!(after.is_some_and(|text| text.contains("Example")), "{path}");
+            assert!(command.get_about().is_some(), "{path}");
+            for arg in command.get_arguments() {
+                let id = arg.get_id();
+                let help = arg.get_long_help().or(arg.get_help());
+                let help = help.map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} {id}: {help}");
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &path);
+            }
+        }
+        // Not built, so that the arguments that clap adds itself are not among them.
+        check(&Cli::command(), "");
+    }
+}

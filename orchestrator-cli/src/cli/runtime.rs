@@ -1,0 +1,189 @@
+//! `runtime …`
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use orchestrator_proto::control::Priority;
+use orchestrator_proto::{InstanceId, signal};
+
+use super::value::{self, Since};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuntimeCommand {
+    /// Add an instance of a program. It is not started yet.
+    ///
+    /// Prints `added instance ID`. What will be in the way later, such as a program that does
+    /// not exist yet, is printed as a warning.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime add ./ping
+  orchestrator-cli runtime add /usr/bin/sleep --name nap -- 60
+  orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
+  orchestrator-cli runtime add ./target/release/ping --copy")]
+    Add(RuntimeAdd),
+
+    /// Start instances and wait until their programs are executed.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime start ping
+  orchestrator-cli runtime start ping pong --priority high")]
+    Start {
+        /// Ids, unique prefixes of ids, or names. Example: runtime start ping pong
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
+        /// How favourably they are scheduled: high, normal or low. Without it as the last
+        /// time. Example: --priority low
+        #[arg(long)]
+        priority: Option<Priority>,
+    },
+
+    /// Stop instances and wait until nothing of them is left.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime stop ping pong")]
+    Stop {
+        /// Ids, unique prefixes of ids, or names. Example: runtime stop ping
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
+    },
+
+    /// Stop instances and start them again.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime restart ping")]
+    Restart {
+        /// Ids, unique prefixes of ids, or names. Example: runtime restart ping
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
+    },
+
+    /// Remove instances with their links and their logs.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime remove ping --force")]
+    Remove {
+        /// Ids, unique prefixes of ids, or names. Example: runtime remove ping
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
+        /// Stop them first if they run. Without it that is an error. Example: --force
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// List all instances, the oldest first.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime list")]
+    List,
+
+    /// Show one instance in full.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime show ping")]
+    Show {
+        /// Its id, a unique prefix of it, or its name. Example: runtime show ping
+        instance: String,
+    },
+
+    /// Print what an instance writes to its standard output, byte for byte.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime stdout ping
+  orchestrator-cli runtime stdout ping --no-follow --tail 100 > ping.log")]
+    Stdout(LogArgs),
+
+    /// Print what an instance writes to its standard error, byte for byte.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime stderr ping --since 10m")]
+    Stderr(LogArgs),
+
+    /// Print what an instance writes, with time and stream before each line.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime logs ping --tail 20")]
+    Logs(LogsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RuntimeAdd {
+    /// The program.
+    ///
+    /// Made absolute against the current directory; symbolic links stay as they are. A bare
+    /// name such as `sleep` is a file in the current directory too: $PATH is not searched.
+    /// Example: runtime add ./ping
+    #[arg(value_name = "PATH")]
+    pub(crate) program: PathBuf,
+
+    /// A unique name: 1 to 64 letters of A-Z and a-z, digits, `.`, `_` or `-`. Example: --name ping
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// The id to use, else the daemon chooses one.
+    /// Example: --id 0195fc7b-33e6-70e3-bee1-ac515185fac7
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<InstanceId>,
+
+    /// Send the program to the daemon, which keeps its own copy. Example: --copy
+    #[arg(long)]
+    pub(crate) copy: bool,
+
+    /// Let the instance start and stop instances itself. Example: --privileged
+    #[arg(long)]
+    pub(crate) privileged: bool,
+
+    /// Set a variable on top of the daemon's environment; may be repeated.
+    /// Example: --env LOG=debug --env EMPTY=
+    #[arg(long, value_name = "NAME=VALUE",
+          value_parser = OsStringValueParser::new().try_map(value::env_pair))]
+    pub(crate) env: Vec<(OsString, OsString)>,
+
+    /// Its working directory, made absolute like PATH; / without it. Example: --cwd /var/lib/ping
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+
+    /// The signal that asks it to stop, SIGTERM without it. Example: --stop-signal INT
+    #[arg(long, value_name = "SIGNAL", value_parser = signal::parse)]
+    pub(crate) stop_signal: Option<i32>,
+
+    /// How long it may take to stop before it is killed, 10s without it; at most 1d.
+    /// Example: --stop-timeout 500ms
+    #[arg(long, value_name = "TIME", value_parser = value::stop_timeout)]
+    pub(crate) stop_timeout: Option<Duration>,
+
+    /// Its arguments, after `--`. Example: runtime add /usr/bin/sleep -- 60
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) args: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogArgs {
+    #[command(flatten)]
+    pub(crate) range: LogsArgs,
+
+    /// The time before each line, UTC. Example: runtime stdout ping --timestamps
+    #[arg(long)]
+    pub(crate) timestamps: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogsArgs {
+    /// Its id, a unique prefix of it, or its name. Example: runtime logs ping
+    pub(crate) instance: String,
+
+    /// Go on with new lines until the instance is removed. This is the default for an instance
+    /// that runs. Example: runtime logs ping -f
+    #[arg(short, long, overrides_with = "no_follow")]
+    follow: bool,
+
+    /// End after the lines that are kept. This is the default for an instance that does not
+    /// run. Example: runtime logs ping --no-follow
+    #[arg(long, overrides_with = "follow")]
+    no_follow: bool,
+
+    /// Begin with this many of the last lines, at most 1000000. Example: --tail 100
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    pub(crate) tail: Option<u64>,
+
+    /// Only lines from this time on: a time ago, or a time as in RFC 3339.
+    /// Example: --since 10m, --since 2026-11-20T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+}
+
+impl LogsArgs {
+    /// Whether to go on with new lines; none leaves it to the instance's state.
+    pub(crate) const fn follow(&self) -> Option<bool> {
+        match (self.follow, self.no_follow) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `events`
+
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::{Event, EventKind, Item, Request};
+use orchestrator_proto::signal;
+
+use crate::cli::EventsArgs;
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::{format, logs};
+
+/// `events`
+pub(crate) async fn events(
+    client: &Client,
+    out: &mut Output,
+    args: EventsArgs,
+) -> Result<Exit, Failure> {
+    let request = Request::Events {
+        follow: args.follow,
+        after: args.after,
+        instance: args.instance.map(Into::into),
+    };
+    let mut items = client.stream(request).await?;
+    while let Some(item) = logs::next(&mut items, out).await? {
+        match item {
+            item if out.is_json() => out.json_line(&item)?,
+            Item::Event(event) => out.line(&sentence(&event))?,
+            Item::Missed { count, reason } => logs::missed(out, count, &reason),
+            Item::Log(_) | Item::Message(_) => return Err(Failure::unexpected_reply()),
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// `TIME NUMBER WHO WHAT`
+fn sentence(event: &Event) -> String {
+    let who = match (&event.name, event.instance) {
+        (Some(name), _) => name.clone(),
+        (None, Some(id)) => id.to_string(),
+        (None, None) => "orchestrator".into(),
+    };
+    let text = format!(
+        "{} {} {who} {}",
+        format::time_ms(event.time_ms),
+        event.seq,
+        what(&event.kind)
+    );
+    format::line(&text).into_owned()
+}
+
+fn what(kind: &EventKind) -> String {
+    match kind {
+        EventKind::DaemonStarted => "accepts requests".into(),
+        EventKind::DaemonStopping => "is shutting down".into(),
+        EventKind::Added => "added".into(),
+        EventKind::Removed { links: 0 } => "removed".into(),
+        EventKind::Removed { links } => format!("removed with {}", format::count(*links, "link")),
+        EventKind::Started { pid } => format!("started as process {pid}"),
+        EventKind::StartFailed { error } => format!("could not be started: {error}"),
+        EventKind::Stopping { signal } => {
+            let name = signal::name(*signal).map_or_else(|| signal.to_string(), Into::into);
+            format!("asked to stop with {name}")
+        }
+        EventKind::Killed => "did not stop in time and was killed".into(),
+        EventKind::Exited { exit, requested } => {
+            let requested = if *requested { ", as requested" } else { "" };
+            format!("exited with {exit}{requested}")
+        }
+        EventKind::Stopped => "stopped".into(),
+        EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
+        EventKind::LinkRemoved { link } => format!("link {link} removed"),
+        EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),
+        EventKind::Connected { dialect } => format!("connected ({dialect})"),
+        EventKind::Disconnected {
+            dialect,
+            error: None,
+        } => format!("disconnected ({dialect})"),
+        EventKind::Disconnected {
+            dialect,
+            error: Some(error),
+        } => format!("was disconnected ({dialect}): {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orchestrator_proto::control::Exit as ProgramExit;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let event = Event {
+            seq: 7,
+            time_ms: 0,
+            instance: None,
+            name: Some("ping".into()),
+            kind: EventKind::Exited {
+                exit: ProgramExit::Code(3),
+                requested: false,
+            },
+        };
+        let expected = "1970-01-01T00:00:00.000Z 7 ping exited with exit code 3";
+        assert_eq!(sentence(&event), expected);
+    }
+}

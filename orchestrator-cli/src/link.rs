@@ -1,0 +1,139 @@
+//! `link …`
+
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::{LinkInfo, LinkSpec, LinkState, Reply, Request, TargetInfo};
+
+use crate::cli::LinkCommand;
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::table::{self, Field, Ids, Tone};
+use crate::{action, format, tap};
+
+/// `link …`
+pub(crate) async fn run(
+    client: Client,
+    out: &mut Output,
+    command: LinkCommand,
+) -> Result<Exit, Failure> {
+    let requests = match command {
+        LinkCommand::List => return list(&client, out).await,
+        LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
+        LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
+            from: args.from.map(Into::into),
+            type_name: args.type_name,
+            to: args.to,
+            policy: args.policy,
+            capacity: args.capacity,
+        })],
+        LinkCommand::Remove { links } => {
+            let request = |link| Request::LinkRemove { link };
+            links.into_iter().map(request).collect()
+        }
+    };
+    action::all(client, out, requests).await
+}
+
+async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
+    let reply = client.request(Request::LinkList).await?;
+    let Reply::Links(links) = &reply else {
+        return Err(Failure::unexpected_reply());
+    };
+    if out.is_json() {
+        out.json(&reply)?;
+        return Ok(Exit::Ok);
+    }
+    if links.is_empty() && out.is_terminal() {
+        out.line("no links; add one with `orchestrator-cli link add`")?;
+        return Ok(Exit::Ok);
+    }
+    let head = [
+        "ID",
+        "FROM",
+        "TYPE",
+        "TO",
+        "POLICY",
+        "STATE",
+        "SENT",
+        "DELIVERED",
+        "DROPPED",
+        "QUEUED",
+        "LAST",
+    ];
+    let ids: Vec<_> = links.iter().flat_map(ends).collect();
+    let now = format::now_ms();
+    let text = table::render(out, &head, &ids, links, |link, ids| row(link, ids, now));
+    out.line(&text)?;
+    let mut reasons = links.iter().filter_map(mismatch).peekable();
+    if reasons.peek().is_some() {
+        out.line("")?;
+    }
+    for reason in reasons {
+        out.line(&reason)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The instances of a link.
+fn ends(link: &LinkInfo) -> impl Iterator<Item = InstanceId> + use<> {
+    let to = match link.to {
+        TargetInfo::Instance { id, .. } => Some(id),
+        TargetInfo::Udp { .. } => None,
+    };
+    link.from.into_iter().chain(to)
+}
+
+fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
+    let from = match (&link.from_name, link.from) {
+        (Some(name), _) => name.clone(),
+        (None, Some(id)) => ids.show(id),
+        (None, None) => "any".into(),
+    };
+    let to = match &link.to {
+        TargetInfo::Instance {
+            name: Some(name), ..
+        } => name.clone(),
+        TargetInfo::Instance { id, name: None } => ids.show(*id),
+        TargetInfo::Udp { address } => format!("udp:{address}"),
+    };
+    let state = match link.state {
+        LinkState::Open => Field::toned("open", Tone::Good),
+        LinkState::Mismatched { .. } => Field::toned("mismatched", Tone::Bad),
+    };
+    let counters = &link.counters;
+    let dropped = if counters.dropped > 0 {
+        Tone::Busy
+    } else {
+        Tone::Plain
+    };
+    let last = counters
+        .last_ms
+        .map_or_else(String::new, |at| format::ago(at, now_ms));
+    vec![
+        link.id.to_string().into(),
+        from.into(),
+        link.type_name.as_str().into(),
+        to.into(),
+        link.policy.to_string().into(),
+        state,
+        counters.sent.to_string().into(),
+        counters.delivered.to_string().into(),
+        Field::toned(counters.dropped.to_string(), dropped),
+        counters.queued.to_string().into(),
+        last.into(),
+    ]
+}
+
+fn mismatch(link: &LinkInfo) -> Option<String> {
+    match &link.state {
+        LinkState::Open => None,
+        LinkState::Mismatched { error } => {
+            let error = error.to_string();
+            Some(format!(
+                "link {} is mismatched: {}",
+                link.id,
+                format::lines(&error)
+            ))
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `runtime …`
+
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::{
+    LogStream, Observed, Reply, Request, RuntimeDetail, RuntimeInfo, Selector,
+};
+use orchestrator_proto::{OsBytes, signal};
+
+use crate::cli::RuntimeCommand;
+use crate::failure::{Exit, Failure};
+use crate::format;
+use crate::logs::{self, Form};
+use crate::output::Output;
+use crate::table::{self, Field, Ids, Tone};
+use crate::{action, add};
+
+/// `runtime …`
+pub(crate) async fn run(
+    client: Client,
+    out: &mut Output,
+    command: RuntimeCommand,
+) -> Result<Exit, Failure> {
+    let requests = match command {
+        RuntimeCommand::Add(args) => return add::add(&client, out, args).await,
+        RuntimeCommand::List => return list(&client, out).await,
+        RuntimeCommand::Show { instance } => return show(&client, out, instance).await,
+        RuntimeCommand::Stdout(args) => {
+            let form = Form::raw(args.timestamps);
+            return logs::logs(&client, out, args.range, Some(LogStream::Stdout), form).await;
+        }
+        RuntimeCommand::Stderr(args) => {
+            let form = Form::raw(args.timestamps);
+            return logs::logs(&client, out, args.range, Some(LogStream::Stderr), form).await;
+        }
+        RuntimeCommand::Logs(args) => {
+            return logs::logs(&client, out, args, None, Form::TimeAndStream).await;
+        }
+        RuntimeCommand::Start {
+            instances,
+            priority,
+        } => each(instances, |instance| Request::RuntimeStart {
+            instance,
+            priority,
+        }),
+        RuntimeCommand::Stop { instances } => {
+            each(instances, |instance| Request::RuntimeStop { instance })
+        }
+        RuntimeCommand::Restart { instances } => {
+            each(instances, |instance| Request::RuntimeRestart { instance })
+        }
+        RuntimeCommand::Remove { instances, force } => each(instances, |instance| {
+            Request::RuntimeRemove { instance, force }
+        }),
+    };
+    action::all(client, out, requests).await
+}
+
+fn each(instances: Vec<String>, request: impl Fn(Selector) -> Request) -> Vec<Request> {
+    instances
+        .into_iter()
+        .map(|name| request(name.into()))
+        .collect()
+}
+
+async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
+    let reply = client.request(Request::RuntimeList).await?;
+    let Reply::Runtimes(runtimes) = &reply else {
+        return Err(Failure::unexpected_reply());
+    };
+    if out.is_json() {
+        out.json(&reply)?;
+        return Ok(Exit::Ok);
+    }
+    if runtimes.is_empty() && out.is_terminal() {
+        out.line("no instances; add one with `orchestrator-cli runtime add PATH`")?;
+        return Ok(Exit::Ok);
+    }
+    let ids: Vec<_> = runtimes.iter().map(|info| info.id).collect();
+    let head = ["ID", "NAME", "STATE", "PID", "SINCE", "EXIT", "PROGRAM"];
+    let now = format::now_ms();
+    let text = table::render(out, &head, &ids, runtimes, |info, ids| row(info, ids, now));
+    out.line(&text)?;
+    let mut reasons = runtimes.iter().filter_map(failed_start).peekable();
+    if reasons.peek().is_some() {
+        out.line("")?;
+    }
+    for reason in reasons {
+        out.line(&reason)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn row(info: &RuntimeInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
+    let (since_ms, exit) = match &info.observed {
+        Observed::Stopped { last_exit, at_ms } => (*at_ms, *last_exit),
+        Observed::Starting => (None, None),
+        Observed::Running { since_ms, .. } | Observed::Stopping { since_ms, .. } => {
+            (Some(*since_ms), None)
+        }
+        Observed::Exited { exit, at_ms } => (Some(*at_ms), Some(*exit)),
+        Observed::Failed { at_ms, .. } => (Some(*at_ms), None),
+    };
+    vec![
+        ids.show(info.id).into(),
+        info.name.as_deref().unwrap_or_default().into(),
+        Field::toned(info.observed.word(), tone(&info.observed)),
+        table::number(info.observed.pid()),
+        since_ms
+            .map_or_else(String::new, |at| format::ago(at, now_ms))
+            .into(),
+        exit.map_or_else(String::new, format::exit_word).into(),
+        info.program.to_string().into(),
+    ]
+}
+
+fn tone(observed: &Observed) -> Tone {
+    match observed {
+        Observed::Running { .. } => Tone::Good,
+        Observed::Starting | Observed::Stopping { .. } => Tone::Busy,
+        Observed::Failed { .. } => Tone::Bad,
+        Observed::Exited { exit, .. } if !exit.is_success() => Tone::Bad,
+        Observed::Exited { .. } | Observed::Stopped { .. } => Tone::Faint,
+    }
+}
+
+fn failed_start(info: &RuntimeInfo) -> Option<String> {
+    let Observed::Failed { error, .. } = &info.observed else {
+        return None;
+    };
+    let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
+    Some(format!(
+        "{name} could not be started: {}",
+        format::lines(error)
+    ))
+}
+
+async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exit, Failure> {
+    let instance = instance.into();
+    let reply = client.request(Request::RuntimeShow { instance }).await?;
+    let Reply::Runtime(detail) = &reply else {
+        return Err(Failure::unexpected_reply());
+    };
+    if out.is_json() {
+        out.json(&reply)?;
+    } else {
+        out.line(&table::facts(&facts(detail, format::now_ms())))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
+    let info = &detail.info;
+    let yes = |is: bool| if is { "yes".into() } else { String::new() };
+    // A count is worth a line when it is not 0.
+    let some = |count: u64| match count {
+        0 => String::new(),
+        count => count.to_string(),
+    };
+    let words = |words: &[OsBytes]| {
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| format::shell_word(word.as_os_str()))
+            .collect();
+        words.join(" ")
+    };
+    let env: Vec<_> = detail
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={}", format::shell_word(value.as_os_str())))
+        .collect();
+    let links: Vec<_> = detail.links.iter().map(ToString::to_string).collect();
+    let stop_signal =
+        signal::name(detail.stop_signal).map_or_else(|| detail.stop_signal.to_string(), Into::into);
+    let kill_after = format::span_ms(detail.stop_timeout_ms);
+    vec![
+        ("id", info.id.to_string()),
+        ("name", info.name.clone().unwrap_or_default()),
+        ("state", state(&info.observed, now_ms)),
+        (
+            "wanted",
+            if info.desired == orchestrator_proto::control::Desired::Running {
+                "running".into()
+            } else {
+                "stopped".into()
+            },
+        ),
+        ("program", info.program.to_string()),
+        ("copied", yes(detail.copied)),
+        ("arguments", words(&detail.args)),
+        ("environment", env.join(" ")),
+        ("directory", detail.cwd.to_string()),
+        ("priority", info.priority.to_string()),
+        ("privileged", yes(info.privileged)),
+        ("stop", format!("{stop_signal}, SIGKILL after {kill_after}")),
+        ("added", format::time_and_ago(detail.added_ms, now_ms)),
+        ("starts", info.starts.to_string()),
+        ("connections", info.connections.to_string()),
+        ("outputs", detail.outputs.join(", ")),
+        ("inputs", detail.inputs.join(", ")),
+        ("links", links.join(", ")),
+        ("sent", format::count(detail.sent, "message")),
+        ("unrouted", some(detail.unrouted)),
+        ("protocol errors", some(detail.protocol_errors)),
+        ("log bytes lost", some(detail.log_bytes_lost)),
+        ("log", detail.log_dir.to_string()),
+    ]
+}
+
+fn state(observed: &Observed, now_ms: u64) -> String {
+    let at = |ms| format::time_and_ago(ms, now_ms);
+    match observed {
+        Observed::Stopped {
+            last_exit: Some(exit),
+            at_ms: Some(ms),
+        } => format!("stopped with {exit}, {}", at(*ms)),
+        Observed::Stopped { .. } => "stopped, never started".into(),
+        Observed::Starting => "starting".into(),
+        Observed::Running { pid, since_ms } => {
+            format!("running as process {pid} since {}", at(*since_ms))
+        }
+        Observed::Stopping { since_ms, .. } => format!("stopping since {}", at(*since_ms)),
+        Observed::Exited { exit, at_ms } => format!("exited with {exit}, {}", at(*at_ms)),
+        Observed::Failed { error, at_ms } => format!("failed to start: {error}, {}", at(*at_ms)),
+    }
+}

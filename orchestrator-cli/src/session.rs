@@ -1,0 +1,59 @@
+//! Finds the daemon.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use orchestrator_proto::client::Client;
+use orchestrator_proto::paths::default_control_socket;
+
+use crate::failure::Failure;
+
+/// Connects to the socket that was given, else to the default one.
+pub(crate) async fn connect(socket: Option<OsString>) -> Result<Client, Failure> {
+    let path = match socket {
+        // As with other variables, an empty ORCHESTRATOR_SOCKET is the same as none.
+        Some(path) if !path.is_empty() => path.into(),
+        _ => default_socket()?,
+    };
+    let connected = Client::connect(&path).await;
+    connected.map_err(|error| Failure::connect(&path, error))
+}
+
+fn default_socket() -> Result<PathBuf, Failure> {
+    let temp_dir = std::env::temp_dir();
+    let uid = nix::unistd::geteuid().as_raw();
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+    let path = default_control_socket(runtime_dir.as_deref(), &temp_dir, uid);
+    match path.parent() {
+        // Everybody can make directories beside it.
+        Some(directory) if directory.parent() == Some(&temp_dir) && is_foreign(directory, uid) => {
+            Err(Failure::foreign_directory(directory))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// Whether it is there, and is not a directory of this user.
+fn is_foreign(directory: &Path, uid: u32) -> bool {
+    // Not followed: a symbolic link there is foreign too, wherever it leads.
+    let metadata = directory.symlink_metadata();
+    metadata.is_ok_and(|it| !it.is_dir() || it.uid() != uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_another_user_is_foreign() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        assert!(!is_foreign(dir.path(), uid));
+        assert!(is_foreign(dir.path(), uid + 1));
+        assert!(!is_foreign(&dir.path().join("none"), uid));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(is_foreign(&link, uid));
+    }
+}

@@ -1,0 +1,191 @@
+//! What holds for any schema and any value.
+
+use proptest::prelude::*;
+
+use super::super::*;
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z_]{1,6}", "\\PC{1,3}"]
+}
+
+fn unique<T: Clone + std::fmt::Debug + 'static>(
+    of: impl Strategy<Value = T> + 'static,
+    max: usize,
+) -> impl Strategy<Value = Vec<(String, T)>> {
+    prop::collection::btree_map(name(), of, 0..max).prop_map(|map| map.into_iter().collect())
+}
+
+fn struct_fields(of: BoxedStrategy<TypeSchema>) -> impl Strategy<Value = Vec<Field>> {
+    unique(of, 4).prop_map(|fields| {
+        let field = |(name, schema)| Field { name, schema };
+        fields.into_iter().map(field).collect()
+    })
+}
+
+fn scalar() -> impl Strategy<Value = TypeSchema> {
+    use TypeSchema as T;
+    prop::sample::select(vec![
+        T::Bool,
+        T::U8,
+        T::U16,
+        T::U32,
+        T::U64,
+        T::U128,
+        T::I8,
+        T::I16,
+        T::I32,
+        T::I64,
+        T::I128,
+        T::F32,
+        T::F64,
+        T::Char,
+        T::String,
+        T::Bytes,
+        T::Unit,
+    ])
+}
+
+fn any_schema() -> impl Strategy<Value = TypeSchema> {
+    use TypeSchema as T;
+    scalar().prop_recursive(4, 40, 4, |inner| {
+        let inner = inner.boxed();
+        let body = prop_oneof![
+            Just(VariantBody::Unit),
+            inner.clone().prop_map(VariantBody::Newtype),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(VariantBody::Tuple),
+            Just(VariantBody::Tuple(vec![])),
+            struct_fields(inner.clone()).prop_map(VariantBody::Struct),
+        ];
+        let variants = unique(body, 4).prop_map(|variants| {
+            let variant = |(name, body)| Variant { name, body };
+            T::Enum(variants.into_iter().map(variant).collect())
+        });
+        prop_oneof![
+            inner.clone().prop_map(|s| T::Option(Box::new(s))),
+            inner.clone().prop_map(|s| T::Seq(Box::new(s))),
+            prop::collection::vec(inner.clone(), 1..4).prop_map(T::Tuple),
+            (inner.clone(), inner.clone()).prop_map(|(k, v)| T::Map(Box::new(k), Box::new(v))),
+            (scalar(), inner.clone()).prop_map(|(k, v)| T::Map(Box::new(k), Box::new(v))),
+            struct_fields(inner).prop_map(T::Struct),
+            variants,
+        ]
+    })
+}
+
+/// Some payload of the type, made of what the random bytes say.
+fn payload(schema: &TypeSchema, random: &mut impl Iterator<Item = u8>, out: &mut Vec<u8>) -> bool {
+    use TypeSchema as T;
+    let mut next = || random.next().unwrap_or_default();
+    let wide = {
+        let mut bytes = [0; 16];
+        let width = usize::from(next() % 17);
+        bytes[..width].fill_with(&mut next);
+        u128::from_le_bytes(bytes)
+    };
+    match schema {
+        T::Bool => out.push(next() & 1),
+        T::U8 | T::I8 => out.push(next()),
+        T::F32 => {
+            let value = f32::from_bits(wide as u32);
+            out.extend(if value.is_finite() { value } else { 0.1 }.to_le_bytes());
+        }
+        T::F64 => {
+            let value = f64::from_bits(wide as u64);
+            out.extend(if value.is_finite() { value } else { 0.1 }.to_le_bytes());
+        }
+        T::Char | T::String => {
+            let c = char::from_u32(wide as u32 & 0x1f_ffff).unwrap_or('"');
+            let text = if *schema == T::Char || next() > 40 {
+                c.to_string()
+            } else {
+                format!("{c}\\{}\u{1}é", char::from(next()))
+            };
+            canonical::varint(out, text.len() as u64);
+            out.extend_from_slice(text.as_bytes());
+        }
+        T::Bytes => {
+            let bytes = &wide.to_le_bytes()[..usize::from(next() % 17)];
+            canonical::varint(out, bytes.len() as u64);
+            out.extend_from_slice(bytes);
+        }
+        T::Unit => {}
+        // What is nullable twice does not come back from JSON, as with serde_json.
+        T::Option(inner) if matches!(**inner, T::Option(_) | T::Unit) => out.push(0),
+        T::Option(inner) => {
+            out.push(next() & 1);
+            return *out.last().unwrap() == 0 || payload(inner, random, out);
+        }
+        T::Seq(inner) => {
+            let count = next() % 4;
+            out.push(count);
+            return (0..count).all(|_| payload(inner, random, out));
+        }
+        T::Map(key, value) => {
+            let count = next() % 4;
+            out.push(count);
+            return (0..count).all(|_| payload(key, random, out) && payload(value, random, out));
+        }
+        T::Tuple(elements) => return elements.iter().all(|s| payload(s, random, out)),
+        T::Struct(fields) => return fields.iter().all(|f| payload(&f.schema, random, out)),
+        T::Enum(variants) if variants.is_empty() => return false,
+        T::Enum(variants) => {
+            let number = usize::from(next()) % variants.len();
+            out.push(number as u8);
+            return match &variants[number].body {
+                VariantBody::Unit => true,
+                VariantBody::Newtype(inner) => payload(inner, random, out),
+                VariantBody::Tuple(elements) => elements.iter().all(|s| payload(s, random, out)),
+                VariantBody::Struct(f) => f.iter().all(|f| payload(&f.schema, random, out)),
+            };
+        }
+        integer => {
+            let (bits, _) = integer.integer_bits().unwrap();
+            canonical::varint(out, wide & (u128::MAX >> (128 - bits)));
+        }
+    }
+    true
+}
+
+proptest! {
+    #[test]
+    fn schemas_come_back_from_their_bytes(schema in any_schema()) {
+        let bytes = schema.encode();
+        let back = TypeSchema::decode(&bytes);
+        prop_assert_eq!(back.as_ref(), Ok(&schema));
+        prop_assert_eq!(SchemaHash::of(&bytes), schema.hash());
+    }
+
+    #[test]
+    fn hostile_schemas_never_panic(
+        bytes in prop::collection::vec(prop_oneof![0..24_u8, any::<u8>()], 0..200)
+    ) {
+        if let Ok(schema) = TypeSchema::decode(&bytes) {
+            prop_assert_eq!(schema.encode(), bytes);
+        }
+    }
+
+    #[test]
+    fn values_come_back_from_json(
+        schema in any_schema(),
+        random in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let mut bytes = Vec::new();
+        if payload(&schema, &mut random.into_iter(), &mut bytes) {
+            let json = schema.to_json(&bytes).unwrap();
+            serde_json::from_str::<Box<serde_json::value::RawValue>>(&json).unwrap();
+            prop_assert_eq!(schema.from_json(&json), Ok(bytes), "{}", json);
+        }
+    }
+
+    #[test]
+    fn hostile_payloads_and_texts_never_panic(
+        schema in any_schema(),
+        bytes in prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..100),
+        text in "[\\[\\]{}\",:0-9a-ntrue\\\\.eé -]{0,60}",
+        other in any_schema(),
+    ) {
+        let _ = schema.to_json(&bytes);
+        let _ = schema.from_json(&text);
+        let _ = side_by_side("left", &schema, "right", &other);
+    }
+}

@@ -1,0 +1,283 @@
+//! One connection after the other: the greeting, reading, and coming back.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::ConnectError;
+use super::input::Queue;
+use super::link::Shared;
+use crate::InstanceId;
+use crate::frame::{self, MAX_RUNTIME, PREFIX};
+use crate::runtime::{Frame, MAGIC, PROTOCOL};
+
+/// How much is read at once.
+const CHUNK: usize = 64 << 10;
+/// With less room than this, a new chunk is begun.
+const MIN_ROOM: usize = 16 << 10;
+/// How long connecting and the greeting may take together.
+const GREETING: Duration = Duration::from_secs(10);
+/// The first pause before connecting again; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that lasted for so long ends the series of pauses.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// A connection after the greeting.
+pub(super) struct Connection {
+    pub(super) reader: OwnedReadHalf,
+    pub(super) writer: Arc<OwnedWriteHalf>,
+    /// What was read beyond the greeting.
+    pub(super) read: BytesMut,
+    pub(super) instance: InstanceId,
+}
+
+/// Connects and says hello.
+pub(super) async fn open(path: &Path) -> Result<Connection, ConnectError> {
+    tokio::time::timeout(GREETING, greet(path))
+        .await
+        .map_err(|_| ConnectError::TimedOut)?
+}
+
+async fn greet(path: &Path) -> Result<Connection, ConnectError> {
+    let io = |source| ConnectError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let protocol = |problem: String| ConnectError::Protocol(problem);
+    let stream = UnixStream::connect(path).await.map_err(io)?;
+    let (mut reader, mut writer) = stream.into_split();
+    let hello = Frame::Hello {
+        magic: MAGIC,
+        protocol: PROTOCOL,
+        sdk: concat!("orchestrator-proto ", env!("CARGO_PKG_VERSION")),
+    };
+    let hello = frame::encode(&hello, MAX_RUNTIME).map_err(|e| protocol(e.to_string()))?;
+    // A daemon that refuses at once may close before it has read this; its answer is there
+    // to be read all the same.
+    let written = writer.write_all(&hello).await;
+
+    let mut read = BytesMut::with_capacity(CHUNK);
+    let length = loop {
+        let body = frame::first_body(&read, MAX_RUNTIME).map_err(|e| protocol(e.to_string()))?;
+        if let Some(body) = body {
+            break body.len();
+        }
+        match reader.read_buf(&mut read).await {
+            Ok(0) => {
+                written.map_err(io)?;
+                return Err(io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(io(error)),
+        }
+    };
+    let frame = read.split_to(PREFIX + length);
+    match parse(&frame[PREFIX..]).map_err(protocol)? {
+        Frame::Welcome {
+            protocol: PROTOCOL,
+            instance,
+            ..
+        } => Ok(Connection {
+            reader,
+            writer: Arc::new(writer),
+            read,
+            instance,
+        }),
+        Frame::Welcome {
+            protocol: other, ..
+        } => Err(protocol(format!(
+            "the daemon has version {other} of the protocol, this program has {PROTOCOL}"
+        ))),
+        Frame::Refused(error) => Err(ConnectError::Refused(error)),
+        _ => Err(protocol("it did not begin with a greeting".into())),
+    }
+}
+
+/// Serves one connection after the other, until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>, mut connection: Connection) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let began = Instant::now();
+        let reason = serve(&shared, connection).await;
+        shared.detach(reason);
+        // A daemon that welcomes us only to throw us out again is not asked at full speed.
+        if began.elapsed() >= STABLE {
+            pause = FIRST_PAUSE;
+        }
+        connection = loop {
+            tokio::time::sleep(with_jitter(pause)).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            match open(&shared.path).await {
+                Ok(connection) => break connection,
+                Err(error) => shared.link().last_error = Some(error.to_string()),
+            }
+        };
+        shared.attach(Arc::clone(&connection.writer), connection.instance);
+    }
+}
+
+/// From three quarters to five quarters of the pause, so that not all instances of a daemon
+/// that comes back knock at the same moment.
+fn with_jitter(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(Instant::now()) % 1024;
+    pause * 3 / 4 + pause / 2 * random as u32 / 1024
+}
+
+/// Reads and writes until the connection breaks; returns why it did.
+async fn serve(shared: &Shared, mut connection: Connection) -> String {
+    let (mut written, mut problem) = (true, None);
+    loop {
+        if let Err(reason) = split(shared, &mut connection.read) {
+            return reason;
+        }
+        let wants_write = match shared.link().wants_write() {
+            Some(wants) => wants,
+            None => {
+                // Writing failed. What the daemon said before it closed may still be there.
+                if written {
+                    problem = shared.link().last_error.clone();
+                    shared.progress.notify_waiters();
+                }
+                written = false;
+                false
+            }
+        };
+        make_room(&mut connection.read);
+        tokio::select! {
+            read = connection.reader.read_buf(&mut connection.read) => match read {
+                Ok(0) => return problem.unwrap_or_else(|| "the daemon closed the connection".into()),
+                Ok(_) => {}
+                Err(error) => return problem.unwrap_or_else(|| format!("reading failed: {error}")),
+            },
+            ready = connection.writer.writable(), if wants_write => match ready {
+                Ok(()) => shared.flush(&mut shared.link()),
+                Err(error) => return format!("writing failed: {error}"),
+            },
+            () = shared.kick.notified() => {}
+            () = tokio::time::sleep(STABLE), if !written => {
+                return problem.unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Room for the rest of a frame that has begun, else for a chunk.
+fn make_room(read: &mut BytesMut) {
+    let wanted = match frame::body_length(read, MAX_RUNTIME) {
+        Ok(Some(length)) => (PREFIX + length).saturating_sub(read.len()),
+        _ => 0,
+    };
+    if read.capacity() - read.len() < wanted.max(MIN_ROOM) {
+        read.reserve(wanted.max(CHUNK));
+    }
+}
+
+/// Takes all whole frames from what was read. An error ends the connection.
+fn split(shared: &Shared, read: &mut BytesMut) -> Result<(), String> {
+    let mut end = 0;
+    let whole = loop {
+        match frame::first_body(&read[end..], MAX_RUNTIME) {
+            Ok(Some(body)) => end += PREFIX + body.len(),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(format!("the daemon broke the protocol: {error}")),
+        }
+    };
+    // The payloads in it share this memory; nothing is copied.
+    let chunk = read.split_to(end).freeze();
+    let mut arrivals = Arrivals::default();
+    let mut at = 0;
+    while let Ok(Some(body)) = frame::first_body(&chunk[at..], MAX_RUNTIME) {
+        let frame = parse(body).map_err(|error| format!("the daemon broke the protocol: {error}"));
+        at += PREFIX + body.len();
+        handle(shared, &chunk, frame?, &mut arrivals)?;
+    }
+    arrivals.deliver()?;
+    whole
+}
+
+fn handle(
+    shared: &Shared,
+    chunk: &Bytes,
+    frame: Frame<'_>,
+    arrivals: &mut Arrivals,
+) -> Result<(), String> {
+    match frame {
+        Frame::Message { channel, payload } => {
+            if arrivals.channel != Some(channel) {
+                arrivals.deliver()?;
+                arrivals.queue = shared.link().queue(channel);
+                arrivals.channel = Some(channel);
+            }
+            arrivals.payloads.push(chunk.slice_ref(payload));
+        }
+        Frame::Grant { channel, total } => {
+            if !shared.link().granted(channel, total) {
+                return Err(format!(
+                    "the daemon broke the protocol: a grant for {channel}, which is no output"
+                ));
+            }
+            shared.progress.notify_waiters();
+        }
+        Frame::Reply { id, result } => shared.link().replied(id, result),
+        Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
+        other => {
+            return Err(format!(
+                "the daemon broke the protocol: {} is not for instances",
+                name(&other)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Consecutive messages for one input.
+#[derive(Default)]
+struct Arrivals {
+    channel: Option<u16>,
+    queue: Option<Arc<Queue>>,
+    payloads: Vec<Bytes>,
+}
+
+impl Arrivals {
+    fn deliver(&mut self) -> Result<(), String> {
+        let Some(channel) = self.channel else {
+            return Ok(());
+        };
+        match &self.queue {
+            Some(queue) if queue.push(&mut self.payloads) => Ok(()),
+            Some(_) => Err(format!(
+                "the daemon broke the protocol: more messages on {channel} than granted"
+            )),
+            None => Err(format!(
+                "the daemon broke the protocol: a message on {channel}, which is no input"
+            )),
+        }
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Frame<'_>, String> {
+    match postcard::take_from_bytes(body) {
+        Ok((frame, [])) => Ok(frame),
+        Ok((_, rest)) => Err(format!("{} bytes follow a frame's end", rest.len())),
+        Err(error) => Err(format!("a frame that can't be decoded: {error}")),
+    }
+}
+
+fn name(frame: &Frame<'_>) -> &'static str {
+    match frame {
+        Frame::Hello { .. } => "Hello",
+        Frame::Welcome { .. } => "a second Welcome",
+        Frame::Declare(_) => "Declare",
+        Frame::Request { .. } => "Request",
+        _ => "this frame",
+    }
+}

@@ -1,0 +1,408 @@
+//! The writing half of the connection, and what is declared on it. It outlives each single
+//! connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BytesMut};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::error::DeclareError;
+use super::input::Queue;
+use crate::frame::{self, PREFIX};
+use crate::runtime::{
+    Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest, UNLIMITED,
+};
+use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
+
+/// Bytes that wait for the kernel before senders wait: 1 MiB. One more message or batch may
+/// come on top.
+const MAX_PENDING: usize = 1 << 20;
+
+/// Requests that may wait for their answers.
+pub(super) const MAX_REQUESTS: usize = 256;
+
+/// What handles and the connection's task share.
+pub(super) struct Shared {
+    pub(super) path: std::path::PathBuf,
+    link: Mutex<Link>,
+    /// Senders wait here: something was written, granted, or the connection broke.
+    pub(super) progress: Notify,
+    /// The task waits here: there are bytes to write, or writing failed.
+    pub(super) kick: Notify,
+    pub(super) connected: watch::Sender<bool>,
+}
+
+/// The state of the writing half.
+pub(super) struct Link {
+    pub(super) instance: InstanceId,
+    /// None while disconnected.
+    writer: Option<Arc<OwnedWriteHalf>>,
+    /// Counts connections, so that nothing meant for an earlier one is written to a later one.
+    pub(super) epoch: u64,
+    /// Whole frames that the kernel has not taken yet, the first one maybe in part.
+    pending: BytesMut,
+    /// By channel.
+    declared: Vec<Declared>,
+    requests: HashMap<u32, oneshot::Sender<Result<RuntimeReply, WireError>>>,
+    next_request: u32,
+    /// Why the connection was lost last.
+    pub(super) last_error: Option<String>,
+}
+
+struct Declared {
+    name: &'static str,
+    schema: Vec<u8>,
+    hash: SchemaHash,
+    end: End,
+}
+
+/// Our end of a channel.
+enum End {
+    /// How many messages were sent on this connection and how many may be.
+    Output { sent: u64, limit: u64 },
+    /// Where its messages go.
+    Input(Arc<Queue>),
+}
+
+/// What became of frames that were offered.
+pub(super) enum Offered {
+    /// The first so many bytes, which are so many messages, were taken.
+    Taken { bytes: usize, messages: u64 },
+    /// There is no connection, or another one than expected.
+    Disconnected,
+}
+
+impl Shared {
+    pub(super) fn new(path: std::path::PathBuf, instance: InstanceId) -> Self {
+        Self {
+            path,
+            link: Mutex::new(Link {
+                instance,
+                writer: None,
+                epoch: 0,
+                pending: BytesMut::new(),
+                declared: Vec::new(),
+                requests: HashMap::new(),
+                next_request: 0,
+                last_error: None,
+            }),
+            progress: Notify::new(),
+            kick: Notify::new(),
+            connected: watch::Sender::new(false),
+        }
+    }
+
+    /// Nothing that runs under this lock is left half done by a panic.
+    pub(super) fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Declares a type; on this connection and on all that follow.
+    pub(super) fn declare(
+        &self,
+        name: &'static str,
+        schema: &TypeSchema,
+        queue: Option<Arc<Queue>>,
+    ) -> Result<u16, DeclareError> {
+        if name.is_empty() || name.len() > 255 {
+            return Err(DeclareError::BadName(name.to_owned()));
+        }
+        let schema = schema.encode();
+        TypeSchema::decode(&schema).map_err(|source| DeclareError::BadSchema {
+            name: name.to_owned(),
+            source,
+        })?;
+        let mut link = self.link();
+        let direction = |declared: &Declared| matches!(declared.end, End::Input(_));
+        let taken = |d: &Declared| d.name == name && direction(d) == queue.is_some();
+        if link.declared.iter().any(taken) {
+            return Err(DeclareError::Duplicate(name.to_owned()));
+        }
+        let channel = u16::try_from(link.declared.len()).unwrap_or(u16::MAX);
+        if channel >= MAX_CHANNELS {
+            return Err(DeclareError::TooMany);
+        }
+        link.declared.push(Declared {
+            name,
+            hash: SchemaHash::of(&schema),
+            schema,
+            end: match queue {
+                Some(queue) => End::Input(queue),
+                None => End::Output {
+                    sent: 0,
+                    limit: UNLIMITED,
+                },
+            },
+        });
+        if link.writer.is_some() {
+            link.push_declare(channel);
+            self.flush(&mut link);
+        }
+        Ok(channel)
+    }
+
+    /// Begins a new connection: declares everything again.
+    pub(super) fn attach(&self, writer: Arc<OwnedWriteHalf>, instance: InstanceId) {
+        let mut link = self.link();
+        link.instance = instance;
+        link.writer = Some(writer);
+        link.epoch += 1;
+        link.pending.clear();
+        for channel in 0..link.declared.len() {
+            link.push_declare(channel as u16);
+        }
+        self.connected.send_replace(true);
+        self.flush(&mut link);
+    }
+
+    /// Ends the connection: whoever waits for it learns of it.
+    pub(super) fn detach(&self, reason: String) {
+        let mut link = self.link();
+        link.writer = None;
+        link.pending.clear();
+        link.requests.clear();
+        link.last_error = Some(reason);
+        self.connected.send_replace(false);
+        drop(link);
+        self.progress.notify_waiters();
+    }
+
+    /// Writes what the kernel takes now.
+    pub(super) fn flush(&self, link: &mut Link) {
+        link.write_pending();
+        self.rouse_task(link);
+        self.progress.notify_waiters();
+    }
+
+    /// Has the task write the rest, or clean up after a failure to write.
+    fn rouse_task(&self, link: &Link) {
+        if link.writer.is_none() {
+            self.connected.send_replace(false);
+        }
+        if link.writer.is_none() || !link.pending.is_empty() {
+            self.kick.notify_one();
+        }
+    }
+
+    /// Takes as many whole messages from `frames` as may be sent now.
+    pub(super) fn offer(
+        &self,
+        epoch: Option<u64>,
+        channel: u16,
+        frames: &[u8],
+        messages: u64,
+    ) -> (u64, Offered) {
+        let mut link = self.link();
+        let current = link.epoch;
+        if link.writer.is_none() || epoch.is_some_and(|epoch| epoch != current) {
+            return (current, Offered::Disconnected);
+        }
+        let (bytes, messages) = link.accept(channel, frames, messages);
+        if bytes > 0 {
+            let idle = link.pending.is_empty();
+            link.write(&frames[..bytes]);
+            // Else the task knows already that there is something to write.
+            if idle {
+                self.rouse_task(&link);
+            }
+        }
+        let offered = match link.writer {
+            Some(_) => Offered::Taken { bytes, messages },
+            None => Offered::Disconnected,
+        };
+        (current, offered)
+    }
+
+    /// Allows so many messages on an input, unless the connection is another one by now.
+    pub(super) fn grant(&self, epoch: u64, channel: u16, total: u64) {
+        let mut link = self.link();
+        if link.writer.is_some() && link.epoch == epoch {
+            link.push(&Frame::Grant { channel, total });
+            self.flush(&mut link);
+        }
+    }
+
+    /// Sends a request; the answer, or the end of the connection, comes from the receiver.
+    pub(super) fn request(
+        &self,
+        request: RuntimeRequest,
+    ) -> Result<oneshot::Receiver<Result<RuntimeReply, WireError>>, super::RequestError> {
+        let mut link = self.link();
+        if link.writer.is_none() {
+            return Err(super::RequestError::Disconnected);
+        }
+        link.requests.retain(|_, waiting| !waiting.is_closed());
+        if link.requests.len() >= MAX_REQUESTS {
+            return Err(super::RequestError::TooMany);
+        }
+        let id = link.next_request;
+        link.next_request = id.wrapping_add(1);
+        if !link.push(&Frame::Request { id, request }) {
+            return Err(super::RequestError::TooLong);
+        }
+        let (sender, receiver) = oneshot::channel();
+        link.requests.insert(id, sender);
+        self.flush(&mut link);
+        Ok(receiver)
+    }
+}
+
+impl Link {
+    /// Whether bytes wait for the kernel; none if there is no connection any more.
+    pub(super) fn wants_write(&self) -> Option<bool> {
+        self.writer.as_ref().map(|_| !self.pending.is_empty())
+    }
+
+    /// The queue of an input.
+    pub(super) fn queue(&self, channel: u16) -> Option<Arc<Queue>> {
+        match &self.declared.get(usize::from(channel))?.end {
+            End::Input(queue) => Some(Arc::clone(queue)),
+            End::Output { .. } => None,
+        }
+    }
+
+    /// The daemon sets an output's limit. False if there is no such output.
+    pub(super) fn granted(&mut self, channel: u16, total: u64) -> bool {
+        match self.declared.get_mut(usize::from(channel)) {
+            Some(Declared {
+                end: End::Output { limit, .. },
+                ..
+            }) => {
+                *limit = total;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The daemon answers a request.
+    pub(super) fn replied(&mut self, id: u32, result: Result<RuntimeReply, WireError>) {
+        if let Some(waiting) = self.requests.remove(&id) {
+            // Nobody waits any more: the answer is not wanted.
+            let _ = waiting.send(result);
+        }
+    }
+
+    /// How many bytes and messages from the start of `frames` may be sent now; counts them as
+    /// sent.
+    fn accept(&mut self, channel: u16, frames: &[u8], messages: u64) -> (usize, u64) {
+        let Some(Declared {
+            end: End::Output { sent, limit },
+            ..
+        }) = self.declared.get_mut(usize::from(channel))
+        else {
+            return (0, 0);
+        };
+        if self.pending.len() >= MAX_PENDING {
+            return (0, 0);
+        }
+        let allowed = limit.saturating_sub(*sent).min(messages);
+        let bytes = if allowed == messages {
+            frames.len()
+        } else {
+            first_frames(frames, allowed)
+        };
+        *sent += allowed;
+        (bytes, allowed)
+    }
+
+    fn push_declare(&mut self, channel: u16) {
+        let Some(declared) = self.declared.get_mut(usize::from(channel)) else {
+            return;
+        };
+        let (direction, window) = match &mut declared.end {
+            End::Output { sent, limit } => {
+                (*sent, *limit) = (0, UNLIMITED);
+                (Direction::Output, 0)
+            }
+            End::Input(queue) => match queue.begin(self.epoch) {
+                Some(window) => (Direction::Input, window),
+                None => return,
+            },
+        };
+        let mut bytes = Vec::new();
+        let frame = Frame::Declare(Declare {
+            channel,
+            direction,
+            name: declared.name,
+            schema: &declared.schema,
+            hash: Some(declared.hash.0),
+            window,
+        });
+        // A name and a schema within their bounds always fit a frame.
+        if frame::append(&mut bytes, &frame, frame::MAX_RUNTIME).is_ok() {
+            self.pending.extend_from_slice(&bytes);
+        }
+    }
+
+    /// False if the frame would be too long.
+    fn push(&mut self, frame: &Frame<'_>) -> bool {
+        match frame::encode(frame, frame::MAX_RUNTIME) {
+            Ok(bytes) => {
+                self.pending.extend_from_slice(&bytes);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Writes frames behind what is pending; what the kernel does not take becomes pending.
+    fn write(&mut self, frames: &[u8]) {
+        let mut frames = frames;
+        if self.pending.is_empty() {
+            while !frames.is_empty() {
+                match self.try_write(frames) {
+                    Some(written) => frames = &frames[written..],
+                    None => break,
+                }
+            }
+        }
+        self.pending.extend_from_slice(frames);
+    }
+
+    fn write_pending(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut rest = &pending[..];
+        while !rest.is_empty() {
+            match self.try_write(rest) {
+                Some(written) => rest = &rest[written..],
+                None => break,
+            }
+        }
+        let done = pending.len() - rest.len();
+        self.pending = pending;
+        self.pending.advance(done);
+        // Does not keep the memory of one huge message for ever.
+        if self.pending.is_empty() && self.pending.capacity() > 2 * MAX_PENDING {
+            self.pending = BytesMut::new();
+        }
+    }
+
+    /// How many bytes the kernel took; none if it takes no more now, or never again.
+    fn try_write(&mut self, bytes: &[u8]) -> Option<usize> {
+        let error = match self.writer.as_ref()?.try_write(bytes) {
+            Ok(0) => io::Error::from(io::ErrorKind::WriteZero),
+            Ok(written) => return Some(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(error) => error,
+        };
+        self.last_error = Some(format!("writing failed: {error}"));
+        self.writer = None;
+        None
+    }
+}
+
+/// The length of the first so many frames.
+fn first_frames(frames: &[u8], count: u64) -> usize {
+    let mut at = 0;
+    for _ in 0..count {
+        match frames[at..].first_chunk::<PREFIX>() {
+            Some(prefix) => at += PREFIX + u32::from_le_bytes(*prefix) as usize,
+            None => break,
+        }
+    }
+    at.min(frames.len())
+}

@@ -1,0 +1,387 @@
+//! One client: hello, then requests in and replies out, many at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use orchestrator_proto::control::{
+    ClientBody, ClientHello, Item, MAGIC, PROTOCOL, Request, ServerBody, ServerFrame, ServerHello,
+    decode_client_frame,
+};
+use orchestrator_proto::frame::{self, MAX_CONTROL, PREFIX};
+use orchestrator_proto::{ErrorCode, WireError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc};
+
+use super::upload::{self, ChunkSender};
+use super::{Daemon, Outcome, client_gone};
+
+/// How long a client may take to say hello, and to finish a frame that it began.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client whose connection ends may take to read why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Requests of one client that may be under way.
+const MAX_REQUESTS: usize = 256;
+/// Frames that may wait for one client. What produces more waits.
+const MAX_FRAMES: usize = 32;
+
+/// Where the frames for a client go. Waits while [`MAX_FRAMES`] are waiting.
+type Outgoing = mpsc::Sender<Vec<u8>>;
+
+/// Where the items of a stream go.
+pub(super) struct Items {
+    id: u64,
+    outgoing: Outgoing,
+}
+
+impl Items {
+    /// Sends an item; waits while the client is slow.
+    ///
+    /// # Errors
+    ///
+    /// When the client is gone.
+    pub(super) async fn send(&self, item: Item) -> Result<(), WireError> {
+        send(&self.outgoing, self.id, ServerBody::Item(item))
+            .await
+            .map_err(|_| client_gone())
+    }
+}
+
+struct Gone;
+
+async fn send(outgoing: &Outgoing, id: u64, body: ServerBody) -> Result<(), Gone> {
+    let frame = frame::encode(&ServerFrame { id, body }, MAX_CONTROL).or_else(|error| {
+        tracing::error!(%error, "a reply could not be encoded");
+        let message = format!("the reply can't be sent: {error}");
+        let body = ServerBody::Error(WireError::new(ErrorCode::Internal, message));
+        frame::encode(&ServerFrame { id, body }, MAX_CONTROL)
+    });
+    outgoing
+        .send(frame.unwrap_or_default())
+        .await
+        .map_err(|_| Gone)
+}
+
+pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bool) {
+    let peer = stream.peer_cred().ok();
+    let (pid, uid) = (
+        peer.and_then(|peer| peer.pid()),
+        peer.map(|peer| peer.uid()),
+    );
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = FrameReader {
+        stream: reader,
+        buffer: BytesMut::new(),
+    };
+
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.next()).await;
+    let refused = match hello {
+        Err(_) => return tracing::info!(pid, uid, "closed: no hello within ten seconds"),
+        Ok(Ok(None)) => return tracing::debug!(pid, uid, "left without a hello"),
+        Ok(Err(error)) => Some(error.message),
+        Ok(Ok(Some(hello))) => match check_hello(&hello) {
+            Ok(_) if !has_place => Some("too many clients are connected; try again".to_owned()),
+            Ok(client) => {
+                tracing::info!(client, pid, uid, "connected");
+                None
+            }
+            Err(refusal) => Some(refusal),
+        },
+    };
+    let closing = refused.is_some();
+    if let Some(reason) = &refused {
+        tracing::info!(pid, uid, reason, "refused");
+    }
+    let answer = ServerHello {
+        magic: MAGIC,
+        protocol: PROTOCOL,
+        server: env!("CARGO_PKG_VERSION").to_owned(),
+        refused,
+    };
+    let Ok(answer) = frame::encode(&answer, MAX_CONTROL) else {
+        return;
+    };
+    let written = tokio::time::timeout(HELLO_TIMEOUT, writer.write_all(&answer)).await;
+    if closing || !matches!(written, Ok(Ok(()))) {
+        return;
+    }
+
+    let (outgoing, frames) = mpsc::channel(MAX_FRAMES);
+    let client = Client {
+        daemon: daemon.clone(),
+        outgoing,
+        requests: Requests::default(),
+    };
+    let requests = client.requests.clone();
+    let writing = write(writer, frames, daemon.client_timeout);
+    tokio::pin!(writing);
+    // Whichever ends first ends the other: a client that is gone, or does not read.
+    let reason = tokio::select! {
+        reason = client.read(reader) => {
+            requests.cancel_all();
+            drop(client);
+            // What it was told last, such as why its frame was bad.
+            let _ = tokio::time::timeout(LAST_WORDS, &mut writing).await;
+            reason
+        }
+        reason = &mut writing => reason,
+    };
+    requests.cancel_all();
+    tracing::info!(reason, "disconnected");
+}
+
+fn check_hello(body: &[u8]) -> Result<String, String> {
+    let hello: ClientHello = postcard::from_bytes(body)
+        .ok()
+        .filter(|hello: &ClientHello| hello.magic == MAGIC)
+        .ok_or(
+            "this is the control socket of an orchestrator; the hello is not one of its clients'",
+        )?;
+    if hello.protocol != PROTOCOL {
+        let older = if hello.protocol < PROTOCOL {
+            "client"
+        } else {
+            "daemon"
+        };
+        return Err(format!(
+            "the client speaks version {} of the control protocol and the daemon version \
+             {PROTOCOL}; upgrade the {older}",
+            hello.protocol
+        ));
+    }
+    Ok(hello.client.chars().take(100).collect())
+}
+
+struct FrameReader {
+    stream: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    /// The next body; none at the end of the stream.
+    async fn next(&mut self) -> Result<Option<BytesMut>, WireError> {
+        let malformed = |message: String| WireError::new(ErrorCode::Malformed, message);
+        loop {
+            match frame::body_length(&self.buffer, MAX_CONTROL) {
+                Ok(Some(length)) if self.buffer.len() >= PREFIX + length => {
+                    self.buffer.advance(PREFIX);
+                    return Ok(Some(self.buffer.split_to(length)));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(malformed(error.to_string())),
+            }
+            self.buffer.reserve(4096);
+            let in_frame = !self.buffer.is_empty();
+            let read = self.stream.read_buf(&mut self.buffer);
+            let count = if in_frame {
+                tokio::time::timeout(FRAME_TIMEOUT, read)
+                    .await
+                    .map_err(|_| {
+                        malformed("a frame was begun and not continued for a minute".to_owned())
+                    })?
+            } else {
+                read.await
+            };
+            // An error on a local socket is an end like any other: the peer is gone.
+            if count.unwrap_or(0) == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+struct Client {
+    daemon: Arc<Daemon>,
+    outgoing: Outgoing,
+    requests: Requests,
+}
+
+/// The requests of a client that are under way.
+#[derive(Clone, Default)]
+struct Requests(Arc<Mutex<HashMap<u64, UnderWay>>>);
+
+struct UnderWay {
+    cancel: Arc<Notify>,
+    chunks: Option<ChunkSender>,
+}
+
+impl Requests {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<u64, UnderWay>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn cancel_all(&self) {
+        self.with(|requests| {
+            requests
+                .drain()
+                .for_each(|(_, request)| request.cancel.notify_one())
+        });
+    }
+}
+
+impl Client {
+    /// Takes in requests until the client goes away; the answer says why it ended.
+    async fn read(&self, mut reader: FrameReader) -> String {
+        loop {
+            let body = match reader.next().await {
+                Ok(Some(body)) => body,
+                Ok(None) => return "closed by the client".to_owned(),
+                Err(error) => {
+                    let text = error.to_string();
+                    let _ = send(&self.outgoing, 0, ServerBody::Error(error)).await;
+                    return text;
+                }
+            };
+            let frame = match decode_client_frame(&body) {
+                Ok(frame) => frame,
+                Err((id, error)) => {
+                    tracing::warn!(request.id = id, %error, "a frame is not understood");
+                    // The frame's end is known, so the connection is still good.
+                    if send(&self.outgoing, id.unwrap_or(0), ServerBody::Error(error))
+                        .await
+                        .is_err()
+                    {
+                        return "the client does not read".to_owned();
+                    }
+                    continue;
+                }
+            };
+            let refused = match frame.body {
+                ClientBody::Request(request) => self.begin(frame.id, request),
+                ClientBody::Cancel => {
+                    self.requests.with(|requests| {
+                        if let Some(request) = requests.get(&frame.id) {
+                            request.cancel.notify_one();
+                        }
+                    });
+                    Ok(())
+                }
+                ClientBody::Chunk(bytes) => self.chunk(frame.id, upload::Chunk::Bytes(bytes)).await,
+                ClientBody::ChunksEnd { sha256 } => {
+                    self.chunk(frame.id, upload::Chunk::End { sha256 }).await
+                }
+            };
+            if let Err(error) = refused
+                && send(&self.outgoing, frame.id, ServerBody::Error(error))
+                    .await
+                    .is_err()
+            {
+                return "the client does not read".to_owned();
+            }
+        }
+    }
+
+    fn begin(&self, id: u64, request: Request) -> Result<(), WireError> {
+        let (chunk_sender, chunks) = upload::channel(&request);
+        let cancel = Arc::new(Notify::new());
+        self.requests.with(|requests| {
+            if id == 0 {
+                let message = "the request id 0 stands for the connection itself";
+                return Err(WireError::new(ErrorCode::InvalidArgument, message));
+            }
+            if requests.contains_key(&id) {
+                let message = format!("the request id {id} is under way");
+                return Err(WireError::new(ErrorCode::InvalidArgument, message));
+            }
+            if requests.len() >= MAX_REQUESTS {
+                let message = format!("{MAX_REQUESTS} requests are under way; wait for a reply");
+                return Err(WireError::new(ErrorCode::LimitReached, message));
+            }
+            let under_way = UnderWay {
+                cancel: cancel.clone(),
+                chunks: chunk_sender,
+            };
+            requests.insert(id, under_way);
+            Ok(())
+        })?;
+        let (daemon, outgoing, requests) = (
+            self.daemon.clone(),
+            self.outgoing.clone(),
+            self.requests.clone(),
+        );
+        let items = Items {
+            id,
+            outgoing: outgoing.clone(),
+        };
+        let task = async move {
+            let (name, began) = (request.name(), Instant::now());
+            let result = tokio::select! {
+                result = daemon.carry_out(request, items, chunks) => result,
+                () = cancel.notified() => Err(cancelled()),
+            };
+            requests.with(|requests| requests.remove(&id));
+            say(name, began.elapsed(), &result);
+            let body = match result {
+                Ok(Outcome::Reply(reply)) => ServerBody::Reply(reply),
+                Ok(Outcome::End) => ServerBody::End,
+                Err(error) => ServerBody::Error(error),
+            };
+            let _ = send(&outgoing, id, body).await;
+        };
+        tokio::spawn(tracing::Instrument::in_current_span(task));
+        Ok(())
+    }
+
+    /// Passes on a part of an upload; waits while the disk is slow, which harms this client only.
+    async fn chunk(&self, id: u64, chunk: upload::Chunk) -> Result<(), WireError> {
+        let sender = self
+            .requests
+            .with(|requests| Some(requests.get(&id)?.chunks.clone()));
+        match sender {
+            // It was already answered with an error that the client has not seen yet.
+            None => Ok(()),
+            Some(Some(sender)) => {
+                let _ = sender.send(chunk).await;
+                Ok(())
+            }
+            Some(None) => Err(WireError::new(
+                ErrorCode::InvalidArgument,
+                format!("request {id} takes no upload"),
+            )),
+        }
+    }
+}
+
+fn cancelled() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "cancelled by the client")
+}
+
+fn say(name: &str, took: Duration, result: &Result<Outcome, WireError>) {
+    let took = format!("{:.3} ms", took.as_secs_f64() * 1000.0);
+    match result {
+        Ok(_) => tracing::info!(request = name, took, "done"),
+        Err(error) if error.code == ErrorCode::Cancelled => {
+            tracing::info!(request = name, took, "cancelled");
+        }
+        Err(error) => tracing::warn!(request = name, took, %error, "failed"),
+    }
+}
+
+/// Writes frames until the client goes away or does not read for too long.
+async fn write(
+    mut writer: OwnedWriteHalf,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    timeout: Duration,
+) -> String {
+    let (mut batch, mut bytes) = (Vec::new(), Vec::new());
+    while frames.recv_many(&mut batch, MAX_FRAMES).await > 0 {
+        bytes.clear();
+        for frame in batch.drain(..) {
+            bytes.extend_from_slice(&frame);
+        }
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match tokio::time::timeout(timeout, writer.write(rest)).await {
+                Ok(Ok(count)) => rest = &rest[count..],
+                Ok(Err(error)) => return error.to_string(),
+                Err(_) => return format!("dropped: it did not read for {timeout:?}"),
+            }
+        }
+        bytes.shrink_to(64 << 10);
+    }
+    "closed".to_owned()
+}

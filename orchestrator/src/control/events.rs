@@ -1,0 +1,62 @@
+//! What happened, as a stream.
+
+use orchestrator_proto::WireError;
+use orchestrator_proto::control::{Item, Selector};
+
+use super::connection::Items;
+use super::{Daemon, missed};
+
+/// Events that are taken from the log at once.
+const BATCH: usize = 64;
+
+impl Daemon {
+    pub(super) async fn events(
+        &self,
+        follow: bool,
+        after: Option<u64>,
+        instance: Option<Selector>,
+        items: Items,
+    ) -> Result<(), WireError> {
+        let instance = match instance {
+            Some(selector) => Some(self.registry.find(&selector)?.id),
+            None => None,
+        };
+        let log = self.registry.events();
+        let mut newest = log.watch();
+        // Without a number to begin at, those that are no longer kept are not missed.
+        let mut seen = after.unwrap_or_else(|| {
+            log.read(0, 1)
+                .events
+                .first()
+                .map_or(0, |oldest| oldest.seq - 1)
+        });
+        loop {
+            let last = *newest.borrow_and_update();
+            loop {
+                let batch = log.read(seen, BATCH);
+                if batch.missed > 0 {
+                    items
+                        .send(missed(batch.missed, "they are no longer kept"))
+                        .await?;
+                }
+                let Some(newest) = batch.events.last() else {
+                    break;
+                };
+                seen = newest.seq;
+                let wanted = batch
+                    .events
+                    .into_iter()
+                    .filter(|event| instance.is_none() || event.instance == instance);
+                for event in wanted {
+                    items.send(Item::Event(event)).await?;
+                }
+                if !follow && seen >= last {
+                    return Ok(());
+                }
+            }
+            if !follow || newest.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Requests about links.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_proto::control::{Item, LinkSpec, Reply, TapFilter, TapMessage};
+use orchestrator_proto::{LinkId, WireError};
+
+use super::connection::Items;
+use super::{Daemon, missed};
+use crate::route::TapItem;
+use crate::runtime::to_json_text;
+
+/// How long a watcher may go without being told what it missed.
+const TELL_MISSED: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    pub(super) fn link_add(&self, spec: &LinkSpec) -> Result<Reply, WireError> {
+        let (id, created) = self.registry.add_link(spec)?;
+        Ok(Reply::LinkAdded { id, created })
+    }
+
+    pub(super) fn link_remove(&self, link: LinkId) -> Result<Reply, WireError> {
+        let discarded = self.registry.remove_link(link)?;
+        Ok(Reply::LinkRemoved {
+            id: link,
+            discarded,
+        })
+    }
+
+    pub(super) async fn link_tap(&self, filter: TapFilter, items: Items) -> Result<(), WireError> {
+        let from = filter
+            .from
+            .map(|from| self.registry.find(&from))
+            .transpose()?;
+        let taps = self.registry.router().taps();
+        let mut tap = taps.open(filter.type_name.map(Arc::from), from.map(|from| from.id));
+        loop {
+            // What was missed came before what waits now, or in between: told as soon as known.
+            let next = tokio::time::timeout(TELL_MISSED, tap.next()).await;
+            let count = tap.take_missed();
+            if count > 0 {
+                items
+                    .send(missed(count, "the watcher was too slow"))
+                    .await?;
+            }
+            match next {
+                Err(_) => {}
+                Ok(None) => return Ok(()),
+                Ok(Some(item)) => items.send(Item::Message(self.shown(&item))).await?,
+            }
+        }
+    }
+
+    /// Decoded here, in the watcher's own task.
+    fn shown(&self, item: &TapItem) -> TapMessage {
+        let schema = item.decl.schema.as_ref().map(|(_, schema)| &**schema);
+        TapMessage {
+            time_ns: item.time_ns,
+            from: item.from,
+            from_name: item.from.and_then(|from| self.registry.name_of(from)),
+            type_name: item.decl.name.to_string(),
+            links: u32::try_from(item.links).unwrap_or(u32::MAX),
+            size: item.body.len() as u64,
+            payload: to_json_text(schema, &item.body),
+        }
+    }
+}

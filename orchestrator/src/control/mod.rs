@@ -1,0 +1,167 @@
+//! The socket that clients talk over.
+//!
+//! [`serve`] accepts connections; `connection.rs` reads requests and writes replies, and each
+//! other file carries out one group of requests. Every request is a task of its own, so none
+//! waits for another; every connection has its bounds, so a client that floods or stalls
+//! harms itself only.
+//!
+//! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
+
+mod connection;
+mod events;
+mod link;
+mod logs;
+mod runtime;
+mod status;
+mod upload;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use orchestrator_proto::control::{Item, Reply, Request};
+use orchestrator_proto::{ErrorCode, OsBytes, WireError};
+use tokio::net::UnixListener;
+use tracing::Instrument;
+
+use crate::registry::Registry;
+use crate::runtime::IpcSocket;
+use connection::Items;
+use upload::Chunks;
+
+/// Connections at once.
+pub const MAX_CONNECTIONS: usize = 2048;
+
+/// What requests are carried out on.
+pub struct Daemon {
+    /// The instances.
+    pub registry: Arc<Registry>,
+    /// The datagram socket, if there is one.
+    pub ipc: Option<IpcSocket>,
+    /// The control socket.
+    pub socket: OsBytes,
+    /// The state directory.
+    pub state_dir: OsBytes,
+    /// When the daemon started, milliseconds since 1970.
+    pub started_ms: u64,
+    /// How long a client may not read what it is told before it is dropped.
+    pub client_timeout: Duration,
+    /// The largest program that a client may send, bytes.
+    pub max_upload: u64,
+}
+
+/// Accepts clients, until the task is aborted; then their connections end too.
+pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    let numbers = AtomicU64::new(0);
+    let mut connections = tokio::task::JoinSet::new();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                pause = Duration::from_millis(5);
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                let span = tracing::info_span!("client", number);
+                let place = Place::take(&open);
+                let served = connection::serve(stream, daemon.clone(), place.is_some());
+                connections.spawn(
+                    async move {
+                        served.await;
+                        drop(place);
+                    }
+                    .instrument(span),
+                );
+            }
+            Err(error) => {
+                // Out of files, most likely: new clients wait in the backlog meanwhile.
+                tracing::warn!(%error, "accept failed on the control socket");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+/// One of the [`MAX_CONNECTIONS`].
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(open.clone());
+        // Counted even if there is none, and given back by the drop.
+        let before = open.fetch_add(1, Ordering::AcqRel);
+        (before < MAX_CONNECTIONS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How a request ends well.
+enum Outcome {
+    Reply(Reply),
+    /// All items of a stream were sent.
+    End,
+}
+
+impl Daemon {
+    /// Carries out one request. `items` takes the items of a stream, `chunks` brings an upload.
+    async fn carry_out(
+        self: &Arc<Self>,
+        request: Request,
+        items: Items,
+        chunks: Chunks,
+    ) -> Result<Outcome, WireError> {
+        let reply = match request {
+            Request::Status => self.status(),
+            Request::RuntimeAdd(spec) => self.runtime_add(spec, chunks).await?,
+            Request::RuntimeStart { instance, priority } => {
+                self.runtime_start(&instance, priority).await?
+            }
+            Request::RuntimeStop { instance } => self.runtime_stop(&instance).await?,
+            Request::RuntimeRestart { instance } => self.runtime_restart(&instance).await?,
+            Request::RuntimeRemove { instance, force } => {
+                self.runtime_remove(&instance, force).await?
+            }
+            Request::RuntimeList => Reply::Runtimes(self.registry.list()),
+            Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
+            Request::LinkAdd(spec) => self.link_add(&spec)?,
+            Request::LinkRemove { link } => self.link_remove(link)?,
+            Request::LinkList => Reply::Links(self.registry.list_links()),
+            Request::Clear { force } => self.clear(force).await?,
+            Request::Logs(query) => {
+                self.logs(query, items).await?;
+                return Ok(Outcome::End);
+            }
+            Request::LinkTap(filter) => {
+                self.link_tap(filter, items).await?;
+                return Ok(Outcome::End);
+            }
+            Request::Events {
+                follow,
+                after,
+                instance,
+            } => {
+                self.events(follow, after, instance, items).await?;
+                return Ok(Outcome::End);
+            }
+        };
+        Ok(Outcome::Reply(reply))
+    }
+}
+
+/// The client is gone: whatever was being done for it may stop.
+fn client_gone() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "the client went away")
+}
+
+fn missed(count: u64, reason: &str) -> Item {
+    Item::Missed {
+        count,
+        reason: reason.to_owned(),
+    }
+}

@@ -1,0 +1,30 @@
+//! The daemon about itself.
+
+use std::sync::Arc;
+
+use orchestrator_proto::control::{PROTOCOL, Reply, Status};
+
+use super::Daemon;
+use crate::registry::Instance;
+use crate::runtime::{IpcSocket, Telemetry};
+
+impl Daemon {
+    pub(super) fn status(&self) -> Reply {
+        let all = self.registry.all();
+        let running = |instance: &&Arc<Instance>| instance.info().observed.pid().is_some();
+        Reply::Status(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            pid: std::process::id(),
+            holder_pid: std::os::unix::process::parent_id(),
+            started_ms: self.started_ms,
+            socket: self.socket.clone(),
+            state_dir: self.state_dir.clone(),
+            runtimes: all.len() as u64,
+            running: all.iter().filter(running).count() as u64,
+            links: self.registry.router().links().len() as u64,
+            ipc: self.ipc.as_ref().map(IpcSocket::status),
+            telemetry: self.registry.telemetry().map(Telemetry::status),
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! A program that a client sends: streamed to a file, checked, and never half there.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use orchestrator_proto::control::{MAX_CHUNK, Program, Request, RuntimeSpec};
+use orchestrator_proto::{ErrorCode, InstanceId, WireError};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::Daemon;
+
+/// Chunks that may wait for the disk.
+const MAX_WAITING: usize = 4;
+
+/// A part of an upload.
+pub(super) enum Chunk {
+    Bytes(Vec<u8>),
+    End { sha256: [u8; 32] },
+}
+
+pub(super) type ChunkSender = mpsc::Sender<Chunk>;
+
+/// The upload that belongs to a request; empty for most.
+pub(super) struct Chunks(mpsc::Receiver<Chunk>);
+
+/// The way of an upload from the connection to the request, if the request takes one.
+pub(super) fn channel(request: &Request) -> (Option<ChunkSender>, Chunks) {
+    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    let takes = matches!(
+        request,
+        Request::RuntimeAdd(RuntimeSpec {
+            program: Program::Upload { .. },
+            ..
+        })
+    );
+    (takes.then_some(sender), Chunks(receiver))
+}
+
+/// A file that arrived. Deleted again unless it is kept.
+pub(super) struct Upload {
+    dir: PathBuf,
+    file: PathBuf,
+    kept: bool,
+}
+
+impl Upload {
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Receives the program of `spec` into a directory of its own, and gives `spec` an id, by
+    /// which that directory is named.
+    pub(super) async fn receive(
+        daemon: &Daemon,
+        spec: &mut RuntimeSpec,
+        mut chunks: Chunks,
+    ) -> Result<Self, WireError> {
+        // Before anything is transferred in vain.
+        daemon.registry.check(spec)?;
+        let Program::Upload { file_name, size } = &spec.program else {
+            return Err(WireError::new(ErrorCode::Internal, "this is no upload"));
+        };
+        let (size, max) = (*size, daemon.max_upload);
+        if size > max {
+            let message = format!("the program has {size} bytes; at most {max} are allowed");
+            return Err(WireError::new(ErrorCode::LimitReached, message));
+        }
+        let id = *spec.id.get_or_insert_with(InstanceId::generate);
+        // Not by the id alone: two clients may send the same one, and only one gets it.
+        let unique = format!("{id}-{}", InstanceId::generate().simple());
+        let dir = daemon.registry.directories().programs.join(unique);
+        let upload = Self {
+            file: dir.join(file_name.as_path()),
+            dir,
+            kept: false,
+        };
+        let mut file = upload.create()?;
+        let (mut digest, mut received) = (Sha256::new(), 0_u64);
+        let announced = loop {
+            match chunks.0.recv().await {
+                None => return Err(super::client_gone()),
+                Some(Chunk::End { sha256 }) => break sha256,
+                Some(Chunk::Bytes(bytes)) => {
+                    received += bytes.len() as u64;
+                    if bytes.len() > MAX_CHUNK || received > size {
+                        let message = "the upload is longer than announced";
+                        return Err(WireError::new(ErrorCode::ChecksumMismatch, message));
+                    }
+                    digest.update(&bytes);
+                    // The disk may be slow or full; a worker of the message path must not wait.
+                    let written = tokio::task::spawn_blocking(move || {
+                        let result = file.write_all(&bytes);
+                        (file, result)
+                    });
+                    let (back, result) = written.await.map_err(|error| failed(&upload, &error))?;
+                    result.map_err(|error| failed(&upload, &error))?;
+                    file = back;
+                }
+            }
+        };
+        if received != size || digest.finalize()[..] != announced {
+            let message = format!(
+                "the upload arrived with {received} of {size} bytes, or with another SHA-256 than \
+                 announced; send it again"
+            );
+            return Err(WireError::new(ErrorCode::ChecksumMismatch, message));
+        }
+        let done = tokio::task::spawn_blocking(move || {
+            file.set_permissions(fs::Permissions::from_mode(0o500))?;
+            file.sync_all()
+        });
+        done.await
+            .map_err(|error| failed(&upload, &error))?
+            .map_err(|error| failed(&upload, &error))?;
+        Ok(upload)
+    }
+
+    fn create(&self) -> Result<fs::File, WireError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .and_then(|()| {
+                fs::OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&self.file)
+            })
+            .map_err(|error| failed(self, &error))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.dir)
+        {
+            tracing::warn!(dir = ?self.dir, %error, "an unfinished upload could not be removed");
+        }
+    }
+}
+
+fn failed(upload: &Upload, error: &(dyn std::error::Error + 'static)) -> WireError {
+    let message = format!("the program could not be written to {:?}", upload.file);
+    WireError::caused_by(ErrorCode::Io, message, error)
+}

@@ -1,0 +1,228 @@
+//! The daemon's place in the file system: one daemon for each socket and each state directory.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use orchestrator_proto::paths;
+use tokio::net::UnixListener;
+
+use crate::options::Options;
+use crate::runtime::InstanceSockets;
+
+/// What belongs to this daemon alone. Dropping it removes what is as short-lived as the daemon.
+pub(super) struct Place {
+    /// The control socket.
+    pub(super) socket: PathBuf,
+    /// The directory for the sockets of instances.
+    pub(super) sockets: PathBuf,
+    /// The state directory.
+    pub(super) state: PathBuf,
+    /// Held for as long as the daemon lives; the kernel lets go of them whatever happens.
+    _locks: [Flock<File>; 2],
+}
+
+impl Place {
+    /// Takes the socket and the state directory, and listens.
+    pub(super) fn take(options: &Options) -> anyhow::Result<(Self, UnixListener)> {
+        let uid = nix::unistd::geteuid().as_raw();
+        let state = absolute(
+            &options
+                .state_dir
+                .clone()
+                .map_or_else(default_state_dir, Ok)?,
+        )?;
+        let socket = absolute(&options.socket.clone().unwrap_or_else(|| {
+            let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+            paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
+        }))?;
+        let sockets = with_suffix(&socket, ".d");
+        let excess = InstanceSockets::excess(&sockets);
+        if excess > 0 {
+            bail!(
+                "the path of the control socket is {excess} bytes too long for the sockets of \
+                 instances beside it; give a shorter one with --socket: {socket:?}"
+            );
+        }
+
+        private_dir(&state).with_context(|| format!("cannot use the state directory {state:?}"))?;
+        let state_lock = lock(&state.join("lock"), "the state directory", &state)?;
+        if let Some(parent) = socket.parent() {
+            private_dir(parent)
+                .with_context(|| format!("cannot use the directory of the socket {socket:?}"))?;
+        }
+        // Before the directory of instance sockets is touched: it may be a living daemon's.
+        let socket_lock = lock(&with_suffix(&socket, ".lock"), "the socket", &socket)?;
+        refuse_living(&socket)?;
+        clear(&sockets)?;
+        private_dir(&sockets).with_context(|| format!("cannot make the directory {sockets:?}"))?;
+        let listener = UnixListener::bind(&socket)
+            .with_context(|| format!("cannot listen on the control socket {socket:?}"))?;
+        fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+        Ok((
+            Self {
+                socket,
+                sockets,
+                state,
+                _locks: [state_lock, socket_lock],
+            },
+            listener,
+        ))
+    }
+
+    /// No new client finds the daemon from now on.
+    pub(super) fn remove_socket(&self) {
+        remove(&self.socket);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        remove(&self.socket);
+        let _ = fs::remove_dir_all(&self.sockets);
+        // The lock is still held, so this is not another daemon's file.
+        remove(&with_suffix(&self.socket, ".lock"));
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(?path, %error, "a file could not be removed");
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot make {path:?} absolute"))
+}
+
+fn default_state_dir() -> anyhow::Result<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if nix::unistd::geteuid().is_root() {
+        Ok("/var/lib/orchestrator".into())
+    } else if let Some(dir) = set("XDG_STATE_HOME") {
+        Ok(dir.join("orchestrator"))
+    } else if let Some(home) = set("HOME") {
+        Ok(home.join(".local/state/orchestrator"))
+    } else {
+        bail!("neither XDG_STATE_HOME nor HOME is set; give a directory with --state-dir")
+    }
+}
+
+/// Makes a directory for this user alone. One that is there already is left as it is, with a
+/// warning if others can get into it, and refused if it belongs to somebody else who could
+/// replace what is in it.
+fn private_dir(path: &Path) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let metadata = fs::metadata(path)?;
+    let sticky = metadata.mode() & 0o1000 != 0;
+    let uid = nix::unistd::geteuid().as_raw();
+    if metadata.uid() != uid && metadata.uid() != 0 {
+        bail!(
+            "it belongs to the user {}, not to this one ({uid})",
+            metadata.uid()
+        );
+    }
+    if metadata.mode() & 0o022 != 0 && !sticky {
+        bail!("others can write to it; try chmod 700 {path:?}");
+    }
+    if metadata.mode() & 0o077 != 0 {
+        tracing::debug!(?path, "others can look into this directory; 0700 is safer");
+    }
+    Ok(())
+}
+
+/// One daemon at a time: the kernel lets go of the lock when its holder ends, however it ends.
+fn lock(path: &Path, what: &str, used: &Path) -> anyhow::Result<Flock<File>> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("cannot write to {path:?}"))?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                let _ = file.read_to_string(&mut pid);
+                let pid = pid.trim();
+                let holder = if pid.is_empty() {
+                    "another daemon"
+                } else {
+                    "the daemon with pid"
+                };
+                bail!(
+                    "{what} {used:?} is in use by {holder} {pid}; stop that one, or choose \
+                     another with --socket and --state-dir"
+                );
+            }
+            Err((_, errno)) => {
+                return Err(io::Error::from(errno))
+                    .with_context(|| format!("cannot lock {path:?}"));
+            }
+        };
+        // The daemon before may have removed the file after it was opened here.
+        let current = fs::metadata(path).map(|metadata| metadata.ino()).ok();
+        if current == Some(lock.metadata()?.ino()) {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            write!(lock, "{}", std::process::id())
+                .with_context(|| format!("cannot write to {path:?}"))?;
+            return Ok(lock);
+        }
+    }
+}
+
+/// Removes what is left of a daemon that did not end well; refuses what is alive, or no socket.
+fn refuse_living(socket: &Path) -> anyhow::Result<()> {
+    let metadata = match fs::symlink_metadata(socket) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {socket:?}")),
+    };
+    if !metadata.file_type().is_socket() {
+        bail!("{socket:?} is there and is no socket; remove it, or choose another with --socket");
+    }
+    // The lock is ours, so whoever answers is no daemon of this kind.
+    if let Ok(stream) = UnixStream::connect(socket) {
+        let pid = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+        bail!(
+            "{socket:?} is in use by the process with pid {pid}; stop that one, or choose another \
+             with --socket"
+        );
+    }
+    tracing::info!(
+        ?socket,
+        "replacing the socket of a daemon that did not end well"
+    );
+    fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {socket:?}"))
+}
+
+/// Removes the sockets that a daemon that did not end well left behind.
+fn clear(sockets: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(sockets) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot clear the directory {sockets:?}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,362 @@
+//! The files of one log: `00000001.log`, `00000002.log`, … in a directory of its own.
+//!
+//! Records go to the newest file. When it is full a new one is begun, after the oldest has
+//! been deleted if there would be too many. Readers may hold a file open while it is deleted.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::CaptureConfig;
+use super::record::MAX_RECORD;
+
+/// What the writer asks of the kernel where a disk can fail; tests put faults here.
+pub(super) trait Disk: Send {
+    /// Creates a file that must not be there yet, mode 0600.
+    fn create(&mut self, path: &Path) -> io::Result<File>;
+    /// pwrite(2): may write less than it is given.
+    fn write_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// ftruncate(2).
+    fn truncate(&mut self, file: &File, len: u64) -> io::Result<()>;
+}
+
+/// The real one.
+pub(super) struct Kernel;
+
+impl Disk for Kernel {
+    fn create(&mut self, path: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)
+    }
+
+    fn write_at(&mut self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
+    fn truncate(&mut self, file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+}
+
+/// A place in a log: a file's number and a length in bytes. Files are numbered from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(super) struct Position {
+    pub(super) number: u64,
+    pub(super) offset: u64,
+}
+
+/// A batch that was not written as a whole.
+#[derive(Debug)]
+pub(super) struct WriteFailure {
+    /// How many bytes of the batch are in the log: whole records.
+    pub(super) written: usize,
+    pub(super) source: io::Error,
+}
+
+/// The name of a log file.
+pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:08}.log"))
+}
+
+/// The numbers of the log files in a directory, ascending; none if the directory is gone.
+pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_suffix(".log"));
+        let number = digits.and_then(|digits| digits.parse().ok());
+        // Only names that `path_of` makes; the last number must have a successor.
+        if let Some(number) = number.filter(|&n: &u64| n < u64::MAX)
+            && path_of(dir, number).file_name() == Some(&name)
+        {
+            numbers.push(number);
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Deletes the log files of a directory, and the directory if nothing else is in it.
+pub(super) fn delete_all(dir: &Path) -> io::Result<()> {
+    for number in numbers(dir)? {
+        delete(dir, number)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn delete(dir: &Path, number: u64) -> io::Result<()> {
+    match fs::remove_file(path_of(dir, number)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn create_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// The writing end of one log's files. All methods block on the disk.
+pub(super) struct LogFiles {
+    dir: PathBuf,
+    config: CaptureConfig,
+    disk: Box<dyn Disk>,
+    /// The files that are kept, ascending.
+    kept: VecDeque<u64>,
+    /// The newest file, while records can go on in it.
+    file: Option<File>,
+    /// Where the log ends.
+    end: Position,
+}
+
+impl LogFiles {
+    /// Opens the log in `dir`, which is created if necessary, and goes on after what is there.
+    ///
+    /// If the newest file does not end with a newline, the daemon or the machine died while
+    /// a record was written: the torn record is cut off. Returns how many bytes that were.
+    pub(super) fn open(
+        dir: PathBuf,
+        config: CaptureConfig,
+        disk: Box<dyn Disk>,
+    ) -> io::Result<(Self, u64)> {
+        create_dir(&dir)?;
+        let mut files = Self {
+            kept: numbers(&dir)?.into(),
+            dir,
+            config,
+            disk,
+            file: None,
+            end: Position::default(),
+        };
+        let mut cut = 0;
+        if let Some(&number) = files.kept.back() {
+            let path = path_of(&files.dir, number);
+            files.end.number = number;
+            // What can't be continued is left as it is, and a new file is begun.
+            cut = files.resume(&path).unwrap_or_else(|_| {
+                files.end.offset = fs::symlink_metadata(&path).map_or(0, |file| file.len());
+                0
+            });
+        }
+        // On failure it is tried again before the next file is begun.
+        let _ = files.delete_oldest(files.config.max_files);
+        Ok((files, cut))
+    }
+
+    /// Goes on in a file that is there. Returns how many bytes of a torn record were cut off.
+    fn resume(&mut self, path: &Path) -> io::Result<u64> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+            .open(path)?;
+        let len = file.metadata()?.len();
+        let whole = end_of_records(&file, len)?;
+        if whole < len {
+            self.disk.truncate(&file, whole)?;
+        }
+        self.file = Some(file);
+        self.end.offset = whole;
+        Ok(len - whole)
+    }
+
+    /// Where the log ends: all before it are whole records.
+    pub(super) fn end(&self) -> Position {
+        self.end
+    }
+
+    /// Writes whole records. They go to as few files as possible, with one system call each
+    /// unless the disk is nearly full.
+    pub(super) fn write(&mut self, batch: &[u8]) -> Result<(), WriteFailure> {
+        let mut written = 0;
+        while written < batch.len() {
+            match self.write_some(&batch[written..]) {
+                Ok(count) => written += count,
+                Err(failure) => {
+                    return Err(WriteFailure {
+                        written: written + failure.written,
+                        source: failure.source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what was written after `mark`, an earlier [`end`](Self::end), unless a new
+    /// file has been begun since.
+    pub(super) fn take_back(&mut self, mark: Position) {
+        if mark.number == self.end.number && mark.offset < self.end.offset {
+            self.cut_to(mark.offset);
+        }
+    }
+
+    /// Writes those of the records that fit into one file.
+    fn write_some(&mut self, batch: &[u8]) -> Result<usize, WriteFailure> {
+        let nothing = |source| WriteFailure { written: 0, source };
+        self.leave_changed_file().map_err(nothing)?;
+        let mut fits = self.fits(batch);
+        if fits == 0 {
+            self.file = None;
+            self.begin_file().map_err(nothing)?;
+            // `max_file_bytes` is more than any record has.
+            fits = self.fits(batch);
+        }
+        let Some(file) = &self.file else {
+            return Err(nothing(io::ErrorKind::NotFound.into()));
+        };
+        let (start, records) = (self.end.offset, &batch[..fits]);
+        let mut done = 0;
+        let source = loop {
+            match self
+                .disk
+                .write_at(file, &records[done..], start + done as u64)
+            {
+                Ok(0) => break io::ErrorKind::WriteZero.into(),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break error,
+            }
+            if done == records.len() {
+                self.end.offset = start + done as u64;
+                return Ok(done);
+            }
+        };
+        let whole = after_last_newline(&records[..done]);
+        if whole < done {
+            self.cut_to(start + whole as u64);
+        }
+        self.end.offset = start + whole as u64;
+        Err(WriteFailure {
+            written: whole,
+            source,
+        })
+    }
+
+    /// How many bytes of the batch, in whole records, the newest file takes.
+    fn fits(&self, batch: &[u8]) -> usize {
+        if self.file.is_none() {
+            return 0;
+        }
+        let max = self.config.max_file_bytes.max(MAX_RECORD as u64);
+        let room = usize::try_from(max.saturating_sub(self.end.offset)).unwrap_or(usize::MAX);
+        if batch.len() <= room {
+            batch.len()
+        } else {
+            after_last_newline(&batch[..room])
+        }
+    }
+
+    /// Writing to a deleted file succeeds and helps nobody, and a file that somebody has cut
+    /// or lengthened no longer ends where our records end. In both cases a new one is begun.
+    fn leave_changed_file(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let metadata = file.metadata()?;
+        if metadata.nlink() == 0 {
+            self.file = None;
+            self.kept = numbers(&self.dir)?.into();
+        } else if metadata.len() != self.end.offset {
+            self.file = None;
+        }
+        Ok(())
+    }
+
+    fn begin_file(&mut self) -> io::Result<()> {
+        // A file of the next number may be there, put there by somebody else. It counts as
+        // one of ours, so that the bound holds; something that is no file does not matter.
+        for _ in 0..16 {
+            // First deleted, then created: the bound holds at all times.
+            self.delete_oldest(self.config.max_files.max(1) - 1)?;
+            let number = self.end.number + 1;
+            let path = path_of(&self.dir, number);
+            let file = match self.disk.create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create_dir(&self.dir)?;
+                    self.disk.create(&path)
+                }
+                created => created,
+            };
+            match file {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.kept = numbers(&self.dir)?.into();
+                }
+                file => {
+                    self.file = Some(file?);
+                    self.kept.push_back(number);
+                }
+            }
+            self.end = Position { number, offset: 0 };
+            if self.file.is_some() {
+                return Ok(());
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn delete_oldest(&mut self, keep: u32) -> io::Result<()> {
+        while self.kept.len() > keep as usize {
+            if let Some(&oldest) = self.kept.front() {
+                delete(&self.dir, oldest)?;
+                self.kept.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the newest file; if that fails it is left, with a torn record that readers skip.
+    fn cut_to(&mut self, len: u64) {
+        let cut = self.file.as_ref().map(|file| self.disk.truncate(file, len));
+        if !matches!(cut, Some(Ok(()))) {
+            self.file = None;
+        }
+        self.end.offset = len;
+    }
+}
+
+fn after_last_newline(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1)
+}
+
+/// Where the last whole record of a file of this length ends.
+///
+/// # Errors
+///
+/// Also when that is not near the file's end, so that it is no file of ours.
+fn end_of_records(file: &File, len: u64) -> io::Result<u64> {
+    let start = len.saturating_sub(4 * MAX_RECORD as u64);
+    let mut tail = vec![0; usize::try_from(len - start).unwrap_or_default()];
+    file.read_exact_at(&mut tail, start)?;
+    match after_last_newline(&tail) {
+        0 if start > 0 => Err(io::ErrorKind::InvalidData.into()),
+        whole => Ok(start + whole as u64),
+    }
+}

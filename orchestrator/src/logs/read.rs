@@ -1,0 +1,400 @@
+//! Reading a log back, and following it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orchestrator_proto::OsBytes;
+use orchestrator_proto::control::{LogLine, LogStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::file::{Position, numbers, path_of};
+use super::instance::{Progress, Shared};
+use super::record::{Record, newline};
+use super::{InstanceLog, LogError, tail, writer};
+
+/// The most bytes of a file that are read at once; more than any record has.
+pub(super) const CHUNK: usize = 64 << 10;
+
+/// What of a log is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ReadQuery {
+    /// Only this stream, and remarks on output of it that is missing; `None` means all.
+    pub stream: Option<LogStream>,
+    /// Only this many of the last lines, of those that the rest of the query asks for; then
+    /// new ones if `follow`. A line's parts count as one line for each MiB.
+    pub tail: Option<u64>,
+    /// Only lines that were read at this time or later, nanoseconds since 1970 (UTC).
+    pub since_ns: Option<u64>,
+    /// Go on with new lines until the log is closed or removed. Else what the log has when
+    /// the reader is opened is all.
+    pub follow: bool,
+}
+
+impl ReadQuery {
+    pub(super) fn wants(&self, record: &Record<'_>) -> bool {
+        self.since_ns.is_none_or(|since| record.time_ns >= since)
+            && self.stream.is_none_or(|stream| {
+                record.stream == stream
+                    || (record.stream == LogStream::Orchestrator
+                        && writer::concerns(record.text, stream))
+            })
+    }
+}
+
+/// What a reader finds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadItem {
+    /// A line, or a part of one.
+    Line(LogLine),
+    /// Something that was in the log can't be read any more.
+    Missed {
+        /// How many records; 0 when that is unknown.
+        count: u64,
+        /// What and why, as a sentence.
+        reason: String,
+    },
+}
+
+/// Reads a log at the speed of whoever calls it, and holds nothing in memory meanwhile but
+/// its place. Reading goes on after the log was closed.
+#[derive(Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+    follow: bool,
+    /// Where the log ended when the reader was opened.
+    opened: Position,
+    place: Place,
+}
+
+/// The cursor is here or with a blocking thread, so that dropping the future of
+/// [`LogReader::next_batch`] loses nothing.
+#[derive(Debug)]
+enum Place {
+    Here(Box<Cursor>),
+    Reading {
+        handle: JoinHandle<(Box<Cursor>, io::Result<Step>)>,
+        /// Whether the log was closed already when this began.
+        closed: bool,
+    },
+    Done,
+}
+
+impl LogReader {
+    /// Begins to read. Costs nothing until [`next_batch`](Self::next_batch).
+    #[must_use]
+    pub fn open(log: &InstanceLog, query: ReadQuery) -> Self {
+        let progress = log.shared.progress.subscribe();
+        let opened = progress.borrow().end;
+        Self {
+            shared: log.shared.clone(),
+            progress,
+            follow: query.follow,
+            opened,
+            place: Place::Here(Box::new(Cursor {
+                dir: log.shared.dir.clone(),
+                query,
+                file: None,
+                next: Position::default(),
+                begin: Begin::Query(opened),
+                skipping: false,
+                told_cut: false,
+            })),
+        }
+    }
+
+    /// The next items, at least one, from at most 64 KiB of the log. Waits for them when
+    /// following. `None` at the end: all was read and, when following, the log was closed
+    /// or removed. Must be called in a tokio runtime; the future can be dropped at any time
+    /// without losing items.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Read`] when a file exists but can't be read. The reader is at its end then.
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<ReadItem>>, LogError> {
+        loop {
+            let (handle, closed) = match &mut self.place {
+                Place::Reading { handle, closed } => (handle, *closed),
+                Place::Done => return Ok(None),
+                Place::Here(_) => {
+                    self.begin_step();
+                    continue;
+                }
+            };
+            let result = handle.await;
+            self.place = Place::Done;
+            let (cursor, step) = result.map_err(|panic| self.error(io::Error::other(panic)))?;
+            let step = step.map_err(|error| self.error(error))?;
+            self.place = Place::Here(cursor);
+            match step {
+                Step::Items(items) if items.is_empty() => {}
+                Step::Items(items) => return Ok(Some(items)),
+                // Nothing is written after `closed` is set, so then this was the last word.
+                Step::End if self.follow && !closed => {
+                    // Fails only without a sender, and that lives as long as this reader.
+                    let _ = self.progress.changed().await;
+                }
+                Step::End => {
+                    self.place = Place::Done;
+                }
+            }
+        }
+    }
+
+    /// Lets a blocking thread read up to where the log ends now.
+    fn begin_step(&mut self) {
+        // Marked as seen here and nowhere else, so no change is slept through.
+        let now = *self.progress.borrow_and_update();
+        let limit = if self.follow { now.end } else { self.opened };
+        match std::mem::replace(&mut self.place, Place::Done) {
+            Place::Here(mut cursor) => {
+                self.place = Place::Reading {
+                    handle: tokio::task::spawn_blocking(move || {
+                        let step = cursor.step(limit);
+                        (cursor, step)
+                    }),
+                    closed: now.closed,
+                };
+            }
+            other => self.place = other,
+        }
+    }
+
+    fn error(&self, source: io::Error) -> LogError {
+        LogError::Read {
+            dir: self.shared.dir.clone(),
+            source,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Step {
+    /// There may be more.
+    Items(Vec<ReadItem>),
+    /// All up to the limit was read.
+    End,
+}
+
+#[derive(Debug)]
+enum Begin {
+    /// To be found by the query, in what the log had then.
+    Query(Position),
+    /// With the oldest file, whichever it is by now.
+    Oldest,
+    /// Begun: what is missing from now on is missed.
+    Begun,
+}
+
+/// A place in the files. Blocks on the disk.
+#[derive(Debug)]
+struct Cursor {
+    dir: PathBuf,
+    query: ReadQuery,
+    /// File number `next.number`, once it is open.
+    file: Option<File>,
+    next: Position,
+    begin: Begin,
+    /// In the middle of a line that is too long for a record.
+    skipping: bool,
+    /// Somebody cut this file, and that was told.
+    told_cut: bool,
+}
+
+impl Cursor {
+    fn step(&mut self, limit: Position) -> io::Result<Step> {
+        if let Begin::Query(opened) = self.begin {
+            match self.query.tail {
+                Some(count) => {
+                    self.next = tail::find(&self.dir, opened, count, &self.query)?;
+                    self.begin = Begin::Begun;
+                }
+                None => self.begin = Begin::Oldest,
+            }
+            // Nothing was written yet.
+            self.next.number = self.next.number.max(1);
+        }
+        let mut found = Found::default();
+        loop {
+            if self.next >= limit {
+                return Ok(found.end());
+            }
+            let Some(file) = &self.file else {
+                self.open_file(limit, &mut found)?;
+                continue;
+            };
+            let is_last = self.next.number == limit.number;
+            let size = file.metadata()?.len();
+            let end = if is_last { limit.offset } else { size };
+            let wanted = end.saturating_sub(self.next.offset);
+            if wanted == 0 {
+                if self.next.offset > size {
+                    self.tell_cut(&mut found);
+                }
+                self.skip_to(self.next.number + 1);
+                continue;
+            }
+            let wanted = usize::try_from(wanted).map_or(CHUNK, |wanted| wanted.min(CHUNK));
+            let mut chunk = vec![0; wanted];
+            let count = read_at(file, &mut chunk, self.next.offset)?;
+            if count == 0 {
+                // Somebody cut the file, so there is nothing up to where it ended.
+                self.tell_cut(&mut found);
+                self.next.offset = end;
+                continue;
+            }
+            let at_end = self.next.offset + count as u64 == end || count < wanted;
+            let used = self.parse(&chunk[..count], at_end, &mut found);
+            self.next.offset += used as u64;
+            return Ok(Step::Items(found.items()));
+        }
+    }
+
+    /// Opens file `next.number`, or the next one that is there.
+    fn open_file(&mut self, limit: Position, found: &mut Found) -> io::Result<()> {
+        let wanted = self.next.number;
+        let there = numbers(&self.dir)?
+            .into_iter()
+            .find(|&number| (wanted..=limit.number).contains(&number));
+        let number = there.unwrap_or(limit.number + 1);
+        if number > wanted {
+            // Files that were deleted before the reader began are not missed.
+            if matches!(self.begin, Begin::Begun) {
+                found.deleted(wanted, number - 1);
+            }
+            self.skip_to(number);
+        }
+        if there.is_some() {
+            match open(&self.dir, number) {
+                Ok(file) => self.file = Some(file),
+                // Deleted this moment: the next look at the directory will tell.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.begin = Begin::Begun;
+        Ok(())
+    }
+
+    fn skip_to(&mut self, number: u64) {
+        self.file = None;
+        self.skipping = false;
+        self.told_cut = false;
+        self.next = Position { number, offset: 0 };
+    }
+
+    fn tell_cut(&mut self, found: &mut Found) {
+        if !std::mem::replace(&mut self.told_cut, true) {
+            found.missed(0, "a log file was cut before it could be read".to_owned());
+        }
+    }
+
+    /// Takes the records in a chunk. Returns how many bytes are done with.
+    fn parse(&mut self, chunk: &[u8], at_end: bool, found: &mut Found) -> usize {
+        let mut at = 0;
+        while let Some(len) = newline(&chunk[at..]) {
+            let line = &chunk[at..at + len];
+            at += len + 1;
+            if std::mem::take(&mut self.skipping) {
+                found.malformed += 1;
+                continue;
+            }
+            match Record::parse(line) {
+                Some(record) if self.query.wants(&record) => found.line(&record),
+                Some(_) => {}
+                None => found.malformed += 1,
+            }
+        }
+        if at < chunk.len() && at_end {
+            // A record that was torn, or that somebody edited.
+            self.skipping = false;
+            found.malformed += 1;
+            return chunk.len();
+        }
+        if at == 0 {
+            // Without a newline in all of it: longer than any record.
+            self.skipping = true;
+            return chunk.len();
+        }
+        at
+    }
+}
+
+/// Collects what a step finds.
+#[derive(Default)]
+struct Found {
+    items: Vec<ReadItem>,
+    malformed: u64,
+}
+
+impl Found {
+    fn line(&mut self, record: &Record<'_>) {
+        self.tell_malformed();
+        self.items.push(ReadItem::Line(LogLine {
+            time_ns: record.time_ns,
+            stream: record.stream,
+            complete: record.complete,
+            text: OsBytes(record.text.to_vec()),
+        }));
+    }
+
+    fn tell_malformed(&mut self) {
+        let count = std::mem::take(&mut self.malformed);
+        if count > 0 {
+            self.missed(count, "what stands there is not a log record".to_owned());
+        }
+    }
+
+    fn deleted(&mut self, first: u64, last: u64) {
+        let reason = if first == last {
+            format!("log file {first} was deleted before it could be read")
+        } else {
+            format!("log files {first} to {last} were deleted before they could be read")
+        };
+        self.missed(0, reason);
+    }
+
+    fn missed(&mut self, count: u64, reason: String) {
+        self.items.push(ReadItem::Missed { count, reason });
+    }
+
+    fn items(mut self) -> Vec<ReadItem> {
+        self.tell_malformed();
+        self.items
+    }
+
+    fn end(self) -> Step {
+        let items = self.items();
+        if items.is_empty() {
+            Step::End
+        } else {
+            Step::Items(items)
+        }
+    }
+}
+
+/// Opens a log file for reading. Whatever else has its name does not block.
+pub(super) fn open(dir: &Path, number: u64) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path_of(dir, number))
+}
+
+/// Reads until the buffer is full or the file is at its end.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

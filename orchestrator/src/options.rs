@@ -1,0 +1,125 @@
+//! The daemon's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use ipnet::IpNet;
+
+const EXAMPLES: &str = "\
+Examples:
+  orchestrator
+      Listen on the default socket, keep state in the default directory.
+
+  orchestrator --socket /run/robot/control.socket --state-dir /var/lib/robot
+      A daemon of its own; clients find it with the same --socket.
+
+  ORCHESTRATOR_LOG=debug orchestrator --log-format json
+      Everything, for machines to read.
+
+  orchestrator --ipc-socket 127.0.0.1:9000
+      Take messages of another orchestrator on this machine.
+
+Signals: SIGTERM and SIGINT stop all instances and end the daemon; a second one kills them.";
+
+/// Supervises programs and routes typed messages between them.
+///
+/// One daemon per machine. It is driven over its control socket by `orchestrator-cli`.
+#[derive(Parser, Debug)]
+#[command(name = "orchestrator", version, after_help = EXAMPLES)]
+pub struct Options {
+    /// The control socket. Default: $XDG_RUNTIME_DIR/orchestrator.socket, or
+    /// /run/orchestrator/orchestrator.socket for root, or a private directory under the
+    /// directory for temporary files
+    #[arg(long, value_name = "PATH", env = "ORCHESTRATOR_SOCKET")]
+    pub socket: Option<PathBuf>,
+
+    /// Where logs and programs are kept. Default: /var/lib/orchestrator for root, else
+    /// $XDG_STATE_HOME/orchestrator or ~/.local/state/orchestrator
+    #[arg(long, value_name = "DIR", env = "ORCHESTRATOR_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// What the daemon's own log says, as EnvFilter directives: a level (error, warn, info,
+    /// debug, trace), or levels by module such as `info,orchestrator::route=trace`
+    #[arg(
+        long,
+        value_name = "DIRECTIVES",
+        env = "ORCHESTRATOR_LOG",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    /// How the daemon's own log is written to standard error
+    #[arg(long, value_name = "FORMAT", default_value = "pretty")]
+    pub log_format: LogFormat,
+
+    /// Bytes of one file of an instance's log
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20,
+          value_parser = clap::value_parser!(u64).range(65_536..))]
+    pub instance_log_bytes: u64,
+
+    /// Files of an instance's log that are kept; the oldest goes first
+    #[arg(long, value_name = "COUNT", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub instance_log_files: u32,
+
+    /// Forward telemetry of Veecle OS runtimes to this server, as JSON lines over TCP
+    #[arg(long, value_name = "HOST:PORT")]
+    pub telemetry: Option<String>,
+
+    /// Take messages of other orchestrators as datagrams on this address. The datagrams are
+    /// neither authenticated nor acknowledged: anybody who can send from an allowed address
+    /// can send messages, and messages get lost. Use it on loopback or on a network where you
+    /// trust every machine
+    #[arg(long, value_name = "IP:PORT")]
+    pub ipc_socket: Option<SocketAddr>,
+
+    /// Listen to datagrams from these addresses only (repeatable; an address or a network such
+    /// as 192.168.7.0/24). Default: loopback
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_net, requires = "ipc_socket")]
+    pub ipc_allow: Vec<IpNet>,
+
+    /// The largest program that a client may send, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub max_upload_mib: u32,
+
+    /// Drop a client that has not read what it is told for this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub client_timeout: u64,
+}
+
+/// See [`Options::log_format`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// One line each, in colours on a terminal.
+    Pretty,
+    /// One short line each.
+    Compact,
+    /// One JSON object each.
+    Json,
+}
+
+fn parse_net(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("{text:?} is neither an address nor a network such as 10.0.0.0/8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_and_networks() {
+        assert_eq!(parse_net("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
+        assert_eq!(parse_net("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert!(parse_net("10.0.0.0/99").is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! A process group, known by its leader: who is in it, and how to signal them all.
+//!
+//! Since Linux 6.9 the kernel does both through the leader's pidfd, also when the leader has
+//! been collected and only others are left. On older kernels the group's number is used while
+//! the leader has not been collected (until then nobody else can have that number), and then
+//! `/proc` is searched for members below the daemon, each of which is signalled by a pidfd.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::unistd::{Pid, getpgid};
+
+use super::procfs::{self, Stat};
+use super::{Pending, Process, sys};
+use crate::supervise::SIGKILL;
+
+/// How often `/proc` is searched for processes that were born during the search before.
+const MAX_SEARCHES: usize = 100;
+
+/// When `/proc` could not be searched for a reason that may pass, such as `EMFILE`.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Which calls the kernel has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Calls {
+    /// All, until it says otherwise.
+    Current,
+    /// Those before Linux 6.9.
+    #[cfg(test)]
+    Before6_9,
+}
+
+/// Whose the leader's number is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Number {
+    /// The leader's: it has not been collected.
+    Held,
+    /// The group's, as long as it has a member.
+    OfGroup,
+    /// Another process's, so the group has no member.
+    Reused,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Group {
+    leader: i32,
+    pidfd: OwnedFd,
+    calls: Calls,
+    number: Mutex<Number>,
+}
+
+/// A process of a group, alive when it was looked at.
+#[derive(Debug)]
+struct Member {
+    pid: i32,
+    started: u64,
+    pidfd: OwnedFd,
+}
+
+impl Group {
+    pub(super) const fn new(leader: i32, pidfd: OwnedFd, calls: Calls) -> Self {
+        Self {
+            leader,
+            pidfd,
+            calls,
+            number: Mutex::new(Number::Held),
+        }
+    }
+
+    pub(super) const fn leader(&self) -> i32 {
+        self.leader
+    }
+
+    /// Held while the leader is being collected, so that its number is not used meanwhile.
+    pub(super) fn number(&self) -> MutexGuard<'_, Number> {
+        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signals the group with one system call; none if `/proc` has to be searched for that.
+    pub(super) fn signal_at_once(&self, signal: i32) -> Option<io::Result<bool>> {
+        if self.calls == Calls::Current {
+            let sent = sys::pidfd_send_signal(self.pidfd.as_fd(), signal, sys::PROCESS_GROUP);
+            match sent {
+                // The kernel doesn't know the flag; or the signal, which we then hear again.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                sent => return Some(was_there(sent)),
+            }
+        }
+        let number = self.number();
+        match *number {
+            Number::Held => Some(was_there(sys::kill_group(self.leader, signal))),
+            Number::OfGroup => None,
+            Number::Reused => Some(Ok(false)),
+        }
+    }
+
+    /// Signals the members one by one.
+    fn signal_by_search(&self, signal: i32) -> io::Result<bool> {
+        let mut signalled = HashSet::new();
+        let mut failed = None;
+        // What a process starts when it is asked to end may be what cleans up after it, so
+        // it is asked once. SIGKILL goes on until it has caught up with every fork.
+        let searches = if signal == SIGKILL { MAX_SEARCHES } else { 1 };
+        for _ in 0..searches {
+            let mut members = self.members()?;
+            members.retain(|member| !signalled.contains(&(member.pid, member.started)));
+            if members.is_empty() {
+                break;
+            }
+            for member in members {
+                match was_there(sys::pidfd_send_signal(member.pidfd.as_fd(), signal, 0)) {
+                    Ok(_) => {}
+                    Err(error) => failed = Some(error),
+                }
+                signalled.insert((member.pid, member.started));
+            }
+        }
+        failed.map_or(Ok(!signalled.is_empty()), Err)
+    }
+
+    /// Whether nothing is left, if one system call can tell.
+    pub(super) fn empty_at_once(&self) -> Option<bool> {
+        match self.signal_at_once(0) {
+            Some(Ok(true) | Err(_)) => None,
+            Some(Ok(false)) => Some(true),
+            // If no group at all has that number, ours hasn't.
+            None => match was_there(sys::kill_group(self.leader, 0)) {
+                Ok(false) => Some(true),
+                Ok(true) | Err(_) => None,
+            },
+        }
+    }
+
+    /// Whether nothing but zombies is left. The kernel counts those as members until their
+    /// parent, which may be slow or stopped, has collected them.
+    fn empty_by_search(&self) -> io::Result<bool> {
+        // Twice, because a member may be born behind the search and its parent gone before it.
+        for _ in 0..2 {
+            if !self.members()?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The members that are alive. To be used once the leader has been collected.
+    fn members(&self) -> io::Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for pid in procfs::pids()? {
+            if getpgid(Some(Pid::from_raw(pid))) != Ok(Pid::from_raw(self.leader)) {
+                continue;
+            }
+            let Some(before) = self.stat_of_member(pid) else {
+                continue;
+            };
+            let pidfd = match sys::pidfd_open(pid) {
+                Ok(pidfd) => pidfd,
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
+                Err(error) => return Err(error),
+            };
+            // The same process before and after: then the pidfd is its own.
+            let after = self.stat_of_member(pid);
+            if after.is_some_and(|after| after.started == before.started) {
+                members.push(Member {
+                    pid,
+                    started: before.started,
+                    pidfd,
+                });
+            }
+        }
+        self.keep_ours(&mut members);
+        Ok(members)
+    }
+
+    fn stat_of_member(&self, pid: i32) -> Option<Stat> {
+        Stat::of(pid).filter(|stat| stat.group == self.leader && stat.is_alive())
+    }
+
+    /// Forgets members of another group that has been given the same number.
+    fn keep_ours(&self, members: &mut Vec<Member>) {
+        match self.signal_at_once(0) {
+            // It was there before and is there now, so its number was its own all the time.
+            Some(Ok(true) | Err(_)) => {}
+            Some(Ok(false)) => members.clear(),
+            None => members.retain(|member| is_below_us(member.pid)),
+        }
+    }
+}
+
+/// A call to a process: whether it was there.
+fn was_there(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a process descends from this one, which adopts the orphans below it.
+fn is_below_us(pid: i32) -> bool {
+    let us = Pid::this().as_raw();
+    let mut parent = Stat::of(pid).map(|stat| stat.parent);
+    // The chain can't be longer than there are processes; a bound all the same, because it
+    // may change while we walk along it.
+    for _ in 0..4096 {
+        match parent {
+            Some(pid) if pid == us => return true,
+            Some(pid) if pid > 1 => parent = Stat::of(pid).map(|stat| stat.parent),
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Runs a search of `/proc` where it holds up nobody.
+async fn search<T: Send + 'static>(
+    group: Arc<Group>,
+    work: impl FnOnce(&Group) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(move || work(&group))
+        .await
+        .map_err(io::Error::other)?
+}
+
+/// The kernel's [`Process`].
+#[derive(Debug)]
+pub(super) struct LinuxProcess(pub(super) Arc<Group>);
+
+impl Process for LinuxProcess {
+    fn pid(&self) -> u32 {
+        self.0.leader().unsigned_abs()
+    }
+
+    fn signal_tree(&self, signal: i32) -> Pending<io::Result<bool>> {
+        let group = Arc::clone(&self.0);
+        Box::pin(async move {
+            match group.signal_at_once(signal) {
+                Some(sent) => sent,
+                None => search(group, move |group| group.signal_by_search(signal)).await,
+            }
+        })
+    }
+
+    fn tree_empty(&self) -> Pending<io::Result<bool>> {
+        Box::pin(tree_empty(Arc::clone(&self.0)))
+    }
+
+    fn tree_gone(&self) -> Pending<()> {
+        let group = Arc::clone(&self.0);
+        Box::pin(async move {
+            loop {
+                match wait_for_members(Arc::clone(&group)).await {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    Err(error) => {
+                        let leader = group.leader();
+                        tracing::warn!(leader, %error, "cannot see what is left of a group");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            }
+        })
+    }
+}
+
+async fn tree_empty(group: Arc<Group>) -> io::Result<bool> {
+    match group.empty_at_once() {
+        Some(empty) => Ok(empty),
+        None => search(group, Group::empty_by_search).await,
+    }
+}
+
+/// Whether the group is empty; if not, waits until all that are in it now have ended.
+async fn wait_for_members(group: Arc<Group>) -> io::Result<bool> {
+    if tree_empty(Arc::clone(&group)).await? {
+        return Ok(true);
+    }
+    for member in search(group, Group::members).await? {
+        // A pidfd is readable once its process has ended, collected or not.
+        let ended = sys::readable(member.pidfd)?;
+        let _ready = ended.readable().await?;
+    }
+    Ok(false)
+}

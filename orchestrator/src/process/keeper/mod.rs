@@ -1,0 +1,212 @@
+//! One instance, kept: the handle to the task that feeds its state machine.
+
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use orchestrator_proto::control::{Desired, EventKind, LogStream, Observed, Priority};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Kernel, Launch};
+use crate::supervise::Config;
+
+/// Requests to one instance that may be on their way; more wait where they are made.
+pub const QUEUE: usize = 32;
+
+/// Requests to one instance that may wait for the same thing; more are refused.
+pub const WAITING: usize = 1024;
+
+/// What a keeper needs from the rooms above. Called in the keeper's task, in the order in
+/// which things happen, so none of it may block.
+pub trait Hooks: Send + Sync + 'static {
+    /// What to execute. Asked at each start; the keeper puts in its own priority.
+    fn launch(&self) -> Launch;
+
+    /// The reading end of what a process that was just executed prints; blocking as yet.
+    fn output(&self, stream: LogStream, pipe: OwnedFd);
+
+    /// Something happened to the instance. [`Keeper::view`] shows it by then.
+    fn event(&self, event: EventKind);
+}
+
+/// A handle to one instance. Cheap to clone; all clones are the same instance.
+///
+/// The instance is stopped when the last of them is dropped without
+/// [`retire`](Self::retire), because then nobody could ever stop it.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    requests: mpsc::Sender<Request>,
+    view: watch::Receiver<View>,
+}
+
+/// An instance as it is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct View {
+    /// Whether it should run.
+    pub desired: Desired,
+    /// Whether it does.
+    pub observed: Observed,
+    /// The priority of its last start.
+    pub priority: Priority,
+    /// How many times its program was executed.
+    pub starts: u64,
+}
+
+/// A start that went well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Started {
+    /// The main process.
+    pub pid: u32,
+    /// False if it ran already when it was asked to; then its priority was not changed.
+    pub changed: bool,
+    /// What was asked for and could not be had, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Why an instance does not run although it was asked to.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum StartError {
+    /// Its program could not be executed.
+    #[error("{error}")]
+    Failed {
+        /// Why, with the errno in words.
+        error: String,
+    },
+    /// A stop came before the start was done.
+    #[error("it was stopped before it started")]
+    Cancelled,
+    /// [`WAITING`] requests to start it wait.
+    #[error("too many requests to start it are waiting; try again later")]
+    Busy,
+    /// It is no longer kept.
+    #[error("it has been removed")]
+    Retired,
+}
+
+/// Why a stop was not even tried.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum StopError {
+    /// [`WAITING`] requests to stop it wait.
+    #[error("too many requests to stop it are waiting; try again later")]
+    Busy,
+    /// It is no longer kept.
+    #[error("it has been removed")]
+    Retired,
+}
+
+/// Why an instance is still kept.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum RetireError {
+    /// Something of it is left, or is about to be executed.
+    #[error("it is not stopped")]
+    Running,
+}
+
+type StartAnswer = oneshot::Sender<Result<Started, StartError>>;
+type StopAnswer = oneshot::Sender<Result<bool, StopError>>;
+
+#[derive(Debug)]
+enum Request {
+    Start(Option<Priority>, StartAnswer),
+    Restart(StartAnswer),
+    Stop(StopAnswer),
+    Kill(StopAnswer),
+    Retire(oneshot::Sender<Result<(), RetireError>>),
+}
+
+impl Keeper {
+    /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
+    pub fn spawn(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(View {
+            desired: Desired::Stopped,
+            observed: Observed::Stopped {
+                last_exit: None,
+                at_ms: None,
+            },
+            priority: Priority::default(),
+            starts: 0,
+        });
+        tokio::spawn(task::Task::new(config, kernel, Box::new(hooks), inbox, shown).run());
+        Self { requests, view }
+    }
+
+    /// Starts the instance, unless it runs, and waits until its program was executed. If it is
+    /// stopping, it is started once that is done. No priority means that of its last start.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start(&self, priority: Option<Priority>) -> Result<Started, StartError> {
+        self.ask(|answer| Request::Start(priority, answer))
+            .await
+            .unwrap_or(Err(StartError::Retired))
+    }
+
+    /// Stops the instance, if it runs, and starts it.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn restart(&self) -> Result<Started, StartError> {
+        self.ask(Request::Restart)
+            .await
+            .unwrap_or(Err(StartError::Retired))
+    }
+
+    /// Stops the instance and waits until nothing of it is left. Answers whether there was
+    /// anything to stop.
+    ///
+    /// # Errors
+    ///
+    /// See [`StopError`].
+    pub async fn stop(&self) -> Result<bool, StopError> {
+        self.ask(Request::Stop)
+            .await
+            .unwrap_or(Err(StopError::Retired))
+    }
+
+    /// As [`stop`](Self::stop), but with SIGKILL at once.
+    ///
+    /// # Errors
+    ///
+    /// See [`StopError`].
+    pub async fn kill(&self) -> Result<bool, StopError> {
+        self.ask(Request::Kill)
+            .await
+            .unwrap_or(Err(StopError::Retired))
+    }
+
+    /// The instance as it is now. Never waits.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// The same, to wait for changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Ends the keeping of an instance of which nothing is left. All later requests, and those
+    /// that wait behind this one, are answered with `Retired`. Does nothing the second time.
+    ///
+    /// # Errors
+    ///
+    /// See [`RetireError`].
+    pub async fn retire(&self) -> Result<(), RetireError> {
+        self.ask(Request::Retire).await.unwrap_or(Ok(()))
+    }
+
+    /// None if the keeper has gone.
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}

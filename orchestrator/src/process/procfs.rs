@@ -1,0 +1,110 @@
+//! What `/proc` says, see proc(5).
+
+use std::fs;
+use std::io;
+
+/// Part of `/proc/PID/stat`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stat {
+    pub(super) state: u8,
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) threads: i64,
+    /// Clock ticks since boot. With the number, it names one process for ever.
+    pub(super) started: u64,
+}
+
+impl Stat {
+    /// Of a process, if there is one with this number.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        // The name may hold anything, parentheses and newlines too; the last one ends it.
+        let end = text.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        Some(Self {
+            state: *fields.next()?.as_bytes().first()?,
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            threads: fields.nth(14)?.parse().ok()?,
+            started: fields.nth(1)?.parse().ok()?,
+        })
+    }
+
+    /// Whether it can still do anything. A process whose first thread has ended looks like a
+    /// zombie while its other threads go on.
+    pub(super) const fn is_alive(&self) -> bool {
+        match self.state {
+            b'X' | b'x' => false,
+            b'Z' => self.threads > 1,
+            _ => true,
+        }
+    }
+}
+
+/// The numbers of all processes that we can see.
+pub(super) fn pids() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
+/// The signals that this process ignores.
+pub(super) fn ignored_signals() -> io::Result<Vec<i32>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .ok_or_else(|| io::Error::other("no SigIgn in /proc/self/status"))?;
+    Ok((1..=64)
+        .filter(|signal| mask & (1 << (signal - 1)) != 0)
+        .collect())
+}
+
+/// The open files of this process, by number.
+pub(super) fn open_files() -> io::Result<Vec<i32>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        if let Some(fd) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
+            files.push(fd);
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_like_fields() {
+        let line = b"42 (a) R 1 (b)\n) S 7 8 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 -5 3 0 777 1 2 3";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.state, stat.parent, stat.group), (b'S', 7, 8));
+        assert_eq!((stat.threads, stat.started), (3, 777));
+    }
+
+    #[test]
+    fn ourselves() {
+        let stat = Stat::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(stat.is_alive() && stat.started > 0 && stat.threads >= 1);
+        assert!(Stat::of(0).is_none());
+    }
+}

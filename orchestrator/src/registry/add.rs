@@ -1,0 +1,304 @@
+//! Adding an instance: what is allowed, and building it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
+use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
+
+use super::host::RegistryHost;
+use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, launch};
+use super::{Instances, MAX_INSTANCES, Registry, shorten};
+use crate::process::Keeper;
+use crate::runtime::{Endpoint, InstanceSockets, now_ns};
+use crate::supervise::Config;
+
+/// The longest name, bytes.
+const MAX_NAME: usize = 64;
+/// Arguments and environment together, bytes: the kernel takes not much more, see execve(2).
+const MAX_ARGUMENTS: usize = 1 << 20;
+/// The longest path, bytes (PATH_MAX without the final zero).
+const MAX_PATH: usize = 4095;
+/// The longest time between the stop signal and SIGKILL: one day.
+const MAX_STOP_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
+
+impl Registry {
+    /// Adds an instance. `copy` is the program that a client sent for it, in a directory of its
+    /// own, which the instance owns from now on if this succeeds. The answer is what will be
+    /// in the way of a start.
+    ///
+    /// # Errors
+    ///
+    /// When anything in `spec` is not allowed, or the id or the name is taken.
+    pub fn add(
+        self: &Arc<Self>,
+        spec: RuntimeSpec,
+        copy: Option<PathBuf>,
+    ) -> Result<(InstanceId, Vec<String>), WireError> {
+        self.check_open()?;
+        check(&spec)?;
+        let (program, copy_dir) = match (&spec.program, copy) {
+            (Program::Path(path), _) => (path.as_path().to_owned(), None),
+            (Program::Upload { .. }, Some(file)) => {
+                let dir = file.parent().map(Path::to_owned);
+                (file, dir)
+            }
+            (Program::Upload { .. }, None) => {
+                return Err(WireError::new(ErrorCode::Internal, "the upload is missing"));
+            }
+        };
+        let warnings = obstacles(&program);
+
+        // Held while the instance is built, so that an id and a name have one owner. Nothing
+        // below waits for anything but the file system.
+        let mut instances = self
+            .instances
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        check_free(&instances, &spec)?;
+        let id = spec.id.unwrap_or_else(InstanceId::generate);
+        let instance = self.build(id, spec, program, copy_dir)?;
+        if let Some(name) = &instance.name {
+            instances.by_name.insert(name.clone(), id);
+        }
+        let name = instance.name.clone();
+        instances.by_id.insert(id, Arc::new(instance));
+        drop(instances);
+        self.events
+            .record(Some(id), name.as_deref(), EventKind::Added);
+        Ok((id, warnings))
+    }
+
+    /// Whether everything in `spec` is allowed and free, before anything is sent for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::add`].
+    pub fn check(&self, spec: &RuntimeSpec) -> Result<(), WireError> {
+        self.check_open()?;
+        check(spec)?;
+        check_free(&self.read(), spec)
+    }
+
+    fn build(
+        self: &Arc<Self>,
+        id: InstanceId,
+        spec: RuntimeSpec,
+        program: PathBuf,
+        copy: Option<PathBuf>,
+    ) -> Result<Instance, WireError> {
+        static ADDED: AtomicU64 = AtomicU64::new(0);
+        let log = self.open_log(id)?;
+        let endpoint = Arc::new(Endpoint {
+            instance: id,
+            mailbox: self.router.add_instance(id),
+            sent: Arc::default(),
+            protocol_errors: AtomicU64::new(0),
+            connections: AtomicU32::new(0),
+            router: self.router.clone(),
+            host: Arc::new(RegistryHost {
+                registry: Arc::downgrade(self),
+                name: spec.name.clone(),
+                log: log.clone(),
+            }),
+        });
+        let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
+        let sockets = sockets.map_err(|error| {
+            self.router.remove_instance(id);
+            let log = log.clone();
+            tokio::spawn(async move { log.remove().await });
+            let message = "cannot make the sockets of the instance";
+            WireError::caused_by(ErrorCode::Io, message, &error)
+        })?;
+        let hooks = InstanceHooks {
+            id,
+            name: spec.name.clone(),
+            launch: launch(id, &spec, program.clone(), &sockets),
+            log: log.clone(),
+            events: self.events.clone(),
+        };
+        let config = Config {
+            stop_signal: spec.stop_signal,
+            stop_timeout: Duration::from_millis(spec.stop_timeout_ms),
+        };
+        Ok(Instance {
+            id,
+            name: spec.name.clone(),
+            program,
+            copy,
+            order: ADDED.fetch_add(1, Ordering::Relaxed),
+            added_ms: now_ns() / 1_000_000,
+            keeper: Keeper::spawn(config, self.kernel.clone(), hooks),
+            log,
+            endpoint,
+            _sockets: sockets,
+            spec,
+        })
+    }
+}
+
+fn check_free(instances: &Instances, spec: &RuntimeSpec) -> Result<(), WireError> {
+    if instances.by_id.len() >= MAX_INSTANCES {
+        let message = format!("there are {MAX_INSTANCES} instances already");
+        return Err(WireError::new(ErrorCode::LimitReached, message));
+    }
+    if let Some(id) = &spec.id
+        && instances.by_id.contains_key(id)
+    {
+        let message = format!("the id {id} is taken; leave --id out for a new one");
+        return Err(WireError::new(ErrorCode::AlreadyExists, message));
+    }
+    if let Some(name) = &spec.name
+        && let Some(owner) = instances.by_name.get(name)
+    {
+        let message = format!("the name {name:?} is taken by instance {owner}");
+        return Err(WireError::new(ErrorCode::AlreadyExists, message));
+    }
+    Ok(())
+}
+
+fn invalid(message: String) -> WireError {
+    WireError::new(ErrorCode::InvalidArgument, message)
+}
+
+/// Whether everything in `spec` is allowed, before anything is built, or uploaded, for it.
+///
+/// # Errors
+///
+/// The first thing that is not.
+fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
+    if let Some(name) = &spec.name {
+        check_name(name)?;
+    }
+    match &spec.program {
+        Program::Path(path) => check_path("the program", path)?,
+        Program::Upload { file_name, .. } => check_file_name(file_name)?,
+    }
+    if let Some(cwd) = &spec.cwd {
+        check_path("the working directory", cwd)?;
+    }
+    for (key, value) in &spec.env {
+        check_variable(key, value)?;
+    }
+    if let Some(arg) = spec.args.iter().find(|arg| arg.0.contains(&0)) {
+        return Err(invalid(format!(
+            "the argument {} has a zero byte",
+            shorten(&arg.to_string())
+        )));
+    }
+    let size = spec.args.iter().map(|arg| arg.0.len() + 1).sum::<usize>()
+        + spec
+            .env
+            .iter()
+            .map(|(key, value)| key.0.len() + value.0.len() + 2)
+            .sum::<usize>();
+    if size > MAX_ARGUMENTS {
+        return Err(invalid(format!(
+            "arguments and environment have {size} bytes; at most {MAX_ARGUMENTS} are allowed"
+        )));
+    }
+    if !(1..=64).contains(&spec.stop_signal) {
+        return Err(invalid(format!(
+            "{} is not a signal; signals are 1 to 64",
+            spec.stop_signal
+        )));
+    }
+    if spec.stop_timeout_ms > MAX_STOP_TIMEOUT_MS {
+        return Err(invalid("the stop timeout is more than a day".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), WireError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() {
+        Err(invalid("a name must not be empty".to_owned()))
+    } else if name.len() > MAX_NAME {
+        Err(invalid(format!(
+            "a name has at most {MAX_NAME} characters; {} has more",
+            shorten(name)
+        )))
+    } else if !name.chars().all(allowed) {
+        Err(invalid(format!(
+            "the name {name:?} has characters other than A-Z a-z 0-9 . _ -"
+        )))
+    } else if name.parse::<InstanceId>().is_ok() {
+        Err(invalid(format!("the name {name:?} looks like an id")))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_path(what: &str, path: &OsBytes) -> Result<(), WireError> {
+    let shown = || shorten(&path.to_string());
+    if !path.as_path().is_absolute() {
+        Err(invalid(format!(
+            "the path of {what} is not absolute: {}",
+            shown()
+        )))
+    } else if path.0.contains(&0) {
+        Err(invalid(format!(
+            "the path of {what} has a zero byte: {}",
+            shown()
+        )))
+    } else if path.0.len() > MAX_PATH {
+        Err(invalid(format!(
+            "the path of {what} has more than {MAX_PATH} bytes: {}",
+            shown()
+        )))
+    } else {
+        Ok(())
+    }
+}
+
+/// A single component, so that an upload stays where it belongs.
+fn check_file_name(name: &OsBytes) -> Result<(), WireError> {
+    let bad = matches!(&name.0[..], b"" | b"." | b"..")
+        || name.0.len() > 255
+        || name.0.iter().any(|byte| matches!(byte, 0 | b'/'));
+    if bad {
+        Err(invalid(format!(
+            "{} is not the name of a file",
+            shorten(&name.to_string())
+        )))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_variable(key: &OsBytes, value: &OsBytes) -> Result<(), WireError> {
+    let shown = shorten(&key.to_string());
+    if key.0.is_empty() || key.0.iter().any(|byte| matches!(byte, 0 | b'=')) {
+        Err(invalid(format!("{shown} is not the name of a variable")))
+    } else if value.0.contains(&0) {
+        Err(invalid(format!(
+            "the value of the variable {shown} has a zero byte"
+        )))
+    } else if OWN_VARIABLES.iter().any(|own| own.as_bytes() == key.0) {
+        Err(invalid(format!(
+            "the variable {shown} is set by the daemon itself"
+        )))
+    } else {
+        Ok(())
+    }
+}
+
+/// What would be in the way if it were started now. It may be gone by then, so these are no
+/// errors.
+fn obstacles(program: &Path) -> Vec<String> {
+    let obstacle = match fs::metadata(program) {
+        Err(error) => error.to_string(),
+        Ok(metadata) if metadata.is_dir() => "it is a directory".to_owned(),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+            "it is not executable".to_owned()
+        }
+        Ok(_) => return Vec::new(),
+    };
+    vec![format!(
+        "{program:?} can't be started as it is now: {obstacle}"
+    )]
+}

@@ -1,0 +1,255 @@
+//! One instance: its parts, and what is told of it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use orchestrator_proto::control::{
+    EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+};
+use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
+use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
+
+use super::{LAST_OUTPUT, Registry};
+use crate::events::EventLog;
+use crate::logs::InstanceLog;
+use crate::process::{Hooks, Keeper, Launch};
+use crate::route::LinkTarget;
+use crate::runtime::{Endpoint, InstanceSockets};
+
+/// How existing Veecle OS runtimes find their socket and their id.
+const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
+const VEECLE_ID: &str = "VEECLE_RUNTIME_ID";
+
+/// Variables that the daemon sets for an instance; a client can't.
+pub(super) const OWN_VARIABLES: [&str; 4] = [ENV_SOCKET, ENV_INSTANCE, VEECLE_SOCKET, VEECLE_ID];
+
+/// An instance of this daemon.
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// How it is to be run.
+    pub spec: RuntimeSpec,
+    /// What it executes: in place, or the copy that a client sent.
+    pub program: PathBuf,
+    /// The directory of that copy.
+    pub(super) copy: Option<PathBuf>,
+    /// How many instances were added before.
+    pub(super) order: u64,
+    pub(super) added_ms: u64,
+    pub(super) keeper: Keeper,
+    pub(super) log: InstanceLog,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) _sockets: InstanceSockets,
+}
+
+impl Instance {
+    /// Its id with its name, for people.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name} ({})", self.id),
+            None => self.id.to_string(),
+        }
+    }
+
+    /// What it printed.
+    #[must_use]
+    pub fn log(&self) -> &InstanceLog {
+        &self.log
+    }
+
+    /// Whether any process of it may be alive.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(
+            self.keeper.view().observed,
+            Observed::Starting | Observed::Running { .. } | Observed::Stopping { .. }
+        )
+    }
+
+    /// Starts it; see [`Registry::start`].
+    pub(super) async fn start(&self, priority: Option<Priority>) -> Result<Reply, WireError> {
+        let started = self.keeper.start(priority).await.map_err(|error| {
+            WireError::caused_by(
+                ErrorCode::SpawnFailed,
+                format!("instance {} was not started", self.label()),
+                &error,
+            )
+        })?;
+        Ok(Reply::Started {
+            id: self.id,
+            pid: started.pid,
+            changed: started.changed,
+            warnings: started.warnings,
+        })
+    }
+
+    /// Stops it. The answer is whether anything ran.
+    ///
+    /// # Errors
+    ///
+    /// When its keeper is gone: it was removed.
+    pub async fn stop(&self) -> Result<bool, WireError> {
+        let stopped = self
+            .keeper
+            .stop()
+            .await
+            .map_err(|error| self.gone(&error))?;
+        if stopped {
+            self.last_output().await;
+        }
+        Ok(stopped)
+    }
+
+    /// Stops it, then starts it; see [`Registry::restart`].
+    pub(super) async fn restart(&self) -> Result<Reply, WireError> {
+        let started = self.keeper.restart().await.map_err(|error| {
+            WireError::caused_by(
+                ErrorCode::SpawnFailed,
+                format!("instance {} was not restarted", self.label()),
+                &error,
+            )
+        })?;
+        Ok(Reply::Started {
+            id: self.id,
+            pid: started.pid,
+            changed: true,
+            warnings: started.warnings,
+        })
+    }
+
+    /// Sends SIGKILL to all of it, and waits until it is gone.
+    pub(super) async fn kill(&self) {
+        if let Err(error) = self.keeper.kill().await {
+            tracing::error!(instance = self.label(), %error, "kill failed");
+        }
+    }
+
+    fn gone(&self, error: &(dyn std::error::Error + 'static)) -> WireError {
+        let message = format!("instance {} could not be stopped", self.label());
+        WireError::caused_by(ErrorCode::Internal, message, error)
+    }
+
+    /// What a process printed just before its end should be in the log when its end is told.
+    async fn last_output(&self) {
+        let _ = tokio::time::timeout(LAST_OUTPUT, self.log.drained()).await;
+    }
+
+    /// Ends what belongs to an instance that is not in the registry any more.
+    pub(super) async fn discard(&self) {
+        if let Err(error) = self.keeper.retire().await {
+            tracing::error!(instance = self.label(), %error, "a removed instance still runs");
+        }
+        if let Err(error) = self.log.remove().await {
+            tracing::warn!(instance = self.label(), %error, "the log could not be removed");
+        }
+        if let Some(copy) = self.copy.clone() {
+            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(copy)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::warn!(instance = self.label(), %error, "the copy could not be removed");
+            }
+        }
+    }
+
+    /// In brief.
+    #[must_use]
+    pub fn info(&self) -> RuntimeInfo {
+        let view = self.keeper.view();
+        RuntimeInfo {
+            id: self.id,
+            name: self.name.clone(),
+            program: self.program.as_os_str().into(),
+            desired: view.desired,
+            observed: view.observed,
+            priority: view.priority,
+            privileged: self.spec.privileged,
+            starts: view.starts,
+            connections: self.endpoint.connections.load(Ordering::Acquire),
+        }
+    }
+
+    /// In full.
+    #[must_use]
+    pub fn detail(&self, registry: &Registry) -> RuntimeDetail {
+        let (outputs, inputs) = registry.router().declared(self.id);
+        let links = registry.router().links();
+        let mine = links
+            .iter()
+            .filter(|link| link.from == Some(self.id) || link.to == LinkTarget::Instance(self.id));
+        RuntimeDetail {
+            info: self.info(),
+            args: self.spec.args.clone(),
+            env: self.spec.env.clone(),
+            cwd: self.spec.cwd.clone().unwrap_or_else(|| "/".into()),
+            copied: self.copy.is_some(),
+            stop_signal: self.spec.stop_signal,
+            stop_timeout_ms: self.spec.stop_timeout_ms,
+            added_ms: self.added_ms,
+            outputs,
+            inputs,
+            sent: self.endpoint.sent.sent.load(Ordering::Relaxed),
+            unrouted: self.endpoint.sent.unrouted.load(Ordering::Relaxed),
+            protocol_errors: self.endpoint.protocol_errors.load(Ordering::Relaxed),
+            log_bytes_lost: self.log.stats().bytes_lost,
+            log_dir: self.log.dir().as_os_str().into(),
+            links: mine.map(|link| link.id).collect(),
+        }
+    }
+}
+
+/// What the keeper of an instance needs of its surroundings.
+pub(super) struct InstanceHooks {
+    pub(super) id: InstanceId,
+    pub(super) name: Option<String>,
+    pub(super) launch: Launch,
+    pub(super) log: InstanceLog,
+    pub(super) events: Arc<EventLog>,
+}
+
+impl Hooks for InstanceHooks {
+    fn launch(&self) -> Launch {
+        self.launch.clone()
+    }
+
+    fn output(&self, stream: LogStream, pipe: std::os::fd::OwnedFd) {
+        if let Err(error) = self.log.attach(stream, pipe) {
+            tracing::error!(instance = %self.id, %error, "output can't be captured");
+        }
+    }
+
+    fn event(&self, kind: EventKind) {
+        self.events
+            .record(Some(self.id), self.name.as_deref(), kind);
+    }
+}
+
+/// How the program is to be executed.
+pub(super) fn launch(
+    id: InstanceId,
+    spec: &RuntimeSpec,
+    program: PathBuf,
+    sockets: &InstanceSockets,
+) -> Launch {
+    let own = [
+        (ENV_SOCKET, sockets.native.as_os_str().to_owned()),
+        (VEECLE_SOCKET, sockets.veecle.as_os_str().to_owned()),
+        (ENV_INSTANCE, OsString::from(id.to_string())),
+        (VEECLE_ID, OsString::from(id.to_string())),
+    ];
+    let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
+    Launch {
+        args: spec.args.iter().map(os).collect(),
+        env: spec
+            .env
+            .iter()
+            .map(|(key, value)| (os(key), os(value)))
+            .chain(own.map(|(key, value)| (key.into(), value)))
+            .collect(),
+        cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
+        ..Launch::new(program)
+    }
+}

@@ -1,0 +1,391 @@
+//! The instances of this daemon: where the rooms below meet.
+//!
+//! An [`Instance`] holds its keeper (`process/`), its log (`logs/`), its mailbox (`route/`) and
+//! its sockets (`runtime/`). The [`Registry`] knows them all and carries out what clients
+//! (`control/`) and privileged instances ask for. Each instance is worked on by itself: a slow
+//! stop of one delays nothing of another.
+
+mod add;
+mod host;
+mod instance;
+mod links;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use orchestrator_proto::control::{EventKind, Priority, Reply, RuntimeInfo, Selector};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
+
+use crate::events::EventLog;
+use crate::logs::{Capture, InstanceLog};
+use crate::process::Kernel;
+use crate::route::Router;
+use crate::runtime::{Peers, Telemetry};
+
+pub use instance::Instance;
+
+/// Instances of one daemon.
+pub const MAX_INSTANCES: usize = 4096;
+
+/// How long the last output of a process that ended is waited for, in case a process that it
+/// left behind keeps the pipe open.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+/// Where things are kept.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// Sockets of instances. Private, and as short-lived as the daemon.
+    pub sockets: PathBuf,
+    /// One directory of log files for each instance.
+    pub logs: PathBuf,
+    /// Programs that clients sent, in one directory for each instance.
+    pub programs: PathBuf,
+}
+
+/// All instances of a daemon.
+pub struct Registry {
+    instances: RwLock<Instances>,
+    closing: AtomicBool,
+    kernel: Arc<dyn Kernel>,
+    /// None once the daemon ends.
+    capture: Mutex<Option<Capture>>,
+    router: Arc<Router>,
+    events: Arc<EventLog>,
+    telemetry: Option<Telemetry>,
+    directories: Directories,
+}
+
+#[derive(Default)]
+struct Instances {
+    by_id: BTreeMap<InstanceId, Arc<Instance>>,
+    by_name: HashMap<String, InstanceId>,
+}
+
+impl Registry {
+    /// A registry without instances.
+    #[must_use]
+    pub fn new(
+        kernel: Arc<dyn Kernel>,
+        capture: Capture,
+        events: Arc<EventLog>,
+        telemetry: Option<Telemetry>,
+        directories: Directories,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            instances: RwLock::default(),
+            closing: AtomicBool::new(false),
+            kernel,
+            capture: Mutex::new(Some(capture)),
+            router: Arc::new(Router::new(Box::new(links::Around::new(
+                this.clone(),
+                events.clone(),
+                Peers::default(),
+            )))),
+            events,
+            telemetry,
+            directories,
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Instances> {
+        self.instances
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.events
+    }
+
+    /// Where telemetry goes, if anywhere.
+    #[must_use]
+    pub fn telemetry(&self) -> Option<&Telemetry> {
+        self.telemetry.as_ref()
+    }
+
+    /// The directories.
+    #[must_use]
+    pub fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    /// The name of an instance, if it exists and has one.
+    #[must_use]
+    pub fn name_of(&self, id: InstanceId) -> Option<String> {
+        self.read().by_id.get(&id)?.name.clone()
+    }
+
+    /// The instance that is meant.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NotFound`], or [`ErrorCode::Ambiguous`] for a prefix of several ids.
+    pub fn find(&self, selector: &Selector) -> Result<Arc<Instance>, WireError> {
+        let text = selector.0.as_str();
+        let instances = self.read();
+        let exact = match text.parse::<InstanceId>() {
+            Ok(id) => Some(id),
+            Err(_) => instances.by_name.get(text).copied(),
+        };
+        if let Some(instance) = exact.and_then(|id| instances.by_id.get(&id)) {
+            return Ok(instance.clone());
+        }
+        let prefix = text.to_ascii_lowercase();
+        let mut matches = instances
+            .by_id
+            .iter()
+            .filter(|(id, _)| !prefix.is_empty() && id.to_string().starts_with(&prefix));
+        match (matches.next(), matches.count()) {
+            (Some((_, instance)), 0) => Ok(instance.clone()),
+            (Some(_), more) => Err(WireError::new(
+                ErrorCode::Ambiguous,
+                format!(
+                    "{} instances have an id that begins with {text:?}; give more of it",
+                    more + 1
+                ),
+            )),
+            (None, _) => Err(WireError::new(
+                ErrorCode::NotFound,
+                format!(
+                    "there is no instance {}; `runtime list` shows those there are",
+                    shorten(text)
+                ),
+            )),
+        }
+    }
+
+    /// All instances, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Instance>> {
+        let mut all: Vec<_> = self.read().by_id.values().cloned().collect();
+        all.sort_by_key(|instance| instance.order);
+        all
+    }
+
+    /// All instances in brief, the oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<RuntimeInfo> {
+        self.all().iter().map(|instance| instance.info()).collect()
+    }
+
+    /// Starts an instance.
+    ///
+    /// # Errors
+    ///
+    /// With the errno in words when its program can't be executed.
+    pub async fn start(
+        &self,
+        instance: &Instance,
+        priority: Option<Priority>,
+    ) -> Result<Reply, WireError> {
+        self.check_open()?;
+        instance.start(priority).await
+    }
+
+    /// Stops an instance, then starts it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::start`].
+    pub async fn restart(&self, instance: &Instance) -> Result<Reply, WireError> {
+        self.check_open()?;
+        instance.restart().await
+    }
+
+    /// Removes an instance with its links, its sockets and its log.
+    ///
+    /// # Errors
+    ///
+    /// When it runs and `force` is not set.
+    pub async fn remove(
+        &self,
+        instance: &Arc<Instance>,
+        force: bool,
+    ) -> Result<Vec<LinkId>, WireError> {
+        if !force && instance.is_active() {
+            return Err(WireError::new(
+                ErrorCode::WrongState,
+                format!(
+                    "instance {} is {}; stop it first, or remove it with --force",
+                    instance.label(),
+                    instance.info().observed.word()
+                ),
+            ));
+        }
+        // While it stops it is still listed, as stopping.
+        instance.stop().await?;
+        let forgotten = self.forget(instance);
+        if !forgotten {
+            return Err(WireError::new(
+                ErrorCode::NotFound,
+                format!("instance {} was removed by somebody else", instance.label()),
+            ));
+        }
+        // Nobody can start it any more; this ends a start that came in between.
+        instance.stop().await?;
+        let links = self.router.remove_instance(instance.id);
+        instance.discard().await;
+        let kind = EventKind::Removed {
+            links: links.len() as u64,
+        };
+        self.events
+            .record(Some(instance.id), instance.name.as_deref(), kind);
+        Ok(links)
+    }
+
+    fn forget(&self, instance: &Instance) -> bool {
+        let mut instances = self
+            .instances
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = &instance.name {
+            instances.by_name.remove(name);
+        }
+        instances.by_id.remove(&instance.id).is_some()
+    }
+
+    /// Removes all instances and links. The answer is how many of each.
+    ///
+    /// # Errors
+    ///
+    /// When an instance runs and `force` is not set; then nothing is removed.
+    pub async fn clear(self: &Arc<Self>, force: bool) -> Result<(u64, u64), WireError> {
+        let all = self.all();
+        let running = all.iter().filter(|instance| instance.is_active()).count();
+        if running > 0 && !force {
+            return Err(WireError::new(
+                ErrorCode::WrongState,
+                format!("{running} instances run; stop them first, or clear with --force"),
+            ));
+        }
+        let mut tasks = tokio::task::JoinSet::new();
+        for instance in all {
+            let registry = self.clone();
+            tasks.spawn(async move { registry.remove(&instance, force).await });
+        }
+        let (mut runtimes, mut links, mut failure) = (0, 0, None);
+        while let Some(result) = tasks.join_next().await {
+            match result {
+                Ok(Ok(gone)) => {
+                    runtimes += 1;
+                    links += gone.len() as u64;
+                }
+                // Somebody else removed it meanwhile: it is gone, as wanted.
+                Ok(Err(error)) if error.code == ErrorCode::NotFound => {}
+                Ok(Err(error)) => failure = Some(error),
+                Err(panic) => {
+                    let message = format!("removing an instance failed: {panic}");
+                    failure = Some(WireError::new(ErrorCode::Internal, message));
+                }
+            }
+        }
+        // Links from anybody to a datagram address belong to no instance.
+        for link in self.router.links() {
+            if self.router.remove_link(link.id).is_ok() {
+                links += 1;
+            }
+        }
+        failure.map_or(Ok((runtimes, links)), Err)
+    }
+
+    /// Accepts no further instances and starts.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    fn check_open(&self) -> Result<(), WireError> {
+        if self.closing.load(Ordering::Acquire) {
+            Err(shutting_down())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Stops everything that runs, all at once, each with its own sequence.
+    pub async fn stop_all(&self) {
+        self.for_all(|instance| async move {
+            if let Err(error) = instance.stop().await {
+                tracing::error!(instance = instance.label(), %error, "stop failed");
+            }
+        })
+        .await;
+    }
+
+    /// Sends SIGKILL to everything that runs.
+    pub async fn kill_all(&self) {
+        self.for_all(|instance| async move { instance.kill().await })
+            .await;
+    }
+
+    async fn for_all<F>(&self, each: impl Fn(Arc<Instance>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut tasks = tokio::task::JoinSet::new();
+        for instance in self.all() {
+            tasks.spawn(each(instance));
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// The longest time that any instance takes to be stopped.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        let all = self.all();
+        let longest = all
+            .iter()
+            .map(|instance| instance.spec.stop_timeout_ms)
+            .max();
+        Duration::from_millis(longest.unwrap_or(0))
+    }
+
+    /// Writes out what instances printed and that is not yet in their logs.
+    pub async fn flush_logs(&self, deadline: Duration) {
+        let capture = self
+            .capture
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(capture) = capture
+            && let Err(error) = capture.shutdown(deadline).await
+        {
+            tracing::warn!(%error, "the logs could not be written to their end");
+        }
+    }
+
+    fn open_log(&self, id: InstanceId) -> Result<InstanceLog, WireError> {
+        let dir = self.directories.logs.join(id.to_string());
+        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(capture) = capture.as_ref() else {
+            return Err(shutting_down());
+        };
+        capture.open(id, dir.clone()).map_err(|error| {
+            let message = format!("cannot open the log of the instance in {dir:?}");
+            WireError::caused_by(ErrorCode::Io, message, &error)
+        })
+    }
+}
+
+fn shutting_down() -> WireError {
+    WireError::new(ErrorCode::ShuttingDown, "the daemon is shutting down")
+}
+
+/// A text of a client, in quotes, cut where it is too long to be repeated.
+fn shorten(text: &str) -> String {
+    if text.len() <= 80 {
+        return format!("{text:?}");
+    }
+    let start: String = text.chars().take(60).collect();
+    format!("{start:?}… ({} bytes)", text.len())
+}

@@ -1,0 +1,220 @@
+//! One link: its queue behind a lock, and the way to its mailbox.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use orchestrator_proto::control::{Counters, Policy};
+use orchestrator_proto::{InstanceId, LinkId, WireError};
+use tokio::sync::Notify;
+
+use super::mailbox::Mailbox;
+use super::message::{Entry, Origin};
+use super::queue::{DropReason, Queue, Sizable};
+use super::router::LinkRequest;
+
+impl Sizable for Entry {
+    fn size(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// Who gets a link's messages.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum LinkTarget {
+    /// An instance.
+    Instance(InstanceId),
+    /// Another orchestrator's datagram socket, `HOST:PORT`.
+    Udp(Arc<str>),
+}
+
+/// One link.
+pub struct Link {
+    /// Its id.
+    pub id: LinkId,
+    /// Whose messages; none means anybody's.
+    pub from: Option<InstanceId>,
+    /// Messages of this type.
+    pub type_name: Arc<str>,
+    /// Who gets them.
+    pub to: LinkTarget,
+    /// What happens when there is no room.
+    pub policy: Policy,
+    /// Messages that may wait.
+    pub capacity: u32,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) mismatch: Mutex<Option<WireError>>,
+    queue: Mutex<Queue<Entry>>,
+    removed: AtomicBool,
+    room: Notify,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, request: &LinkRequest, mailbox: Arc<Mailbox>) -> Self {
+        let LinkRequest {
+            from,
+            type_name,
+            to,
+            policy,
+            capacity,
+        } = request.clone();
+        Self {
+            id,
+            from,
+            type_name,
+            to,
+            policy,
+            capacity: if policy == Policy::Latest {
+                1
+            } else {
+                capacity
+            },
+            mailbox,
+            mismatch: Mutex::new(None),
+            queue: Mutex::new(Queue::new(policy, capacity)),
+            removed: AtomicBool::new(false),
+            room: Notify::new(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<Entry>> {
+        // No code that holds this lock can panic half way through a change.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What passed.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.queue().counters()
+    }
+
+    /// Why the link carries nothing, if its two ends don't agree.
+    #[must_use]
+    pub fn mismatch(&self) -> Option<WireError> {
+        self.mismatch
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes in a run of messages of one origin. The caller kicks the mailbox afterwards.
+    /// Whether the queue holds more than it should is the answer; see [`Link::room`].
+    pub(super) fn push_run(
+        self: &Arc<Self>,
+        bodies: impl Iterator<Item = Bytes>,
+        origin: &Arc<Origin>,
+        now_ms: u64,
+    ) -> bool {
+        let can_wait = origin.credit.is_some();
+        let mut queue = self.queue();
+        for body in bodies {
+            queue.push(
+                Entry {
+                    body,
+                    origin: origin.clone(),
+                },
+                now_ms,
+                can_wait,
+                drop,
+            );
+        }
+        let over_full = queue.is_over_full();
+        let schedule = !queue.scheduled && !queue.is_empty();
+        queue.scheduled |= schedule;
+        drop(queue);
+        if schedule {
+            self.mailbox.schedule(self.clone());
+        }
+        over_full
+    }
+
+    /// For the sink: appends up to `max` messages to `out`. They stay counted as queued until
+    /// each of them is settled. Call [`Link::settled_for_now`] afterwards.
+    pub fn take(&self, max: usize, out: &mut Vec<Entry>) {
+        let mut queue = self.queue();
+        out.extend(std::iter::from_fn(|| queue.take()).take(max));
+        if self.policy == Policy::Block && !queue.is_over_full() {
+            drop(queue);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// For the sink, after [`Link::take`]: whether more is waiting. If so the link is still in
+    /// the sink's hands; else the next message schedules it anew.
+    #[must_use]
+    pub fn settled_for_now(&self) -> bool {
+        let mut queue = self.queue();
+        queue.scheduled = !queue.is_empty();
+        queue.scheduled
+    }
+
+    /// `entries` arrived, in whole.
+    pub fn delivered(&self, origin: &Origin, count: u64) {
+        self.queue().delivered(count);
+        if let Some(credit) = &origin.credit {
+            credit.consume(count);
+        }
+    }
+
+    /// `count` messages that were taken can't be delivered.
+    pub fn give_up(&self, origin: &Origin, count: u64, reason: DropReason) {
+        self.queue().give_up(count, reason);
+        if let Some(credit) = &origin.credit {
+            credit.consume(count);
+        }
+    }
+
+    /// The receiver went away: what was taken goes back to the front, in its order.
+    pub fn put_back(self: &Arc<Self>, entries: impl DoubleEndedIterator<Item = Entry>) {
+        let mut lost = Vec::new();
+        let mut queue = self.queue();
+        let removed = self.removed.load(Ordering::Acquire);
+        for entry in entries.rev() {
+            if removed {
+                queue.give_up(1, DropReason::Failed);
+                lost.push(entry);
+            } else {
+                queue.put_back(entry, |entry| lost.push(entry));
+            }
+        }
+        let schedule = !queue.scheduled && !queue.is_empty();
+        queue.scheduled |= schedule;
+        drop(queue);
+        for entry in lost {
+            if let Some(credit) = &entry.origin.credit {
+                credit.consume(1);
+            }
+        }
+        if schedule {
+            self.mailbox.schedule(self.clone());
+        }
+    }
+
+    /// Resolves when the queue is within its bounds again, or the link is removed. A sender
+    /// that was told to go on too early waits here before it reads more; see
+    /// [`Source::send_run`](super::Source::send_run).
+    pub async fn room(&self) {
+        loop {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.removed.load(Ordering::Acquire) || !self.queue().is_over_full() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Ends the link: what waits is discarded, and how much that was is the answer.
+    pub(super) fn remove(&self) -> u64 {
+        self.removed.store(true, Ordering::Release);
+        let discarded = self.queue().clear();
+        for entry in &discarded {
+            if let Some(credit) = &entry.origin.credit {
+                credit.consume(1);
+            }
+        }
+        self.room.notify_waiters();
+        discarded.len() as u64
+    }
+}

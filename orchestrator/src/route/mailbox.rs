@@ -1,0 +1,122 @@
+//! Where the links of one target meet: which of them have something, and who fetches it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::link::Link;
+
+/// Fetches messages from a mailbox and carries them away.
+pub trait Sink: Send + Sync {
+    /// There may be something to fetch. Must not wait: what can't be carried away at once is
+    /// left to a task of the sink.
+    fn kick(&self);
+}
+
+/// The links of one target that have something.
+#[derive(Default)]
+pub struct Mailbox {
+    /// Links that have something, each of them once, in the order in which they are served.
+    ready: Mutex<VecDeque<Arc<Link>>>,
+    /// Links that have something which the present sink can't take yet.
+    parked: Mutex<Vec<Arc<Link>>>,
+    /// The sinks; the last one is served. Older ones are kept in case the last one goes first.
+    sinks: RwLock<Vec<Arc<dyn Sink>>>,
+}
+
+impl Mailbox {
+    pub(super) fn schedule(&self, link: Arc<Link>) {
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(link);
+    }
+
+    /// Tells the present sink that there may be something.
+    pub fn kick(&self) {
+        let sink = self
+            .sinks
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last()
+            .cloned();
+        if let Some(sink) = sink {
+            sink.kick();
+        }
+    }
+
+    /// Whether any link has something that the sink might take.
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
+    /// For the sink: the next link that has something. It goes back with [`Mailbox::give_back`].
+    #[must_use]
+    pub fn next_link(&self) -> Option<Arc<Link>> {
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+
+    /// For the sink, after it took from a link: the link queues up again if it has more.
+    pub fn give_back(&self, link: Arc<Link>) {
+        if link.settled_for_now() {
+            self.schedule(link);
+        }
+    }
+
+    /// For the sink: it can't take from this link now. [`Mailbox::unpark`] brings it back; call
+    /// that whenever the reason may be gone, also if it may have gone just now.
+    pub fn park(&self, link: Arc<Link>) {
+        self.parked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(link);
+    }
+
+    /// Brings back what was parked.
+    pub fn unpark(&self) {
+        let parked =
+            std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
+        if !parked.is_empty() {
+            self.ready
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(parked);
+        }
+    }
+
+    /// From now on `sink` is served.
+    pub fn attach(&self, sink: Arc<dyn Sink>) {
+        self.sinks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(sink);
+        self.unpark();
+        self.kick();
+    }
+
+    /// `sink` went away; the one before it, if it is still there, is served again.
+    pub fn detach(&self, sink: &Arc<dyn Sink>) {
+        self.sinks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|other| !Arc::ptr_eq(other, sink));
+        self.unpark();
+        self.kick();
+    }
+
+    /// Whether `sink` is the one that is served.
+    #[must_use]
+    pub fn serves(&self, sink: &dyn Sink) -> bool {
+        let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner);
+        sinks
+            .last()
+            .is_some_and(|last| std::ptr::addr_eq(Arc::as_ptr(last), sink))
+    }
+}

@@ -1,0 +1,31 @@
+//! Links: who gets whose messages, and what happens when there is no room.
+//!
+//! A *source* (a connection of an instance, or the datagram socket) gives messages to its
+//! *outputs*. Each output knows its *routes*, the links that take its messages. A *link* is a
+//! bounded queue with a policy and counters. A *mailbox* collects the links of one target and
+//! is emptied by whatever *sink* the target has at the moment: a connection, a datagram
+//! socket, or nothing at all.
+//!
+//! The message path takes three short locks, each of them shared by the two ends of one link
+//! at most: the source's routes (for reading), the link's queue, the mailbox's list of links
+//! that have something. The [`Router`] changes those under its own lock and is never on the
+//! path. Nothing here waits: a full queue is answered by the policy, and a sender that must
+//! wait under `block` is told so by grants.
+//!
+//! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
+
+mod link;
+mod mailbox;
+mod message;
+mod queue;
+mod router;
+mod source;
+mod tap;
+
+pub use link::{Link, LinkTarget};
+pub use mailbox::{Mailbox, Sink};
+pub use message::{Encoding, Entry, Origin, TypeDecl};
+pub use queue::DropReason;
+pub use router::{LinkRequest, RouteError, Router, Surroundings};
+pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};
+pub use tap::{Tap, TapItem, Taps};

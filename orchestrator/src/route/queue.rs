@@ -1,0 +1,316 @@
+//! PURE: the bounded queue of one link, its policy, its counters.
+
+use std::collections::VecDeque;
+
+use orchestrator_proto::control::{Counters, Drops, Policy};
+
+/// The bounds of a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Limits {
+    /// Messages, at least 1.
+    messages: usize,
+    /// Bytes of payload. A single message may exceed it when it is alone.
+    bytes: usize,
+}
+
+impl Limits {
+    /// The bytes that a link may hold, whatever its capacity: 64 MiB.
+    const BYTES: usize = 64 << 20;
+}
+
+/// Why a message was given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DropReason {
+    /// No room.
+    Full,
+    /// Too long for the receiver.
+    TooLong,
+    /// It can't be put into the receiver's encoding.
+    Untranslatable,
+    /// The network refused it.
+    Failed,
+}
+
+/// Something with a length in bytes.
+pub(super) trait Sizable {
+    /// Bytes that it occupies.
+    fn size(&self) -> usize;
+}
+
+/// What waits on a link. `sent = delivered + dropped + queued` holds after every call, where
+/// queued counts those in the receiver's hands ([`Queue::take`]) too.
+pub(super) struct Queue<T> {
+    waiting: VecDeque<T>,
+    bytes: usize,
+    in_hand: u64,
+    policy: Policy,
+    limits: Limits,
+    sent: u64,
+    delivered: u64,
+    drops: Drops,
+    last_ms: Option<u64>,
+    /// Whether the link is on its mailbox's list, or in the hands of the sink.
+    pub(super) scheduled: bool,
+}
+
+impl<T: Sizable> Queue<T> {
+    pub(super) fn new(policy: Policy, capacity: u32) -> Self {
+        let messages = if policy == Policy::Latest {
+            1
+        } else {
+            capacity.max(1) as usize
+        };
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            in_hand: 0,
+            policy,
+            limits: Limits {
+                messages,
+                bytes: Limits::BYTES,
+            },
+            sent: 0,
+            delivered: 0,
+            drops: Drops::default(),
+            last_ms: None,
+            scheduled: false,
+        }
+    }
+
+    /// Takes a message in. Those that have to give way for it, or itself, go to `dropped`.
+    ///
+    /// `can_wait` says whether the sender is held back by grants, which bound what it can have
+    /// under way; only then does `block` take in more than the capacity.
+    pub(super) fn push(
+        &mut self,
+        item: T,
+        now_ms: u64,
+        can_wait: bool,
+        mut dropped: impl FnMut(T),
+    ) {
+        self.sent += 1;
+        self.last_ms = Some(now_ms);
+        let size = item.size();
+        match self.policy {
+            Policy::Block if can_wait => {}
+            Policy::Block | Policy::DropNewest => {
+                if !self.has_room(size) {
+                    self.drops.full += 1;
+                    return dropped(item);
+                }
+            }
+            Policy::DropOldest | Policy::Latest => {
+                while !self.has_room(size) {
+                    let Some(oldest) = self.pop() else { break };
+                    self.drops.full += 1;
+                    dropped(oldest);
+                }
+            }
+        }
+        self.bytes += size;
+        self.waiting.push_back(item);
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.waiting.is_empty()
+            || (self.waiting.len() < self.limits.messages && self.bytes + size <= self.limits.bytes)
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let item = self.waiting.pop_front()?;
+        self.bytes -= item.size();
+        Some(item)
+    }
+
+    /// Hands out the message that waited longest. It still counts as queued until it is
+    /// settled by [`Queue::delivered`], [`Queue::give_up`] or [`Queue::put_back`].
+    pub(super) fn take(&mut self) -> Option<T> {
+        let item = self.pop()?;
+        self.in_hand += 1;
+        Some(item)
+    }
+
+    /// `count` of those taken arrived.
+    pub(super) fn delivered(&mut self, count: u64) {
+        self.in_hand -= count;
+        self.delivered += count;
+    }
+
+    /// `count` of those taken can't be delivered.
+    pub(super) fn give_up(&mut self, count: u64, reason: DropReason) {
+        self.in_hand -= count;
+        self.count_drops(count, reason);
+    }
+
+    /// One of those taken goes back to the front, because the receiver went away. What is now
+    /// too much gives way as the policy says.
+    pub(super) fn put_back(&mut self, item: T, mut dropped: impl FnMut(T)) {
+        self.in_hand -= 1;
+        let full = !self.has_room(item.size());
+        match self.policy {
+            Policy::DropOldest | Policy::Latest if full => {
+                self.drops.full += 1;
+                dropped(item);
+            }
+            _ => {
+                // `drop-newest` and `block` owe this message its place: it had one.
+                self.bytes += item.size();
+                self.waiting.push_front(item);
+            }
+        }
+    }
+
+    fn count_drops(&mut self, count: u64, reason: DropReason) {
+        match reason {
+            DropReason::Full => self.drops.full += count,
+            DropReason::TooLong => self.drops.too_long += count,
+            DropReason::Untranslatable => self.drops.untranslatable += count,
+            DropReason::Failed => self.drops.failed += count,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether more is waiting than the bounds say: only under `block`, after a sender went
+    /// beyond its grant or before it knew of it.
+    pub(super) fn is_over_full(&self) -> bool {
+        self.waiting.len() > 1
+            && (self.waiting.len() > self.limits.messages || self.bytes > self.limits.bytes)
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        let drops = self.drops.clone();
+        Counters {
+            sent: self.sent,
+            delivered: self.delivered,
+            dropped: drops.full + drops.too_long + drops.untranslatable + drops.failed,
+            queued: self.waiting.len() as u64 + self.in_hand,
+            drops,
+            last_ms: self.last_ms,
+        }
+    }
+
+    /// Empties the queue, for a link that is removed.
+    pub(super) fn clear(&mut self) -> Vec<T> {
+        self.bytes = 0;
+        self.waiting.drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Item(u32, usize);
+
+    impl Sizable for Item {
+        fn size(&self) -> usize {
+            self.1
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize),
+        Take,
+        Deliver,
+        GiveUp,
+        PutBack,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (0..100_usize).prop_map(Step::Push),
+            2 => Just(Step::Take),
+            1 => Just(Step::Deliver),
+            1 => Just(Step::GiveUp),
+            1 => Just(Step::PutBack),
+        ];
+        prop::collection::vec(step, 0..400)
+    }
+
+    fn policies() -> impl Strategy<Value = Policy> {
+        prop::sample::select(vec![
+            Policy::Block,
+            Policy::DropNewest,
+            Policy::DropOldest,
+            Policy::Latest,
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_uncounted_and_the_order_holds(
+            policy in policies(), capacity in 1..8_u32, steps in steps(), can_wait in any::<bool>(),
+        ) {
+            let mut queue = Queue::new(policy, capacity);
+            let (mut next, mut in_hand, mut dropped) = (0, VecDeque::new(), 0);
+            let mut last_taken = None;
+            for step in steps {
+                match step {
+                    Step::Push(size) => {
+                        queue.push(Item(next, size), 1, can_wait, |_| dropped += 1);
+                        next += 1;
+                    }
+                    Step::Take => if let Some(item) = queue.take() {
+                        if let Some(last) = last_taken { prop_assert!(item.0 > last); }
+                        last_taken = Some(item.0);
+                        in_hand.push_back(item);
+                    },
+                    Step::Deliver => if in_hand.pop_front().is_some() { queue.delivered(1) },
+                    Step::GiveUp => if in_hand.pop_front().is_some() {
+                        queue.give_up(1, DropReason::TooLong);
+                        dropped += 1;
+                    },
+                    Step::PutBack => {
+                        // A connection that breaks puts back everything, the newest first.
+                        while let Some(item) = in_hand.pop_back() {
+                            queue.put_back(item, |_| dropped += 1);
+                        }
+                        last_taken = None;
+                    }
+                }
+                let counters = queue.counters();
+                prop_assert_eq!(counters.sent, u64::from(next));
+                prop_assert_eq!(counters.dropped, dropped);
+                prop_assert_eq!(counters.sent, counters.delivered + counters.dropped + counters.queued);
+                if policy == Policy::Block && can_wait {
+                    prop_assert_eq!(counters.drops.full, 0);
+                } else if matches!(policy, Policy::DropOldest | Policy::Latest) {
+                    let bound = if policy == Policy::Latest { 1 } else { u64::from(capacity) };
+                    prop_assert!(counters.queued - in_hand.len() as u64 <= bound);
+                }
+            }
+        }
+
+        #[test]
+        fn drop_oldest_keeps_the_newest(capacity in 1..20_u32, count in 0..60_u32) {
+            let mut queue = Queue::new(Policy::DropOldest, capacity);
+            for n in 0..count {
+                queue.push(Item(n, 1), 1, false, drop);
+            }
+            let kept: Vec<u32> = std::iter::from_fn(|| queue.take()).map(|item| item.0).collect();
+            let expected: Vec<u32> = (count.saturating_sub(capacity)..count).collect();
+            prop_assert_eq!(kept, expected);
+        }
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let mut queue = Queue::new(Policy::DropOldest, 1024);
+        for n in 0..10 {
+            queue.push(Item(n, Limits::BYTES / 3), 1, false, drop);
+        }
+        assert_eq!(queue.counters().queued, 3);
+        queue.push(Item(10, Limits::BYTES * 2), 1, false, drop);
+        assert_eq!(
+            queue.counters().queued,
+            1,
+            "a message that is too large for the bound passes alone"
+        );
+    }
+}

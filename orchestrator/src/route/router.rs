@@ -1,0 +1,420 @@
+//! The table of links, and everything that changes it. Never on the message path.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use orchestrator_proto::control::Policy;
+use orchestrator_proto::schema::side_by_side;
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
+use thiserror::Error;
+
+use super::link::{Link, LinkTarget};
+use super::mailbox::Mailbox;
+use super::message::TypeDecl;
+use super::source::{OutputIndex, Source, SourceStats, Upstream};
+use super::tap::Taps;
+
+/// Links of one daemon.
+pub(super) const MAX_LINKS: usize = 65_536;
+
+/// Outputs of one source. For senders that don't declare their types beforehand, this bounds
+/// how many names they can make the daemon remember.
+pub(super) const MAX_OUTPUTS: usize = 1024;
+
+/// A link to be made, with its ends resolved.
+#[derive(Clone, Debug)]
+pub struct LinkRequest {
+    /// Whose messages; none means anybody's.
+    pub from: Option<InstanceId>,
+    /// Messages of this type.
+    pub type_name: Arc<str>,
+    /// Who gets them.
+    pub to: LinkTarget,
+    /// What happens when there is no room.
+    pub policy: Policy,
+    /// Messages that may wait.
+    pub capacity: u32,
+}
+
+/// Why the table did not change.
+#[derive(Debug, Error)]
+pub enum RouteError {
+    /// No such instance (any more).
+    #[error("there is no instance {0}")]
+    NoInstance(InstanceId),
+    /// No such link.
+    #[error("there is no link {0}")]
+    NoLink(LinkId),
+    /// The same ends and type, but another policy or capacity.
+    #[error(
+        "link {id} joins the same ends already, with the policy {policy} and a capacity of \
+         {capacity}; remove it first to change it"
+    )]
+    Differs {
+        /// The link that is there.
+        id: LinkId,
+        /// Its policy.
+        policy: Policy,
+        /// Its capacity.
+        capacity: u32,
+    },
+    /// The two ends declare different schemas.
+    #[error("{0}")]
+    Mismatch(WireError),
+    /// [`MAX_LINKS`].
+    #[error("there are {MAX_LINKS} links already")]
+    TooManyLinks,
+    /// [`MAX_OUTPUTS`].
+    #[error("more than {MAX_OUTPUTS} message types from one connection")]
+    TooManyOutputs,
+}
+
+impl From<RouteError> for WireError {
+    fn from(error: RouteError) -> Self {
+        let code = match &error {
+            RouteError::NoInstance(_) | RouteError::NoLink(_) => ErrorCode::NotFound,
+            RouteError::Differs { .. } => ErrorCode::AlreadyExists,
+            RouteError::Mismatch(error) => return error.clone(),
+            RouteError::TooManyLinks | RouteError::TooManyOutputs => ErrorCode::LimitReached,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// What the router tells and needs from the rest of the daemon.
+pub trait Surroundings: Send + Sync {
+    /// The two ends of a link turned out not to agree.
+    fn link_mismatched(&self, link: LinkId, from: Option<InstanceId>, error: &WireError);
+    /// A first link to this datagram address was made: attach a sink to its mailbox. Called
+    /// with the table locked: must not call back.
+    fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);
+    /// The last link to this datagram address is gone. Called with the table locked likewise.
+    fn close_peer(&self, address: &str);
+}
+
+/// All links of a daemon.
+pub struct Router {
+    state: Mutex<Table>,
+    taps: Arc<Taps>,
+    surroundings: Box<dyn Surroundings>,
+}
+
+#[derive(Default)]
+struct Table {
+    last_id: u64,
+    links: BTreeMap<LinkId, Arc<Link>>,
+    by_type: HashMap<Arc<str>, Vec<Arc<Link>>>,
+    sources: Vec<Weak<Source>>,
+    instances: HashMap<InstanceId, Ends>,
+    peers: HashMap<Arc<str>, Arc<Mailbox>>,
+}
+
+/// What is known of an instance as an end of links.
+#[derive(Default)]
+struct Ends {
+    mailbox: Arc<Mailbox>,
+    /// As last declared, by type name; kept while the instance is not connected.
+    outputs: HashMap<Arc<str>, Arc<TypeDecl>>,
+    inputs: HashMap<Arc<str>, Arc<TypeDecl>>,
+}
+
+impl Router {
+    /// A router without links.
+    #[must_use]
+    pub fn new(surroundings: Box<dyn Surroundings>) -> Self {
+        Self {
+            state: Mutex::default(),
+            taps: Arc::default(),
+            surroundings,
+        }
+    }
+
+    /// The taps on all messages.
+    #[must_use]
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.taps
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on links can begin and end at this instance.
+    #[must_use]
+    pub fn add_instance(&self, instance: InstanceId) -> Arc<Mailbox> {
+        self.table()
+            .instances
+            .entry(instance)
+            .or_default()
+            .mailbox
+            .clone()
+    }
+
+    /// Ends all links from and to this instance.
+    pub fn remove_instance(&self, instance: InstanceId) -> Vec<LinkId> {
+        let mut table = self.table();
+        let gone: Vec<_> = table
+            .links
+            .values()
+            .filter(|link| link.touches(instance))
+            .map(|link| link.id)
+            .collect();
+        for id in &gone {
+            self.unlink(&mut table, *id);
+        }
+        table.instances.remove(&instance);
+        gone
+    }
+
+    /// A new sender.
+    pub fn open_source(
+        &self,
+        instance: Option<InstanceId>,
+        upstream: Option<Weak<dyn Upstream>>,
+        stats: Arc<SourceStats>,
+    ) -> Arc<Source> {
+        let source = Arc::new(Source::new(instance, upstream, stats, self.taps.clone()));
+        let mut table = self.table();
+        table.sources.retain(|source| source.strong_count() > 0);
+        table.sources.push(Arc::downgrade(&source));
+        source
+    }
+
+    /// The source will send this type.
+    ///
+    /// # Errors
+    ///
+    /// When it has [`MAX_OUTPUTS`] already.
+    pub fn declare_output(
+        &self,
+        source: &Source,
+        decl: Arc<TypeDecl>,
+        channel: u16,
+    ) -> Result<OutputIndex, RouteError> {
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        if source.output_count() >= MAX_OUTPUTS {
+            return Err(RouteError::TooManyOutputs);
+        }
+        if let Some(ends) = source.instance.and_then(|id| table.instances.get_mut(&id)) {
+            if ends.outputs.len() < MAX_OUTPUTS || ends.outputs.contains_key(&decl.name) {
+                ends.outputs.insert(decl.name.clone(), decl.clone());
+            }
+        }
+        let index = source.add_output(decl, channel, &links);
+        self.check_links(table, &links);
+        Ok(index)
+    }
+
+    /// The instance takes this type, in this form.
+    pub fn declare_input(&self, instance: InstanceId, decl: Arc<TypeDecl>) {
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        if let Some(ends) = table.instances.get_mut(&instance) {
+            if ends.inputs.len() < MAX_OUTPUTS || ends.inputs.contains_key(&decl.name) {
+                ends.inputs.insert(decl.name.clone(), decl);
+            }
+        }
+        self.check_links(table, &links);
+    }
+
+    /// The type names that the instance last declared as outputs and inputs, sorted.
+    #[must_use]
+    pub fn declared(&self, instance: InstanceId) -> (Vec<String>, Vec<String>) {
+        let table = self.table();
+        let Some(ends) = table.instances.get(&instance) else {
+            return Default::default();
+        };
+        let names = |map: &HashMap<Arc<str>, Arc<TypeDecl>>| {
+            let mut names: Vec<_> = map.keys().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        (names(&ends.outputs), names(&ends.inputs))
+    }
+
+    /// Makes a link. The same link twice is one link: the answer says whether it is new.
+    ///
+    /// # Errors
+    ///
+    /// When an end does not exist, the link is there with another policy or capacity, or the
+    /// two ends are known to disagree on the schema.
+    pub fn add_link(&self, request: &LinkRequest) -> Result<(LinkId, bool), RouteError> {
+        let mut table = self.table();
+        if let Some(from) = request.from
+            && !table.instances.contains_key(&from)
+        {
+            return Err(RouteError::NoInstance(from));
+        }
+        if let Some(link) = table.find(request) {
+            let capacity = if request.policy == Policy::Latest {
+                1
+            } else {
+                request.capacity
+            };
+            return if (link.policy, link.capacity) == (request.policy, capacity) {
+                Ok((link.id, false))
+            } else {
+                let (policy, capacity) = (link.policy, link.capacity);
+                Err(RouteError::Differs {
+                    id: link.id,
+                    policy,
+                    capacity,
+                })
+            };
+        }
+        if table.links.len() >= MAX_LINKS {
+            return Err(RouteError::TooManyLinks);
+        }
+        let mailbox = match &request.to {
+            LinkTarget::Instance(to) => match table.instances.get(to) {
+                Some(ends) => ends.mailbox.clone(),
+                None => return Err(RouteError::NoInstance(*to)),
+            },
+            LinkTarget::Udp(address) => table.peers.get(address).cloned().unwrap_or_default(),
+        };
+        let id = LinkId(table.last_id + 1);
+        let link = Arc::new(Link::new(id, request, mailbox.clone()));
+        if let Some(error) = table.mismatch(&link) {
+            return Err(RouteError::Mismatch(error));
+        }
+        if let LinkTarget::Udp(address) = &request.to
+            && !table.peers.contains_key(address)
+        {
+            self.surroundings.open_peer(address, &mailbox);
+            table.peers.insert(address.clone(), mailbox);
+        }
+        table.last_id = id.0;
+        table.links.insert(id, link.clone());
+        table
+            .by_type
+            .entry(request.type_name.clone())
+            .or_default()
+            .push(link);
+        table.refresh(&request.type_name);
+        Ok((id, true))
+    }
+
+    /// Ends a link. After this returns it takes no message any more. The answer is how many
+    /// waited in it and are gone.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn remove_link(&self, id: LinkId) -> Result<u64, RouteError> {
+        self.unlink(&mut self.table(), id)
+            .ok_or(RouteError::NoLink(id))
+    }
+
+    fn unlink(&self, table: &mut Table, id: LinkId) -> Option<u64> {
+        let link = table.links.remove(&id)?;
+        if let Some(links) = table.by_type.get_mut(&link.type_name) {
+            links.retain(|other| other.id != id);
+            if links.is_empty() {
+                table.by_type.remove(&link.type_name);
+            }
+        }
+        table.refresh(&link.type_name);
+        if let LinkTarget::Udp(address) = &link.to
+            && !table.links.values().any(|other| other.to == link.to)
+        {
+            table.peers.remove(address);
+            self.surroundings.close_peer(address);
+        }
+        Some(link.remove())
+    }
+
+    /// All links, by id.
+    #[must_use]
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        self.table().links.values().cloned().collect()
+    }
+
+    /// Marks those of `links` whose two ends disagree, and unmarks those that agree again.
+    fn check_links(&self, table: MutexGuard<'_, Table>, links: &[Arc<Link>]) {
+        let mut discovered = Vec::new();
+        for link in links {
+            let found = table.mismatch(link);
+            let mut mismatch = link.mismatch.lock().unwrap_or_else(PoisonError::into_inner);
+            if *mismatch != found {
+                discovered.extend(found.clone().map(|error| (link, error)));
+                *mismatch = found;
+            }
+        }
+        drop(table);
+        for (link, error) in discovered {
+            self.surroundings
+                .link_mismatched(link.id, link.from, &error);
+        }
+    }
+}
+
+impl Table {
+    fn find(&self, request: &LinkRequest) -> Option<&Arc<Link>> {
+        let links = self.by_type.get(&request.type_name)?;
+        links
+            .iter()
+            .find(|link| link.from == request.from && link.to == request.to)
+    }
+
+    /// Lets every source know which links there are for this type.
+    fn refresh(&mut self, type_name: &Arc<str>) {
+        let links = self
+            .by_type
+            .get(type_name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        self.sources.retain(|source| {
+            source
+                .upgrade()
+                .inspect(|source| source.refresh(type_name, links))
+                .is_some()
+        });
+    }
+
+    /// How the declared ends of a link disagree, with both schemas.
+    fn mismatch(&self, link: &Link) -> Option<WireError> {
+        let LinkTarget::Instance(to) = &link.to else {
+            return None;
+        };
+        let input = self.instances.get(to)?.inputs.get(&link.type_name)?;
+        let senders: Box<dyn Iterator<Item = (&InstanceId, &Ends)>> = match &link.from {
+            Some(from) => Box::new(self.instances.get_key_value(from).into_iter()),
+            None => Box::new(self.instances.iter()),
+        };
+        senders
+            .filter_map(|(id, ends)| Some((id, ends.outputs.get(&link.type_name)?)))
+            .find_map(|(from, output)| schema_mismatch(from, output, to, input))
+    }
+}
+
+fn schema_mismatch(
+    from: &InstanceId,
+    output: &TypeDecl,
+    to: &InstanceId,
+    input: &TypeDecl,
+) -> Option<WireError> {
+    // Without a schema on one side the messages are translated, as far as they can be.
+    let ((sent_hash, sent), (taken_hash, taken)) =
+        (output.schema.as_ref()?, input.schema.as_ref()?);
+    if sent_hash == taken_hash {
+        return None;
+    }
+    let mut error = WireError::new(
+        ErrorCode::SchemaMismatch,
+        format!(
+            "the two ends declare different schemas for {}; rebuild one of them against the \
+             other's definition",
+            output.name
+        ),
+    );
+    let (left, right) = (format!("sent by {from}"), format!("taken by {to}"));
+    error.causes.push(side_by_side(&left, sent, &right, taken));
+    Some(error)
+}
+
+impl Link {
+    fn touches(&self, instance: InstanceId) -> bool {
+        self.from == Some(instance) || self.to == LinkTarget::Instance(instance)
+    }
+}

@@ -1,0 +1,264 @@
+//! Who sends: outputs and their routes, the grants that hold a sender back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::Policy;
+use orchestrator_proto::runtime::UNLIMITED;
+
+use super::link::{Link, LinkTarget};
+use super::mailbox::Mailbox;
+use super::message::{Credit, Origin, TypeDecl};
+use super::tap::Taps;
+
+/// A sender that can be told how much it may send.
+pub trait Upstream: Send + Sync {
+    /// [`Source::grant`] of this channel may have changed. Must not wait, and must not call
+    /// back into the router.
+    fn window_moved(&self, channel: u16);
+}
+
+/// Stands for one output of a source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutputIndex(usize);
+
+/// Mailboxes that got something, each of them once.
+#[derive(Default)]
+pub struct Woken(Vec<Arc<Mailbox>>);
+
+impl Woken {
+    fn add(&mut self, mailbox: &Arc<Mailbox>) {
+        if !self.0.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
+            self.0.push(mailbox.clone());
+        }
+    }
+
+    /// Lets the messages set off, many of them per system call where there are many.
+    pub fn kick(&mut self) {
+        for mailbox in self.0.drain(..) {
+            mailbox.kick();
+        }
+    }
+}
+
+/// What a sender has sent, over all its connections.
+#[derive(Default, Debug)]
+pub struct SourceStats {
+    /// Messages.
+    pub sent: AtomicU64,
+    /// Messages among them that no link takes.
+    pub unrouted: AtomicU64,
+}
+
+/// One connection of an instance, or the datagram socket, as a sender.
+pub struct Source {
+    /// Whose connection; none for datagrams.
+    pub instance: Option<InstanceId>,
+    /// Told about grants; none for a sender that can't be made to wait.
+    upstream: Option<Weak<dyn Upstream>>,
+    outputs: RwLock<Vec<Output>>,
+    stats: Arc<SourceStats>,
+    taps: Arc<Taps>,
+}
+
+struct Output {
+    decl: Arc<TypeDecl>,
+    channel: u16,
+    received: AtomicU64,
+    routes: Vec<Route>,
+}
+
+struct Route {
+    link: Arc<Link>,
+    origin: Arc<Origin>,
+}
+
+impl Source {
+    pub(super) fn new(
+        instance: Option<InstanceId>,
+        upstream: Option<Weak<dyn Upstream>>,
+        stats: Arc<SourceStats>,
+        taps: Arc<Taps>,
+    ) -> Self {
+        Self {
+            instance,
+            upstream,
+            outputs: RwLock::default(),
+            stats,
+            taps,
+        }
+    }
+
+    /// Sends a run of messages of one output, and empties `bodies`. Never waits. They set off
+    /// when the caller calls [`Woken::kick`], once for all runs that it read together.
+    ///
+    /// The answer is a link that holds more than it should, which only happens under `block`
+    /// with a sender that went beyond its grant or did not know it yet: wait for its
+    /// [`room`](Link::room) before taking more from that sender.
+    pub fn send_run(
+        &self,
+        output: OutputIndex,
+        bodies: &mut Vec<Bytes>,
+        now_ns: u64,
+        woken: &mut Woken,
+    ) -> Option<Arc<Link>> {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let output = outputs.get(output.0)?;
+        let count = bodies.len() as u64;
+        output.received.fetch_add(count, Ordering::AcqRel);
+        self.stats.sent.fetch_add(count, Ordering::Relaxed);
+        if self.taps.any() {
+            self.taps.offer(
+                self.instance,
+                &output.decl,
+                output.routes.len(),
+                bodies,
+                now_ns,
+            );
+        }
+        let Some((last, others)) = output.routes.split_last() else {
+            self.stats.unrouted.fetch_add(count, Ordering::Relaxed);
+            bodies.clear();
+            return None;
+        };
+        let now_ms = now_ns / 1_000_000;
+        let mut over_full = None;
+        for route in others {
+            if route
+                .link
+                .push_run(bodies.iter().cloned(), &route.origin, now_ms)
+            {
+                over_full = Some(route.link.clone());
+            }
+        }
+        if last.link.push_run(bodies.drain(..), &last.origin, now_ms) {
+            over_full = Some(last.link.clone());
+        }
+        for route in &output.routes {
+            woken.add(&route.link.mailbox);
+        }
+        over_full
+    }
+
+    /// How many messages in total the sender may have sent on this output.
+    #[must_use]
+    pub fn grant(&self, channel: u16) -> u64 {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        outputs
+            .iter()
+            .find(|output| output.channel == channel)
+            .map_or(UNLIMITED, Output::grant)
+    }
+
+    pub(super) fn output_count(&self) -> usize {
+        self.outputs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    pub(super) fn add_output(
+        &self,
+        decl: Arc<TypeDecl>,
+        channel: u16,
+        links: &[Arc<Link>],
+    ) -> OutputIndex {
+        let output = Output {
+            decl,
+            channel,
+            received: AtomicU64::new(0),
+            routes: Vec::new(),
+        };
+        let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
+        outputs.push(output);
+        let index = outputs.len() - 1;
+        drop(outputs);
+        self.set_routes(index, links);
+        OutputIndex(index)
+    }
+
+    /// After this returns, messages of this type go to exactly those of `links` that are meant
+    /// for this source.
+    pub(super) fn refresh(&self, type_name: &str, links: &[Arc<Link>]) {
+        let index = {
+            let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+            outputs
+                .iter()
+                .position(|output| &*output.decl.name == type_name)
+        };
+        if let Some(index) = index {
+            self.set_routes(index, links);
+        }
+    }
+
+    fn set_routes(&self, index: usize, links: &[Arc<Link>]) {
+        let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(output) = outputs.get_mut(index) else {
+            return;
+        };
+        let before = output.grant();
+        let mut old = std::mem::take(&mut output.routes);
+        for link in links.iter().filter(|link| self.feeds(link)) {
+            // A route that stays keeps its credit.
+            let route = match old.iter().position(|route| Arc::ptr_eq(&route.link, link)) {
+                Some(at) => old.swap_remove(at),
+                None => Route {
+                    link: link.clone(),
+                    origin: self.origin(output, link),
+                },
+            };
+            output.routes.push(route);
+        }
+        let (after, channel) = (output.grant(), output.channel);
+        drop(outputs);
+        if before != after {
+            self.window_moved(channel);
+        }
+    }
+
+    fn feeds(&self, link: &Link) -> bool {
+        match (self.instance, link.from) {
+            (Some(instance), Some(from)) => instance == from,
+            (None, Some(_)) => false,
+            // What came as a datagram is never sent on as one: two daemons that link a type to
+            // each other would send it to and fro for ever.
+            (None, None) => matches!(link.to, LinkTarget::Instance(_)),
+            (Some(_), None) => true,
+        }
+    }
+
+    fn origin(&self, output: &Output, link: &Link) -> Arc<Origin> {
+        let credit = match &self.upstream {
+            Some(upstream) if link.policy == Policy::Block => Some(Credit::new(
+                output.received.load(Ordering::Acquire),
+                u64::from(link.capacity),
+                upstream.clone(),
+                output.channel,
+            )),
+            _ => None,
+        };
+        Arc::new(Origin {
+            decl: output.decl.clone(),
+            credit,
+        })
+    }
+
+    fn window_moved(&self, channel: u16) {
+        if let Some(upstream) = self.upstream.as_ref().and_then(Weak::upgrade) {
+            upstream.window_moved(channel);
+        }
+    }
+}
+
+impl Output {
+    fn grant(&self) -> u64 {
+        self.routes
+            .iter()
+            .filter_map(|route| route.origin.credit.as_ref())
+            .map(Credit::total)
+            .min()
+            .unwrap_or(UNLIMITED)
+    }
+}

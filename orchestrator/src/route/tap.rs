@@ -1,0 +1,152 @@
+//! Taps: watching messages as they pass, without slowing them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use orchestrator_proto::InstanceId;
+use tokio::sync::mpsc;
+
+use super::message::TypeDecl;
+
+/// Messages that may wait for one watcher.
+const TAP_CAPACITY: usize = 1024;
+
+/// Bytes of payload that may wait for one watcher: 16 MiB.
+const TAP_BYTES: usize = 16 << 20;
+
+/// A message that passed. Decoding it is the watcher's own work.
+pub struct TapItem {
+    /// When, nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Who sent it.
+    pub from: Option<InstanceId>,
+    /// Its type.
+    pub decl: Arc<TypeDecl>,
+    /// To how many links it went.
+    pub links: usize,
+    /// The payload.
+    pub body: Bytes,
+}
+
+/// One watcher's end. Dropping it ends the tap.
+pub struct Tap {
+    taps: Arc<Taps>,
+    shared: Arc<Watcher>,
+    items: mpsc::Receiver<TapItem>,
+}
+
+struct Watcher {
+    type_name: Option<Arc<str>>,
+    from: Option<InstanceId>,
+    items: mpsc::Sender<TapItem>,
+    waiting_bytes: AtomicUsize,
+    missed: AtomicU64,
+}
+
+impl Tap {
+    /// The next message; waits for it.
+    pub async fn next(&mut self) -> Option<TapItem> {
+        let item = self.items.recv().await?;
+        self.shared
+            .waiting_bytes
+            .fetch_sub(item.body.len(), Ordering::Relaxed);
+        Some(item)
+    }
+
+    /// How many messages were missed since this was last asked, because the watcher was too
+    /// slow.
+    #[must_use]
+    pub fn take_missed(&self) -> u64 {
+        self.shared.missed.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let mut list = self
+            .taps
+            .list
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        list.retain(|other| !Arc::ptr_eq(other, &self.shared));
+        self.taps.count.store(list.len(), Ordering::Release);
+    }
+}
+
+/// All taps of a daemon.
+#[derive(Default)]
+pub struct Taps {
+    count: AtomicUsize,
+    list: RwLock<Vec<Arc<Watcher>>>,
+}
+
+impl Taps {
+    /// Begins to watch messages of this type (or all), from this instance (or all).
+    #[must_use]
+    pub fn open(self: &Arc<Self>, type_name: Option<Arc<str>>, from: Option<InstanceId>) -> Tap {
+        let (sender, items) = mpsc::channel(TAP_CAPACITY);
+        let shared = Arc::new(Watcher {
+            type_name,
+            from,
+            items: sender,
+            waiting_bytes: AtomicUsize::new(0),
+            missed: AtomicU64::new(0),
+        });
+        let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        list.push(shared.clone());
+        self.count.store(list.len(), Ordering::Release);
+        drop(list);
+        Tap {
+            taps: self.clone(),
+            shared,
+            items,
+        }
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn offer(
+        &self,
+        from: Option<InstanceId>,
+        decl: &Arc<TypeDecl>,
+        links: usize,
+        bodies: &[Bytes],
+        time_ns: u64,
+    ) {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let watchers = list.iter().filter(|watcher| {
+            watcher
+                .type_name
+                .as_ref()
+                .is_none_or(|name| *name == decl.name)
+                && watcher.from.is_none_or(|wanted| Some(wanted) == from)
+        });
+        for watcher in watchers {
+            for body in bodies {
+                let item = TapItem {
+                    time_ns,
+                    from,
+                    decl: decl.clone(),
+                    links,
+                    body: body.clone(),
+                };
+                watcher.offer(item);
+            }
+        }
+    }
+}
+
+impl Watcher {
+    fn offer(&self, item: TapItem) {
+        let size = item.body.len();
+        let waiting = self.waiting_bytes.fetch_add(size, Ordering::Relaxed);
+        let fits = waiting == 0 || waiting + size <= TAP_BYTES;
+        if !fits || self.items.try_send(item).is_err() {
+            self.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

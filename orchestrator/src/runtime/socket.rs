@@ -1,0 +1,190 @@
+//! The two sockets of an instance, and the connections to them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use orchestrator_proto::control::EventKind;
+use orchestrator_proto::{InstanceId, WireError};
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+use super::{Endpoint, native, veecle};
+
+/// Connections that an instance may have open, over both sockets.
+const MAX_CONNECTIONS: u32 = 16;
+
+/// The longest path of a Unix socket, bytes (unix(7): `sun_path` with its final zero is 108).
+const MAX_PATH: usize = 107;
+
+/// Why a socket can't be had.
+#[derive(Debug, Error)]
+#[error("cannot listen on {path:?}: {source}")]
+pub struct SocketError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The two sockets of an instance. They exist, and listen, for as long as this value.
+pub struct InstanceSockets {
+    /// The native dialect.
+    pub native: PathBuf,
+    /// The Veecle OS dialect.
+    pub veecle: PathBuf,
+    tasks: [JoinHandle<()>; 2],
+}
+
+#[derive(Clone, Copy)]
+enum DialectName {
+    Native,
+    Veecle,
+}
+
+impl DialectName {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Veecle => "veecle",
+        }
+    }
+}
+
+impl InstanceSockets {
+    /// How many bytes the path of `dir` has too many for sockets below it.
+    #[must_use]
+    pub fn excess(dir: &Path) -> usize {
+        let longest = dir.as_os_str().len() + "/".len() + 32 + ".native".len();
+        longest.saturating_sub(MAX_PATH)
+    }
+
+    /// Listens for one instance, below `dir`.
+    ///
+    /// # Errors
+    ///
+    /// When a socket can't be made there.
+    pub fn open(dir: &Path, endpoint: &Arc<Endpoint>) -> Result<Self, SocketError> {
+        let path = |id: InstanceId, dialect: DialectName| {
+            dir.join(format!("{}.{}", id.simple(), dialect.text()))
+        };
+        let native = path(endpoint.instance, DialectName::Native);
+        let veecle = path(endpoint.instance, DialectName::Veecle);
+        let first = listen(&native)?;
+        let second = match listen(&veecle) {
+            Ok(listener) => listener,
+            Err(error) => {
+                let _ = fs::remove_file(&native);
+                return Err(error);
+            }
+        };
+        let tasks = [
+            tokio::spawn(accept(first, endpoint.clone(), DialectName::Native)),
+            tokio::spawn(accept(second, endpoint.clone(), DialectName::Veecle)),
+        ];
+        Ok(Self {
+            native,
+            veecle,
+            tasks,
+        })
+    }
+}
+
+impl Drop for InstanceSockets {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        for path in [&self.native, &self.veecle] {
+            if let Err(error) = fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(?path, %error, "a socket could not be removed");
+            }
+        }
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixListener, SocketError> {
+    // The directory is 0700, so nobody gets in between the two calls.
+    UnixListener::bind(path)
+        .and_then(|listener| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        })
+        .map_err(|source| SocketError {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: DialectName) {
+    let mut connections = tokio::task::JoinSet::new();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                pause = Duration::from_millis(5);
+                let open = endpoint.connections.load(Ordering::Acquire);
+                if open >= MAX_CONNECTIONS {
+                    tracing::warn!(
+                        instance = %endpoint.instance,
+                        "a connection is refused: {MAX_CONNECTIONS} are open"
+                    );
+                    continue;
+                }
+                connections.spawn(connection(stream, endpoint.clone(), dialect));
+            }
+            Err(error) => {
+                // Out of files, most likely: new connections wait in the backlog meanwhile.
+                tracing::warn!(instance = %endpoint.instance, %error, "accept failed");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, endpoint: Arc<Endpoint>, dialect: DialectName) {
+    let _open = OpenConnection::new(&endpoint);
+    let (instance, name) = (endpoint.instance, dialect.text());
+    endpoint.host.event(
+        instance,
+        EventKind::Connected {
+            dialect: name.to_owned(),
+        },
+    );
+    let result: Result<(), WireError> = match dialect {
+        DialectName::Native => native::serve(stream, endpoint.clone()).await,
+        DialectName::Veecle => veecle::serve(stream, endpoint.clone()).await,
+    };
+    if result.is_err() {
+        endpoint.protocol_errors.fetch_add(1, Ordering::Relaxed);
+    }
+    let error = result.err().map(|error| error.to_string());
+    let kind = EventKind::Disconnected {
+        dialect: name.to_owned(),
+        error,
+    };
+    endpoint.host.event(instance, kind);
+}
+
+/// Counts a connection for as long as it is open, also when its task is aborted.
+struct OpenConnection<'a>(&'a Endpoint);
+
+impl<'a> OpenConnection<'a> {
+    fn new(endpoint: &'a Endpoint) -> Self {
+        endpoint.connections.fetch_add(1, Ordering::AcqRel);
+        Self(endpoint)
+    }
+}
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}

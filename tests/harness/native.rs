@@ -1,0 +1,109 @@
+//! An instance that speaks the native dialect by hand, over plain blocking calls.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use orchestrator_proto::TypeSchema;
+use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
+use orchestrator_proto::runtime::{Declare, Direction, Frame, MAGIC, PROTOCOL};
+
+use crate::SOON;
+
+/// A connection to an instance's native socket.
+pub struct Native {
+    /// The socket.
+    pub stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Native {
+    /// Connects and says hello; does not wait for the answer.
+    pub fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("the instance's socket is there");
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut native = Self {
+            stream,
+            buffer: Vec::new(),
+        };
+        native.send(&Frame::Hello {
+            magic: MAGIC,
+            protocol: PROTOCOL,
+            sdk: "test",
+        });
+        native
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, frame: &Frame<'_>) {
+        let bytes = frame::encode(frame, MAX_RUNTIME).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// Declares an output or, with a window, an input.
+    pub fn declare(
+        &mut self,
+        channel: u16,
+        direction: Direction,
+        name: &str,
+        schema: &TypeSchema,
+        window: u32,
+    ) {
+        let schema = schema.encode();
+        let declare = Declare {
+            channel,
+            direction,
+            name,
+            schema: &schema,
+            hash: None,
+            window,
+        };
+        self.send(&Frame::Declare(declare));
+    }
+
+    /// Sends a message.
+    pub fn message(&mut self, channel: u16, payload: &[u8]) {
+        self.send(&Frame::Message { channel, payload });
+    }
+
+    /// The next frame; none at the end of the stream.
+    pub fn next<T>(&mut self, with: impl FnOnce(Frame<'_>) -> T) -> Option<T> {
+        loop {
+            if let Some(body) = frame::first_body(&self.buffer, MAX_RUNTIME).unwrap() {
+                let length = PREFIX + body.len();
+                let value = with(postcard::from_bytes(body).expect("the daemon sends good frames"));
+                self.buffer.drain(..length);
+                return Some(value);
+            }
+            let mut chunk = [0; 65536];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no frame within {SOON:?}: {error}"),
+            }
+        }
+    }
+
+    /// The next message: its channel and payload. Passes over other frames.
+    pub fn next_message(&mut self) -> Option<(u16, Vec<u8>)> {
+        loop {
+            let message = self.next(|frame| match frame {
+                Frame::Message { channel, payload } => Some((channel, payload.to_vec())),
+                _ => None,
+            })?;
+            if message.is_some() {
+                return message;
+            }
+        }
+    }
+
+    /// Whether nothing comes for this long.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let result = self.stream.read(&mut [0]);
+        self.stream.set_read_timeout(Some(SOON)).unwrap();
+        result.is_err()
+    }
+}
