@@ -80,8 +80,8 @@ pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
         let name = entry.file_name();
         let digits = name.to_str().and_then(|name| name.strip_suffix(".log"));
         let number = digits.and_then(|digits| digits.parse().ok());
-        // Only names that `path_of` makes; the last number must have a successor.
-        if let Some(number) = number.filter(|&n: &u64| n < u64::MAX)
+        // Only names that `path_of` makes, and none from which counting on could overflow.
+        if let Some(number) = number.filter(|&n: &u64| n < u64::MAX / 2)
             && path_of(dir, number).file_name() == Some(&name)
         {
             numbers.push(number);
