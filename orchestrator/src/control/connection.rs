@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use orchestrator_proto::control::{
-    ClientBody, ClientHello, Item, MAGIC, PROTOCOL, Request, ServerBody, ServerFrame, ServerHello,
-    decode_client_frame,
+    ClientBody, ClientHello, Item, MAGIC, PROTOCOL, Reply, Request, ServerBody, ServerFrame,
+    ServerHello, decode_client_frame,
 };
 use orchestrator_proto::frame::{self, MAX_CONTROL, PREFIX};
 use orchestrator_proto::{ErrorCode, WireError};
@@ -17,7 +17,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 
 use super::upload::{self, ChunkSender};
-use super::{Daemon, Outcome, client_gone};
+use super::{Daemon, client_gone};
 
 /// How long a client may take to say hello, and to finish a frame that it began.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -316,8 +316,8 @@ impl Client {
             requests.with(|requests| requests.remove(&id));
             say(name, began.elapsed(), &result);
             let body = match result {
-                Ok(Outcome::Reply(reply)) => ServerBody::Reply(reply),
-                Ok(Outcome::End) => ServerBody::End,
+                Ok(Some(reply)) => ServerBody::Reply(reply),
+                Ok(None) => ServerBody::End,
                 Err(error) => ServerBody::Error(error),
             };
             let _ = send(&outgoing, id, body).await;
@@ -350,7 +350,7 @@ fn cancelled() -> WireError {
     WireError::new(ErrorCode::Cancelled, "cancelled by the client")
 }
 
-fn say(name: &str, took: Duration, result: &Result<Outcome, WireError>) {
+fn say(name: &str, took: Duration, result: &Result<Option<Reply>, WireError>) {
     let took = format!("{:.3} ms", took.as_secs_f64() * 1000.0);
     match result {
         Ok(_) => tracing::info!(request = name, took, "done"),

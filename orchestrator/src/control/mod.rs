@@ -101,21 +101,15 @@ impl Drop for Place {
     }
 }
 
-/// How a request ends well.
-enum Outcome {
-    Reply(Reply),
-    /// All items of a stream were sent.
-    End,
-}
-
 impl Daemon {
     /// Carries out one request. `items` takes the items of a stream, `chunks` brings an upload.
+    /// No reply means that all items of a stream were sent.
     async fn carry_out(
         self: &Arc<Self>,
         request: Request,
         items: Items,
         chunks: Chunks,
-    ) -> Result<Outcome, WireError> {
+    ) -> Result<Option<Reply>, WireError> {
         let reply = match request {
             Request::Status => self.status(),
             Request::RuntimeAdd(spec) => self.runtime_add(spec, chunks).await?,
@@ -135,11 +129,11 @@ impl Daemon {
             Request::Clear { force } => self.clear(force).await?,
             Request::Logs(query) => {
                 self.logs(query, items).await?;
-                return Ok(Outcome::End);
+                return Ok(None);
             }
             Request::LinkTap(filter) => {
                 self.link_tap(filter, items).await?;
-                return Ok(Outcome::End);
+                return Ok(None);
             }
             Request::Events {
                 follow,
@@ -147,10 +141,10 @@ impl Daemon {
                 instance,
             } => {
                 self.events(follow, after, instance, items).await?;
-                return Ok(Outcome::End);
+                return Ok(None);
             }
         };
-        Ok(Outcome::Reply(reply))
+        Ok(Some(reply))
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
@@ -135,7 +135,7 @@ impl Registry {
             keeper: Keeper::spawn(config, self.kernel.clone(), hooks),
             log,
             endpoint,
-            _sockets: sockets,
+            sockets: Mutex::new(Some(sockets)),
             spec,
         })
     }

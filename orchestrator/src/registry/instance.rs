@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_proto::control::{
     EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
@@ -43,7 +43,8 @@ pub struct Instance {
     pub(super) keeper: Keeper,
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) _sockets: InstanceSockets,
+    /// None once the instance is removed.
+    pub(super) sockets: Mutex<Option<InstanceSockets>>,
 }
 
 impl Instance {
@@ -144,6 +145,11 @@ impl Instance {
         if let Err(error) = self.keeper.retire().await {
             tracing::error!(instance = self.label(), %error, "a removed instance still runs");
         }
+        // Whoever is still connected sees the end.
+        self.sockets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Err(error) = self.log.remove().await {
             tracing::warn!(instance = self.label(), %error, "the log could not be removed");
         }

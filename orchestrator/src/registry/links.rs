@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use orchestrator_proto::control::{
-    EventKind, LinkInfo, LinkSpec, LinkState, Policy, TargetInfo, TargetSpec,
+    EventKind, LinkInfo, LinkSpec, LinkState, TargetInfo, TargetSpec,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -81,7 +81,7 @@ impl Registry {
             from: from.as_ref().map(|from| from.id),
             type_name: spec.type_name.as_str().into(),
             to,
-            policy: spec.policy.unwrap_or(Policy::default()),
+            policy: spec.policy.unwrap_or_default(),
             capacity,
         };
         let (link, created) = self.router.add_link(&request)?;

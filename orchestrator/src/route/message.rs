@@ -90,10 +90,10 @@ impl Credit {
         let before = self.consumed.fetch_add(count, Ordering::AcqRel);
         // Tell the sender each time another half of the window is free, not for each message.
         let half = (self.window / 2).max(1);
-        if before / half != (before + count) / half {
-            if let Some(upstream) = self.upstream.upgrade() {
-                upstream.window_moved(self.channel);
-            }
+        if before / half != (before + count) / half
+            && let Some(upstream) = self.upstream.upgrade()
+        {
+            upstream.window_moved(self.channel);
         }
     }
 }

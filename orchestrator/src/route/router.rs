@@ -197,9 +197,7 @@ impl Router {
             return Err(RouteError::TooManyOutputs);
         }
         if let Some(ends) = source.instance.and_then(|id| table.instances.get_mut(&id)) {
-            if ends.outputs.len() < MAX_OUTPUTS || ends.outputs.contains_key(&decl.name) {
-                ends.outputs.insert(decl.name.clone(), decl.clone());
-            }
+            remember(&mut ends.outputs, &decl);
         }
         let index = source.add_output(decl, channel, &links);
         self.check_links(table, &links);
@@ -211,9 +209,7 @@ impl Router {
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
         if let Some(ends) = table.instances.get_mut(&instance) {
-            if ends.inputs.len() < MAX_OUTPUTS || ends.inputs.contains_key(&decl.name) {
-                ends.inputs.insert(decl.name.clone(), decl);
-            }
+            remember(&mut ends.inputs, &decl);
         }
         self.check_links(table, &links);
     }
@@ -385,6 +381,13 @@ impl Table {
         senders
             .filter_map(|(id, ends)| Some((id, ends.outputs.get(&link.type_name)?)))
             .find_map(|(from, output)| schema_mismatch(from, output, to, input))
+    }
+}
+
+/// Bounded, because an instance may connect again and again with other names.
+fn remember(decls: &mut HashMap<Arc<str>, Arc<TypeDecl>>, decl: &Arc<TypeDecl>) {
+    if decls.len() < MAX_OUTPUTS || decls.contains_key(&decl.name) {
+        decls.insert(decl.name.clone(), decl.clone());
     }
 }
 

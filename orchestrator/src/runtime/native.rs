@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
-use super::outlet::{Body, Dialect, Outlet};
+use super::outlet::{Body, Dialect, Outlet, Served};
 use super::{Endpoint, now_ns, translate};
 use crate::route::{DropReason, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Upstream, Woken};
 
@@ -49,14 +49,13 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             requests: AtomicUsize::new(0),
         }
     });
-    let writer = tokio::spawn(connection.outlet.clone().run());
+    let _served = Served(connection.outlet.clone());
+    tokio::spawn(connection.outlet.clone().run());
     let result = Reader::new(reader, connection.clone()).run().await;
     if let Err(error) = &result {
         connection.tell(&Frame::Refused(error.clone()));
         connection.outlet.kick();
     }
-    connection.outlet.close();
-    let _ = writer.await;
     result
 }
 

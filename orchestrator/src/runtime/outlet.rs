@@ -98,6 +98,16 @@ impl Piece {
     }
 }
 
+/// Closes an outlet when the connection is served no longer, also when its task is aborted
+/// because the instance was removed.
+pub(super) struct Served<D: Dialect + 'static>(pub(super) Arc<Outlet<D>>);
+
+impl<D: Dialect + 'static> Drop for Served<D> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 enum Drained {
     Everything,
     SocketFull,
@@ -154,7 +164,7 @@ impl<D: Dialect + 'static> Outlet<D> {
     }
 
     /// The connection is over: takes no message any more, and gives back what is not written.
-    pub(super) fn close(self: &Arc<Self>) {
+    fn close(self: &Arc<Self>) {
         self.shut();
         let sink: Arc<dyn Sink> = self.clone();
         self.mailbox.detach(&sink);

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
-use super::outlet::{Body, Dialect, Outlet};
+use super::outlet::{Body, Dialect, Outlet, Served};
 use super::{Endpoint, now_ns, translate};
 use crate::route::{DropReason, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Woken};
 
@@ -40,11 +40,12 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
         .router
         .open_source(Some(endpoint.instance), None, endpoint.sent.clone());
     endpoint.mailbox.attach(outlet.clone());
-    let writer = tokio::spawn(outlet.clone().run());
-    let reader = Reader {
+    let _served = Served(outlet.clone());
+    tokio::spawn(outlet.clone().run());
+    Reader {
         stream,
         endpoint,
-        outlet: outlet.clone(),
+        outlet,
         source,
         buffer: BytesMut::new(),
         outputs: HashMap::new(),
@@ -53,11 +54,9 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
         run_output: None,
         woken: Woken::default(),
         now_ns: 0,
-    };
-    let result = reader.run().await;
-    outlet.close();
-    let _ = writer.await;
-    result
+    }
+    .run()
+    .await
 }
 
 /// How messages are written for such a runtime.
