@@ -10,8 +10,10 @@
     reason = "a test stops at the first fault"
 )]
 
+pub mod control;
 pub mod native;
 pub mod processes;
+pub mod routing;
 pub mod veecle;
 
 use std::ffi::OsStr;
@@ -84,6 +86,7 @@ pub struct Daemon {
     /// The holder; none once it was waited for.
     child: Option<Child>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -94,19 +97,32 @@ impl Daemon {
 
     /// The same with further arguments.
     pub fn start_with(args: &[&str]) -> Self {
+        let mut daemon = Self::prepare(args);
+        daemon.launch();
+        daemon
+    }
+
+    /// The same, not launched yet.
+    pub fn prepare(args: &[&str]) -> Self {
         // Short, because the paths of Unix sockets must be.
         let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
         let (socket, state) = (dir.path().join("o.sock"), dir.path().join("state"));
         let args = args.iter().map(ToString::to_string).collect();
-        let mut daemon = Self {
+        Self {
             dir,
             socket,
             state,
             child: None,
             args,
-        };
-        daemon.launch();
-        daemon
+            env: Vec::new(),
+        }
+    }
+
+    /// Sets a variable for the daemon, before it is launched.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Starts it (again) on the same socket and directories.
@@ -137,6 +153,7 @@ impl Daemon {
             .env_remove("ORCHESTRATOR_SOCKET")
             .env("ORCHESTRATOR_LOG", "debug")
             .env("NO_COLOR", "1")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
@@ -326,14 +343,15 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // The second signal kills the instances at once.
-            for _ in 0..2 {
-                processes::signal(child.id(), nix::sys::signal::Signal::SIGTERM);
-            }
             if std::thread::panicking() {
                 eprintln!("--- log of the daemon\n{}", self.log());
             }
-            let _ = child.wait();
+            // The second signal kills the instances at once. Two that are sent without a pause
+            // may arrive as one, so it is repeated.
+            while matches!(child.try_wait(), Ok(None)) {
+                processes::signal(child.id(), nix::sys::signal::Signal::SIGTERM);
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ impl Native {
     pub fn connect(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("the instance's socket is there");
         stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_write_timeout(Some(SOON)).unwrap();
         let mut native = Self {
             stream,
             buffer: Vec::new(),

@@ -56,3 +56,60 @@ pub fn children(parent: u32) -> Vec<u32> {
         .filter_map(|pid| pid.parse().ok())
         .collect()
 }
+
+/// All processes below a process, as the kernel knows them now.
+pub fn descendants(ancestor: u32) -> Vec<u32> {
+    let mut found = children(ancestor);
+    let mut at = 0;
+    while let Some(&pid) = found.get(at) {
+        found.extend(children(pid));
+        at += 1;
+    }
+    found
+}
+
+/// How many files a process has open.
+pub fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// The memory of a process that is in use now, KiB.
+pub fn resident_kib(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most memory that a process ever used, KiB.
+pub fn peak_kib(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Waits until a file holds the number of a process, and a newline.
+#[track_caller]
+pub fn pid_in(path: &std::path::Path) -> u32 {
+    crate::eventually(&format!("{} holds a pid", path.display()), || {
+        fs::read_to_string(path)
+            .ok()?
+            .strip_suffix('\n')?
+            .trim()
+            .parse()
+            .ok()
+    })
+}
+
+/// Waits until a process has ended.
+#[track_caller]
+pub fn gone(pid: u32) {
+    crate::eventually(&format!("process {pid} has ended"), || {
+        (!is_alive(pid)).then_some(())
+    });
+}

@@ -20,6 +20,7 @@ impl Veecle {
     pub fn connect(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("the instance's socket is there");
         stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_write_timeout(Some(SOON)).unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap());
         Self { stream, lines }
     }

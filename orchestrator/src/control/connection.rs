@@ -54,16 +54,17 @@ impl Items {
 struct Gone;
 
 async fn send(outgoing: &Outgoing, id: u64, body: ServerBody) -> Result<(), Gone> {
+    outgoing.send(encode(id, body)).await.map_err(|_| Gone)
+}
+
+fn encode(id: u64, body: ServerBody) -> Vec<u8> {
     let frame = frame::encode(&ServerFrame { id, body }, MAX_CONTROL).or_else(|error| {
         tracing::error!(%error, "a reply could not be encoded");
         let message = format!("the reply can't be sent: {error}");
         let body = ServerBody::Error(WireError::new(ErrorCode::Internal, message));
         frame::encode(&ServerFrame { id, body }, MAX_CONTROL)
     });
-    outgoing
-        .send(frame.unwrap_or_default())
-        .await
-        .map_err(|_| Gone)
+    frame.unwrap_or_default()
 }
 
 pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bool) {
@@ -309,18 +310,24 @@ impl Client {
         };
         let task = async move {
             let (name, began) = (request.name(), Instant::now());
+            let is_stream = is_stream(&request);
             let result = tokio::select! {
                 result = daemon.carry_out(request, items, chunks) => result,
-                () = cancel.notified() => Err(cancelled()),
+                () = cancel.notified() => if is_stream { Ok(Outcome::End) } else { Err(cancelled()) },
             };
-            requests.with(|requests| requests.remove(&id));
             say(name, began.elapsed(), &result);
             let body = match result {
                 Ok(Some(reply)) => ServerBody::Reply(reply),
                 Ok(None) => ServerBody::End,
                 Err(error) => ServerBody::Error(error),
             };
-            let _ = send(&outgoing, id, body).await;
+            // Under way until there is room for its answer, so that the answers to a client that
+            // does not read are bounded too; and no longer when that client can see it.
+            let room = outgoing.reserve().await;
+            requests.with(|requests| requests.remove(&id));
+            if let Ok(room) = room {
+                room.send(encode(id, body));
+            }
         };
         tokio::spawn(tracing::Instrument::in_current_span(task));
         Ok(())
@@ -344,6 +351,13 @@ impl Client {
             )),
         }
     }
+}
+
+const fn is_stream(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Logs(_) | Request::LinkTap(_) | Request::Events { .. }
+    )
 }
 
 fn cancelled() -> WireError {

@@ -373,8 +373,9 @@ fn pass_on_no_files() -> io::Result<()> {
 /// a handler that does nothing.
 fn pass_on_no_ignored_signals() -> io::Result<()> {
     for signal in procfs::ignored_signals()? {
-        // std resets SIGPIPE, and this process relies on it being ignored.
-        if signal != SIGPIPE && !FORBIDDEN.contains(&signal) {
+        // std resets SIGPIPE, and this process relies on it being ignored. The C library keeps
+        // 32 and 33 for itself, and ignores them in whatever it executes by posix_spawn(3).
+        if signal != SIGPIPE && !matches!(signal, 32 | 33) && !FORBIDDEN.contains(&signal) {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
         }
     }

@@ -95,15 +95,16 @@ impl Instance {
     ///
     /// When its keeper is gone: it was removed.
     pub async fn stop(&self) -> Result<bool, WireError> {
-        let stopped = self
-            .keeper
-            .stop()
-            .await
-            .map_err(|error| self.gone(&error))?;
+        let stopped = self.end().await?;
         if stopped {
             self.last_output().await;
         }
         Ok(stopped)
+    }
+
+    /// Stops it, without waiting for its last output to be in the log.
+    pub(super) async fn end(&self) -> Result<bool, WireError> {
+        self.keeper.stop().await.map_err(|error| self.gone(&error))
     }
 
     /// Stops it, then starts it; see [`Registry::restart`].

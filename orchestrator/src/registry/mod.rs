@@ -203,13 +203,14 @@ impl Registry {
         instance.restart().await
     }
 
-    /// Removes an instance with its links, its sockets and its log.
+    /// Removes an instance with its links, its sockets and its log. Dropping the future before
+    /// the instance has stopped leaves the instance; after that, the removal goes on.
     ///
     /// # Errors
     ///
     /// When it runs and `force` is not set.
     pub async fn remove(
-        &self,
+        self: &Arc<Self>,
         instance: &Arc<Instance>,
         force: bool,
     ) -> Result<Vec<LinkId>, WireError> {
@@ -225,15 +226,27 @@ impl Registry {
         }
         // While it stops it is still listed, as stopping.
         instance.stop().await?;
-        let forgotten = self.forget(instance);
-        if !forgotten {
+        // A task of its own: whoever asked may go away, and half an instance must not be left.
+        let (registry, instance) = (self.clone(), instance.clone());
+        let removal = async move { registry.remove_stopped(&instance).await };
+        let removal = tokio::spawn(tracing::Instrument::in_current_span(removal));
+        removal.await.unwrap_or_else(|panic| {
+            let message = format!("removing an instance failed: {panic}");
+            Err(WireError::new(ErrorCode::Internal, message))
+        })
+    }
+
+    async fn remove_stopped(&self, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
+        if !self.forget(instance) {
             return Err(WireError::new(
                 ErrorCode::NotFound,
                 format!("instance {} was removed by somebody else", instance.label()),
             ));
         }
         // Nobody can start it any more; this ends a start that came in between.
-        instance.stop().await?;
+        if let Err(error) = instance.stop().await {
+            tracing::error!(instance = instance.label(), %error, "stop failed");
+        }
         let links = self.router.remove_instance(instance.id);
         instance.discard().await;
         let kind = EventKind::Removed {
@@ -313,9 +326,10 @@ impl Registry {
     }
 
     /// Stops everything that runs, all at once, each with its own sequence.
+    /// [`Registry::flush_logs`] brings their last output into the logs.
     pub async fn stop_all(&self) {
         self.for_all(|instance| async move {
-            if let Err(error) = instance.stop().await {
+            if let Err(error) = instance.end().await {
                 tracing::error!(instance = instance.label(), %error, "stop failed");
             }
         })

@@ -21,6 +21,8 @@ mod queue;
 mod router;
 mod source;
 mod tap;
+#[cfg(test)]
+mod tests;
 
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};

@@ -1,0 +1,250 @@
+//! The whole room against a model: random sequences of links, sends, receivers that come and
+//! go. Each link must carry exactly the messages that were sent while it existed, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use orchestrator_proto::control::Policy;
+use orchestrator_proto::{InstanceId, LinkId, TypeSchema, WireError};
+use proptest::prelude::*;
+
+use super::*;
+
+const INSTANCES: usize = 3;
+const TYPES: usize = 2;
+
+struct Quiet;
+
+impl Surroundings for Quiet {
+    fn link_mismatched(&self, _: LinkId, _: Option<InstanceId>, _: &WireError) {}
+    fn open_peer(&self, _: &str, _: &Arc<Mailbox>) {}
+    fn close_peer(&self, _: &str) {}
+}
+
+/// A receiver that takes what it can get while it is awake.
+struct Receiver {
+    mailbox: Arc<Mailbox>,
+    got: Mutex<Vec<(LinkId, u32)>>,
+}
+
+impl Sink for Receiver {
+    fn kick(&self) {
+        let mut taken = Vec::new();
+        while let Some(link) = self.mailbox.next_link() {
+            link.take(3, &mut taken);
+            for entry in taken.drain(..) {
+                let number = u32::from_le_bytes(entry.body[..4].try_into().unwrap());
+                self.got.lock().unwrap().push((link.id, number));
+                link.delivered(&entry.origin, 1);
+            }
+            self.mailbox.give_back(link);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Link { from: Option<usize>, kind: usize, to: usize },
+    Unlink(usize),
+    Send { from: usize, kind: usize, count: usize },
+    Attach(usize),
+    Detach(usize),
+    /// A receiver takes messages and breaks before it wrote them.
+    Break(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (prop::option::of(0..INSTANCES), 0..TYPES, 0..INSTANCES)
+            .prop_map(|(from, kind, to)| Step::Link { from, kind, to }),
+        1 => (0..8_usize).prop_map(Step::Unlink),
+        6 => (0..INSTANCES, 0..TYPES, 1..6_usize)
+            .prop_map(|(from, kind, count)| Step::Send { from, kind, count }),
+        2 => (0..INSTANCES).prop_map(Step::Attach),
+        1 => (0..INSTANCES).prop_map(Step::Detach),
+        1 => (0..INSTANCES).prop_map(Step::Break),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+fn type_name(kind: usize) -> Arc<str> {
+    format!("type.{kind}").into()
+}
+
+fn decl(kind: usize, schema: TypeSchema) -> Arc<TypeDecl> {
+    Arc::new(TypeDecl { name: type_name(kind), schema: Some((schema.hash(), Arc::new(schema))) })
+}
+
+fn request(from: Option<InstanceId>, kind: usize, to: InstanceId) -> LinkRequest {
+    LinkRequest {
+        from,
+        type_name: type_name(kind),
+        to: LinkTarget::Instance(to),
+        policy: Policy::DropOldest,
+        capacity: 1000,
+    }
+}
+
+proptest! {
+    #[test]
+    fn each_link_carries_exactly_what_was_sent_while_it_existed(steps in steps()) {
+        let router = Router::new(Box::new(Quiet));
+        let ids: Vec<_> = (0..INSTANCES).map(|_| InstanceId::generate()).collect();
+        let mailboxes: Vec<_> = ids.iter().map(|id| router.add_instance(*id)).collect();
+        let sources: Vec<_> = ids
+            .iter()
+            .map(|id| router.open_source(Some(*id), None, Arc::default()))
+            .collect();
+        let outputs: Vec<Vec<_>> = sources
+            .iter()
+            .map(|source| {
+                (0..TYPES)
+                    .map(|kind| {
+                        let decl = decl(kind, TypeSchema::U32);
+                        router.declare_output(source, decl, kind as u16).unwrap()
+                    })
+                    .collect()
+            })
+            .collect();
+        let receivers: Vec<_> = mailboxes
+            .iter()
+            .map(|mailbox| {
+                Arc::new(Receiver { mailbox: mailbox.clone(), got: Mutex::default() })
+            })
+            .collect();
+        // The model: what each living link should have carried, per link.
+        let mut expected: BTreeMap<LinkId, (Option<usize>, usize, usize, VecDeque<u32>)> =
+            BTreeMap::new();
+        let mut next = 0_u32;
+        for step in steps {
+            match step {
+                Step::Link { from, kind, to } => {
+                    let request = request(from.map(|from| ids[from]), kind, ids[to]);
+                    let (id, created) = router.add_link(&request).unwrap();
+                    prop_assert_eq!(created, !expected.contains_key(&id));
+                    expected.entry(id).or_insert((from, kind, to, VecDeque::new()));
+                }
+                Step::Unlink(at) => {
+                    if let Some(id) = expected.keys().nth(at).copied() {
+                        router.remove_link(id).unwrap();
+                        expected.remove(&id);
+                    }
+                }
+                Step::Send { from, kind, count } => {
+                    let numbers: Vec<u32> = (next..).take(count).collect();
+                    next += count as u32;
+                    let mut bodies: Vec<_> = numbers
+                        .iter()
+                        .map(|number| Bytes::copy_from_slice(&number.to_le_bytes()))
+                        .collect();
+                    let mut woken = Woken::default();
+                    sources[from].send_run(outputs[from][kind], &mut bodies, 1, &mut woken);
+                    woken.kick();
+                    for (link_from, link_kind, _, carried) in expected.values_mut() {
+                        if link_from.is_none_or(|link_from| link_from == from) && *link_kind == kind {
+                            carried.extend(&numbers);
+                        }
+                    }
+                }
+                Step::Attach(at) => mailboxes[at].attach(receivers[at].clone()),
+                Step::Detach(at) => {
+                    let sink: Arc<dyn Sink> = receivers[at].clone();
+                    mailboxes[at].detach(&sink);
+                }
+                Step::Break(at) => {
+                    if let Some(link) = mailboxes[at].next_link() {
+                        let mut taken = Vec::new();
+                        link.take(4, &mut taken);
+                        mailboxes[at].give_back(link.clone());
+                        link.put_back(taken.into_iter());
+                    }
+                }
+            }
+        }
+        for (at, mailbox) in mailboxes.iter().enumerate() {
+            mailbox.attach(receivers[at].clone());
+        }
+        for link in router.links() {
+            let counters = link.counters();
+            prop_assert_eq!(counters.queued, 0, "{:?}", counters);
+            prop_assert_eq!(counters.sent, counters.delivered);
+        }
+        for (id, (_, _, to, carried)) in &expected {
+            let got = receivers[*to].got.lock().unwrap();
+            let got: Vec<u32> =
+                got.iter().filter(|(link, _)| link == id).map(|(_, number)| *number).collect();
+            prop_assert_eq!(&got, &Vec::from(carried.clone()));
+        }
+    }
+}
+
+#[test]
+fn different_schemas_are_refused_when_both_are_known() {
+    let router = Router::new(Box::new(Quiet));
+    let (from, to) = (InstanceId::generate(), InstanceId::generate());
+    let _mailboxes = [from, to].map(|id| router.add_instance(id));
+    let source = router.open_source(Some(from), None, Arc::default());
+    router.declare_output(&source, decl(0, TypeSchema::U32), 0).unwrap();
+    router.declare_input(to, decl(0, TypeSchema::U64));
+    let error = router.add_link(&request(Some(from), 0, to)).unwrap_err();
+    assert!(matches!(error, RouteError::Mismatch(_)), "{error}");
+    assert!(router.links().is_empty());
+
+    // Declared anew, the two agree.
+    router.declare_input(to, decl(0, TypeSchema::U32));
+    assert!(router.add_link(&request(Some(from), 0, to)).is_ok());
+}
+
+#[test]
+fn a_difference_that_is_discovered_later_marks_the_link() {
+    let router = Router::new(Box::new(Quiet));
+    let (from, to) = (InstanceId::generate(), InstanceId::generate());
+    let _mailboxes = [from, to].map(|id| router.add_instance(id));
+    router.add_link(&request(None, 0, to)).unwrap();
+    let source = router.open_source(Some(from), None, Arc::default());
+    router.declare_output(&source, decl(0, TypeSchema::U32), 0).unwrap();
+    assert!(router.links()[0].mismatch().is_none());
+    router.declare_input(to, decl(0, TypeSchema::U64));
+    assert!(router.links()[0].mismatch().is_some());
+    router.declare_input(to, decl(0, TypeSchema::U32));
+    assert!(router.links()[0].mismatch().is_none());
+}
+
+struct Told(Mutex<Vec<u16>>);
+
+impl Upstream for Told {
+    fn window_moved(&self, channel: u16) {
+        self.0.lock().unwrap().push(channel);
+    }
+}
+
+#[test]
+fn a_block_link_grants_its_capacity_beyond_what_was_consumed() {
+    let router = Router::new(Box::new(Quiet));
+    let (from, to) = (InstanceId::generate(), InstanceId::generate());
+    let mailboxes = [from, to].map(|id| router.add_instance(id));
+    let told = Arc::new(Told(Mutex::default()));
+    let upstream: std::sync::Weak<dyn Upstream> = {
+        let weak = Arc::downgrade(&told);
+        weak
+    };
+    let source = router.open_source(Some(from), Some(upstream), Arc::default());
+    let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7).unwrap();
+    assert_eq!(source.grant(7), u64::MAX);
+
+    let block = LinkRequest { policy: Policy::Block, capacity: 10, ..request(None, 0, to) };
+    router.add_link(&block).unwrap();
+    assert_eq!((source.grant(7), told.0.lock().unwrap().len()), (10, 1));
+
+    let mut bodies = vec![Bytes::from_static(b"\0\0\0\0"); 10];
+    let mut woken = Woken::default();
+    source.send_run(output, &mut bodies, 1, &mut woken);
+    woken.kick();
+    assert_eq!(source.grant(7), 10, "nobody has taken anything");
+
+    let receiver = Receiver { mailbox: mailboxes[1].clone(), got: Mutex::default() };
+    mailboxes[1].attach(Arc::new(receiver));
+    assert_eq!(source.grant(7), 20);
+    assert_eq!(told.0.lock().unwrap().len(), 3, "told for each half of the window, not more");
+}
