@@ -1067,8 +1067,12 @@ fn a_removal_whose_client_goes_away_is_done_or_not_done_but_not_half_done() {
         removed.push((id, name));
     }
     for (id, name) in removed {
+        let quoted = format!("{name:?}");
         eventually("it is there as a whole, or gone as a whole", || {
-            let listed = daemon.json(["runtime", "list"]).to_string().contains(&name);
+            let listed = daemon
+                .json(["runtime", "list"])
+                .to_string()
+                .contains(&quoted);
             let linked = daemon.json(["link", "list"]).to_string().contains(&id);
             let logged = daemon.state_dir().join("logs").join(&id).exists();
             (listed == linked && linked == logged).then_some(())

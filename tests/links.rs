@@ -237,7 +237,7 @@ fn an_instance_can_be_linked_to_itself() {
     let link = daemon.link("a", "n", "a");
     let mut native = daemon.receiver(&a, "n");
     native.declare(1, Direction::Output, "n", &TypeSchema::U32, 0);
-    for n in 0..100 {
+    for n in 0..100_u32 {
         native.message(1, &postcard::to_stdvec(&n).unwrap());
     }
     assert_eq!(native.take_numbers(100), Vec::from_iter(0..100));
@@ -358,13 +358,12 @@ fn block_ends_with_its_link() {
         daemon.ok(["link", "remove", "1"]),
         "removed link 1 and dropped 3 waiting messages\n"
     );
-    assert_eq!(
-        sender.next_grant(),
-        Some((0, orchestrator_proto::runtime::UNLIMITED))
-    );
+    let unlimited = Some((0, orchestrator_proto::runtime::UNLIMITED));
+    assert_eq!(sender.next_grant(), unlimited);
     // Made again, it counts from what was sent so far.
     daemon.link_with("a", "n", "b", Policy::Block, 5);
-    assert_eq!(sender.next_grant(), Some((0, 8)));
+    let mut grants = std::iter::from_fn(|| Some(sender.next_grant()));
+    assert_eq!(grants.find(|grant| *grant != unlimited), Some(Some((0, 8))));
 }
 
 #[test]

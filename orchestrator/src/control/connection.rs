@@ -313,7 +313,7 @@ impl Client {
             let is_stream = is_stream(&request);
             let result = tokio::select! {
                 result = daemon.carry_out(request, items, chunks) => result,
-                () = cancel.notified() => if is_stream { Ok(Outcome::End) } else { Err(cancelled()) },
+                () = cancel.notified() => if is_stream { Ok(None) } else { Err(cancelled()) },
             };
             say(name, began.elapsed(), &result);
             let body = match result {

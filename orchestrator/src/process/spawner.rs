@@ -18,6 +18,7 @@ use std::thread;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl;
+use nix::sys::signal::SigSet;
 use orchestrator_proto::control::{Exit, Priority};
 use signal_hook::consts::{FORBIDDEN, SIGCHLD, SIGPIPE};
 use tokio::sync::{mpsc, oneshot};
@@ -194,6 +195,10 @@ impl Drop for AbortOnPanic {
 impl Spawner {
     fn run(mut self) {
         let _guard = AbortOnPanic;
+        // Every program inherits this thread's mask.
+        if let Err(error) = SigSet::empty().thread_set_mask() {
+            tracing::error!(%error, "cannot unblock signals");
+        }
         loop {
             self.wait();
             self.collect();
@@ -314,7 +319,7 @@ fn collect_one(pid: i32) {
 }
 
 /// No `pre_exec`: then std uses posix_spawn(3), which does not copy our page tables, and
-/// resets the signal mask and SIGPIPE.
+/// resets SIGPIPE. The signal mask is the thread's.
 fn command(launch: &Launch) -> Command {
     let mut command = Command::new(&launch.program);
     command

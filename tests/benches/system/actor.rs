@@ -1,0 +1,147 @@
+//! The other processes: this program again, in the part of an instance or of a floor.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::wire::{self, Peer, Wire};
+use crate::{relay, sdk};
+
+/// The argument that makes this program an actor.
+pub(crate) const FLAG: &str = "--actor";
+
+/// Told to the one who started it, once everything is connected.
+const READY: &str = "ready";
+/// Told when an order was carried out.
+const DONE: &str = "done";
+
+/// What a counting actor reads at once.
+const CHUNK: usize = 256 << 10;
+
+/// A process in a part. Dropping it kills it.
+pub(crate) struct Actor {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    /// Starts it; does not wait until it is ready.
+    pub(crate) fn start<S: AsRef<OsStr>>(part: &str, args: impl IntoIterator<Item = S>) -> Self {
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut child = Command::new(program)
+            .args([FLAG, part])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started");
+        let orders = child.stdin.take().expect("it has a pipe");
+        let answers = BufReader::new(child.stdout.take().expect("it has a pipe"));
+        Self {
+            child,
+            orders,
+            answers,
+        }
+    }
+
+    /// One that talks over `wire` to the socket at `path`.
+    pub(crate) fn on(part: &str, wire: Wire, path: &Path) -> Self {
+        let mut actor = Self::start(part, [OsStr::new(&wire.to_string()), path.as_os_str()]);
+        actor.wait_ready();
+        actor
+    }
+
+    /// One that uses the SDK on the socket at `path`.
+    pub(crate) fn with_sdk(part: &str, path: &Path) -> Self {
+        let mut actor = Self::start(part, [path]);
+        actor.wait_ready();
+        actor
+    }
+
+    pub(crate) fn wait_ready(&mut self) {
+        self.hear(READY);
+    }
+
+    /// Lets it wait for this much: bytes or messages, as its part says.
+    pub(crate) fn order(&mut self, amount: u64) {
+        writeln!(self.orders, "{amount}").expect("the actor lives");
+    }
+
+    /// Waits until it has that.
+    pub(crate) fn wait_done(&mut self) {
+        self.hear(DONE);
+    }
+
+    fn hear(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.answers
+            .read_line(&mut line)
+            .expect("the actor can be heard");
+        assert_eq!(line.trim_end(), expected, "an actor failed");
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Plays a part until there is nothing more to do.
+pub(crate) fn play(args: &[String]) {
+    let parts: Vec<&str> = args.iter().map(String::as_str).collect();
+    match parts[..] {
+        ["relay", ref sockets @ ..] => relay::play(sockets),
+        ["echo", wire, path] => echo(Wire::named(wire), Path::new(path)),
+        ["count", wire, path] => count(Wire::named(wire), Path::new(path)),
+        ["sdk-echo", path] => sdk::echo(Path::new(path)),
+        ["sdk-count-64", path] => sdk::count::<wire::Data64>(Path::new(path)),
+        ["sdk-count-1024", path] => sdk::count::<wire::Data1024>(Path::new(path)),
+        _ => panic!("{args:?} is no part"),
+    }
+}
+
+/// Says that everything is connected.
+pub(crate) fn say_ready() {
+    println!("{READY}");
+}
+
+/// The amounts that are ordered.
+pub(crate) fn orders() -> impl Iterator<Item = u64> {
+    let lines = std::io::stdin().lines();
+    lines.map_while(|line| line.ok()?.parse().ok())
+}
+
+/// Says that an order was carried out.
+pub(crate) fn say_done() {
+    println!("{DONE}");
+}
+
+/// Answers each ping with a pong.
+fn echo(wire: Wire, path: &Path) {
+    let mut stream = Peer::connect(wire, path, Some(wire::PONG), Some(wire::PING)).stream;
+    let pong = wire.dialect.message(wire::PONG, wire::ROUNDTRIP_SIZE, 0);
+    let mut ping = pong.clone();
+    say_ready();
+    while stream.read_exact(&mut ping).is_ok() && stream.write_all(&pong).is_ok() {}
+}
+
+/// Counts bytes.
+fn count(wire: Wire, path: &Path) {
+    let mut stream = Peer::connect(wire, path, None, Some(wire::DATA)).stream;
+    let mut chunk = vec![0; CHUNK];
+    say_ready();
+    for bytes in orders() {
+        let mut left = bytes;
+        while left > 0 {
+            match stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left = left.checked_sub(read as u64).expect("no byte too many"),
+            }
+        }
+        say_done();
+    }
+}

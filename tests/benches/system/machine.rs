@@ -1,0 +1,84 @@
+//! The machine, and which of its cores are used.
+
+use std::fmt;
+use std::fs;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::options::Effort;
+
+/// Which cores are used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Regime {
+    /// One, for everything.
+    Pinned,
+    /// All.
+    Free,
+}
+
+impl Regime {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Pinned, Self::Free]
+            .into_iter()
+            .find(|regime| regime.to_string() == name)
+    }
+}
+
+impl fmt::Display for Regime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pinned => "pinned",
+            Self::Free => "free",
+        })
+    }
+}
+
+pub(crate) struct Machine {
+    cores: CpuSet,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Self {
+        let cores = sched_getaffinity(Pid::from_raw(0)).expect("the kernel tells our cores");
+        Self { cores }
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = usize> {
+        (0..CpuSet::count()).filter(|core| self.cores.is_set(*core).unwrap_or(false))
+    }
+
+    /// Sets the cores of this thread, and so of all processes that it starts from now on. A
+    /// daemon that is started on one core uses one worker.
+    pub(crate) fn enter(&self, regime: Regime) {
+        let mut cores = self.cores;
+        if regime == Regime::Pinned {
+            // The last one: the first ones have most of the interrupts.
+            let last = self.numbers().last().expect("there is a core");
+            cores = CpuSet::new();
+            cores.set(last).expect("the core's number is in range");
+        }
+        sched_setaffinity(Pid::from_raw(0), &cores).expect("our own cores can be used");
+    }
+
+    /// For the reader of a table.
+    pub(crate) fn describe(&self, effort: Effort) -> String {
+        let first_line = |path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.lines().next().unwrap_or_default().to_owned()
+        };
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpu
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"))
+            .map_or("", |line| line.trim_start_matches(['\t', ' ', ':']));
+        format!(
+            "`cargo bench -p tests -- --markdown{}` on {} × {model}, Linux {}. Each figure is \
+             the median of {} rounds, with the lowest and the highest round.",
+            effort.pick("", " --quick"),
+            self.numbers().count(),
+            first_line("/proc/sys/kernel/osrelease"),
+            effort.rounds(),
+        )
+    }
+}

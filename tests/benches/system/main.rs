@@ -1,0 +1,144 @@
+//! What the whole system can do, beside a floor that is measured in the same run.
+//!
+//! ```text
+//! cargo bench -p tests                          everything, about five minutes
+//! cargo bench -p tests -- roundtrip memory      these groups only
+//! cargo bench -p tests -- --quick               everything, rougher, below half a minute
+//! cargo bench -p tests -- --markdown            and the whole as one Markdown table
+//! cargo bench -p tests -- --regime pinned       one regime only
+//! ```
+//!
+//! A floor is the least that any system of this shape has to do, such as a process that only
+//! copies bytes from one socket to another. A ratio to it says more than a time, because it
+//! hardly depends on the machine. Floor and system take turns, round by round, so that both
+//! see the same weather; a figure is the median over the rounds, with the lowest and the
+//! highest round behind it. A benchmark never fails because of a time, only when something is
+//! wrong, such as a message that was lost.
+//!
+//! Regimes: in `pinned` everything (this program, daemon, instances, floor) shares one core,
+//! so that nothing but the work itself is measured; `free` leaves it to the kernel.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark stops at the first fault"
+)]
+
+mod actor;
+mod command;
+mod cycles;
+mod fan_out;
+mod first_message;
+mod machine;
+mod memory;
+mod messages;
+mod options;
+mod pause;
+mod relay;
+mod roundtrip;
+mod sdk;
+mod series;
+mod stage;
+mod table;
+mod wire;
+
+use std::process::ExitCode;
+
+use machine::{Machine, Regime};
+use options::{Effort, Options};
+use table::{Row, Table};
+
+/// What is measured together, printed as one table.
+struct Group {
+    name: &'static str,
+    title: &'static str,
+    regimes: &'static [Regime],
+    run: fn(&Setting) -> Vec<Row>,
+}
+
+/// How a group is to be measured.
+struct Setting {
+    regime: Regime,
+    effort: Effort,
+}
+
+const BOTH: &[Regime] = &[Regime::Pinned, Regime::Free];
+
+const GROUPS: &[Group] = &[
+    Group {
+        name: "roundtrip",
+        title: "Round trip of a message of 32 B and its answer; floor: a relay",
+        regimes: BOTH,
+        run: roundtrip::run,
+    },
+    Group {
+        name: "messages",
+        title: "Messages one way, none lost; floor: a relay",
+        regimes: BOTH,
+        run: messages::run,
+    },
+    Group {
+        name: "fan-out",
+        title: "Messages from 1 to 8, delivered in total; floor: a relay",
+        regimes: BOTH,
+        run: fan_out::run,
+    },
+    Group {
+        name: "cycles",
+        title: "Programs started and ended; floor: posix_spawn, kill, wait",
+        regimes: BOTH,
+        run: cycles::run,
+    },
+    Group {
+        name: "first-message",
+        title: "From `runtime start` to the first message",
+        regimes: &[Regime::Free],
+        run: first_message::run,
+    },
+    Group {
+        name: "memory",
+        title: "Resident memory",
+        regimes: &[Regime::Free],
+        run: memory::run,
+    },
+    Group {
+        name: "command",
+        title: "`orchestrator-cli version` as a whole process; floor: /bin/true",
+        regimes: BOTH,
+        run: command::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|arg| arg == actor::FLAG).is_some() {
+        actor::play(&args.collect::<Vec<_>>());
+        return ExitCode::SUCCESS;
+    }
+    let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
+    let options = match Options::parse(args, &names) {
+        Ok(options) => options,
+        Err(usage) => {
+            eprintln!("{usage}");
+            return ExitCode::from(2);
+        }
+    };
+    let machine = Machine::look();
+    let mut all = Table::default();
+    for group in GROUPS.iter().filter(|group| options.wants(group.name)) {
+        let mut table = Table::default();
+        for regime in group.regimes.iter().filter(|r| options.wants_regime(**r)) {
+            machine.enter(*regime);
+            let setting = Setting {
+                regime: *regime,
+                effort: options.effort,
+            };
+            table.extend((group.run)(&setting));
+        }
+        options.say(&format!("\n{}\n\n{table}", group.title));
+        all.append(table);
+    }
+    if options.markdown {
+        println!("{}\n\n{all}", machine.describe(options.effort));
+    }
+    ExitCode::SUCCESS
+}

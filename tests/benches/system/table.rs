@@ -1,0 +1,154 @@
+//! What is printed. A table is readable as it is and is Markdown at the same time.
+
+use std::fmt;
+
+use crate::machine::Regime;
+use crate::series::Series;
+
+/// What a figure counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unit {
+    /// Seconds.
+    Time,
+    /// Something per second.
+    Rate,
+    /// Bytes.
+    Memory,
+}
+
+/// What a figure should be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Target {
+    /// The ratio to the floor, at most.
+    Ratio(f64),
+    /// The ratio to the floor, at least: for rates.
+    Share(f64),
+    /// The figure, at most.
+    AtMost(f64),
+    /// The figure, at least.
+    AtLeast(f64),
+}
+
+/// One line of a table.
+pub(crate) struct Row {
+    pub(crate) what: String,
+    pub(crate) regime: Regime,
+    pub(crate) unit: Unit,
+    pub(crate) ours: Series,
+    pub(crate) floor: Option<Series>,
+    pub(crate) target: Option<Target>,
+}
+
+impl Row {
+    fn ratio(&self) -> Option<Series> {
+        self.floor.as_ref().map(|floor| self.ours.over(floor))
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let ratio = self.ratio();
+        let target = self.target.map(|target| {
+            let figure = self.ours.median();
+            let ratio = ratio.as_ref().map_or(f64::NAN, Series::median);
+            let (text, met) = match target {
+                Target::Ratio(most) => (format!("ratio ≤ {most}"), ratio <= most),
+                Target::Share(least) => (format!("ratio ≥ {least}"), ratio >= least),
+                Target::AtMost(most) => (format!("≤ {}", self.unit.show(most)), figure <= most),
+                Target::AtLeast(least) => (format!("≥ {}", self.unit.show(least)), figure >= least),
+            };
+            format!("{text}: {}", if met { "met" } else { "missed" })
+        });
+        let shown = |series: &Series| self.unit.show_with_spread(series);
+        [
+            self.what.clone(),
+            self.regime.to_string(),
+            shown(&self.ours),
+            self.floor.as_ref().map(shown).unwrap_or_default(),
+            ratio.as_ref().map(show_ratio).unwrap_or_default(),
+            target.unwrap_or_default(),
+        ]
+    }
+}
+
+fn show_ratio(ratio: &Series) -> String {
+    let (low, high) = ratio.spread();
+    format!("{:.2} ({low:.2}–{high:.2})", ratio.median())
+}
+
+impl Unit {
+    /// The scale that suits `value`, and its name.
+    fn scale(self, value: f64) -> (f64, &'static str) {
+        match self {
+            Self::Time if value < 1e-3 => (1e-6, "µs"),
+            Self::Time => (1e-3, "ms"),
+            Self::Rate if value < 10e3 => (1.0, "/s"),
+            Self::Rate if value < 1e6 => (1e3, "k/s"),
+            Self::Rate => (1e6, "M/s"),
+            Self::Memory => (1e6, "MB"),
+        }
+    }
+
+    fn show(self, value: f64) -> String {
+        let (scale, name) = self.scale(value);
+        format!("{} {name}", digits(value / scale))
+    }
+
+    fn show_with_spread(self, series: &Series) -> String {
+        let median = series.median();
+        let (scale, name) = self.scale(median);
+        let (low, high) = series.spread();
+        let middle = digits(median / scale);
+        if low == high {
+            return format!("{middle} {name}");
+        }
+        format!(
+            "{middle} {name} ({}–{})",
+            digits(low / scale),
+            digits(high / scale)
+        )
+    }
+}
+
+/// Three significant digits, but no fewer than stand before the point.
+fn digits(value: f64) -> String {
+    match value {
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+/// Rows under one heading.
+#[derive(Default)]
+pub(crate) struct Table(Vec<Row>);
+
+impl Table {
+    pub(crate) fn extend(&mut self, rows: Vec<Row>) {
+        self.0.extend(rows);
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ["", "regime", "orchestrator", "floor", "ratio", "target"].map(str::to_owned);
+        let rows: Vec<[String; 6]> = self.0.iter().map(Row::cells).collect();
+        let mut widths = [3; 6];
+        for row in std::iter::once(&head).chain(&rows) {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let line = |f: &mut fmt::Formatter<'_>, cells: &[String; 6]| {
+            for (width, cell) in widths.iter().zip(cells) {
+                write!(f, "| {cell:<width$} ")?;
+            }
+            writeln!(f, "|")
+        };
+        line(f, &head)?;
+        line(f, &widths.map(|width| "-".repeat(width)))?;
+        rows.iter().try_for_each(|row| line(f, row))
+    }
+}
