@@ -225,42 +225,47 @@ fn who_is_connected_while_it_ends_is_told_so() {
     assert_eq!(daemon.wait().code(), Some(0));
 }
 
-/// Instances whose processes are hard to reach; the answer is all these processes.
-fn start_stubborn(daemon: &Daemon) -> Vec<u32> {
-    let child = "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000";
+const CHILD: &str = "echo $$ > $FILE.new; mv $FILE.new $FILE; exec sleep 1000";
+
+/// Instances that ignore SIGTERM, in whole or in part; the answer is all their processes.
+fn start_deaf(daemon: &Daemon, stop_timeout: &str) -> Vec<u32> {
+    let child = format!("sh -c 'trap \"\" TERM; {CHILD}' & wait");
     let mut pids = vec![
-        start_script(daemon, "deaf", "1h", DEAF),
-        start_script(
-            daemon,
-            "child",
-            "1h",
-            &format!("sh -c 'trap \"\" TERM; {child}' & wait"),
-        ),
-        // Its own session and process group, below an instance that goes on.
+        start_script(daemon, "deaf", stop_timeout, DEAF),
+        start_script(daemon, "child", stop_timeout, &child),
+    ];
+    pids.extend(daemon.info("child").observed.pid());
+    assert!(pids.iter().all(|pid| processes::is_alive(*pid)));
+    pids
+}
+
+/// Instances of which a process has a session and a process group of its own; the answer is
+/// these processes.
+fn start_sessions(daemon: &Daemon) -> Vec<u32> {
+    let until_told = "while [ ! -e $FILE ]; do sleep 0.01; done";
+    let pids = vec![
+        // Below an instance that goes on.
         start_script(
             daemon,
             "session",
-            "1h",
-            &format!("setsid sh -c '{child}' & wait"),
+            "1s",
+            &format!("setsid sh -c '{CHILD}' & wait"),
         ),
-        // The same, but its parents are gone.
+        // The same, but its parent is gone.
         start_script(
             daemon,
             "orphan",
-            "1h",
-            &format!("(setsid sh -c '{child}' &) ; sleep 1000"),
+            "1s",
+            &format!("(setsid sh -c '{CHILD}' &) ; sleep 1000"),
         ),
-        // The same, as a daemon of the old kind: the instance itself is gone.
+        // As a daemon of the old kind: the instance itself is gone.
         start_script(
             daemon,
             "forking",
-            "1h",
-            &format!("setsid sh -c '{child}' &"),
+            "1s",
+            &format!("setsid sh -c '{CHILD}' & {until_told}"),
         ),
     ];
-    for name in ["deaf", "child", "session", "orphan"] {
-        pids.extend(daemon.info(name).observed.pid());
-    }
     assert!(pids.iter().all(|pid| processes::is_alive(*pid)));
     pids
 }
@@ -268,37 +273,43 @@ fn start_stubborn(daemon: &Daemon) -> Vec<u32> {
 #[test]
 fn a_normal_end_leaves_no_process_not_even_one_in_a_session_of_its_own() {
     let mut daemon = Daemon::start();
-    let pids = start_stubborn(&daemon);
-    daemon.signal(Signal::SIGTERM);
-    eventually("the first one was heard", || {
-        (!daemon.socket().exists()).then_some(())
-    });
-    daemon.signal(Signal::SIGTERM);
-    assert_eq!(daemon.wait().code(), Some(0));
+    let mut pids = start_sessions(&daemon);
+    pids.extend(start_deaf(&daemon, "200ms"));
+    assert_eq!(daemon.terminate().code(), Some(0));
     // Not a moment after its end.
-    let left: Vec<_> = pids
-        .into_iter()
-        .filter(|pid| processes::is_alive(*pid))
-        .collect();
-    assert!(left.is_empty(), "{left:?} are left");
+    pids.retain(|pid| processes::is_alive(*pid));
+    assert!(pids.is_empty(), "{pids:?} are left: {}", daemon.log());
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_no_process() {
+fn a_daemon_that_is_killed_leaves_no_process_not_even_one_in_a_session_of_its_own() {
     let mut daemon = Daemon::start();
-    let pids = start_stubborn(&daemon);
+    let mut pids = start_sessions(&daemon);
+    pids.extend(start_deaf(&daemon, "1h"));
     processes::signal(daemon.pid(), Signal::SIGKILL);
+    let ended = daemon.wait();
+    assert_eq!(ended.code(), Some(128 + 9), "{ended}");
+    pids.retain(|pid| processes::is_alive(*pid));
+    assert!(pids.is_empty(), "{pids:?} are left: {}", daemon.log());
+}
+
+#[test]
+fn a_holder_that_is_killed_takes_the_daemon_and_its_instances_with_it() {
+    let mut daemon = Daemon::start();
+    let mut pids = start_deaf(&daemon, "200ms");
+    pids.push(daemon.pid());
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
     for pid in pids {
         processes::gone(pid);
     }
-    let ended = daemon.wait();
-    assert!(!ended.success(), "{ended}");
+    assert!(!daemon.socket().exists());
 }
 
 #[test]
-fn a_holder_that_is_killed_takes_everything_with_it() {
+fn a_holder_that_is_killed_takes_processes_in_sessions_of_their_own_with_it() {
     let mut daemon = Daemon::start();
-    let mut pids = start_stubborn(&daemon);
+    let mut pids = start_sessions(&daemon);
     pids.push(daemon.pid());
     daemon.signal(Signal::SIGKILL);
     daemon.wait();

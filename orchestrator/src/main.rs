@@ -39,7 +39,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(daemon::run(options)) {
+    let ended = runtime.block_on(daemon::run(options));
+    holder::leave();
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -51,6 +51,11 @@ impl Control {
             protocol,
             client,
         });
+        self.server_hello()
+    }
+
+    /// The daemon's hello; none at the end of the stream.
+    pub fn server_hello(&mut self) -> Option<ServerHello> {
         self.receive()
     }
 

@@ -139,7 +139,9 @@ async fn serve(shared: &Shared, mut connection: Connection) -> String {
         if let Err(reason) = split(shared, &mut connection.read) {
             return reason;
         }
-        let wants_write = match shared.link().wants_write() {
+        // Not in the `match` itself: that would hold the lock to its end.
+        let wants_write = shared.link().wants_write();
+        let wants_write = match wants_write {
             Some(wants) => wants,
             None => {
                 // Writing failed. What the daemon said before it closed may still be there.

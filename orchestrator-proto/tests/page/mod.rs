@@ -3,15 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
 /// Where the text begins in an explained block.
-const COLUMN: usize = 34;
+const COLUMN: usize = 3 * BYTES_IN_LINE - 1;
+const BYTES_IN_LINE: usize = 12;
 
-pub struct Page {
-    pub text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
     types: BTreeMap<String, Table>,
     read: RefCell<BTreeSet<String>>,
 }
@@ -24,14 +24,14 @@ enum Table {
 }
 
 /// Bytes as the page explains them.
-pub struct Read {
-    pub value: Value,
+pub(crate) struct Read {
+    pub(crate) value: Value,
     /// One line for each part: its bytes, and what it is.
-    pub explained: String,
+    pub(crate) explained: String,
 }
 
 impl Page {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/PROTOCOL.md"));
         let text = text.unwrap();
         let mut types = BTreeMap::new();
@@ -43,10 +43,18 @@ impl Page {
                 for (number, row) in rows.iter().enumerate() {
                     assert_eq!(row[0], number.to_string(), "numbers of {name}");
                 }
-                Table::Enum(rows.iter().map(|row| (code(&row[1]), code(&row[2]))).collect())
+                Table::Enum(
+                    rows.iter()
+                        .map(|row| (code(&row[1]), code(&row[2])))
+                        .collect(),
+                )
             } else {
                 let rows = rows_below(rest, "| field | type | meaning |");
-                Table::Struct(rows.iter().map(|row| (code(&row[0]), code(&row[1]))).collect())
+                Table::Struct(
+                    rows.iter()
+                        .map(|row| (code(&row[0]), code(&row[1])))
+                        .collect(),
+                )
             };
             assert!(types.insert(name.to_owned(), table).is_none(), "{name}");
         }
@@ -58,18 +66,18 @@ impl Page {
     }
 
     /// The rows of the table with this head.
-    pub fn rows(&self, head: &str) -> Vec<Vec<String>> {
+    pub(crate) fn rows(&self, head: &str) -> Vec<Vec<String>> {
         rows_below(&self.text, head)
     }
 
-    pub fn error_codes(&self) -> Vec<(u64, String)> {
+    pub(crate) fn error_codes(&self) -> Vec<(u64, String)> {
         let rows = self.rows("| code | name | meaning |");
         rows.iter()
             .map(|row| (row[0].parse().unwrap(), code(&row[1])))
             .collect()
     }
 
-    pub fn variant_count(&self, name: &str) -> usize {
+    pub(crate) fn variant_count(&self, name: &str) -> usize {
         match self.types.get(name) {
             Some(Table::Enum(variants)) => variants.len(),
             _ => panic!("the page has no enum {name}"),
@@ -77,20 +85,28 @@ impl Page {
     }
 
     /// Types that were never read.
-    pub fn unread(&self) -> Vec<String> {
+    pub(crate) fn unread(&self) -> Vec<String> {
         let read = self.read.borrow();
         let names = self.types.keys();
-        names.filter(|name| !read.contains(*name)).cloned().collect()
+        names
+            .filter(|name| !read.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// The blocks of hexadecimal bytes, by their labels. What follows a # is for people.
-    pub fn blocks(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn blocks(&self) -> BTreeMap<String, Vec<u8>> {
         let blocks = self.text.split("\n```hex ").skip(1).map(|block| {
             let (label, rest) = block.split_once('\n').unwrap();
             let (body, _) = rest.split_once("```").unwrap();
             let bytes = body
                 .lines()
-                .flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
+                .flat_map(|line| {
+                    line.split('#')
+                        .next()
+                        .unwrap_or_default()
+                        .split_whitespace()
+                })
                 .map(|byte| u8::from_str_radix(byte, 16).unwrap())
                 .collect();
             (label.to_owned(), bytes)
@@ -98,13 +114,8 @@ impl Page {
         blocks.collect()
     }
 
-    pub fn hex(&self, bytes: &[u8]) -> String {
-        let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        bytes.join(" ")
-    }
-
     /// Reads exactly one value of a type.
-    pub fn read(&self, type_name: &str, bytes: &[u8]) -> Read {
+    pub(crate) fn read(&self, type_name: &str, bytes: &[u8]) -> Read {
         let mut reader = Reader {
             page: self,
             bytes,
@@ -112,20 +123,43 @@ impl Page {
             parts: Vec::new(),
         };
         let value = reader.value(type_name, "");
-        assert_eq!(reader.at, bytes.len(), "bytes left over after a {type_name}");
+        assert_eq!(
+            reader.at,
+            bytes.len(),
+            "bytes left over after a {type_name}"
+        );
         let (mut explained, mut at) = (String::new(), 0);
         for (end, text) in reader.parts {
-            let hex = self.hex(&bytes[at..end]);
-            let _ = writeln!(explained, "{hex:<COLUMN$} # {}", text.trim());
+            explained += &explain(&bytes[at..end], text.trim());
             at = end;
         }
         Read { value, explained }
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    let bytes: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(" ")
+}
+
+/// Lines of a block: bytes, and what they are.
+pub(crate) fn explain(bytes: &[u8], text: &str) -> String {
+    let (mut out, mut text) = (String::new(), text);
+    for line in bytes.chunks(BYTES_IN_LINE) {
+        let comment = if text.is_empty() { "" } else { " # " };
+        let line = format!("{:<COLUMN$}{comment}{text}", hex(line));
+        out += line.trim_end();
+        out.push('\n');
+        text = "";
+    }
+    out
+}
+
 /// The cells of the rows of the first table with this head.
 fn rows_below(text: &str, head: &str) -> Vec<Vec<String>> {
-    let (_, rest) = text.split_once(head).unwrap_or_else(|| panic!("no table {head}"));
+    let (_, rest) = text
+        .split_once(head)
+        .unwrap_or_else(|| panic!("no table {head}"));
     rest.lines()
         .skip(2)
         .take_while(|line| line.starts_with('|'))
@@ -141,7 +175,7 @@ fn code(cell: &str) -> String {
 }
 
 /// The bytes of a cell such as `15010576`.
-pub fn bytes_of(cell: &str) -> Vec<u8> {
+pub(crate) fn bytes_of(cell: &str) -> Vec<u8> {
     let digits = code(cell);
     let digits = digits.as_bytes().chunks(2);
     digits
@@ -259,16 +293,13 @@ impl<'a> Reader<'a> {
                 json!((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
             }
             "str" | "Selector" => json!(std::str::from_utf8(self.byte_string()).unwrap()),
-            "bytes" => match std::str::from_utf8(self.byte_string()) {
-                Ok(text) if text.chars().all(|c| !c.is_control()) => json!(text),
-                _ => {
-                    let bytes = &self.bytes[..self.at];
-                    let start = self.parts.last().map_or(0, |(end, _)| *end);
-                    // Shown as numbers, without its length.
-                    let length = (0..=bytes.len()).find(|i| bytes[start] as usize == bytes.len() - i);
-                    bytes[length.unwrap()..].into()
+            "bytes" => {
+                let bytes = self.byte_string();
+                match std::str::from_utf8(bytes) {
+                    Ok(text) if !text.contains(char::is_control) => json!(text),
+                    _ => bytes.into(),
                 }
-            },
+            }
             "ErrorCode" => {
                 let number = self.varint();
                 let codes = self.page.error_codes();
@@ -276,7 +307,7 @@ impl<'a> Reader<'a> {
                 json!(code.unwrap().1)
             }
             "InstanceId" => {
-                let hex = self.page.hex(self.byte_string()).replace(' ', "");
+                let hex = hex(self.byte_string()).replace(' ', "");
                 assert_eq!(hex.len(), 32);
                 let cuts = [0..8, 8..12, 12..16, 16..20, 20..32];
                 json!(cuts.map(|cut| &hex[cut]).join("-"))
@@ -292,11 +323,8 @@ impl<'a> Reader<'a> {
                 Value::Null
             }
             1 => {
-                let before = self.parts.len();
-                let value = self.value(inner, path);
-                // The first part of the value begins one byte earlier: nothing to be done.
-                assert!(self.parts.len() > before);
-                value
+                // The first part of the value begins one byte earlier, with this one.
+                self.value(inner, path)
             }
             other => panic!("{other} begins no option"),
         }
@@ -320,7 +348,6 @@ impl<'a> Reader<'a> {
                 if holds.is_empty() {
                     return json!(name);
                 }
-                let below = below(name);
                 let first = split(holds)[0];
                 let value = if first.contains(": ") {
                     let fields = split(holds).into_iter().map(|field| {
@@ -331,7 +358,6 @@ impl<'a> Reader<'a> {
                 } else {
                     self.value(holds, path)
                 };
-                let _ = below;
                 json!({ name.as_str(): value })
             }
         }
@@ -340,7 +366,7 @@ impl<'a> Reader<'a> {
 
 /// Whether a value read by the page is what the code's JSON says. The code's names of variants
 /// differ in case and hyphens; byte strings are text or numbers.
-pub fn same(read: &Value, expected: &Value) -> bool {
+pub(crate) fn same(read: &Value, expected: &Value) -> bool {
     let fold = |name: &str| name.replace('-', "").to_lowercase();
     match (read, expected) {
         (Value::String(a), Value::String(b)) => fold(a) == fold(b),

@@ -17,7 +17,7 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{Capture, CaptureConfig};
 use crate::options::Options;
-use crate::process::Linux;
+use crate::process::{Linux, raise_file_limit};
 use crate::registry::{Directories, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use place::Place;
@@ -40,6 +40,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut ends = Ends::new().context("cannot receive signals")?;
     let (place, listener) = Place::take(&options)?;
 
+    raise_file_limit().context("cannot raise the bound on open files")?;
     let kernel = Linux::start().context("cannot start the thread that starts programs")?;
     let capture = Capture::start(CaptureConfig {
         max_file_bytes: options.instance_log_bytes,

@@ -10,7 +10,8 @@
 //!   not by setsid(2): the kernel gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
-//! - if the holder itself is killed, the daemon is asked to end (`PR_SET_PDEATHSIG`);
+//! - if the holder itself is killed, the daemon is asked to end (`PR_SET_PDEATHSIG`), and ends
+//!   what is left in the holder's place;
 //! - its exit code is the daemon's, or 128 and the number of the signal that ended the daemon.
 //!
 //! It is here that instances will be spawned, and the daemon restarted.
@@ -67,6 +68,16 @@ pub fn attach() -> bool {
     // The kernel named us after the link that we were executed by.
     let _ = prctl::set_name(c"orchestrator");
     true
+}
+
+/// For the daemon, as the last thing it does: if the holder was killed, its work is done here.
+pub fn leave() {
+    let held = env::var_os(ENV_HOLDER);
+    if held.is_some_and(|holder| holder.to_str() != Some(getppid().to_string().as_str()))
+        && let Err(error) = end_all_below()
+    {
+        eprintln!("error: cannot end what is left: {error}");
+    }
 }
 
 /// Holds the daemon until it ends. Must be called before this process has a second thread.

@@ -18,6 +18,7 @@
 //! out of reach until the daemon ends, when the holder ends it.
 
 mod error;
+mod files;
 mod group;
 mod keeper;
 mod procfs;
@@ -40,6 +41,7 @@ use orchestrator_proto::control::{Exit, Priority};
 use tokio::sync::oneshot;
 
 pub use error::SpawnError;
+pub use files::raise_file_limit;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, StartError, Started, StopError, View, WAITING,
 };

@@ -24,7 +24,7 @@ use signal_hook::consts::{FORBIDDEN, SIGCHLD, SIGPIPE};
 use tokio::sync::{mpsc, oneshot};
 
 use super::group::{Calls, Group, LinuxProcess, Number};
-use super::{Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, procfs, sys};
+use super::{Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, files, procfs, sys};
 use crate::supervise::SIGKILL;
 
 /// Programs that may wait to be executed. More wait where they are asked for.
@@ -283,6 +283,7 @@ impl Spawner {
                 return Err(error);
             }
         };
+        files::lower_file_limit(pid);
         let warnings = set_priority(pid, launch.priority).into_iter().collect();
         let group = Arc::new(Group::new(pid, pidfd, calls));
         let (exited, receiver) = oneshot::channel();

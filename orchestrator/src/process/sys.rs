@@ -68,6 +68,20 @@ pub(super) fn set_nice(pid: i32, nice: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// prlimit(2) for the open files of one process.
+pub(super) fn set_file_limit(pid: i32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: the kernel reads `limit`, which lives until the call returns; null asks for no
+    // answer.
+    let result =
+        unsafe { libc::prlimit64(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    check(result.into())?;
+    Ok(())
+}
+
 /// A child that has ended and is still a zombie, if there is one: waitid(2), without waiting
 /// and without collecting it. Not by nix, which can't express the end by a real-time signal.
 pub(super) fn ended_child() -> io::Result<Option<(i32, Exit)>> {

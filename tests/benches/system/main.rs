@@ -122,6 +122,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Builds the programs, with all cores.
+    tests::binary("orchestrator");
     let machine = Machine::look();
     let mut all = Table::default();
     for group in GROUPS.iter().filter(|group| options.wants(group.name)) {

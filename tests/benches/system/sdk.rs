@@ -111,6 +111,7 @@ impl Pinger {
 /// Our own end of a link.
 pub(crate) struct Sender<T> {
     tokio: tokio::runtime::Runtime,
+    runtime: Runtime,
     output: Output<T>,
     series: Vec<T>,
     next: usize,
@@ -119,9 +120,10 @@ pub(crate) struct Sender<T> {
 impl<T: Numbered> Sender<T> {
     pub(crate) fn connect(path: &Path) -> Self {
         let tokio = tokio_runtime();
-        let output = tokio.block_on(async {
+        let (runtime, output) = tokio.block_on(async {
             let runtime = Runtime::connect_to(path).await.unwrap();
-            runtime.output().unwrap()
+            let output = runtime.output().unwrap();
+            (runtime, output)
         });
         let numbered = |number| {
             let mut message = T::default();
@@ -130,6 +132,7 @@ impl<T: Numbered> Sender<T> {
         };
         Self {
             tokio,
+            runtime,
             output,
             series: (0..SERIES).map(numbered).collect(),
             next: 0,
@@ -148,6 +151,8 @@ impl<T: Numbered> Sender<T> {
                     self.output.send(message).await.unwrap();
                 }
             }
+            // The SDK's task stands still outside of this.
+            self.runtime.flush().await.unwrap();
         });
         self.next = (start + count as usize) % SERIES;
     }

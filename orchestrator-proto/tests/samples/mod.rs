@@ -1,0 +1,388 @@
+//! Values of every type that crosses the wire, with no two neighbouring fields alike.
+
+use orchestrator_proto::control::*;
+use orchestrator_proto::runtime::{
+    self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, UNLIMITED,
+};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, TypeSchema, WireError};
+use serde::Serialize;
+use serde_json::Value;
+
+const NOON_MS: u64 = 1_795_175_693_000;
+
+pub(crate) fn camera() -> InstanceId {
+    "0197c5e4-7a10-7cc3-98c4-dc0c0c07398f".parse().unwrap()
+}
+
+/// A value of the code, as bytes and as what they should be read as.
+pub(crate) struct Sample {
+    pub(crate) type_name: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) expected: Value,
+}
+
+fn sample<T: Serialize>(type_name: &'static str, value: &T) -> Sample {
+    Sample {
+        type_name,
+        bytes: postcard::to_stdvec(value).unwrap(),
+        expected: serde_json::to_value(value).unwrap(),
+    }
+}
+
+/// One sample of each variant. Does not compile while a variant is missing.
+macro_rules! variants {
+    ($name:ident: $($pattern:pat => $value:expr),* $(,)?) => {{
+        #[allow(dead_code, clippy::match_same_arms)]
+        fn complete(value: &$name) { match value { $($pattern => {})* } }
+        (stringify!($name), vec![$(sample(stringify!($name), &$value)),*])
+    }};
+}
+
+pub(crate) fn error() -> WireError {
+    WireError {
+        code: ErrorCode::SpawnFailed,
+        message: "camera was not started".into(),
+        causes: vec!["not found".into()],
+    }
+}
+
+fn spec() -> RuntimeSpec {
+    RuntimeSpec {
+        id: Some(camera()),
+        name: Some("camera".into()),
+        args: vec!["--rate".into(), "30".into()],
+        env: vec![("LEVEL".into(), "debug".into())],
+        cwd: Some("/tmp".into()),
+        privileged: true,
+        stop_signal: 2,
+        stop_timeout_ms: 500,
+        ..RuntimeSpec::new("/opt/camera")
+    }
+}
+
+fn info() -> RuntimeInfo {
+    RuntimeInfo {
+        id: camera(),
+        name: Some("camera".into()),
+        program: "/opt/camera".into(),
+        desired: Desired::Running,
+        observed: Observed::Running {
+            pid: 4711,
+            since_ms: NOON_MS,
+        },
+        priority: Priority::Low,
+        privileged: true,
+        starts: 300,
+        connections: 2,
+    }
+}
+
+fn detail() -> RuntimeDetail {
+    RuntimeDetail {
+        info: info(),
+        args: vec!["--rate".into()],
+        env: vec![("LEVEL".into(), "debug".into())],
+        cwd: "/tmp".into(),
+        copied: true,
+        stop_signal: 15,
+        stop_timeout_ms: 10_000,
+        added_ms: NOON_MS,
+        outputs: vec!["acme.image.v1".into()],
+        inputs: vec!["acme.trigger.v1".into(), "acme.zoom.v1".into()],
+        sent: 1000,
+        unrouted: 1001,
+        protocol_errors: 1002,
+        log_bytes_lost: 1003,
+        log_dir: "/var/lib/orchestrator/logs".into(),
+        links: vec![LinkId(1), LinkId(200)],
+    }
+}
+
+fn link_info() -> LinkInfo {
+    LinkInfo {
+        id: LinkId(200),
+        from: Some(camera()),
+        from_name: Some("camera".into()),
+        type_name: "acme.image.v1".into(),
+        to: TargetInfo::Instance {
+            id: camera(),
+            name: None,
+        },
+        policy: Policy::Latest,
+        capacity: 1,
+        state: LinkState::Mismatched { error: error() },
+        counters: Counters {
+            sent: 1000,
+            delivered: 990,
+            dropped: 7,
+            queued: 3,
+            drops: Drops {
+                full: 1,
+                too_long: 2,
+                untranslatable: 3,
+                failed: 4,
+            },
+            last_ms: Some(NOON_MS),
+        },
+    }
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        protocol: 1,
+        pid: 1201,
+        holder_pid: 1200,
+        started_ms: NOON_MS,
+        socket: "/run/o.socket".into(),
+        state_dir: "/var/lib/o".into(),
+        runtimes: 3,
+        running: 2,
+        links: 300,
+        ipc: None,
+        telemetry: Some(TelemetryStatus {
+            address: "10.0.0.7:9100".into(),
+            connected: true,
+            sent: 300,
+            dropped: 7,
+        }),
+    }
+}
+
+pub(crate) fn log_line() -> LogLine {
+    LogLine {
+        time_ns: NOON_MS * 1_000_000,
+        stream: LogStream::Stderr,
+        complete: true,
+        text: "no camera".into(),
+    }
+}
+
+fn event() -> Event {
+    Event {
+        seq: 300,
+        time_ms: NOON_MS,
+        instance: Some(camera()),
+        name: Some("camera".into()),
+        kind: EventKind::Exited {
+            exit: Exit::Signal {
+                signal: 11,
+                core_dumped: true,
+            },
+            requested: false,
+        },
+    }
+}
+
+pub(crate) fn link_spec() -> LinkSpec {
+    LinkSpec {
+        from: None,
+        type_name: "acme.image.v1".into(),
+        to: TargetSpec::Instance("recorder".into()),
+        policy: Some(Policy::Block),
+        capacity: Some(32),
+    }
+}
+
+pub(crate) fn log_query() -> LogQuery {
+    LogQuery {
+        instance: "camera".into(),
+        stream: None,
+        tail: Some(10),
+        since_ns: None,
+        follow: true,
+    }
+}
+
+fn tap_message(payload: Result<String, String>) -> TapMessage {
+    TapMessage {
+        time_ns: NOON_MS * 1_000_000,
+        from: Some(camera()),
+        from_name: None,
+        type_name: "acme.image.v1".into(),
+        links: 2,
+        size: 4096,
+        payload,
+    }
+}
+
+pub(crate) fn value_schema() -> Vec<u8> {
+    TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3])
+        .unwrap()
+        .encode()
+}
+
+pub(crate) fn declare(schema: &[u8]) -> Declare<'_> {
+    Declare {
+        channel: 0,
+        direction: Direction::Output,
+        name: "acme.count.v1",
+        schema,
+        hash: Some(TypeSchema::decode(schema).unwrap().hash().0),
+        window: 0,
+    }
+}
+
+pub(crate) fn start(instance: &str, priority: Option<Priority>) -> RuntimeRequest {
+    RuntimeRequest::Start {
+        instance: instance.into(),
+        priority,
+    }
+}
+
+/// Each enum of the page, with one sample of each variant.
+#[rustfmt::skip]
+pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
+    let (id, instance) = (camera(), || Selector::from("camera"));
+    let schema = value_schema();
+    type FrameOf = Frame<'static>;
+    let frames = variants!(FrameOf:
+        Frame::Hello { .. } => Frame::Hello { magic: runtime::MAGIC, protocol: 1, sdk: "demo" },
+        Frame::Welcome { .. } => Frame::Welcome { protocol: 1, server: "0.1.0", instance: id },
+        Frame::Refused(_) => Frame::Refused(error()),
+        Frame::Declare(_) => Frame::Declare(declare(&schema)),
+        Frame::Message { .. } => Frame::Message { channel: 300, payload: b"\xff\x00" },
+        Frame::Grant { .. } => Frame::Grant { channel: 300, total: UNLIMITED },
+        Frame::Request { .. } => Frame::Request { id: 300, request: start("a", Some(Priority::High)) },
+        Frame::Reply { .. } => Frame::Reply { id: 300, result: Err(error()) },
+    );
+    vec![
+        ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
+        variants!(Direction:
+            Direction::Output => Direction::Output, Direction::Input => Direction::Input),
+        variants!(RuntimeRequest:
+            RuntimeRequest::Start { .. } => start("camera", None),
+            RuntimeRequest::Stop { .. } => RuntimeRequest::Stop { instance: "camera".into() },
+            RuntimeRequest::List => RuntimeRequest::List),
+        variants!(RuntimeReply:
+            RuntimeReply::Started { .. } => RuntimeReply::Started { id },
+            RuntimeReply::Stopped { .. } => RuntimeReply::Stopped { id },
+            RuntimeReply::List(_) => RuntimeReply::List(vec![info()])),
+        variants!(ClientBody:
+            ClientBody::Request(_) => ClientBody::Request(Request::RuntimeList),
+            ClientBody::Cancel => ClientBody::Cancel,
+            ClientBody::Chunk(_) => ClientBody::Chunk(vec![1, 2, 255]),
+            ClientBody::ChunksEnd { .. } => ClientBody::ChunksEnd { sha256: [7; 32] }),
+        variants!(ServerBody:
+            ServerBody::Reply(_) => ServerBody::Reply(Reply::Links(vec![link_info()])),
+            ServerBody::Error(_) => ServerBody::Error(error()),
+            ServerBody::Item(_) => ServerBody::Item(Item::Event(event())),
+            ServerBody::End => ServerBody::End),
+        variants!(Request:
+            Request::Status => Request::Status,
+            Request::RuntimeAdd(_) => Request::RuntimeAdd(spec()),
+            Request::RuntimeStart { .. } => Request::RuntimeStart { instance: instance(), priority: Some(Priority::Low) },
+            Request::RuntimeStop { .. } => Request::RuntimeStop { instance: instance() },
+            Request::RuntimeRestart { .. } => Request::RuntimeRestart { instance: instance() },
+            Request::RuntimeRemove { .. } => Request::RuntimeRemove { instance: instance(), force: true },
+            Request::RuntimeList => Request::RuntimeList,
+            Request::RuntimeShow { .. } => Request::RuntimeShow { instance: instance() },
+            Request::Logs(_) => Request::Logs(LogQuery {
+                stream: Some(LogStream::Orchestrator), since_ns: Some(NOON_MS), ..log_query() }),
+            Request::LinkAdd(_) => Request::LinkAdd(LinkSpec { from: Some(instance()), ..link_spec() }),
+            Request::LinkRemove { .. } => Request::LinkRemove { link: LinkId(300) },
+            Request::LinkList => Request::LinkList,
+            Request::LinkTap(_) => Request::LinkTap(TapFilter { type_name: Some("a".into()), from: Some(instance()) }),
+            Request::Clear { .. } => Request::Clear { force: true },
+            Request::Events { .. } => Request::Events { follow: true, after: Some(300), instance: Some(instance()) }),
+        variants!(Reply:
+            Reply::Status(_) => Reply::Status(status()),
+            Reply::Added { .. } => Reply::Added { id, warnings: vec!["it is a directory".into()] },
+            Reply::Started { .. } => Reply::Started { id, pid: 4711, changed: true, warnings: vec!["a".into()] },
+            Reply::Stopped { .. } => Reply::Stopped { id, changed: true },
+            Reply::Removed { .. } => Reply::Removed { id, links: vec![LinkId(300)] },
+            Reply::Runtimes(_) => Reply::Runtimes(vec![info(), info()]),
+            Reply::Runtime(_) => Reply::Runtime(Box::new(detail())),
+            Reply::LinkAdded { .. } => Reply::LinkAdded { id: LinkId(300), created: true },
+            Reply::LinkRemoved { .. } => Reply::LinkRemoved { id: LinkId(300), discarded: 7 },
+            Reply::Links(_) => Reply::Links(vec![link_info()]),
+            Reply::Cleared { .. } => Reply::Cleared { runtimes: 300, links: 7 }),
+        variants!(Item:
+            Item::Log(_) => Item::Log(log_line()),
+            Item::Message(_) => Item::Message(tap_message(Ok("{}".into()))),
+            Item::Event(_) => Item::Event(event()),
+            Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() }),
+        variants!(Program:
+            Program::Path(_) => Program::Path("/bin/true".into()),
+            Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
+        variants!(Priority:
+            Priority::High => Priority::High, Priority::Normal => Priority::Normal, Priority::Low => Priority::Low),
+        variants!(LogStream:
+            LogStream::Stdout => LogStream::Stdout, LogStream::Stderr => LogStream::Stderr,
+            LogStream::Telemetry => LogStream::Telemetry, LogStream::Orchestrator => LogStream::Orchestrator),
+        variants!(TargetSpec:
+            TargetSpec::Instance(_) => TargetSpec::Instance(instance()),
+            TargetSpec::Udp(_) => TargetSpec::Udp("10.0.0.7:9000".into())),
+        variants!(Policy:
+            Policy::Block => Policy::Block, Policy::DropNewest => Policy::DropNewest,
+            Policy::DropOldest => Policy::DropOldest, Policy::Latest => Policy::Latest),
+        variants!(Desired:
+            Desired::Stopped => Desired::Stopped, Desired::Running => Desired::Running),
+        variants!(Observed:
+            Observed::Stopped { .. } => Observed::Stopped { last_exit: Some(Exit::Code(300)), at_ms: Some(NOON_MS) },
+            Observed::Starting => Observed::Starting,
+            Observed::Running { .. } => Observed::Running { pid: 300, since_ms: NOON_MS },
+            Observed::Stopping { .. } => Observed::Stopping { pid: Some(300), since_ms: NOON_MS },
+            Observed::Exited { .. } => Observed::Exited { exit: Exit::Code(-1), at_ms: NOON_MS },
+            Observed::Failed { .. } => Observed::Failed { error: "no".into(), at_ms: NOON_MS }),
+        variants!(Exit:
+            Exit::Code(_) => Exit::Code(255),
+            Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true }),
+        variants!(TargetInfo:
+            TargetInfo::Instance { .. } => TargetInfo::Instance { id, name: Some("camera".into()) },
+            TargetInfo::Udp { .. } => TargetInfo::Udp { address: "10.0.0.7:9000".into() }),
+        variants!(LinkState:
+            LinkState::Open => LinkState::Open,
+            LinkState::Mismatched { .. } => LinkState::Mismatched { error: error() }),
+        variants!(EventKind:
+            EventKind::DaemonStarted => EventKind::DaemonStarted,
+            EventKind::DaemonStopping => EventKind::DaemonStopping,
+            EventKind::Added => EventKind::Added,
+            EventKind::Removed { .. } => EventKind::Removed { links: 300 },
+            EventKind::Started { .. } => EventKind::Started { pid: 300 },
+            EventKind::StartFailed { .. } => EventKind::StartFailed { error: "no".into() },
+            EventKind::Stopping { .. } => EventKind::Stopping { signal: 15 },
+            EventKind::Killed => EventKind::Killed,
+            EventKind::Exited { .. } => EventKind::Exited { exit: Exit::Code(1), requested: true },
+            EventKind::Stopped => EventKind::Stopped,
+            EventKind::LinkAdded { .. } => EventKind::LinkAdded { link: LinkId(300), description: "a".into() },
+            EventKind::LinkRemoved { .. } => EventKind::LinkRemoved { link: LinkId(300) },
+            EventKind::LinkMismatched { .. } => EventKind::LinkMismatched { link: LinkId(300), error: "no".into() },
+            EventKind::Connected { .. } => EventKind::Connected { dialect: "native".into() },
+            EventKind::Disconnected { .. } => EventKind::Disconnected { dialect: "veecle".into(), error: Some("no".into()) }),
+    ]
+}
+
+/// The structs that no variant above holds with all its options set.
+pub(crate) fn structs() -> Vec<Sample> {
+    let ipc = IpcStatus {
+        address: "127.0.0.1:9000".into(),
+        received: 300,
+        unrouted: 7,
+        malformed: 8,
+        refused: 9,
+    };
+    let full = Status {
+        ipc: Some(ipc),
+        ..status()
+    };
+    let reply = ServerFrame {
+        id: 300,
+        body: ServerBody::End,
+    };
+    let refused = ServerHello {
+        refused: Some("no".into()),
+        ..super::server_hello()
+    };
+    let schema = value_schema();
+    vec![
+        sample("Status", &full),
+        sample("ServerHello", &refused),
+        sample("ClientHello", &super::client_hello()),
+        sample("ServerFrame", &reply),
+        sample("ClientFrame", &super::request(300, Request::Status)),
+        sample("Declare", &declare(&schema)),
+        sample("TapMessage", &tap_message(Err("cut".into()))),
+        sample("TapFilter", &TapFilter::default()),
+    ]
+}
