@@ -1,1 +1,610 @@
-//! To come.
+//! What instances print: every byte of it, in bounded space, whatever happens.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops at the first fault"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use orchestrator_proto::client::ItemStream;
+use orchestrator_proto::control::{
+    EventKind, Exit, Item, LogLine, LogQuery, LogStream, Reply, Request, RuntimeDetail,
+};
+use tests::{Daemon, SOON, block_on, eventually, processes};
+
+fn query(instance: &str, follow: bool) -> LogQuery {
+    LogQuery {
+        instance: instance.into(),
+        stream: None,
+        tail: None,
+        since_ns: None,
+        follow,
+    }
+}
+
+async fn items(mut stream: ItemStream) -> Vec<Item> {
+    let mut items = Vec::new();
+    while let Some(item) = stream.next().await {
+        items.push(item.unwrap());
+    }
+    items
+}
+
+/// What is kept.
+fn read(daemon: &Daemon, query: LogQuery) -> Vec<Item> {
+    block_on(async {
+        let client = daemon.client().await;
+        let stream = client.stream(Request::Logs(query)).await.unwrap();
+        tokio::time::timeout(SOON, items(stream))
+            .await
+            .expect("it ends")
+    })
+}
+
+fn lines(items: &[Item]) -> Vec<&LogLine> {
+    items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Log(line) => Some(line),
+            _ => None,
+        })
+        .collect()
+}
+
+/// What was printed to a stream, as it was printed.
+fn bytes(items: &[Item], stream: LogStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in lines(items)
+        .into_iter()
+        .filter(|line| line.stream == stream)
+    {
+        bytes.extend(&line.text.0);
+        if line.complete {
+            bytes.push(b'\n');
+        }
+    }
+    bytes
+}
+
+/// Starts it, and waits until it has ended and all that it printed is in the log.
+#[track_caller]
+fn run(daemon: &Daemon, name: &str) {
+    daemon.ok(["runtime", "start", name]);
+    assert_eq!(daemon.exited(name), Exit::Code(0), "{}", daemon.log());
+    // The output of a program that is stopped is waited for; one that exits by itself may be
+    // ahead of its last lines, so there is a last line to wait for.
+    eventually("its last line is in the log", || {
+        let items = read(daemon, query(name, false));
+        let lines = lines(&items);
+        lines
+            .iter()
+            .any(|line| line.text.0 == b"the end")
+            .then_some(())
+    });
+}
+
+fn detail(daemon: &Daemon, name: &str) -> RuntimeDetail {
+    let instance = name.into();
+    match daemon.request(Request::RuntimeShow { instance }).unwrap() {
+        Reply::Runtime(detail) => *detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A command that follows, and its lines as they come.
+struct Follower {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Follower {
+    fn new(daemon: &Daemon, args: &[&str]) -> Self {
+        let mut command = daemon.cli_command(args);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn next(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn each_stream_has_its_own_lines_and_logs_has_them_all() {
+    let daemon = Daemon::start();
+    daemon.add_script("two", "echo out; echo err >&2; echo out2; echo the end");
+    run(&daemon, "two");
+    let cat = |verb| daemon.ok(["runtime", verb, "--no-follow", "two"]);
+    assert_eq!(cat("stdout"), "out\nout2\nthe end\n");
+    eventually("the other stream is there too", || {
+        (cat("stderr") == "err\n").then_some(())
+    });
+    let all = cat("logs");
+    assert_eq!(all.lines().count(), 4);
+    for line in all.lines() {
+        let mut words = line.splitn(3, ' ');
+        let time = words.next().unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
+        let (stream, text) = (words.next().unwrap(), words.next().unwrap());
+        assert_eq!(stream, if text == "err" { "stderr" } else { "stdout" });
+    }
+    // An instance that does not run is not followed.
+    assert_eq!(
+        daemon.ok(["runtime", "stdout", "two"]),
+        "out\nout2\nthe end\n"
+    );
+    assert_eq!(daemon.cli(["runtime", "stdout", "nobody"]).code, Some(3));
+}
+
+#[test]
+fn bytes_arrive_exactly_as_they_were_printed() {
+    let daemon = Daemon::start();
+    let file = daemon.dir().join("bytes");
+    // Every byte, empty lines, carriage returns, zeros, and long lines.
+    let mut wanted: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    wanted.extend(b"\n\n\r\n\0\0\n\xff\xfe\n\x1b[31mred\n");
+    wanted.extend(vec![b'x'; 100_000]);
+    wanted.extend(b"\nthe end\n");
+    fs::write(&file, &wanted).unwrap();
+    daemon.add(["/bin/cat", "--name", "cat", "--", file.to_str().unwrap()]);
+    run(&daemon, "cat");
+    let items = read(&daemon, query("cat", false));
+    assert!(bytes(&items, LogStream::Stdout) == wanted);
+    let output = daemon
+        .cli_command(["runtime", "stdout", "--no-follow", "cat"])
+        .output()
+        .unwrap();
+    assert!(output.stdout == wanted);
+    assert_eq!(detail(&daemon, "cat").log_bytes_lost, 0);
+}
+
+#[test]
+fn output_without_a_newline_at_the_end_is_not_lost() {
+    let daemon = Daemon::start();
+    daemon.add_script("prompt", "printf 'name? '; exec sleep 1000");
+    daemon.ok(["runtime", "start", "prompt"]);
+    // While it runs, and without a newline that would end the line.
+    eventually("the prompt is there", || {
+        (daemon.ok(["runtime", "stdout", "--no-follow", "prompt"]) == "name? ").then_some(())
+    });
+    daemon.add_script("last", "printf 'a\\nb'");
+    daemon.ok(["runtime", "start", "last"]);
+    eventually("the last line is there", || {
+        (daemon.ok(["runtime", "stdout", "--no-follow", "last"]) == "a\nb").then_some(())
+    });
+}
+
+#[test]
+fn what_was_printed_before_a_stop_is_there_when_the_stop_is_done() {
+    let daemon = Daemon::start();
+    let file = daemon.dir().join("pid");
+    let script = format!(
+        "trap 'seq 1 20000; echo bye; exit 0' TERM; echo $$ > {}; sleep 1000 & wait",
+        file.display()
+    );
+    daemon.add_script("wordy", &script);
+    for round in 1..=3 {
+        daemon.ok(["runtime", "start", "wordy"]);
+        processes::pid_in(&file);
+        fs::remove_file(&file).unwrap();
+        daemon.ok(["runtime", "stop", "wordy"]);
+        let text = daemon.ok(["runtime", "stdout", "--no-follow", "wordy"]);
+        assert_eq!(text.lines().count(), 20_001 * round);
+        assert!(text.ends_with("20000\nbye\n"));
+    }
+}
+
+#[test]
+fn tail_and_since_choose_lines() {
+    let daemon = Daemon::start();
+    daemon.add_script("count", "seq 1 100; echo err >&2; echo the end");
+    run(&daemon, "count");
+    let tail = |count| {
+        let args = ["runtime", "stdout", "--no-follow", "--tail", count, "count"];
+        daemon.ok(args)
+    };
+    assert_eq!(tail("3"), "99\n100\nthe end\n");
+    assert_eq!(tail("0"), "");
+    assert_eq!(tail("1000").lines().count(), 101);
+    let since = |time: &str| {
+        let args = ["runtime", "stdout", "--no-follow", "--since", time, "count"];
+        daemon.ok(args)
+    };
+    assert_eq!(since("1h").lines().count(), 101);
+    assert_eq!(since("2099-01-01T00:00:00Z"), "");
+    // From a line on, to the nanosecond.
+    let items = read(&daemon, query("count", false));
+    let lines = lines(&items);
+    let from = lines[60].time_ns;
+    let query = LogQuery {
+        since_ns: Some(from),
+        ..query("count", false)
+    };
+    let wanted = lines.iter().filter(|line| line.time_ns >= from).count();
+    assert_eq!(read(&daemon, query).len(), wanted);
+    for (flag, value) in [
+        ("--tail", "1000001"),
+        ("--tail", "-1"),
+        ("--since", "yesterday"),
+    ] {
+        let said = daemon.cli(["runtime", "stdout", "count", flag, value]);
+        assert_eq!(said.code, Some(2), "{said:?}");
+    }
+}
+
+#[test]
+fn a_follower_sees_new_lines_at_once_and_over_restarts_until_the_removal() {
+    let daemon = Daemon::start();
+    let pipe = daemon.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("echo begin; exec cat {}", pipe.display());
+    daemon.add_script("cat", &script);
+    let mut early = Follower::new(&daemon, &["runtime", "stdout", "--follow", "cat"]);
+    daemon.ok(["runtime", "start", "cat"]);
+    assert_eq!(early.next(), "begin\n");
+    // One line at a time: each is seen before the next is printed.
+    let say = |text: &str| fs::write(&pipe, text).unwrap();
+    say("one\n");
+    assert_eq!(early.next(), "one\n");
+    assert_eq!(daemon.exited("cat"), Exit::Code(0));
+    daemon.ok(["runtime", "start", "cat"]);
+    assert_eq!(early.next(), "begin\n");
+    let mut late = Follower::new(&daemon, &["runtime", "stdout", "--tail", "2", "-f", "cat"]);
+    assert_eq!([late.next(), late.next()], ["one\n", "begin\n"]);
+    say("two\n");
+    assert_eq!([early.next(), late.next()], ["two\n", "two\n"]);
+    daemon.ok(["runtime", "remove", "--force", "cat"]);
+    for mut follower in [early, late] {
+        assert_eq!(follower.next(), "");
+        let status = eventually("the follower ends", || follower.child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_running_instance_is_followed_unless_told_otherwise() {
+    let daemon = Daemon::start();
+    daemon.add_script("chatty", "echo one; exec sleep 1000");
+    daemon.ok(["runtime", "start", "chatty"]);
+    let mut follower = Follower::new(&daemon, &["runtime", "stdout", "chatty"]);
+    assert_eq!(follower.next(), "one\n");
+    assert!(follower.child.try_wait().unwrap().is_none());
+    assert_eq!(
+        daemon.ok(["runtime", "stdout", "--no-follow", "chatty"]),
+        "one\n"
+    );
+    // Ctrl-C ends it as a shell expects.
+    processes::signal(follower.child.id(), nix::sys::signal::Signal::SIGINT);
+    let status = eventually("it ends", || follower.child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(130));
+}
+
+/// The files of an instance's log and their sizes.
+fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.path(), entry.metadata().unwrap().len())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn log_dir(daemon: &Daemon, id: &str) -> PathBuf {
+    daemon.state_dir().join("logs").join(id)
+}
+
+#[test]
+fn two_hundred_megabytes_without_a_newline_stay_bounded_on_disk_and_in_memory() {
+    let daemon = Daemon::start_with(&[
+        "--instance-log-bytes",
+        "1000000",
+        "--instance-log-files",
+        "3",
+    ]);
+    let script = "head -c 200000000 /dev/zero | tr '\\0' x; echo; echo the end";
+    let id = daemon.add_script("long", script);
+    let pid = daemon.pid();
+    let before = processes::resident_kib(pid);
+    run(&daemon, "long");
+    let files = files(&log_dir(&daemon, &id));
+    assert!(files.len() <= 3, "{files:?}");
+    assert!(
+        files.iter().all(|(_, size)| *size <= 1_000_000),
+        "{files:?}"
+    );
+    assert!(
+        files.iter().map(|(_, size)| size).sum::<u64>() > 1_000_000,
+        "{files:?}"
+    );
+    let grown = processes::peak_kib(pid).saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    // Nothing was lost on the way to the disk; what is no longer kept is not there.
+    assert_eq!(detail(&daemon, "long").log_bytes_lost, 0);
+    let items = read(&daemon, query("long", false));
+    let text = bytes(&items, LogStream::Stdout);
+    assert!(text.ends_with(b"xxx\nthe end\n") && text.len() < 3_000_000);
+}
+
+#[test]
+fn the_oldest_file_goes_first_and_a_reader_gets_the_rest_in_order() {
+    let daemon =
+        Daemon::start_with(&["--instance-log-bytes", "65536", "--instance-log-files", "3"]);
+    let id = daemon.add_script("count", "seq 1 50000; echo the end");
+    run(&daemon, "count");
+    let files = files(&log_dir(&daemon, &id));
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(files.iter().all(|(_, size)| *size <= 65_536), "{files:?}");
+    assert!(!files[0].0.ends_with("00000001.log"), "{files:?}");
+    let text = daemon.ok(["runtime", "stdout", "--no-follow", "count"]);
+    let numbers: Vec<u64> = text
+        .lines()
+        .filter(|line| *line != "the end")
+        .map(|line| line.parse().unwrap())
+        .collect();
+    let first = numbers[0];
+    assert!(first > 1 && numbers.len() > 1000);
+    assert!(numbers.iter().copied().eq(first..=50_000));
+}
+
+#[test]
+fn a_flood_of_one_instance_keeps_nobody_elses_lines_back() {
+    let daemon = Daemon::start_with(&["--instance-log-bytes", "1000000"]);
+    for name in ["flood-1", "flood-2"] {
+        daemon.add(["/usr/bin/yes", "--name", name]);
+        daemon.ok(["runtime", "start", name]);
+    }
+    let pipe = daemon.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("while read line < {}; do echo $line; done", pipe.display());
+    daemon.add_script("quiet", &script);
+    daemon.ok(["runtime", "start", "quiet"]);
+    let mut follower = Follower::new(&daemon, &["runtime", "stdout", "quiet"]);
+    for number in 0..20 {
+        fs::write(&pipe, format!("{number}\n")).unwrap();
+        assert_eq!(follower.next(), format!("{number}\n"));
+    }
+    for name in ["flood-1", "flood-2"] {
+        assert_eq!(daemon.info(name).observed.word(), "running");
+        daemon.ok(["runtime", "stop", name]);
+        assert_eq!(detail(&daemon, name).log_bytes_lost, 0);
+    }
+}
+
+#[test]
+fn a_follower_that_is_too_slow_is_told_what_it_missed_and_slows_nobody() {
+    let daemon =
+        Daemon::start_with(&["--instance-log-bytes", "65536", "--instance-log-files", "2"]);
+    let pipe = daemon.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!(
+        "echo first; read line < {}; seq 1 200000; echo the end",
+        pipe.display()
+    );
+    daemon.add_script("flood", &script);
+    block_on(async {
+        let client = daemon.client().await;
+        let request = Request::Logs(query("flood", true));
+        let mut stream = client.stream(request).await.unwrap();
+        daemon.ok(["runtime", "start", "flood"]);
+        let first = tokio::time::timeout(SOON, stream.next()).await.unwrap();
+        assert!(matches!(first, Some(Ok(Item::Log(line))) if line.text.0 == b"first"));
+        // Does not read on until all was printed and most of it deleted.
+        fs::write(&pipe, "go on\n").unwrap();
+        std::thread::scope(|scope| {
+            let finish = || {
+                daemon.exited("flood");
+                let tail = ["runtime", "stdout", "--no-follow", "--tail", "1", "flood"];
+                eventually("its last line is in the log", || {
+                    (daemon.ok(tail) == "the end\n").then_some(())
+                });
+            };
+            scope.spawn(finish).join().unwrap();
+        });
+        let (mut missed, mut last, mut part) = (false, 0, String::new());
+        loop {
+            let item = tokio::time::timeout(SOON, stream.next()).await.unwrap();
+            match item.unwrap().unwrap() {
+                Item::Missed { .. } => {
+                    missed = true;
+                    part.clear();
+                    last = 0;
+                }
+                Item::Log(line) if !line.complete => part.push_str(&line.text.to_string()),
+                Item::Log(line) => {
+                    let text = std::mem::take(&mut part) + &line.text.to_string();
+                    match text.parse::<u64>() {
+                        Ok(number) => {
+                            // What was missed may have been the beginning of a line.
+                            let follows = last == 0 || number == last + 1;
+                            assert!(follows, "{number} after {last}, and nobody told of a gap");
+                            last = number;
+                        }
+                        Err(_) if text == "the end" => break,
+                        Err(_) => assert_eq!(text, "first"),
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(missed);
+    });
+}
+
+/// A file system of 1 MB at this directory; none if this machine does not let us.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", "size=1m,mode=700", "none"])
+            .arg(at);
+        let output = mount.output().ok()?;
+        output.status.success().then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
+    let mut daemon = Daemon::prepare(&["--instance-log-bytes", "8000000"]);
+    let Some(disk) = SmallDisk::mount(daemon.state_dir()) else {
+        eprintln!("skipped: this user can't mount a file system of 1 MB");
+        return;
+    };
+    daemon.launch();
+    let pipe = daemon.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Something else fills the disk, and goes away later.
+    let ballast = daemon.state_dir().join("ballast");
+    fs::write(&ballast, vec![0; 700_000]).unwrap();
+    let script = format!(
+        "echo begin; seq 1 200000; echo flooded > {0}; read line < {0}; echo after; exec sleep 1000",
+        pipe.display()
+    );
+    daemon.add_script("flood", &script);
+    daemon.add_script("other", "exit 0");
+    daemon.ok(["runtime", "start", "flood"]);
+    // It has printed everything: it did not wait for the disk.
+    let mut told = String::new();
+    fs::File::open(&pipe)
+        .unwrap()
+        .read_to_string(&mut told)
+        .unwrap();
+    assert_eq!(told, "flooded\n");
+    let lost = eventually("what is lost is counted", || {
+        let lost = detail(&daemon, "flood").log_bytes_lost;
+        (lost > 100_000).then_some(lost)
+    });
+    let printed: u64 = (1..=200_000_u64)
+        .map(|n| n.to_string().len() as u64 + 1)
+        .sum();
+    assert!(lost < printed, "{lost} of {printed}");
+    let shown = daemon.ok(["runtime", "show", "flood"]);
+    assert!(shown.contains("log bytes lost"), "{shown}");
+    // Everything else works: what does not need the disk.
+    daemon.ok(["runtime", "start", "other"]);
+    assert_eq!(daemon.exited("other"), Exit::Code(0));
+    assert_eq!(daemon.info("flood").observed.word(), "running");
+
+    fs::remove_file(&ballast).unwrap();
+    fs::write(&pipe, "go on\n").unwrap();
+    eventually(
+        "there are lines again, and a remark says that some are missing",
+        || {
+            let items = read(&daemon, query("flood", false));
+            let lines = lines(&items);
+            let after = lines.iter().any(|line| line.text.0 == b"after");
+            eprintln!("DBG {} {:?} {:?}", lines.len(), &lines[lines.len()-2..], detail(&daemon, "flood"));
+            for f in files(&log_dir(&daemon, &daemon.info("flood").id.to_string())) { eprintln!("DBG {f:?}"); }
+            std::thread::park_timeout(SOON/10);
+            let remark = lines
+                .iter()
+                .any(|line| line.stream == LogStream::Orchestrator);
+            (after && remark).then_some(())
+        },
+    );
+    let total = detail(&daemon, "flood").log_bytes_lost;
+    let items = read(&daemon, query("flood", false));
+    let kept = bytes(&items, LogStream::Stdout).len() as u64;
+    // Every byte is there or counted: those of `begin` and `after` too.
+    assert_eq!(kept + total, printed + 6 + 6);
+    daemon.ok(["runtime", "remove", "--force", "flood"]);
+    assert_eq!(daemon.terminate().code(), Some(0));
+    drop(disk);
+}
+
+#[test]
+fn an_instance_that_can_not_have_a_log_is_refused_and_not_half_added() {
+    let daemon = Daemon::start();
+    daemon.add(["/bin/true", "--name", "before"]);
+    let logs = daemon.state_dir().join("logs");
+    fs::remove_dir_all(&logs).unwrap();
+    fs::write(&logs, "in the way").unwrap();
+    let said = daemon.cli(["runtime", "add", "/bin/true", "--name", "x"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("cannot open the log"), "{said:?}");
+    assert_eq!(daemon.status().runtimes, 1);
+    let sockets = PathBuf::from(format!("{}.d", daemon.socket().display()));
+    assert_eq!(fs::read_dir(sockets).unwrap().count(), 2);
+    fs::remove_file(&logs).unwrap();
+    daemon.add(["/bin/true", "--name", "x"]);
+}
+
+#[test]
+fn logs_that_are_deleted_under_a_running_instance_come_back() {
+    let daemon = Daemon::start();
+    let pipe = daemon.dir().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!("while read line < {}; do echo $line; done", pipe.display());
+    let id = daemon.add_script("echo", &script);
+    daemon.ok(["runtime", "start", "echo"]);
+    fs::write(&pipe, "one\n").unwrap();
+    let text = || daemon.ok(["runtime", "stdout", "--no-follow", "echo"]);
+    eventually("the line is there", || (text() == "one\n").then_some(()));
+    fs::remove_dir_all(log_dir(&daemon, &id)).unwrap();
+    // The daemon and the instance go on, and new lines are counted if they are not kept.
+    fs::write(&pipe, "two\n").unwrap();
+    assert_eq!(daemon.info("echo").observed.word(), "running");
+    assert_eq!(
+        daemon
+            .cli(["runtime", "stdout", "--no-follow", "echo"])
+            .code,
+        Some(0)
+    );
+    daemon.ok(["runtime", "remove", "--force", "echo"]);
+    let removed = daemon.event("removed", |event| match event.kind {
+        EventKind::Removed { .. } => Some(event.name.clone()),
+        _ => None,
+    });
+    assert_eq!(removed.as_deref(), Some("echo"));
+}
+
+#[test]
+fn json_has_one_item_on_each_line() {
+    let daemon = Daemon::start();
+    daemon.add_script("two", "printf 'a\\377\\n'; echo the end");
+    run(&daemon, "two");
+    let text = daemon.ok(["--json", "runtime", "logs", "--no-follow", "two"]);
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["log"]["text"], "a\u{fffd}");
+    assert_eq!(lines[1]["log"]["stream"], "stdout");
+    let mut plain = Vec::new();
+    let mut command = daemon.cli_command(["runtime", "stdout", "two"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut plain)
+        .unwrap();
+    child.wait().unwrap();
+    assert_eq!(plain, b"a\xff\nthe end\n");
+}

@@ -132,6 +132,8 @@ impl Control {
                 Ok(0) => return None,
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                // A read with a timeout isn't restarted when the machine was suspended.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("no frame within {SOON:?}: {error}"),
             }
         }

@@ -31,14 +31,24 @@ const MAX_CONTROL_BYTES: usize = 1 << 20;
 
 /// How messages are written in one dialect.
 pub(super) trait Dialect: Send + Sync {
-    /// How many messages of this link the peer takes now.
-    fn quota(&self, link: &Link) -> usize;
+    /// What is looked up once for all messages of a link that are written together.
+    type Way;
+
+    /// How messages of this link are written, and how many of them the peer takes now; none if
+    /// it takes none.
+    fn way(&self, link: &Link) -> Option<(Self::Way, usize)>;
 
     /// Writes what comes before the payload to `head` and says what follows.
-    fn encode(&self, link: &Link, entry: &Entry, head: &mut Vec<u8>) -> Result<Body, DropReason>;
+    fn encode(
+        &self,
+        link: &Link,
+        way: &Self::Way,
+        entry: &Entry,
+        head: &mut Vec<u8>,
+    ) -> Result<Body, DropReason>;
 
-    /// `count` messages of this link were put into a batch.
-    fn taken(&self, link: &Link, count: usize);
+    /// `count` messages were put into a batch.
+    fn taken(&self, way: &Self::Way, count: usize);
 }
 
 /// The payload of a message as the peer will see it.
@@ -245,36 +255,35 @@ impl<D: Dialect + 'static> Outlet<D> {
             let Some(link) = self.mailbox.next_link() else {
                 break;
             };
-            let quota = self.dialect.quota(&link);
-            if quota == 0 {
+            let Some((way, quota)) = self.dialect.way(&link) else {
                 self.park(link);
                 continue;
-            }
+            };
             link.take(
                 quota.min(BATCH_MESSAGES - batch.pieces.len()),
                 &mut batch.taken,
             );
-            bytes += self.encode(&link, batch);
+            bytes += self.encode(&link, &way, batch);
             self.mailbox.give_back(link);
         }
     }
 
     fn park(&self, link: Arc<Link>) {
         self.mailbox.park(link.clone());
-        // A grant may have come between the look at the quota and the parking.
-        if self.dialect.quota(&link) > 0 {
+        // A grant may have come between the look at the link and the parking.
+        if self.dialect.way(&link).is_some() {
             self.mailbox.unpark();
         }
     }
 
     /// Turns what was taken from `link` into pieces; the answer is their bytes.
-    fn encode(&self, link: &Arc<Link>, batch: &mut Batch) -> usize {
+    fn encode(&self, link: &Arc<Link>, way: &D::Way, batch: &mut Batch) -> usize {
         let mut bytes = 0;
         let mut taken = std::mem::take(&mut batch.taken);
         let before = batch.pieces.len();
         for entry in taken.drain(..) {
             let start = batch.heads.len();
-            match self.dialect.encode(link, &entry, &mut batch.heads) {
+            match self.dialect.encode(link, way, &entry, &mut batch.heads) {
                 Ok(body) => {
                     let head = start..batch.heads.len();
                     let piece = Piece {
@@ -292,7 +301,7 @@ impl<D: Dialect + 'static> Outlet<D> {
                 }
             }
         }
-        self.dialect.taken(link, batch.pieces.len() - before);
+        self.dialect.taken(way, batch.pieces.len() - before);
         batch.taken = taken;
         bytes
     }

@@ -63,11 +63,19 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
 pub(super) struct Veecle;
 
 impl Dialect for Veecle {
-    fn quota(&self, _link: &Link) -> usize {
-        usize::MAX
+    type Way = ();
+
+    fn way(&self, _link: &Link) -> Option<((), usize)> {
+        Some(((), usize::MAX))
     }
 
-    fn encode(&self, link: &Link, entry: &Entry, head: &mut Vec<u8>) -> Result<Body, DropReason> {
+    fn encode(
+        &self,
+        link: &Link,
+        (): &(),
+        entry: &Entry,
+        head: &mut Vec<u8>,
+    ) -> Result<Body, DropReason> {
         const TAIL: &[u8] = b"}}\n";
         let translated = translate::to_json_literal(entry)?;
         let start = head.len();
@@ -85,7 +93,7 @@ impl Dialect for Veecle {
         })
     }
 
-    fn taken(&self, _link: &Link, _count: usize) {}
+    fn taken(&self, (): &(), _count: usize) {}
 }
 
 /// One line. Other keys are for other versions and are passed over.

@@ -1,24 +1,23 @@
-//! The native dialect: frames of [`orchestrator_proto::runtime`].
+//! The reading half of a native connection.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, PROTOCOL, UNLIMITED,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, PROTOCOL, RuntimeRequest,
 };
 use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
-use super::outlet::{Body, Dialect, Outlet, Served};
-use super::{Endpoint, now_ns, translate};
-use crate::route::{DropReason, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Upstream, Woken};
+use super::super::now_ns;
+use super::Connection;
+use super::inputs::Input;
+use crate::route::{Link, OutputIndex, Sink, TypeDecl, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,150 +30,8 @@ const COPY_BELOW: usize = 16 << 10;
 /// Requests of one instance that may be under way.
 const MAX_REQUESTS: usize = 16;
 
-/// Serves one connection until it ends. The answer is what the peer did wrong, if that was why.
-pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result<(), WireError> {
-    let (reader, writer) = stream.into_split();
-    let outlet = Outlet::new(writer, endpoint.mailbox.clone(), Native::default());
-    let connection = Arc::new_cyclic(|this: &Weak<Connection>| {
-        let upstream: Weak<dyn Upstream> = this.clone();
-        let source = endpoint.router.open_source(
-            Some(endpoint.instance),
-            Some(upstream),
-            endpoint.sent.clone(),
-        );
-        Connection {
-            endpoint,
-            source,
-            outlet,
-            requests: AtomicUsize::new(0),
-        }
-    });
-    let _served = Served(connection.outlet.clone());
-    tokio::spawn(connection.outlet.clone().run());
-    let result = Reader::new(reader, connection.clone()).run().await;
-    if let Err(error) = &result {
-        connection.tell(&Frame::Refused(error.clone()));
-        connection.outlet.kick();
-    }
-    result
-}
-
-/// What both halves of a connection share.
-struct Connection {
-    endpoint: Arc<Endpoint>,
-    source: Arc<Source>,
-    outlet: Arc<Outlet<Native>>,
-    requests: AtomicUsize,
-}
-
-impl Connection {
-    /// Queues a frame for the peer; somebody has to kick or wake the outlet.
-    fn tell(&self, frame: &Frame<'_>) {
-        match frame::encode(frame, MAX_RUNTIME) {
-            Ok(frame) => self.outlet.push_control(frame),
-            Err(error) => tracing::error!(%error, "a frame could not be encoded"),
-        }
-    }
-}
-
-impl Upstream for Connection {
-    fn window_moved(&self, channel: u16) {
-        self.tell(&Frame::Grant {
-            channel,
-            total: self.source.grant(channel),
-        });
-        // Not written in this call: it may come out of the writing of another connection.
-        self.outlet.wake();
-    }
-}
-
-/// What the instance takes.
-#[derive(Default)]
-pub(super) struct Native {
-    inputs: RwLock<HashMap<Arc<str>, Arc<Input>>>,
-}
-
-struct Input {
-    channel: u16,
-    decl: Arc<TypeDecl>,
-    /// Messages that the daemon may have sent in total.
-    granted: AtomicU64,
-    sent: AtomicU64,
-}
-
-impl Native {
-    fn input(&self, type_name: &str) -> Option<Arc<Input>> {
-        self.inputs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(type_name)
-            .cloned()
-    }
-}
-
-impl Dialect for Native {
-    fn quota(&self, link: &Link) -> usize {
-        // Until the instance declares the type, messages wait for it.
-        self.input(&link.type_name).map_or(0, |input| {
-            let granted = input.granted.load(Ordering::Acquire);
-            let left = granted.saturating_sub(input.sent.load(Ordering::Acquire));
-            usize::try_from(left).unwrap_or(usize::MAX)
-        })
-    }
-
-    fn encode(&self, link: &Link, entry: &Entry, head: &mut Vec<u8>) -> Result<Body, DropReason> {
-        let input = self
-            .input(&link.type_name)
-            .ok_or(DropReason::Untranslatable)?;
-        let Some((wanted, schema)) = &input.decl.schema else {
-            return Err(DropReason::Untranslatable);
-        };
-        let translated = match &entry.origin.decl.schema {
-            Some((sent, _)) if sent == wanted => None,
-            Some(_) => return Err(DropReason::Untranslatable),
-            None => translate::to_postcard(entry, schema)?,
-        };
-        let length = translated.as_ref().unwrap_or(&entry.body).len();
-        if length > MAX_PAYLOAD {
-            return Err(DropReason::TooLong);
-        }
-        message_head(input.channel, length, head);
-        Ok(Body {
-            translated,
-            tail: b"",
-        })
-    }
-
-    fn taken(&self, link: &Link, count: usize) {
-        if let Some(input) = self.input(&link.type_name) {
-            input.sent.fetch_add(count as u64, Ordering::AcqRel);
-        }
-    }
-}
-
-/// Everything of a [`Frame::Message`] but its payload: prefix, tag, channel, length.
-fn message_head(channel: u16, length: usize, head: &mut Vec<u8>) {
-    const TAG: u8 = 4;
-    let start = head.len();
-    head.extend_from_slice(&[0, 0, 0, 0, TAG]);
-    varint(u64::from(channel), head);
-    varint(length as u64, head);
-    let body = head.len() - start - PREFIX + length;
-    // `length` is at most MAX_PAYLOAD.
-    head[start..start + PREFIX].copy_from_slice(&(body as u32).to_le_bytes());
-}
-
-/// As postcard writes integers: seven bits a byte, the lowest first.
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// Reads frames and carries them out.
-struct Reader {
+pub(super) struct Reader {
     stream: OwnedReadHalf,
     connection: Arc<Connection>,
     buffer: BytesMut,
@@ -199,8 +56,28 @@ fn malformed(message: impl Into<String>) -> WireError {
     WireError::new(ErrorCode::Malformed, message)
 }
 
+/// The schema that a declaration brings, if everything about it is right.
+fn checked(
+    name: &str,
+    canonical: &[u8],
+    hash: Option<[u8; 32]>,
+) -> Result<(SchemaHash, Arc<TypeSchema>), WireError> {
+    if name.is_empty() || name.len() > LinkSpec::MAX_TYPE_NAME {
+        return Err(malformed("a type name must have 1 to 255 bytes"));
+    }
+    let schema = TypeSchema::decode(canonical)
+        .map_err(|error| malformed(format!("the schema of {name}: {error}")))?;
+    let computed = SchemaHash::of(canonical);
+    if hash.is_some_and(|hash| hash != computed.0) {
+        return Err(malformed(format!(
+            "the hash of {name} is not that of its schema"
+        )));
+    }
+    Ok((computed, Arc::new(schema)))
+}
+
 impl Reader {
-    fn new(stream: OwnedReadHalf, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(stream: OwnedReadHalf, connection: Arc<Connection>) -> Self {
         Self {
             stream,
             connection,
@@ -216,7 +93,7 @@ impl Reader {
         }
     }
 
-    async fn run(mut self) -> Result<(), WireError> {
+    pub(super) async fn run(mut self) -> Result<(), WireError> {
         let greeting = async {
             while !self.greeted {
                 if !self.read().await? {
@@ -387,56 +264,27 @@ impl Reader {
         if self.channels[slot].is_some() {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        if name.is_empty() || name.len() > LinkSpec::MAX_TYPE_NAME {
-            return Err(malformed("a type name must have 1 to 255 bytes"));
-        }
-        let decoded = TypeSchema::decode(schema)
-            .map_err(|error| malformed(format!("the schema of {name}: {error}")))?;
-        let computed = SchemaHash::of(schema);
-        if hash.is_some_and(|hash| hash != computed.0) {
-            return Err(malformed(format!(
-                "the hash of {name} is not that of its schema"
-            )));
-        }
         let decl = Arc::new(TypeDecl {
             name: name.into(),
-            schema: Some((computed, Arc::new(decoded))),
+            schema: Some(checked(name, schema, hash)?),
         });
-        let connection = &self.connection;
+        let Connection {
+            endpoint,
+            source,
+            outlet,
+            ..
+        } = &*self.connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
-                let router = &connection.endpoint.router;
-                let output = router.declare_output(&connection.source, decl, channel)?;
-                Channel::Output(output)
+                Channel::Output(endpoint.router.declare_output(source, decl, channel)?)
             }
             Direction::Input => {
-                let granted = if window == 0 {
-                    UNLIMITED
-                } else {
-                    u64::from(window)
-                };
-                let input = Arc::new(Input {
-                    channel,
-                    decl: decl.clone(),
-                    granted: AtomicU64::new(granted),
-                    sent: AtomicU64::new(0),
-                });
-                let native = &connection.outlet.dialect;
-                let mut inputs = native
-                    .inputs
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner);
-                if inputs.contains_key(name) {
-                    return Err(malformed(format!("the input {name} is declared twice")));
-                }
-                inputs.insert(decl.name.clone(), input.clone());
-                drop(inputs);
-                connection
-                    .endpoint
-                    .router
-                    .declare_input(connection.endpoint.instance, decl);
-                connection.endpoint.mailbox.unpark();
-                connection.outlet.kick();
+                let input = outlet.dialect.declare(channel, &decl, window);
+                let input = input
+                    .ok_or_else(|| malformed(format!("the input {name} is declared twice")))?;
+                endpoint.router.declare_input(endpoint.instance, decl);
+                endpoint.mailbox.unpark();
+                outlet.kick();
                 Channel::Input(input)
             }
         });
@@ -484,13 +332,13 @@ impl Reader {
                 "a grant for channel {channel}, which is no input"
             )));
         };
-        input.granted.fetch_max(total, Ordering::AcqRel);
+        input.grant(total);
         self.connection.endpoint.mailbox.unpark();
         self.connection.outlet.kick();
         Ok(())
     }
 
-    fn request(&mut self, id: u32, request: orchestrator_proto::runtime::RuntimeRequest) {
+    fn request(&mut self, id: u32, request: RuntimeRequest) {
         let connection = self.connection.clone();
         if connection.requests.fetch_add(1, Ordering::AcqRel) >= MAX_REQUESTS {
             connection.requests.fetch_sub(1, Ordering::AcqRel);
