@@ -9,8 +9,8 @@ use thiserror::Error;
 /// Bytes of the length prefix.
 pub const PREFIX: usize = 4;
 
-/// The largest body on the control socket, in either direction: 4 MiB.
-pub const MAX_CONTROL: usize = 4 << 20;
+/// The largest body on the control socket, in either direction: 16 MiB.
+pub const MAX_CONTROL: usize = 16 << 20;
 
 /// The largest body on an instance's socket, in either direction: 16 MiB.
 pub const MAX_RUNTIME: usize = 16 << 20;

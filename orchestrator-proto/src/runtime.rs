@@ -72,8 +72,8 @@ pub enum Frame<'a> {
         payload: &'a [u8],
     },
     /// Either direction: how many messages in total may have been sent on this channel since
-    /// the connection began. Never decreases, except that [`UNLIMITED`] may be followed by a
-    /// number.
+    /// the connection began. The newest one counts. A daemon's may be lower than the one before,
+    /// when a further link with the policy `block` came; an instance's never decreases.
     Grant {
         /// The instance's number for the type.
         channel: u16,

@@ -177,7 +177,7 @@ fn examples() -> Vec<(&'static str, (&'static str, Vec<u8>))> {
         ("control-logs", framed("ClientFrame", &request(4, Request::Logs(log_query())))),
         ("control-log-item", framed("ServerFrame", &server(4, ServerBody::Item(Item::Log(log_line()))))),
         ("control-cancel", framed("ClientFrame", &client(4, ClientBody::Cancel))),
-        ("control-cancelled", framed("ServerFrame", &failed(4, ErrorCode::Cancelled, "cancelled by the client"))),
+        ("control-ended", framed("ServerFrame", &server(4, ServerBody::End))),
         ("control-link-add", framed("ClientFrame", &request(5, Request::LinkAdd(link_spec())))),
         ("control-link-added", framed("ServerFrame", &server(5, ServerBody::Reply(Reply::LinkAdded {
             id: LinkId(1), created: true })))),

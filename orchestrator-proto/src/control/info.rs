@@ -286,7 +286,8 @@ pub enum TargetInfo {
 pub enum LinkState {
     /// It carries messages as they come.
     Open,
-    /// It carries nothing: the two ends don't agree on what a message is.
+    /// Two ends don't agree on what a message is. Messages of a sender that does not agree with
+    /// the receiver are dropped and counted as `untranslatable`.
     Mismatched {
         /// The two schemas side by side.
         error: WireError,

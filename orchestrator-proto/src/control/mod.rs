@@ -184,6 +184,12 @@ impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
     pub const COUNT: u32 = 15;
 
+    /// Whether it is answered by items and an end, not by a reply.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::Events { .. })
+    }
+
     /// The name in the daemon's log.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -310,7 +310,7 @@ impl Client {
         };
         let task = async move {
             let (name, began) = (request.name(), Instant::now());
-            let is_stream = is_stream(&request);
+            let is_stream = request.is_stream();
             let result = tokio::select! {
                 result = daemon.carry_out(request, items, chunks) => result,
                 () = cancel.notified() => if is_stream { Ok(None) } else { Err(cancelled()) },
@@ -351,13 +351,6 @@ impl Client {
             )),
         }
     }
-}
-
-const fn is_stream(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Logs(_) | Request::LinkTap(_) | Request::Events { .. }
-    )
 }
 
 fn cancelled() -> WireError {

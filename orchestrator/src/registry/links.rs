@@ -12,6 +12,10 @@ use crate::events::EventLog;
 use crate::route::{Link, LinkRequest, LinkTarget, Mailbox, Surroundings};
 use crate::runtime::Peers;
 
+/// Mismatched links that are listed with their schemas side by side, so that a list fits a
+/// frame.
+const MAX_WITH_SCHEMAS: usize = 100;
+
 /// What the router tells and needs.
 pub(super) struct Around {
     registry: Weak<Registry>,
@@ -75,7 +79,10 @@ impl Registry {
         let from = spec.from.as_ref().map(|from| self.find(from)).transpose()?;
         let to = match &spec.to {
             TargetSpec::Instance(to) => LinkTarget::Instance(self.find(to)?.id),
-            TargetSpec::Udp(address) => LinkTarget::Udp(address.as_str().into()),
+            TargetSpec::Udp(address) => {
+                format!("udp:{address}").parse::<TargetSpec>().map_err(invalid)?;
+                LinkTarget::Udp(address.as_str().into())
+            }
         };
         let request = LinkRequest {
             from: from.as_ref().map(|from| from.id),
@@ -116,11 +123,19 @@ impl Registry {
     /// All links, by id.
     #[must_use]
     pub fn list_links(&self) -> Vec<LinkInfo> {
-        self.router
-            .links()
-            .iter()
-            .map(|link| self.link_info(link))
-            .collect()
+        let mut with_schemas = MAX_WITH_SCHEMAS;
+        let links = self.router.links();
+        let infos = links.iter().map(|link| {
+            let mut info = self.link_info(link);
+            if let LinkState::Mismatched { error } = &mut info.state {
+                if with_schemas == 0 {
+                    error.causes.clear();
+                }
+                with_schemas = with_schemas.saturating_sub(1);
+            }
+            info
+        });
+        infos.collect()
     }
 
     fn link_info(&self, link: &Link) -> LinkInfo {

@@ -203,8 +203,8 @@ impl Registry {
         instance.restart().await
     }
 
-    /// Removes an instance with its links, its sockets and its log. Dropping the future before
-    /// the instance has stopped leaves the instance; after that, the removal goes on.
+    /// Removes an instance with its links, its sockets and its log. Once begun it is carried to
+    /// its end, also when nobody waits for the answer any more.
     ///
     /// # Errors
     ///
@@ -224,19 +224,17 @@ impl Registry {
                 ),
             ));
         }
-        // While it stops it is still listed, as stopping.
-        instance.stop().await?;
-        // A task of its own: whoever asked may go away, and half an instance must not be left.
         let (registry, instance) = (self.clone(), instance.clone());
-        let removal = async move { registry.remove_stopped(&instance).await };
-        let removal = tokio::spawn(tracing::Instrument::in_current_span(removal));
-        removal.await.unwrap_or_else(|panic| {
+        let removed = tokio::spawn(async move { registry.remove_now(&instance).await });
+        removed.await.unwrap_or_else(|panic| {
             let message = format!("removing an instance failed: {panic}");
             Err(WireError::new(ErrorCode::Internal, message))
         })
     }
 
-    async fn remove_stopped(&self, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
+    async fn remove_now(&self, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
+        // While it stops it is still listed, as stopping.
+        instance.stop().await?;
         if !self.forget(instance) {
             return Err(WireError::new(
                 ErrorCode::NotFound,
@@ -244,16 +242,11 @@ impl Registry {
             ));
         }
         // Nobody can start it any more; this ends a start that came in between.
-        if let Err(error) = instance.stop().await {
-            tracing::error!(instance = instance.label(), %error, "stop failed");
-        }
+        instance.stop().await?;
         let links = self.router.remove_instance(instance.id);
         instance.discard().await;
-        let kind = EventKind::Removed {
-            links: links.len() as u64,
-        };
-        self.events
-            .record(Some(instance.id), instance.name.as_deref(), kind);
+        let kind = EventKind::Removed { links: links.len() as u64 };
+        self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)
     }
 

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use orchestrator_proto::control::{Counters, Policy};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
-use tokio::sync::Notify;
 
 use super::mailbox::Mailbox;
 use super::message::{Entry, Origin};
-use super::queue::{DropReason, Queue, Sizable};
+use super::queue::{DropReason, Queue, Sizable, Standing};
 use super::router::LinkRequest;
 
 impl Sizable for Entry {
@@ -46,7 +45,6 @@ pub struct Link {
     pub(super) mismatch: Mutex<Option<WireError>>,
     queue: Mutex<Queue<Entry>>,
     removed: AtomicBool,
-    room: Notify,
 }
 
 impl Link {
@@ -73,7 +71,6 @@ impl Link {
             mismatch: Mutex::new(None),
             queue: Mutex::new(Queue::new(policy, capacity)),
             removed: AtomicBool::new(false),
-            room: Notify::new(),
         }
     }
 
@@ -98,34 +95,33 @@ impl Link {
     }
 
     /// Takes in a run of messages of one origin. The caller kicks the mailbox afterwards.
-    /// Whether the queue holds more than it should is the answer; see [`Link::room`].
     pub(super) fn push_run(
         self: &Arc<Self>,
         bodies: impl Iterator<Item = Bytes>,
         origin: &Arc<Origin>,
         now_ms: u64,
-    ) -> bool {
-        let can_wait = origin.credit.is_some();
+    ) {
+        let mut given_up = 0;
         let mut queue = self.queue();
         for body in bodies {
-            queue.push(
-                Entry {
-                    body,
-                    origin: origin.clone(),
-                },
-                now_ms,
-                can_wait,
-                drop,
-            );
+            let standing = match &origin.credit {
+                None => Standing::Ungranted,
+                Some(credit) if credit.push() => Standing::Granted,
+                Some(_) => Standing::BeyondGrant,
+            };
+            let entry = Entry { body, origin: origin.clone() };
+            queue.push(entry, now_ms, standing, |_| given_up += 1);
         }
-        let over_full = queue.is_over_full();
         let schedule = !queue.scheduled && !queue.is_empty();
         queue.scheduled |= schedule;
         drop(queue);
         if schedule {
             self.mailbox.schedule(self.clone());
         }
-        over_full
+        // Only messages of this origin are given up where there is credit: those just refused.
+        if let Some(credit) = &origin.credit {
+            credit.consume(given_up);
+        }
     }
 
     /// For the sink: appends up to `max` messages to `out`. They stay counted as queued until
@@ -133,10 +129,6 @@ impl Link {
     pub fn take(&self, max: usize, out: &mut Vec<Entry>) {
         let mut queue = self.queue();
         out.extend(std::iter::from_fn(|| queue.take()).take(max));
-        if self.policy == Policy::Block && !queue.is_over_full() {
-            drop(queue);
-            self.room.notify_waiters();
-        }
     }
 
     /// For the sink, after [`Link::take`]: whether more is waiting. If so the link is still in
@@ -190,21 +182,6 @@ impl Link {
         }
     }
 
-    /// Resolves when the queue is within its bounds again, or the link is removed. A sender
-    /// that was told to go on too early waits here before it reads more; see
-    /// [`Source::send_run`](super::Source::send_run).
-    pub async fn room(&self) {
-        loop {
-            let notified = self.room.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if self.removed.load(Ordering::Acquire) || !self.queue().is_over_full() {
-                return;
-            }
-            notified.await;
-        }
-    }
-
     /// Ends the link: what waits is discarded, and how much that was is the answer.
     pub(super) fn remove(&self) -> u64 {
         self.removed.store(true, Ordering::Release);
@@ -214,7 +191,6 @@ impl Link {
                 credit.consume(1);
             }
         }
-        self.room.notify_waiters();
         discarded.len() as u64
     }
 }

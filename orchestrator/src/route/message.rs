@@ -52,6 +52,8 @@ pub struct Credit {
     /// Messages of the output that need no place any more, counted from the beginning of the
     /// sender's connection.
     consumed: AtomicU64,
+    /// Messages that came to the link, counted likewise.
+    pushed: AtomicU64,
     /// Messages that may be under way.
     window: u64,
     /// Who is told.
@@ -69,10 +71,17 @@ impl Credit {
     ) -> Self {
         Self {
             consumed: AtomicU64::new(already),
+            pushed: AtomicU64::new(already),
             window,
             upstream,
             channel,
         }
+    }
+
+    /// One more message came to the link. Whether it is within what the sender was granted.
+    pub(super) fn push(&self) -> bool {
+        let pushed = self.pushed.fetch_add(1, Ordering::AcqRel);
+        pushed < self.total()
     }
 
     /// The total that this route allows.

@@ -16,6 +16,22 @@ pub(super) struct Limits {
 impl Limits {
     /// The bytes that a link may hold, whatever its capacity: 64 MiB.
     const BYTES: usize = 64 << 20;
+
+    /// Messages beyond its grant that a sender may have on a `block` link: more than what can be
+    /// on its way when the link is made.
+    const BEYOND_GRANT: usize = 262_144;
+}
+
+/// What a sender knows of the room under `block`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// It was granted the place of this message: the sum of the grants bounds the queue.
+    Granted,
+    /// It was not. It may not have known yet that the link is there, so that its messages find
+    /// a place all the same, up to [`Limits::BEYOND_GRANT`].
+    BeyondGrant,
+    /// It can't be made to wait.
+    Ungranted,
 }
 
 /// Why a message was given up.
@@ -78,28 +94,33 @@ impl<T: Sizable> Queue<T> {
     }
 
     /// Takes a message in. Those that have to give way for it, or itself, go to `dropped`.
-    ///
-    /// `can_wait` says whether the sender is held back by grants, which bound what it can have
-    /// under way; only then does `block` take in more than the capacity.
     pub(super) fn push(
         &mut self,
         item: T,
         now_ms: u64,
-        can_wait: bool,
+        standing: Standing,
         mut dropped: impl FnMut(T),
     ) {
         self.sent += 1;
         self.last_ms = Some(now_ms);
         let size = item.size();
-        match self.policy {
-            Policy::Block if can_wait => {}
-            Policy::Block | Policy::DropNewest => {
+        match (self.policy, standing) {
+            (Policy::Block, Standing::Granted) => {}
+            (Policy::Block, Standing::BeyondGrant) => {
+                if self.waiting.len() >= self.limits.messages + Limits::BEYOND_GRANT
+                    || self.bytes + size > self.limits.bytes
+                {
+                    self.drops.full += 1;
+                    return dropped(item);
+                }
+            }
+            (Policy::Block, Standing::Ungranted) | (Policy::DropNewest, _) => {
                 if !self.has_room(size) {
                     self.drops.full += 1;
                     return dropped(item);
                 }
             }
-            Policy::DropOldest | Policy::Latest => {
+            (Policy::DropOldest | Policy::Latest, _) => {
                 while !self.has_room(size) {
                     let Some(oldest) = self.pop() else { break };
                     self.drops.full += 1;
@@ -173,13 +194,6 @@ impl<T: Sizable> Queue<T> {
         self.waiting.is_empty()
     }
 
-    /// Whether more is waiting than the bounds say: only under `block`, after a sender went
-    /// beyond its grant or before it knew of it.
-    pub(super) fn is_over_full(&self) -> bool {
-        self.waiting.len() > 1
-            && (self.waiting.len() > self.limits.messages || self.bytes > self.limits.bytes)
-    }
-
     pub(super) fn counters(&self) -> Counters {
         let drops = self.drops.clone();
         Counters {
@@ -245,15 +259,16 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_lost_uncounted_and_the_order_holds(
-            policy in policies(), capacity in 1..8_u32, steps in steps(), can_wait in any::<bool>(),
+            policy in policies(), capacity in 1..8_u32, steps in steps(), granted in any::<bool>(),
         ) {
+            let standing = if granted { Standing::Granted } else { Standing::Ungranted };
             let mut queue = Queue::new(policy, capacity);
             let (mut next, mut in_hand, mut dropped) = (0, VecDeque::new(), 0);
             let mut last_taken = None;
             for step in steps {
                 match step {
                     Step::Push(size) => {
-                        queue.push(Item(next, size), 1, can_wait, |_| dropped += 1);
+                        queue.push(Item(next, size), 1, standing, |_| dropped += 1);
                         next += 1;
                     }
                     Step::Take => if let Some(item) = queue.take() {
@@ -278,7 +293,7 @@ mod tests {
                 prop_assert_eq!(counters.sent, u64::from(next));
                 prop_assert_eq!(counters.dropped, dropped);
                 prop_assert_eq!(counters.sent, counters.delivered + counters.dropped + counters.queued);
-                if policy == Policy::Block && can_wait {
+                if policy == Policy::Block && granted {
                     prop_assert_eq!(counters.drops.full, 0);
                 } else if matches!(policy, Policy::DropOldest | Policy::Latest) {
                     let bound = if policy == Policy::Latest { 1 } else { u64::from(capacity) };
@@ -291,7 +306,7 @@ mod tests {
         fn drop_oldest_keeps_the_newest(capacity in 1..20_u32, count in 0..60_u32) {
             let mut queue = Queue::new(Policy::DropOldest, capacity);
             for n in 0..count {
-                queue.push(Item(n, 1), 1, false, drop);
+                queue.push(Item(n, 1), 1, Standing::Ungranted, drop);
             }
             let kept: Vec<u32> = std::iter::from_fn(|| queue.take()).map(|item| item.0).collect();
             let expected: Vec<u32> = (count.saturating_sub(capacity)..count).collect();
@@ -303,10 +318,10 @@ mod tests {
     fn bytes_are_bounded_too() {
         let mut queue = Queue::new(Policy::DropOldest, 1024);
         for n in 0..10 {
-            queue.push(Item(n, Limits::BYTES / 3), 1, false, drop);
+            queue.push(Item(n, Limits::BYTES / 3), 1, Standing::Ungranted, drop);
         }
         assert_eq!(queue.counters().queued, 3);
-        queue.push(Item(10, Limits::BYTES * 2), 1, false, drop);
+        queue.push(Item(10, Limits::BYTES * 2), 1, Standing::Ungranted, drop);
         assert_eq!(
             queue.counters().queued,
             1,

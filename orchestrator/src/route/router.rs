@@ -14,8 +14,8 @@ use super::message::TypeDecl;
 use super::source::{OutputIndex, Source, SourceStats, Upstream};
 use super::tap::Taps;
 
-/// Links of one daemon.
-pub(super) const MAX_LINKS: usize = 65_536;
+/// Links of one daemon: a list of them fits a frame.
+pub(super) const MAX_LINKS: usize = 16_384;
 
 /// Outputs of one source. For senders that don't declare their types beforehand, this bounds
 /// how many names they can make the daemon remember.
@@ -64,6 +64,9 @@ pub enum RouteError {
     /// [`MAX_LINKS`].
     #[error("there are {MAX_LINKS} links already")]
     TooManyLinks,
+    /// Twice the same type from one connection.
+    #[error("the output {0} is declared twice")]
+    DeclaredTwice(Arc<str>),
     /// [`MAX_OUTPUTS`].
     #[error("more than {MAX_OUTPUTS} message types from one connection")]
     TooManyOutputs,
@@ -76,6 +79,7 @@ impl From<RouteError> for WireError {
             RouteError::Differs { .. } => ErrorCode::AlreadyExists,
             RouteError::Mismatch(error) => return error.clone(),
             RouteError::TooManyLinks | RouteError::TooManyOutputs => ErrorCode::LimitReached,
+            RouteError::DeclaredTwice(_) => ErrorCode::Malformed,
         };
         Self::new(code, error.to_string())
     }
@@ -184,7 +188,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// When it has [`MAX_OUTPUTS`] already.
+    /// When it has [`MAX_OUTPUTS`] already, or this one.
     pub fn declare_output(
         &self,
         source: &Source,
@@ -193,6 +197,9 @@ impl Router {
     ) -> Result<OutputIndex, RouteError> {
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        if source.has_output(&decl.name) {
+            return Err(RouteError::DeclaredTwice(decl.name.clone()));
+        }
         if source.output_count() >= MAX_OUTPUTS {
             return Err(RouteError::TooManyOutputs);
         }

@@ -93,53 +93,34 @@ impl Source {
 
     /// Sends a run of messages of one output, and empties `bodies`. Never waits. They set off
     /// when the caller calls [`Woken::kick`], once for all runs that it read together.
-    ///
-    /// The answer is a link that holds more than it should, which only happens under `block`
-    /// with a sender that went beyond its grant or did not know it yet: wait for its
-    /// [`room`](Link::room) before taking more from that sender.
     pub fn send_run(
         &self,
         output: OutputIndex,
         bodies: &mut Vec<Bytes>,
         now_ns: u64,
         woken: &mut Woken,
-    ) -> Option<Arc<Link>> {
+    ) {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
-        let output = outputs.get(output.0)?;
+        let Some(output) = outputs.get(output.0) else { return };
         let count = bodies.len() as u64;
         output.received.fetch_add(count, Ordering::AcqRel);
         self.stats.sent.fetch_add(count, Ordering::Relaxed);
         if self.taps.any() {
-            self.taps.offer(
-                self.instance,
-                &output.decl,
-                output.routes.len(),
-                bodies,
-                now_ns,
-            );
+            self.taps.offer(self.instance, &output.decl, output.routes.len(), bodies, now_ns);
         }
         let Some((last, others)) = output.routes.split_last() else {
             self.stats.unrouted.fetch_add(count, Ordering::Relaxed);
             bodies.clear();
-            return None;
+            return;
         };
         let now_ms = now_ns / 1_000_000;
-        let mut over_full = None;
         for route in others {
-            if route
-                .link
-                .push_run(bodies.iter().cloned(), &route.origin, now_ms)
-            {
-                over_full = Some(route.link.clone());
-            }
+            route.link.push_run(bodies.iter().cloned(), &route.origin, now_ms);
         }
-        if last.link.push_run(bodies.drain(..), &last.origin, now_ms) {
-            over_full = Some(last.link.clone());
-        }
+        last.link.push_run(bodies.drain(..), &last.origin, now_ms);
         for route in &output.routes {
             woken.add(&route.link.mailbox);
         }
-        over_full
     }
 
     /// How many messages in total the sender may have sent on this output.
@@ -150,6 +131,11 @@ impl Source {
             .iter()
             .find(|output| output.channel == channel)
             .map_or(UNLIMITED, Output::grant)
+    }
+
+    pub(super) fn has_output(&self, type_name: &str) -> bool {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        outputs.iter().any(|output| &*output.decl.name == type_name)
     }
 
     pub(super) fn output_count(&self) -> usize {

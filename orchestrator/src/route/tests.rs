@@ -225,10 +225,8 @@ fn a_block_link_grants_its_capacity_beyond_what_was_consumed() {
     let (from, to) = (InstanceId::generate(), InstanceId::generate());
     let mailboxes = [from, to].map(|id| router.add_instance(id));
     let told = Arc::new(Told(Mutex::default()));
-    let upstream: std::sync::Weak<dyn Upstream> = {
-        let weak = Arc::downgrade(&told);
-        weak
-    };
+    let concrete = Arc::downgrade(&told);
+    let upstream: std::sync::Weak<dyn Upstream> = concrete;
     let source = router.open_source(Some(from), Some(upstream), Arc::default());
     let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7).unwrap();
     assert_eq!(source.grant(7), u64::MAX);

@@ -162,9 +162,7 @@ impl Receiver {
             }
         };
         let mut run = vec![Bytes::copy_from_slice(literal.as_bytes())];
-        let _ = self
-            .source
-            .send_run(output, &mut run, now_ns(), &mut self.woken);
+        self.source.send_run(output, &mut run, now_ns(), &mut self.woken);
         self.woken.kick();
         Ok(())
     }

@@ -5,9 +5,8 @@
 //! never sends a byte that could be looked at.
 //!
 //! A connection is a [`Source`](crate::route::Source) and a [`Sink`](crate::route::Sink) of
-//! the routing room. Its reader never waits for a receiver, except for a native sender that
-//! went beyond its grant under `block`; its writer is whoever has something to send, so that a
-//! message crosses the daemon within one task.
+//! the routing room. Its reader never waits for a receiver; its writer is whoever has something
+//! to send, so that a message crosses the daemon within one task.
 //!
 //! Called by the registry of instances. Knows `route/`.
 

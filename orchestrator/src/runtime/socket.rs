@@ -129,15 +129,14 @@ async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: Dialec
         match listener.accept().await {
             Ok((stream, _)) => {
                 pause = Duration::from_millis(5);
-                let open = endpoint.connections.load(Ordering::Acquire);
-                if open >= MAX_CONNECTIONS {
+                let Some(open) = OpenConnection::new(&endpoint) else {
                     tracing::warn!(
                         instance = %endpoint.instance,
                         "a connection is refused: {MAX_CONNECTIONS} are open"
                     );
                     continue;
-                }
-                connections.spawn(connection(stream, endpoint.clone(), dialect));
+                };
+                connections.spawn(connection(stream, open, dialect));
             }
             Err(error) => {
                 // Out of files, most likely: new connections wait in the backlog meanwhile.
@@ -149,8 +148,8 @@ async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: Dialec
     }
 }
 
-async fn connection(stream: UnixStream, endpoint: Arc<Endpoint>, dialect: DialectName) {
-    let _open = OpenConnection::new(&endpoint);
+async fn connection(stream: UnixStream, open: OpenConnection, dialect: DialectName) {
+    let endpoint = open.0.clone();
     let (instance, name) = (endpoint.instance, dialect.text());
     endpoint.host.event(
         instance,
@@ -173,17 +172,19 @@ async fn connection(stream: UnixStream, endpoint: Arc<Endpoint>, dialect: Dialec
     endpoint.host.event(instance, kind);
 }
 
-/// Counts a connection for as long as it is open, also when its task is aborted.
-struct OpenConnection<'a>(&'a Endpoint);
+/// One of the [`MAX_CONNECTIONS`], for as long as it is open, also when its task is aborted.
+struct OpenConnection(Arc<Endpoint>);
 
-impl<'a> OpenConnection<'a> {
-    fn new(endpoint: &'a Endpoint) -> Self {
-        endpoint.connections.fetch_add(1, Ordering::AcqRel);
-        Self(endpoint)
+impl OpenConnection {
+    fn new(endpoint: &Arc<Endpoint>) -> Option<Self> {
+        // Counted even if there is no place, and given back by the drop.
+        let place = Self(endpoint.clone());
+        let before = endpoint.connections.fetch_add(1, Ordering::AcqRel);
+        (before < MAX_CONNECTIONS).then_some(place)
     }
 }
 
-impl Drop for OpenConnection<'_> {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::AcqRel);
     }

@@ -270,9 +270,7 @@ impl Reader {
     fn send_run(&mut self) {
         if let (Some(output), false) = (self.run_output, self.run.is_empty()) {
             // Nothing here makes the runtime wait: it has no upstream, so `block` drops.
-            let _ = self
-                .source
-                .send_run(output, &mut self.run, self.now_ns, &mut self.woken);
+            self.source.send_run(output, &mut self.run, self.now_ns, &mut self.woken);
         }
     }
 

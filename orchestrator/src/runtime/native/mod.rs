@@ -5,7 +5,7 @@ mod inputs;
 mod reader;
 
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use orchestrator_proto::WireError;
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
@@ -33,6 +33,7 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             endpoint,
             source,
             outlet,
+            granting: Mutex::default(),
             requests: AtomicUsize::new(0),
         }
     });
@@ -51,6 +52,9 @@ struct Connection {
     endpoint: Arc<Endpoint>,
     source: Arc<Source>,
     outlet: Arc<Outlet<Inputs>>,
+    /// Held while a grant is computed and queued, so that an older total never follows a newer
+    /// one: the sender would stop at it for good.
+    granting: Mutex<()>,
     /// Requests under way.
     requests: AtomicUsize,
 }
@@ -67,10 +71,12 @@ impl Connection {
 
 impl Upstream for Connection {
     fn window_moved(&self, channel: u16) {
+        let granting = self.granting.lock().unwrap_or_else(PoisonError::into_inner);
         self.tell(&Frame::Grant {
             channel,
             total: self.source.grant(channel),
         });
+        drop(granting);
         // Not written in this call: it may come out of the writing of another connection.
         self.outlet.wake();
     }

@@ -1,5 +1,6 @@
 //! The reading half of a native connection.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, PROTOCOL, RuntimeRequest,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, PROTOCOL, RuntimeRequest,
 };
 use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -17,7 +18,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::now_ns;
 use super::Connection;
 use super::inputs::Input;
-use crate::route::{Link, OutputIndex, Sink, TypeDecl, Woken};
+use crate::route::{OutputIndex, Sink, TypeDecl, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,11 +39,11 @@ pub(super) struct Reader {
     read_size: usize,
     greeted: bool,
     channels: Vec<Option<Channel>>,
+    output_names: HashSet<Arc<str>>,
     /// Consecutive messages of one output, not sent yet.
     run: Vec<Bytes>,
     run_output: Option<OutputIndex>,
     woken: Woken,
-    over_full: Option<Arc<Link>>,
     now_ns: u64,
 }
 
@@ -85,10 +86,10 @@ impl Reader {
             read_size: READ_MIN,
             greeted: false,
             channels: Vec::new(),
+            output_names: HashSet::new(),
             run: Vec::new(),
             run_output: None,
             woken: Woken::default(),
-            over_full: None,
             now_ns: 0,
         }
     }
@@ -129,9 +130,6 @@ impl Reader {
         self.send_run();
         self.woken.kick();
         frames?;
-        if let Some(link) = self.over_full.take() {
-            link.room().await;
-        }
         Ok(true)
     }
 
@@ -276,6 +274,9 @@ impl Reader {
         } = &*self.connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
+                if !self.output_names.insert(decl.name.clone()) {
+                    return Err(malformed(format!("the output {name} is declared twice")));
+                }
                 Channel::Output(endpoint.router.declare_output(source, decl, channel)?)
             }
             Direction::Input => {
@@ -302,6 +303,12 @@ impl Reader {
                 "a message on channel {channel}, which is no output"
             )));
         };
+        if payload.len() > MAX_PAYLOAD {
+            return Err(malformed(format!(
+                "a message of {} bytes; at most {MAX_PAYLOAD} are allowed",
+                payload.len()
+            )));
+        }
         let output = *output;
         if self.run_output != Some(output) {
             self.send_run();
@@ -316,13 +323,8 @@ impl Reader {
 
     fn send_run(&mut self) {
         if let (Some(output), false) = (self.run_output, self.run.is_empty()) {
-            let over_full = self.connection.source.send_run(
-                output,
-                &mut self.run,
-                self.now_ns,
-                &mut self.woken,
-            );
-            self.over_full = over_full.or_else(|| self.over_full.take());
+            let source = &self.connection.source;
+            source.send_run(output, &mut self.run, self.now_ns, &mut self.woken);
         }
     }
 
