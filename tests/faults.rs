@@ -170,38 +170,59 @@ fn receivers_that_fail_in_any_order_harm_themselves_alone_3() {
     faults_harm_themselves_alone(3);
 }
 
-#[test]
-fn after_a_receiver_comes_back_delivery_goes_on_and_the_counters_add_up() {
+/// A receiver that connects again and again under full load, either after its last connection
+/// has ended or while it ends.
+fn comes_back(wait_for_the_end: bool) {
     let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));
     let link = daemon.link_with("a", "n", "b", Policy::Block, 256);
     let mut sender = daemon.sender(&a, "n");
-    let total = 50_000;
-    let received = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for start in (0..total).step_by(50) {
-                sender.numbers(start..start + 50);
+    let stop = AtomicBool::new(false);
+    let (total, received) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut next = 0;
+            while !stop.load(Ordering::Relaxed) {
+                sender.numbers(next..next + 50);
+                next += 50;
             }
+            sender.number(u32::MAX);
+            next + 1
         });
         let mut random = Random::new(7);
         let mut received = Vec::new();
-        while received.last() != Some(&(total - 1)) {
+        for _ in 0..8 {
             let mut receiver = daemon.receiver(&b, "n");
-            let life = 1 + random.below(10_000);
-            for _ in 0..life {
-                received.push(receiver.next_number().expect("the connection holds"));
-                if received.last() == Some(&(total - 1)) {
-                    break;
-                }
-            }
+            received.extend(receiver.take_numbers(1 + random.below(10_000)));
             daemon.counters(link);
+            drop(receiver);
+            if wait_for_the_end {
+                daemon.connections("b", 0);
+            }
         }
-        received
+        let mut receiver = daemon.receiver(&b, "n");
+        received.push(receiver.next_number().unwrap());
+        stop.store(true, Ordering::Relaxed);
+        while received.last() != Some(&u32::MAX) {
+            received.push(receiver.next_number().unwrap());
+        }
+        (sending.join().unwrap(), received)
     });
-    assert!(received.is_sorted_by(|a, b| a < b), "in order, none twice");
     let counters = daemon.settled(link, total.into());
     // What is missing was with the kernel when a connection ended: delivered, as it is defined.
     assert_eq!((counters.delivered, counters.dropped), (total.into(), 0));
+    for pair in received.windows(2) {
+        assert!(pair[0] < pair[1], "in order, none twice: {pair:?}");
+    }
+}
+
+#[test]
+fn after_a_receiver_comes_back_delivery_goes_on_and_the_counters_add_up() {
+    comes_back(true);
+}
+
+#[test]
+fn a_connection_that_replaces_one_that_is_ending_goes_on_in_order() {
+    comes_back(false);
 }
 
 #[test]

@@ -142,10 +142,10 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
 #[test]
 fn a_malformed_frame_closes_its_connection_and_nothing_else() {
     let daemon = Daemon::start();
-    let (a, b) = (daemon.put("a"), daemon.put("b"));
-    let link = daemon.link("b", "steady", "b");
+    let (a, b, c) = (daemon.put("a"), daemon.put("b"), daemon.put("c"));
+    let link = daemon.link("b", "steady", "c");
     let mut steady = daemon.sender(&b, "steady");
-    let mut steady_receiver = daemon.receiver(&b, "steady");
+    let mut steady_receiver = daemon.receiver(&c, "steady");
     for (at, (expected, wrong)) in (1..).zip(AFTER_HELLO) {
         let mut native = daemon.native(&a);
         wrong(&mut native);
@@ -346,9 +346,10 @@ fn large_messages_arrive_up_to_the_bound() {
     });
     assert_eq!(daemon.settled(link, 6).dropped, 0);
     // A little more fits a frame, but would not fit under every channel number.
-    let payload = vec![0; MAX_PAYLOAD + 1];
-    sender.message(0, &payload);
-    assert_eq!(daemon.settled(link, 7).drops.too_long, 1);
+    let mut other = daemon.native(&a);
+    other.declare(0, Direction::Output, "blob", &TypeSchema::Bytes, 0);
+    other.message(0, &vec![0; MAX_PAYLOAD + 1]);
+    assert_eq!(other.refusal().code, ErrorCode::Malformed);
     // More than a frame ends the connection, before anything is kept of it.
     raw(&mut sender, &(MAX_RUNTIME as u32 + 1).to_le_bytes());
     assert_eq!(sender.refusal().code, ErrorCode::Malformed);

@@ -228,7 +228,8 @@ fn a_message_too_large_for_the_control_socket_does_not_end_the_tap() {
     let a = daemon.put("a");
     let mut sender = daemon.native(&a);
     sender.declare(0, Direction::Output, "text", &TypeSchema::String, 0);
-    let text = |length: usize| postcard::to_stdvec(&"x".repeat(length)).unwrap();
+    // Escaped, each character is six bytes of JSON.
+    let text = |length: usize| postcard::to_stdvec(&"\u{1}".repeat(length)).unwrap();
     let (large, small) = (text(5 << 20), text(1));
     block_on(async {
         let client = daemon.client().await;

@@ -143,10 +143,6 @@ fn server(id: u64, body: ServerBody) -> ServerFrame {
     ServerFrame { id, body }
 }
 
-fn failed(id: u64, code: ErrorCode, message: &str) -> ServerFrame {
-    server(id, ServerBody::Error(WireError::new(code, message)))
-}
-
 fn framed<T: Serialize>(type_name: &'static str, value: &T) -> (&'static str, Vec<u8>) {
     let max = if type_name == "Frame" {
         MAX_RUNTIME
