@@ -6,9 +6,11 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 
 use orchestrator_proto::client::ItemStream;
 use orchestrator_proto::control::{
@@ -98,21 +100,32 @@ fn detail(daemon: &Daemon, name: &str) -> RuntimeDetail {
 /// A command that follows, and its lines as they come.
 struct Follower {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Follower {
     fn new(daemon: &Daemon, args: &[&str]) -> Self {
         let mut command = daemon.cli_command(args);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = sync_channel(16);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while stdout.read_line(&mut line).is_ok_and(|count| count > 0) {
+                let _ = sender.send(std::mem::take(&mut line));
+            }
+        });
         Self { child, lines }
     }
 
+    /// The next line; empty at the end.
+    #[track_caller]
     fn next(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line
+        match self.lines.recv_timeout(SOON) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => String::new(),
+            Err(RecvTimeoutError::Timeout) => panic!("no line within {SOON:?}"),
+        }
     }
 }
 
@@ -120,6 +133,34 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A named pipe, through which a script is told when to go on.
+struct Gate(PathBuf);
+
+impl Gate {
+    fn new(daemon: &Daemon) -> Self {
+        let path = daemon.dir().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        Self(path)
+    }
+
+    /// Waits until a script reads, and tells it this.
+    #[track_caller]
+    fn say(&self, text: &str) {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).custom_flags(nix::libc::O_NONBLOCK);
+        let mut pipe = eventually("a script reads from the pipe", || {
+            options.open(&self.0).ok()
+        });
+        pipe.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+impl std::fmt::Display for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.display().fmt(f)
     }
 }
 
@@ -249,15 +290,14 @@ fn tail_and_since_choose_lines() {
 #[test]
 fn a_follower_sees_new_lines_at_once_and_over_restarts_until_the_removal() {
     let daemon = Daemon::start();
-    let pipe = daemon.dir().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let script = format!("echo begin; exec cat {}", pipe.display());
+    let pipe = Gate::new(&daemon);
+    let script = format!("echo begin; exec cat {pipe}");
     daemon.add_script("cat", &script);
     let mut early = Follower::new(&daemon, &["runtime", "stdout", "--follow", "cat"]);
     daemon.ok(["runtime", "start", "cat"]);
     assert_eq!(early.next(), "begin\n");
     // One line at a time: each is seen before the next is printed.
-    let say = |text: &str| fs::write(&pipe, text).unwrap();
+    let say = |text: &str| pipe.say(text);
     say("one\n");
     assert_eq!(early.next(), "one\n");
     assert_eq!(daemon.exited("cat"), Exit::Code(0));
@@ -370,14 +410,13 @@ fn a_flood_of_one_instance_keeps_nobody_elses_lines_back() {
         daemon.add(["/usr/bin/yes", "--name", name]);
         daemon.ok(["runtime", "start", name]);
     }
-    let pipe = daemon.dir().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let script = format!("while read line < {}; do echo $line; done", pipe.display());
+    let pipe = Gate::new(&daemon);
+    let script = format!("exec 3<>{pipe}; while read line <&3; do echo $line; done");
     daemon.add_script("quiet", &script);
     daemon.ok(["runtime", "start", "quiet"]);
     let mut follower = Follower::new(&daemon, &["runtime", "stdout", "quiet"]);
     for number in 0..20 {
-        fs::write(&pipe, format!("{number}\n")).unwrap();
+        pipe.say(&format!("{number}\n"));
         assert_eq!(follower.next(), format!("{number}\n"));
     }
     for name in ["flood-1", "flood-2"] {
@@ -391,11 +430,10 @@ fn a_flood_of_one_instance_keeps_nobody_elses_lines_back() {
 fn a_follower_that_is_too_slow_is_told_what_it_missed_and_slows_nobody() {
     let daemon =
         Daemon::start_with(&["--instance-log-bytes", "65536", "--instance-log-files", "2"]);
-    let pipe = daemon.dir().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = Gate::new(&daemon);
     let script = format!(
         "echo first; read line < {}; seq 1 200000; echo the end",
-        pipe.display()
+        pipe
     );
     daemon.add_script("flood", &script);
     block_on(async {
@@ -406,7 +444,7 @@ fn a_follower_that_is_too_slow_is_told_what_it_missed_and_slows_nobody() {
         let first = tokio::time::timeout(SOON, stream.next()).await.unwrap();
         assert!(matches!(first, Some(Ok(Item::Log(line))) if line.text.0 == b"first"));
         // Does not read on until all was printed and most of it deleted.
-        fs::write(&pipe, "go on\n").unwrap();
+        pipe.say("go on\n");
         std::thread::scope(|scope| {
             let finish = || {
                 daemon.exited("flood");
@@ -476,21 +514,20 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
         return;
     };
     daemon.launch();
-    let pipe = daemon.dir().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = Gate::new(&daemon);
     // Something else fills the disk, and goes away later.
     let ballast = daemon.state_dir().join("ballast");
     fs::write(&ballast, vec![0; 700_000]).unwrap();
     let script = format!(
         "echo begin; seq 1 200000; echo flooded > {0}; read line < {0}; echo after; exec sleep 1000",
-        pipe.display()
+        pipe
     );
     daemon.add_script("flood", &script);
     daemon.add_script("other", "exit 0");
     daemon.ok(["runtime", "start", "flood"]);
     // It has printed everything: it did not wait for the disk.
     let mut told = String::new();
-    fs::File::open(&pipe)
+    fs::File::open(&pipe.0)
         .unwrap()
         .read_to_string(&mut told)
         .unwrap();
@@ -516,7 +553,7 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     assert_eq!(daemon.info("flood").observed.word(), "running");
 
     fs::remove_file(&ballast).unwrap();
-    fs::write(&pipe, "go on\n").unwrap();
+    pipe.say("go on\n");
     eventually(
         "there are lines again, and a remark says that some are missing",
         || {
@@ -556,17 +593,16 @@ fn an_instance_that_can_not_have_a_log_is_refused_and_not_half_added() {
 #[test]
 fn logs_that_are_deleted_under_a_running_instance_come_back() {
     let daemon = Daemon::start();
-    let pipe = daemon.dir().join("pipe");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let script = format!("while read line < {}; do echo $line; done", pipe.display());
+    let pipe = Gate::new(&daemon);
+    let script = format!("exec 3<>{pipe}; while read line <&3; do echo $line; done");
     let id = daemon.add_script("echo", &script);
     daemon.ok(["runtime", "start", "echo"]);
-    fs::write(&pipe, "one\n").unwrap();
+    pipe.say("one\n");
     let text = || daemon.ok(["runtime", "stdout", "--no-follow", "echo"]);
     eventually("the line is there", || (text() == "one\n").then_some(()));
     fs::remove_dir_all(log_dir(&daemon, &id)).unwrap();
     // The daemon and the instance go on, and new lines are counted if they are not kept.
-    fs::write(&pipe, "two\n").unwrap();
+    pipe.say("two\n");
     assert_eq!(daemon.info("echo").observed.word(), "running");
     assert_eq!(
         daemon

@@ -42,7 +42,7 @@ fn start_script(daemon: &Daemon, name: &str, stop_timeout: &str, script: &str) -
     processes::pid_in(&file)
 }
 
-const DEAF: &str = "trap '' TERM; echo $$ > $FILE; while :; do sleep 1000; done";
+const DEAF: &str = "trap '' TERM; echo $$ > $FILE; exec sleep 1000";
 
 /// A command that is expected to end soon.
 #[track_caller]
@@ -217,11 +217,8 @@ fn who_is_connected_while_it_ends_is_told_so() {
     }
     // What is there can still be looked at.
     assert!(client.is_usable());
+    // The last one has ended, and with it the daemon: no second signal is needed.
     processes::signal(deaf, Signal::SIGKILL);
-    for pid in processes::children(deaf) {
-        processes::signal(pid, Signal::SIGKILL);
-    }
-    daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(0));
 }
 
@@ -331,10 +328,8 @@ fn what_a_killed_daemon_left_behind_is_replaced() {
     let mut daemon = Daemon::start();
     daemon.add(["/bin/true", "--name", "true"]);
     let pid = daemon.pid();
-    daemon.signal(Signal::SIGKILL);
     processes::signal(pid, Signal::SIGKILL);
     daemon.wait();
-    processes::gone(pid);
     assert!(is_socket(daemon.socket()));
     assert!(std::os::unix::net::UnixStream::connect(daemon.socket()).is_err());
     daemon.launch();

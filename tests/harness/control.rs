@@ -85,7 +85,7 @@ impl Control {
     }
 
     /// The next frame; none at the end of the stream.
-    pub fn next(&mut self) -> Option<ServerFrame> {
+    pub fn frame(&mut self) -> Option<ServerFrame> {
         self.receive()
     }
 
@@ -100,7 +100,7 @@ impl Control {
     #[track_caller]
     pub fn answer(&mut self, id: u64) -> ServerBody {
         loop {
-            let frame = self.next().expect("the daemon answers");
+            let frame = self.frame().expect("the daemon answers");
             if frame.id == id {
                 return frame.body;
             }
@@ -110,7 +110,7 @@ impl Control {
     /// Whether the connection is good: a request is answered.
     pub fn is_usable(&mut self) -> bool {
         self.request(u64::MAX, Request::Status);
-        while let Some(frame) = self.next() {
+        while let Some(frame) = self.frame() {
             if frame.id == u64::MAX {
                 return matches!(frame.body, ServerBody::Reply(Reply::Status(_)));
             }

@@ -39,6 +39,10 @@ impl Veecle {
     }
 
     /// The next line; none at the end of the stream.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it panics after the deadline, as no iterator should"
+    )]
     pub fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
         match self.lines.read_line(&mut line) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{Item, LinkSpec, Reply, TapFilter, TapMessage};
+use orchestrator_proto::frame::MAX_CONTROL;
 use orchestrator_proto::{LinkId, WireError};
 
 use super::connection::Items;
@@ -13,6 +14,9 @@ use crate::runtime::to_json_text;
 
 /// How long a watcher may go without being told what it missed.
 const TELL_MISSED: Duration = Duration::from_secs(1);
+
+/// The longest JSON of a payload that is shown, bytes: with the rest it has to fit a frame.
+const MAX_SHOWN: usize = MAX_CONTROL / 2;
 
 impl Daemon {
     pub(super) fn link_add(&self, spec: &LinkSpec) -> Result<Reply, WireError> {
@@ -62,7 +66,17 @@ impl Daemon {
             type_name: item.decl.name.to_string(),
             links: u32::try_from(item.links).unwrap_or(u32::MAX),
             size: item.body.len() as u64,
-            payload: to_json_text(schema, &item.body),
+            payload: to_json_text(schema, &item.body).and_then(short_enough),
         }
     }
+}
+
+fn short_enough(json: String) -> Result<String, String> {
+    if json.len() > MAX_SHOWN {
+        let length = json.len();
+        return Err(format!(
+            "{length} bytes of JSON; at most {MAX_SHOWN} are shown"
+        ));
+    }
+    Ok(json)
 }

@@ -49,10 +49,11 @@ pub use spawner::Linux;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 10] = [
+pub const NOT_INHERITED: [&str; 11] = [
     "ORCHESTRATOR_HOLDER_PID",
     "ORCHESTRATOR_LOG",
     "ORCHESTRATOR_SOCKET",
+    "ORCHESTRATOR_STATE_DIR",
     // sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)
     "NOTIFY_SOCKET",
     "LISTEN_FDS",

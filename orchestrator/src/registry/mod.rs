@@ -241,8 +241,11 @@ impl Registry {
                 format!("instance {} was removed by somebody else", instance.label()),
             ));
         }
-        // Nobody can start it any more; this ends a start that came in between.
-        instance.stop().await?;
+        // Nobody can start it any more; this ends a start that came in between. From here on
+        // nothing is a reason to leave half of it behind.
+        if let Err(error) = instance.stop().await {
+            tracing::error!(instance = instance.label(), %error, "stop failed");
+        }
         let links = self.router.remove_instance(instance.id);
         instance.discard().await;
         let kind = EventKind::Removed { links: links.len() as u64 };

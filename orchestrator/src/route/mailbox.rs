@@ -10,6 +10,10 @@ pub trait Sink: Send + Sync {
     /// There may be something to fetch. Must not wait: what can't be carried away at once is
     /// left to a task of the sink.
     fn kick(&self);
+
+    /// Another sink takes over: gives back what is not begun to be carried away. What was taken
+    /// first must be on its way before anything newer is.
+    fn hand_over(&self) {}
 }
 
 /// The links of one target that have something.
@@ -19,8 +23,23 @@ pub struct Mailbox {
     ready: Mutex<VecDeque<Arc<Link>>>,
     /// Links that have something which the present sink can't take yet.
     parked: Mutex<Vec<Arc<Link>>>,
-    /// The sinks; the last one is served. Older ones are kept in case the last one goes first.
-    sinks: RwLock<Vec<Arc<dyn Sink>>>,
+    sinks: RwLock<Sinks>,
+    /// Held while the sink that is served changes.
+    changing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Sinks {
+    /// The last one is served. Older ones are kept in case the last one goes first.
+    list: Vec<Arc<dyn Sink>>,
+    /// While one hands over to another, none is served.
+    handing_over: bool,
+}
+
+impl Sinks {
+    fn served(&self) -> Option<&Arc<dyn Sink>> {
+        if self.handing_over { None } else { self.list.last() }
+    }
 }
 
 impl Mailbox {
@@ -33,12 +52,7 @@ impl Mailbox {
 
     /// Tells the present sink that there may be something.
     pub fn kick(&self) {
-        let sink = self
-            .sinks
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .last()
-            .cloned();
+        let sink = self.sinks.read().unwrap_or_else(PoisonError::into_inner).served().cloned();
         if let Some(sink) = sink {
             sink.kick();
         }
@@ -91,32 +105,46 @@ impl Mailbox {
         }
     }
 
-    /// From now on `sink` is served.
+    /// From now on `sink` is served, after the one before it has handed over.
     pub fn attach(&self, sink: Arc<dyn Sink>) {
-        self.sinks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(sink);
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.change(|sinks| {
+            sinks.handing_over = true;
+            let before = sinks.list.last().cloned();
+            sinks.list.push(sink);
+            before
+        });
+        if let Some(before) = before {
+            before.hand_over();
+        }
+        self.change(|sinks| sinks.handing_over = false);
+        drop(changing);
         self.unpark();
         self.kick();
     }
 
     /// `sink` went away; the one before it, if it is still there, is served again.
     pub fn detach(&self, sink: &Arc<dyn Sink>) {
-        self.sinks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|other| !Arc::ptr_eq(other, sink));
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(|sinks| {
+            sinks.handing_over = true;
+            sinks.list.retain(|other| !Arc::ptr_eq(other, sink));
+        });
+        sink.hand_over();
+        self.change(|sinks| sinks.handing_over = false);
+        drop(changing);
         self.unpark();
         self.kick();
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Sinks) -> T) -> T {
+        change(&mut self.sinks.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether `sink` is the one that is served.
     #[must_use]
     pub fn serves(&self, sink: &dyn Sink) -> bool {
         let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner);
-        sinks
-            .last()
-            .is_some_and(|last| std::ptr::addr_eq(Arc::as_ptr(last), sink))
+        sinks.served().is_some_and(|served| std::ptr::addr_eq(Arc::as_ptr(served), sink))
     }
 }

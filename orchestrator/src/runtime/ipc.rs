@@ -28,6 +28,8 @@ const MAX_DATAGRAM: usize = 2048;
 const BATCH: usize = 64;
 /// How long an address that was looked up is used.
 const LOOKUP_LIFETIME: Duration = Duration::from_secs(30);
+/// How long after a look-up that failed there is no other, however many messages come.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where to listen, and to whom.
 #[derive(Clone, Debug)]
@@ -162,7 +164,8 @@ impl Receiver {
             }
         };
         let mut run = vec![Bytes::copy_from_slice(literal.as_bytes())];
-        self.source.send_run(output, &mut run, now_ns(), &mut self.woken);
+        self.source
+            .send_run(output, &mut run, now_ns(), &mut self.woken);
         self.woken.kick();
         Ok(())
     }
@@ -183,6 +186,7 @@ impl Peers {
             address: address.to_owned(),
             mailbox: mailbox.clone(),
             resolved: None,
+            failed: None,
         };
         let task = tokio::spawn(peer.run(wake));
         self.tasks
@@ -217,6 +221,8 @@ struct Peer {
     address: String,
     mailbox: Arc<Mailbox>,
     resolved: Option<(UdpSocket, SocketAddr, Instant)>,
+    /// When the last look-up failed, if it did.
+    failed: Option<Instant>,
 }
 
 impl Peer {
@@ -233,44 +239,48 @@ impl Peer {
                     }
                 }
                 self.mailbox.give_back(link);
+                // Where every message fails at once, nothing else here lets others run.
+                tokio::task::coop::consume_budget().await;
             }
         }
     }
 
     async fn send(&mut self, link: &Link, entry: &Entry) -> Result<(), DropReason> {
         let datagram = datagram(&link.type_name, entry)?;
-        let (socket, address) = self.socket().await.map_err(|_| DropReason::Failed)?;
+        let pause = self.failed.is_some_and(|at| at.elapsed() < LOOKUP_PAUSE);
+        if !pause && let Err(error) = self.look_up().await {
+            tracing::debug!(address = self.address, %error, "the address can't be had");
+            self.failed = Some(Instant::now());
+        }
+        let Some((socket, address, _)) = &self.resolved else {
+            return Err(DropReason::Failed);
+        };
         socket
-            .send_to(&datagram, address)
+            .send_to(&datagram, *address)
             .await
             .map_err(|_| DropReason::Failed)?;
         Ok(())
     }
 
-    /// Looks the host up again from time to time, because names move.
-    async fn socket(&mut self) -> io::Result<(&UdpSocket, SocketAddr)> {
-        let fresh = |since: &Instant| since.elapsed() < LOOKUP_LIFETIME;
-        if !self
-            .resolved
-            .as_ref()
-            .is_some_and(|(_, _, since)| fresh(since))
-        {
-            let address = tokio::net::lookup_host(&self.address)
-                .await?
-                .next()
-                .ok_or_else(|| io::Error::other("the host has no address"))?;
-            let any: SocketAddr = if address.is_ipv4() {
-                ([0, 0, 0, 0], 0).into()
-            } else {
-                ([0_u16; 8], 0).into()
-            };
-            let socket = UdpSocket::bind(any).await?;
-            self.resolved = Some((socket, address, Instant::now()));
+    /// Looks the host up, again from time to time, because names move. When that fails, the
+    /// address that was found before stays.
+    async fn look_up(&mut self) -> io::Result<()> {
+        let resolved = self.resolved.as_ref();
+        if resolved.is_some_and(|(_, _, since)| since.elapsed() < LOOKUP_LIFETIME) {
+            return Ok(());
         }
-        match &self.resolved {
-            Some((socket, address, _)) => Ok((socket, *address)),
-            None => Err(io::Error::other("the host has no address")),
-        }
+        let address = tokio::net::lookup_host(&self.address)
+            .await?
+            .next()
+            .ok_or_else(|| io::Error::other("the host has no address"))?;
+        let any: SocketAddr = if address.is_ipv4() {
+            ([0, 0, 0, 0], 0).into()
+        } else {
+            ([0_u16; 8], 0).into()
+        };
+        let socket = UdpSocket::bind(any).await?;
+        self.resolved = Some((socket, address, Instant::now()));
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! Called by the registry of instances. Knows `route/`.
 
+mod batch;
 mod ipc;
 mod native;
 mod outlet;

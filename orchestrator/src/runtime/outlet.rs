@@ -4,24 +4,22 @@
 //! when the socket is full a task of the connection takes over.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
+use super::batch::{Batch, Body};
 use crate::route::{DropReason, Entry, Link, Mailbox, Sink};
 
 /// Messages in one system call at most.
 const BATCH_MESSAGES: usize = 512;
 /// Bytes of payload in one system call at most, unless one message has more.
 const BATCH_BYTES: usize = 256 << 10;
-/// Slices in one system call: below the kernel's IOV_MAX of 1,024, see writev(2).
-const MAX_SLICES: usize = 1020;
 /// Batches that one caller writes before a task takes over, so that a fast sender does not
 /// keep its own reader waiting.
 const BATCHES_PER_FLUSH: usize = 4;
@@ -49,14 +47,9 @@ pub(super) trait Dialect: Send + Sync {
 
     /// `count` messages were put into a batch.
     fn taken(&self, way: &Self::Way, count: usize);
-}
 
-/// The payload of a message as the peer will see it.
-pub(super) struct Body {
-    /// Set when it had to be translated; else it is the entry's own.
-    pub translated: Option<Bytes>,
-    /// What comes after it.
-    pub tail: &'static [u8],
+    /// One of them was taken out again, unwritten.
+    fn returned(&self, link: &Link);
 }
 
 pub(super) struct Outlet<D> {
@@ -75,37 +68,6 @@ pub(super) struct Outlet<D> {
 struct ControlQueue {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
-}
-
-/// What is being written.
-#[derive(Default)]
-struct Batch {
-    /// Control frames and the heads of the pieces, one after the other.
-    heads: Vec<u8>,
-    /// Control frames at the beginning of `heads`, in bytes.
-    control: usize,
-    pieces: VecDeque<Piece>,
-    /// Bytes of what is first (the control frames, else the first piece) that are written.
-    written: usize,
-    /// Spare place for what is taken from a link.
-    taken: Vec<Entry>,
-}
-
-struct Piece {
-    link: Arc<Link>,
-    entry: Entry,
-    head: std::ops::Range<usize>,
-    body: Body,
-}
-
-impl Piece {
-    fn payload(&self) -> &Bytes {
-        self.body.translated.as_ref().unwrap_or(&self.entry.body)
-    }
-
-    fn len(&self) -> usize {
-        self.head.len() + self.payload().len() + self.body.tail.len()
-    }
 }
 
 /// Closes an outlet when the connection is served no longer, also when its task is aborted
@@ -173,15 +135,18 @@ impl<D: Dialect + 'static> Outlet<D> {
         }
     }
 
+    /// Writes what the peer is told before its connection is closed, as far as the socket takes
+    /// it.
+    pub(super) fn last_words(&self) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        self.drain(&mut batch);
+    }
+
     /// The connection is over: takes no message any more, and gives back what is not written.
     fn close(self: &Arc<Self>) {
         self.shut();
         let sink: Arc<dyn Sink> = self.clone();
         self.mailbox.detach(&sink);
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        batch.give_back();
-        drop(batch);
-        self.mailbox.kick();
     }
 
     /// Makes the connection's reader, wherever it waits, see the end.
@@ -251,7 +216,7 @@ impl<D: Dialect + 'static> Outlet<D> {
             return;
         }
         let mut bytes = 0;
-        while batch.pieces.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
+        while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
             let Some(link) = self.mailbox.next_link() else {
                 break;
             };
@@ -260,7 +225,7 @@ impl<D: Dialect + 'static> Outlet<D> {
                 continue;
             };
             link.take(
-                quota.min(BATCH_MESSAGES - batch.pieces.len()),
+                quota.min(BATCH_MESSAGES - batch.len()),
                 &mut batch.taken,
             );
             bytes += self.encode(&link, &way, batch);
@@ -280,28 +245,18 @@ impl<D: Dialect + 'static> Outlet<D> {
     fn encode(&self, link: &Arc<Link>, way: &D::Way, batch: &mut Batch) -> usize {
         let mut bytes = 0;
         let mut taken = std::mem::take(&mut batch.taken);
-        let before = batch.pieces.len();
+        let before = batch.len();
         for entry in taken.drain(..) {
             let start = batch.heads.len();
             match self.dialect.encode(link, way, &entry, &mut batch.heads) {
-                Ok(body) => {
-                    let head = start..batch.heads.len();
-                    let piece = Piece {
-                        link: link.clone(),
-                        entry,
-                        head,
-                        body,
-                    };
-                    bytes += piece.len();
-                    batch.pieces.push_back(piece);
-                }
+                Ok(body) => bytes += batch.add(link, entry, start, body),
                 Err(reason) => {
                     batch.heads.truncate(start);
                     link.give_up(&entry.origin, 1, reason);
                 }
             }
         }
-        self.dialect.taken(way, batch.pieces.len() - before);
+        self.dialect.taken(way, batch.len() - before);
         batch.taken = taken;
         bytes
     }
@@ -311,74 +266,10 @@ impl<D: Dialect + 'static> Sink for Outlet<D> {
     fn kick(&self) {
         self.flush();
     }
-}
 
-impl Batch {
-    fn is_done(&self) -> bool {
-        self.control == 0 && self.pieces.is_empty()
-    }
-
-    fn slices(&self) -> Vec<IoSlice<'_>> {
-        let mut slices = Vec::with_capacity((1 + 3 * self.pieces.len()).min(MAX_SLICES));
-        let mut skip = self.written;
-        let control: &[u8] = &self.heads[..self.control];
-        let parts = std::iter::once(control).chain(self.pieces.iter().flat_map(|piece| {
-            [
-                &self.heads[piece.head.clone()],
-                &piece.payload()[..],
-                piece.body.tail,
-            ]
-        }));
-        for part in parts.filter(|part| !part.is_empty()) {
-            if slices.len() == MAX_SLICES {
-                break;
-            }
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            if skipped < part.len() {
-                slices.push(IoSlice::new(&part[skipped..]));
-            }
-        }
-        slices
-    }
-
-    /// `count` more bytes are with the kernel: settles the messages that are complete.
-    fn advance(&mut self, count: usize) {
-        self.written += count;
-        if self.control > 0 {
-            if self.written < self.control {
-                return;
-            }
-            self.written -= self.control;
-            self.control = 0;
-        }
-        let mut complete = 0;
-        for piece in &self.pieces {
-            if self.written < piece.len() {
-                break;
-            }
-            self.written -= piece.len();
-            complete += 1;
-        }
-        let same = |a: &Piece, b: &Piece| {
-            Arc::ptr_eq(&a.link, &b.link) && Arc::ptr_eq(&a.entry.origin, &b.entry.origin)
-        };
-        for run in self.pieces.make_contiguous()[..complete].chunk_by(same) {
-            run[0]
-                .link
-                .delivered(&run[0].entry.origin, run.len() as u64);
-        }
-        self.pieces.drain(..complete);
-    }
-
-    /// Gives the messages that are not written back to their links.
-    fn give_back(&mut self) {
-        self.control = 0;
-        self.written = 0;
-        let mut pieces = std::mem::take(&mut self.pieces);
-        // From the back, so that each link gets its messages back newest first.
-        while let Some(piece) = pieces.pop_back() {
-            piece.link.put_back(std::iter::once(piece.entry));
-        }
+    fn hand_over(&self) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = self.closed.load(Ordering::Acquire);
+        batch.give_back(closed, |link| self.dialect.returned(link));
     }
 }

@@ -18,7 +18,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
-use super::outlet::{Body, Dialect, Outlet, Served};
+use super::batch::Body;
+use super::outlet::{Dialect, Outlet, Served};
 use super::{Endpoint, now_ns, translate};
 use crate::route::{DropReason, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Woken};
 
@@ -94,6 +95,8 @@ impl Dialect for Veecle {
     }
 
     fn taken(&self, (): &(), _count: usize) {}
+
+    fn returned(&self, _link: &Link) {}
 }
 
 /// One line. Other keys are for other versions and are passed over.

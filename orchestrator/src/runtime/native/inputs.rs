@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use orchestrator_proto::frame::PREFIX;
 use orchestrator_proto::runtime::{MAX_PAYLOAD, UNLIMITED};
 
-use super::super::outlet::{Body, Dialect};
+use super::super::batch::Body;
+use super::super::outlet::Dialect;
 use super::super::translate;
 use crate::route::{DropReason, Entry, Link, TypeDecl};
 
@@ -100,6 +101,13 @@ impl Dialect for Inputs {
 
     fn taken(&self, input: &Arc<Input>, count: usize) {
         input.sent.fetch_add(count as u64, Ordering::AcqRel);
+    }
+
+    fn returned(&self, link: &Link) {
+        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(input) = inputs.get(&link.type_name) {
+            input.sent.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 

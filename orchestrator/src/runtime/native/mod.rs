@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 
 use super::Endpoint;
 use super::outlet::{Outlet, Served};
-use crate::route::{Sink, Source, Upstream};
+use crate::route::{Source, Upstream};
 use inputs::Inputs;
 use reader::Reader;
 
@@ -42,7 +42,7 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
     let result = Reader::new(reader, connection.clone()).run().await;
     if let Err(error) = &result {
         connection.tell(&Frame::Refused(error.clone()));
-        connection.outlet.kick();
+        connection.outlet.last_words();
     }
     result
 }

@@ -274,9 +274,6 @@ impl Reader {
         } = &*self.connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
-                if !self.output_names.insert(decl.name.clone()) {
-                    return Err(malformed(format!("the output {name} is declared twice")));
-                }
                 Channel::Output(endpoint.router.declare_output(source, decl, channel)?)
             }
             Direction::Input => {

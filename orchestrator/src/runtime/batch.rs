@@ -1,0 +1,257 @@
+//! What is being written to one peer: control frames, then messages, in as few slices as can be.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::route::{Entry, Link};
+
+/// Slices in one system call: below the kernel's IOV_MAX of 1,024, see writev(2).
+const MAX_SLICES: usize = 1020;
+/// Payloads up to this are written together with their heads, so that a batch of small messages
+/// is one slice: the kernel takes longer to follow a reference than to copy so little. Larger
+/// ones are never copied on their way out.
+const INLINE: usize = 256;
+
+/// The payload of a message as the peer will see it.
+pub(super) struct Body {
+    /// Set when it had to be translated; else it is the entry's own.
+    pub(super) translated: Option<Bytes>,
+    /// What comes after it.
+    pub(super) tail: &'static [u8],
+}
+
+/// What is being written.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Control frames and the heads of the pieces, one after the other.
+    pub(super) heads: Vec<u8>,
+    /// Control frames at the beginning of `heads`, in bytes.
+    pub(super) control: usize,
+    pieces: VecDeque<Piece>,
+    /// Bytes of what is first (the control frames, else the first piece) that are written.
+    written: usize,
+    /// Spare place for what is taken from a link.
+    pub(super) taken: Vec<Entry>,
+}
+
+struct Piece {
+    link: Arc<Link>,
+    entry: Entry,
+    /// In [`Batch::heads`]; the payload and the tail too if the payload is short.
+    head: Range<usize>,
+    body: Body,
+    inline: bool,
+}
+
+impl Piece {
+    fn payload(&self) -> &Bytes {
+        self.body.translated.as_ref().unwrap_or(&self.entry.body)
+    }
+
+    fn len(&self) -> usize {
+        match self.inline {
+            true => self.head.len(),
+            false => self.head.len() + self.payload().len() + self.body.tail.len(),
+        }
+    }
+}
+
+impl Batch {
+    /// Messages that are not written completely.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Whether everything is written.
+    pub(super) fn is_done(&self) -> bool {
+        self.control == 0 && self.pieces.is_empty()
+    }
+
+    /// Adds a message whose head stands at the end of `heads`, from `start` on. The answer is how
+    /// many bytes it has.
+    pub(super) fn add(&mut self, link: &Arc<Link>, entry: Entry, start: usize, body: Body) -> usize {
+        let mut piece = Piece { link: link.clone(), entry, head: 0..0, body, inline: false };
+        piece.inline = piece.payload().len() <= INLINE;
+        if piece.inline {
+            self.heads.extend_from_slice(piece.payload());
+            self.heads.extend_from_slice(piece.body.tail);
+        }
+        piece.head = start..self.heads.len();
+        let length = piece.len();
+        self.pieces.push_back(piece);
+        length
+    }
+
+    /// What is to be written, as few slices as possible: what stands together in `heads` is one.
+    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
+        let mut slices = Slices { parts: Vec::with_capacity(4), skip: self.written };
+        let first = self.pieces.front().map_or(self.control, |piece| piece.head.start);
+        // What of `heads` comes next. Heads stand in the order of their pieces, without gaps.
+        let mut heads = if self.control > 0 { 0..self.control } else { first..first };
+        for piece in &self.pieces {
+            heads.end = piece.head.end;
+            if !piece.inline {
+                slices.push(&self.heads[heads]);
+                slices.push(piece.payload());
+                slices.push(piece.body.tail);
+                heads = piece.head.end..piece.head.end;
+            }
+            if slices.is_full() {
+                break;
+            }
+        }
+        slices.push(&self.heads[heads]);
+        slices.parts
+    }
+
+    /// `count` more bytes are with the kernel: settles the messages that are complete.
+    pub(super) fn advance(&mut self, count: usize) {
+        self.written += count;
+        if self.control > 0 {
+            if self.written < self.control {
+                return;
+            }
+            self.written -= self.control;
+            self.control = 0;
+        }
+        let mut complete = 0;
+        for piece in &self.pieces {
+            if self.written < piece.len() {
+                break;
+            }
+            self.written -= piece.len();
+            complete += 1;
+        }
+        let same = |a: &Piece, b: &Piece| {
+            Arc::ptr_eq(&a.link, &b.link) && Arc::ptr_eq(&a.entry.origin, &b.entry.origin)
+        };
+        for run in self.pieces.make_contiguous()[..complete].chunk_by(same) {
+            run[0]
+                .link
+                .delivered(&run[0].entry.origin, run.len() as u64);
+        }
+        self.pieces.drain(..complete);
+    }
+
+    /// Gives the messages that are not begun back to their links; if the connection is `over`,
+    /// also one that is half written.
+    pub(super) fn give_back(&mut self, over: bool, returned: impl Fn(&Link)) {
+        let begun = usize::from(!over && self.control == 0 && self.written > 0);
+        // From the back, so that each link gets its messages back newest first.
+        while self.pieces.len() > begun
+            && let Some(piece) = self.pieces.pop_back()
+        {
+            returned(&piece.link);
+            piece.link.put_back(std::iter::once(piece.entry));
+        }
+        if over {
+            self.control = 0;
+            self.written = 0;
+        }
+    }
+}
+
+/// Collects slices, leaving out what is written already.
+struct Slices<'a> {
+    parts: Vec<IoSlice<'a>>,
+    skip: usize,
+}
+
+impl<'a> Slices<'a> {
+    fn push(&mut self, part: &'a [u8]) {
+        let skipped = self.skip.min(part.len());
+        self.skip -= skipped;
+        if skipped < part.len() {
+            self.parts.push(IoSlice::new(&part[skipped..]));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.parts.len() + 4 > MAX_SLICES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{
+        LinkRequest, LinkTarget, Mailbox, Router, Surroundings, TypeDecl, Woken,
+    };
+    use orchestrator_proto::control::Policy;
+    use orchestrator_proto::{InstanceId, LinkId, WireError};
+    use proptest::prelude::*;
+
+    struct Quiet;
+
+    impl Surroundings for Quiet {
+        fn link_mismatched(&self, _: LinkId, _: Option<InstanceId>, _: &WireError) {}
+        fn open_peer(&self, _: &str, _: &Arc<Mailbox>) {}
+        fn close_peer(&self, _: &str) {}
+    }
+
+    /// A link with these payloads waiting in it.
+    fn link_with(payloads: &[Vec<u8>]) -> Arc<Link> {
+        let router = Router::new(Box::new(Quiet));
+        let instance = InstanceId::generate();
+        let _mailbox = router.add_instance(instance);
+        let request = LinkRequest {
+            from: None,
+            type_name: "t".into(),
+            to: LinkTarget::Instance(instance),
+            policy: Policy::DropOldest,
+            capacity: 1000,
+        };
+        router.add_link(&request).unwrap();
+        let source = router.open_source(Some(instance), None, Arc::default());
+        let decl = Arc::new(TypeDecl { name: "t".into(), schema: None });
+        let output = router.declare_output(&source, decl, 0).unwrap();
+        let mut bodies = payloads.iter().map(|payload| payload.clone().into()).collect();
+        source.send_run(output, &mut bodies, 1, &mut Woken::default());
+        router.links().remove(0)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_whole_wherever_the_socket_was_full(
+            control in prop::collection::vec(any::<u8>(), 0..40),
+            payloads in prop::collection::vec(
+                prop_oneof![
+                    3 => prop::collection::vec(any::<u8>(), 0..20),
+                    1 => prop::collection::vec(any::<u8>(), INLINE - 2..INLINE + 40),
+                ],
+                0..30,
+            ),
+            writes in prop::collection::vec(1..400_usize, 1..20),
+        ) {
+            const HEAD: &[u8] = b"<head>";
+            const TAIL: &[u8] = b"!";
+            let link = link_with(&payloads);
+            let mut batch = Batch { heads: control.clone(), control: control.len(), ..Batch::default() };
+            let mut entries = Vec::new();
+            link.take(1000, &mut entries);
+            let mut expected = control;
+            for (entry, payload) in entries.into_iter().zip(&payloads) {
+                let start = batch.heads.len();
+                batch.heads.extend_from_slice(HEAD);
+                batch.add(&link, entry, start, Body { translated: None, tail: TAIL });
+                expected.extend([HEAD, payload, TAIL].concat());
+            }
+            let mut seen: Vec<u8> = Vec::new();
+            for write in writes.iter().cycle().take(10_000) {
+                if batch.is_done() {
+                    break;
+                }
+                let bytes: Vec<u8> = batch.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+                let before = seen.len();
+                seen.extend(bytes.iter().take(*write));
+                batch.advance(seen.len() - before);
+            }
+            prop_assert_eq!(seen, expected);
+            prop_assert_eq!(link.counters().delivered, payloads.len() as u64);
+        }
+    }
+}
