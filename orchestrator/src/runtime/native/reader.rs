@@ -1,6 +1,5 @@
 //! The reading half of a native connection.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,7 +38,6 @@ pub(super) struct Reader {
     read_size: usize,
     greeted: bool,
     channels: Vec<Option<Channel>>,
-    output_names: HashSet<Arc<str>>,
     /// Consecutive messages of one output, not sent yet.
     run: Vec<Bytes>,
     run_output: Option<OutputIndex>,
@@ -86,7 +84,6 @@ impl Reader {
             read_size: READ_MIN,
             greeted: false,
             channels: Vec::new(),
-            output_names: HashSet::new(),
             run: Vec::new(),
             run_output: None,
             woken: Woken::default(),
