@@ -111,7 +111,7 @@ fn say(event: &Event) {
         } => {
             tracing::warn!(instance, %exit, "exited by itself");
         }
-        EventKind::Stopped => tracing::info!(instance, "stopped"),
+        EventKind::Stopped => tracing::debug!(instance, "stopped"),
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }

@@ -122,10 +122,11 @@ async fn shut_down(
         ?limit,
         "stopping all instances; a second signal kills them"
     );
+    // First, so that whoever sees the event finds it to be true.
+    registry.close();
     registry
         .events()
         .record(None, None, EventKind::DaemonStopping);
-    registry.close();
     place.remove_socket();
 
     tokio::select! {

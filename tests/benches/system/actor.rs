@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
 use crate::wire::{self, Peer, Wire};
 use crate::{relay, sdk};
 
@@ -92,6 +95,8 @@ impl Drop for Actor {
 
 /// Plays a part until there is nothing more to do.
 pub(crate) fn play(args: &[String]) {
+    // Nobody is left behind by a benchmark that is killed.
+    prctl::set_pdeathsig(Signal::SIGKILL).expect("a signal can be asked for");
     let parts: Vec<&str> = args.iter().map(String::as_str).collect();
     match parts[..] {
         ["relay", ref sockets @ ..] => relay::play(sockets),

@@ -1,7 +1,7 @@
 //! What the whole system can do, beside a floor that is measured in the same run.
 //!
 //! ```text
-//! cargo bench -p tests                          everything, about five minutes
+//! cargo bench -p tests                          everything, about two minutes
 //! cargo bench -p tests -- roundtrip memory      these groups only
 //! cargo bench -p tests -- --quick               everything, rougher, below half a minute
 //! cargo bench -p tests -- --markdown            and the whole as one Markdown table
