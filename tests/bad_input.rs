@@ -544,6 +544,10 @@ fn clients_that_go_away_take_their_streams_with_them() {
     let daemon = Daemon::start();
     daemon.add_script("chatty", "echo one; exec sleep 1000");
     daemon.ok(["runtime", "start", "chatty"]);
+    // The log's file is opened with the first line.
+    eventually("the line is in the log", || {
+        (daemon.ok(["runtime", "stdout", "--no-follow", "chatty"]) == "one\n").then_some(())
+    });
     let pid = daemon.pid();
     let mut other = Control::connect(daemon.socket());
     assert!(other.is_usable());
@@ -816,29 +820,31 @@ fn an_upload_that_is_not_as_announced_is_refused_and_leaves_nothing() {
     let chunk = || ClientBody::Chunk(bytes.clone());
     let mut client = Control::connect(daemon.socket());
     let cases = [
-        ("another sum", 1000, vec![chunk(), end(b"something else")]),
-        ("shorter", 1001, vec![chunk(), end(&bytes)]),
-        ("nothing", 1000, vec![end(b"")]),
-        ("longer", 999, vec![chunk(), end(&bytes)]),
+        ("another sum", 1000, vec![chunk(), end(b"something else")], ErrorCode::ChecksumMismatch),
+        ("shorter", 1001, vec![chunk(), end(&bytes)], ErrorCode::ChecksumMismatch),
+        ("nothing", 1000, vec![end(b"")], ErrorCode::ChecksumMismatch),
+        ("longer", 999, vec![chunk(), end(&bytes)], ErrorCode::ChecksumMismatch),
         (
             "much longer",
             10,
             vec![chunk(), chunk(), chunk(), end(&bytes)],
+            ErrorCode::ChecksumMismatch,
         ),
         (
             "a chunk that is too long",
             1 << 20,
             vec![ClientBody::Chunk(vec![0; MAX_CHUNK + 1])],
+            ErrorCode::LimitReached,
         ),
     ];
-    for ((what, size, parts), id) in cases.into_iter().zip(1..) {
+    for ((what, size, parts, expected), id) in cases.into_iter().zip(1..) {
         client.request(id, upload("copy", "copy", size));
         for part in parts {
             client.say(id, part);
         }
         assert_eq!(
             code(client.answer(id)),
-            ErrorCode::ChecksumMismatch,
+            expected,
             "{what}"
         );
         no_program_is_left(&daemon);

@@ -24,6 +24,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client whose connection ends may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Bad frames of one client that are written to the daemon's log; more would only fill it.
+const BAD_FRAMES_SAID: u64 = 10;
 /// Requests of one client that may be under way.
 const MAX_REQUESTS: usize = 256;
 /// Frames that may wait for one client. What produces more waits.
@@ -129,6 +131,12 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
             let _ = tokio::time::timeout(LAST_WORDS, &mut writing).await;
             reason
         }
+        () = daemon.ended() => {
+            drop(client);
+            // Streams end by themselves now; the writer ends after the last of them.
+            let _ = tokio::time::timeout(LAST_WORDS, &mut writing).await;
+            "the daemon ends".to_owned()
+        }
         reason = &mut writing => reason,
     };
     requests.cancel_all();
@@ -227,6 +235,7 @@ impl Requests {
 impl Client {
     /// Takes in requests until the client goes away; the answer says why it ended.
     async fn read(&self, mut reader: FrameReader) -> String {
+        let mut bad_frames = 0_u64;
         loop {
             let body = match reader.next().await {
                 Ok(Some(body)) => body,
@@ -240,7 +249,10 @@ impl Client {
             let frame = match decode_client_frame(&body) {
                 Ok(frame) => frame,
                 Err((id, error)) => {
-                    tracing::warn!(request.id = id, %error, "a frame is not understood");
+                    bad_frames += 1;
+                    if bad_frames <= BAD_FRAMES_SAID {
+                        tracing::warn!(request.id = id, %error, "a frame is not understood");
+                    }
                     // The frame's end is known, so the connection is still good.
                     if send(&self.outgoing, id.unwrap_or(0), ServerBody::Error(error))
                         .await

@@ -12,7 +12,7 @@ const BATCH: usize = 64;
 impl Daemon {
     pub(super) async fn events(
         &self,
-        follow: bool,
+        mut follow: bool,
         after: Option<u64>,
         instance: Option<Selector>,
         items: Items,
@@ -54,8 +54,13 @@ impl Daemon {
                     return Ok(());
                 }
             }
-            if !follow || newest.changed().await.is_err() {
+            if !follow {
                 return Ok(());
+            }
+            tokio::select! {
+                // Nothing happens after this; what happened before is still told.
+                () = self.ended() => follow = false,
+                changed = newest.changed() => if changed.is_err() { return Ok(()) },
             }
         }
     }

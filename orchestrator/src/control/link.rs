@@ -41,7 +41,10 @@ impl Daemon {
         let mut tap = taps.open(filter.type_name.map(Arc::from), from.map(|from| from.id));
         loop {
             // What was missed came before what waits now, or in between: told as soon as known.
-            let next = tokio::time::timeout(TELL_MISSED, tap.next()).await;
+            let next = tokio::select! {
+                next = tokio::time::timeout(TELL_MISSED, tap.next()) => next,
+                () = self.ended() => return Ok(()),
+            };
             let count = tap.take_missed();
             if count > 0 {
                 items

@@ -22,6 +22,7 @@ use std::time::Duration;
 use orchestrator_proto::control::{Item, Reply, Request};
 use orchestrator_proto::{ErrorCode, OsBytes, WireError};
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tracing::Instrument;
 
 use crate::registry::Registry;
@@ -48,9 +49,12 @@ pub struct Daemon {
     pub client_timeout: Duration,
     /// The largest program that a client may send, bytes.
     pub max_upload: u64,
+    /// Set when nothing will happen any more: streams end, and then connections.
+    pub ending: watch::Sender<bool>,
 }
 
-/// Accepts clients, until the task is aborted; then their connections end too.
+/// Accepts clients until the daemon ends, and then returns when each of them has been told
+/// what it is still to be told. If the task is aborted, their connections end at once.
 pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
     let open = Arc::new(AtomicUsize::new(0));
     let numbers = AtomicU64::new(0);
@@ -58,7 +62,11 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
     let mut pause = Duration::from_millis(5);
     loop {
         while connections.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = daemon.ended() => break,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 pause = Duration::from_millis(5);
                 let number = numbers.fetch_add(1, Ordering::Relaxed);
@@ -81,6 +89,7 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
             }
         }
     }
+    while connections.join_next().await.is_some() {}
 }
 
 /// One of the [`MAX_CONNECTIONS`].
@@ -102,6 +111,12 @@ impl Drop for Place {
 }
 
 impl Daemon {
+    /// Resolves when nothing will happen any more.
+    async fn ended(&self) {
+        // Fails only without a sender, and that is part of `self`.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+
     /// Carries out one request. `items` takes the items of a stream, `chunks` brings an upload.
     /// No reply means that all items of a stream were sent.
     async fn carry_out(

@@ -89,7 +89,12 @@ impl Upload {
                 Some(Chunk::End { sha256 }) => break sha256,
                 Some(Chunk::Bytes(bytes)) => {
                     received += bytes.len() as u64;
-                    if bytes.len() > MAX_CHUNK || received > size {
+                    if bytes.len() > MAX_CHUNK {
+                        let length = bytes.len();
+                        let message = format!("a chunk of {length} bytes; at most {MAX_CHUNK} are allowed");
+                        return Err(WireError::new(ErrorCode::LimitReached, message));
+                    }
+                    if received > size {
                         let message = "the upload is longer than announced";
                         return Err(WireError::new(ErrorCode::ChecksumMismatch, message));
                     }

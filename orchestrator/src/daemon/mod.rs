@@ -11,6 +11,7 @@ use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use orchestrator_proto::control::EventKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::control::{self, Daemon};
@@ -24,6 +25,9 @@ use place::Place;
 
 /// How long the last output of instances may take to be written at the end.
 const FLUSH: Duration = Duration::from_millis(250);
+
+/// How long clients may take to read what they are told last.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long beyond its stop timeout, after SIGKILL, an instance may take to be gone. What is
 /// left then is left to the holder, so that the daemon ends within a second of the longest
@@ -71,6 +75,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         started_ms: now_ns() / 1_000_000,
         client_timeout: Duration::from_secs(options.client_timeout),
         max_upload: u64::from(options.max_upload_mib) << 20,
+        ending: watch::Sender::new(false),
     });
     tracing::info!(
         socket = ?place.socket,
@@ -80,10 +85,10 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         "listening"
     );
     events.record(None, None, EventKind::DaemonStarted);
-    let serving = tokio::spawn(control::serve(listener, daemon));
+    let serving = tokio::spawn(control::serve(listener, daemon.clone()));
 
     let name = ends.next().await;
-    Ok(shut_down(name, ends, &registry, place, serving).await)
+    Ok(shut_down(name, ends, &daemon, place, serving).await)
 }
 
 async fn listen_for_datagrams(
@@ -112,10 +117,11 @@ async fn listen_for_datagrams(
 async fn shut_down(
     signal: &'static str,
     mut ends: Ends,
-    registry: &Arc<Registry>,
+    daemon: &Daemon,
     place: Place,
-    serving: JoinHandle<()>,
+    mut serving: JoinHandle<()>,
 ) -> ExitCode {
+    let registry = &daemon.registry;
     let limit = registry.longest_stop() + GRACE;
     tracing::info!(
         signal,
@@ -141,8 +147,12 @@ async fn shut_down(
         }
     }
     registry.flush_logs(FLUSH).await;
-    serving.abort();
-    let _ = serving.await;
+    // Clients that follow anything are told how it ended.
+    daemon.ending.send_replace(true);
+    if tokio::time::timeout(LAST_WORDS, &mut serving).await.is_err() {
+        serving.abort();
+        let _ = serving.await;
+    }
     drop(place);
     tracing::info!("ended");
     ExitCode::SUCCESS

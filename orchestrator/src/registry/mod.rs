@@ -190,7 +190,18 @@ impl Registry {
         priority: Option<Priority>,
     ) -> Result<Reply, WireError> {
         self.check_open()?;
-        instance.start(priority).await
+        let reply = instance.start(priority).await?;
+        self.undo_if_closing(instance).await?;
+        Ok(reply)
+    }
+
+    /// A start that crossed the beginning of the end must not outlive it.
+    async fn undo_if_closing(&self, instance: &Instance) -> Result<(), WireError> {
+        let closing = self.check_open();
+        if closing.is_err() {
+            instance.end().await?;
+        }
+        closing
     }
 
     /// Stops an instance, then starts it.
@@ -200,7 +211,9 @@ impl Registry {
     /// As [`Registry::start`].
     pub async fn restart(&self, instance: &Instance) -> Result<Reply, WireError> {
         self.check_open()?;
-        instance.restart().await
+        let reply = instance.restart().await?;
+        self.undo_if_closing(instance).await?;
+        Ok(reply)
     }
 
     /// Removes an instance with its links, its sockets and its log. Once begun it is carried to
