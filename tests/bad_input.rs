@@ -1,10 +1,6 @@
 //! What clients send that they should not, on the control socket: it harms them and nobody
 //! else.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -57,17 +53,11 @@ fn code(body: ServerBody) -> ErrorCode {
 }
 
 fn events(follow: bool) -> Request {
-    Request::Events {
-        follow,
-        after: Some(0),
-        instance: None,
-    }
+    Request::Events { follow, after: Some(0), instance: None }
 }
 
 fn show(instance: &str) -> Request {
-    Request::RuntimeShow {
-        instance: instance.into(),
-    }
+    Request::RuntimeShow { instance: instance.into() }
 }
 
 #[test]
@@ -100,10 +90,7 @@ fn what_is_no_frame_ends_one_connection_with_the_reason() {
 fn the_end_of_a_stream_in_the_middle_of_a_frame_is_an_end() {
     let daemon = Daemon::start();
     let whole = frame::encode(
-        &ClientFrame {
-            id: 1,
-            body: ClientBody::Request(show("nobody")),
-        },
+        &ClientFrame { id: 1, body: ClientBody::Request(show("nobody")) },
         MAX_CONTROL,
     )
     .unwrap();
@@ -153,11 +140,7 @@ fn an_unknown_request_is_answered_under_its_id_and_the_connection_goes_on() {
     let daemon = Daemon::start();
     let mut client = Control::connect(daemon.socket());
     // Id, kind of frame, number of the request.
-    for body in [
-        &[7, 0, 99][..],
-        &[7, 0, 0x80, 0x80, 0x04, 1, 2, 3],
-        &[7, 50],
-    ] {
+    for body in [&[7, 0, 99][..], &[7, 0, 0x80, 0x80, 0x04, 1, 2, 3], &[7, 50]] {
         client.body(body);
         let error = error(client.answer(7));
         assert_eq!(error.code, ErrorCode::UnknownRequest);
@@ -170,10 +153,7 @@ fn an_unknown_request_is_answered_under_its_id_and_the_connection_goes_on() {
 fn a_request_that_is_cut_or_too_long_is_malformed_and_the_connection_goes_on() {
     let daemon = Daemon::start();
     let mut client = Control::connect(daemon.socket());
-    let request = ClientFrame {
-        id: 7,
-        body: ClientBody::Request(show("nobody")),
-    };
+    let request = ClientFrame { id: 7, body: ClientBody::Request(show("nobody")) };
     let good = postcard::to_stdvec(&request).unwrap();
     for cut in 2..good.len() {
         client.body(&good[..cut]);
@@ -258,9 +238,7 @@ fn a_thousand_connections_that_say_nothing_keep_nobody_from_being_served() {
     let mut client = Control::connect(daemon.socket());
     assert!(client.is_usable());
     let before = processes::open_files(pid);
-    let silent: Vec<_> = (0..1000)
-        .map(|_| Control::silent(daemon.socket()))
-        .collect();
+    let silent: Vec<_> = (0..1000).map(|_| Control::silent(daemon.socket())).collect();
     assert!(client.is_usable());
     assert_eq!(daemon.ok(["version"]), "server version: 0.1.0\n");
     daemon.add_script("brief", "exit 0");
@@ -280,9 +258,7 @@ fn more_connections_than_there_is_room_for_are_refused_until_there_is_room() {
     }
     let daemon = Daemon::start();
     let mut first = Control::connect(daemon.socket());
-    let silent: Vec<_> = (0..2048)
-        .map(|_| Control::silent(daemon.socket()))
-        .collect();
+    let silent: Vec<_> = (0..2048).map(|_| Control::silent(daemon.socket())).collect();
     let mut late = Control::silent(daemon.socket());
     let refused = late.hello(MAGIC, PROTOCOL).unwrap().refused.unwrap();
     assert!(refused.contains("too many clients"), "{refused}");
@@ -290,9 +266,7 @@ fn more_connections_than_there_is_room_for_are_refused_until_there_is_room() {
     assert_eq!(said.code, Some(4), "{said:?}");
     assert!(first.is_usable());
     drop(silent);
-    eventually("there is room again", || {
-        (daemon.cli(["version"]).code == Some(0)).then_some(())
-    });
+    eventually("there is room again", || (daemon.cli(["version"]).code == Some(0)).then_some(()));
 }
 
 #[test]
@@ -310,16 +284,11 @@ fn a_daemon_that_may_open_no_more_files_serves_again_when_it_may() {
     let silent: Vec<_> = (0..150).map(|_| Control::silent(daemon.socket())).collect();
     // Those that are connected are served; a start says why it can't be.
     assert!(client.is_usable());
-    eventually("it has run out of files", || {
-        daemon.log().contains("accept failed").then_some(())
-    });
+    eventually("it has run out of files", || daemon.log().contains("accept failed").then_some(()));
     let spec = RuntimeSpec::new("/bin/true");
     assert!(matches!(
         client.ask(1, Request::RuntimeAdd(spec)),
-        ServerBody::Error(WireError {
-            code: ErrorCode::Io,
-            ..
-        }) | ServerBody::Reply(_)
+        ServerBody::Error(WireError { code: ErrorCode::Io, .. }) | ServerBody::Reply(_)
     ));
     drop(silent);
     files_are_back_at(pid, before + 4);
@@ -352,16 +321,10 @@ fn a_client_that_never_reads_is_dropped_and_costs_no_memory() {
             break;
         }
         sent += batch.len() as u64;
-        assert!(
-            sent < 1 << 30,
-            "a gibibyte was taken from a client that does not read"
-        );
+        assert!(sent < 1 << 30, "a gibibyte was taken from a client that does not read");
     }
     eventually("the daemon said why", || {
-        daemon
-            .log()
-            .contains("dropped: it did not read for 1s")
-            .then_some(())
+        daemon.log().contains("dropped: it did not read for 1s").then_some(())
     });
     assert!(other.is_usable());
     files_are_back_at(pid, files);
@@ -381,10 +344,7 @@ fn a_client_that_does_not_read_its_stream_harms_itself_only() {
     }
     let before = processes::resident_kib(pid);
     eventually("the daemon drops it", || {
-        daemon
-            .log()
-            .contains("dropped: it did not read for 1s")
-            .then_some(())
+        daemon.log().contains("dropped: it did not read for 1s").then_some(())
     });
     assert_eq!(daemon.info("yes").observed.word(), "running");
     let grown = processes::peak_kib(pid).saturating_sub(before);
@@ -445,17 +405,11 @@ fn an_id_that_is_under_way_and_the_id_0_are_refused() {
     let error = error(client.ask(5, Request::Status));
     assert_eq!(error.code, ErrorCode::InvalidArgument);
     assert!(error.message.contains("5 is under way"), "{error:?}");
-    assert_eq!(
-        code(client.ask(0, Request::Status)),
-        ErrorCode::InvalidArgument
-    );
+    assert_eq!(code(client.ask(0, Request::Status)), ErrorCode::InvalidArgument);
     // The stream was not touched by that.
     client.say(5, ClientBody::Cancel);
     assert_eq!(client.answer(5), ServerBody::End);
-    assert!(matches!(
-        client.ask(5, Request::Status),
-        ServerBody::Reply(_)
-    ));
+    assert!(matches!(client.ask(5, Request::Status), ServerBody::Reply(_)));
 }
 
 fn logs(instance: &str, follow: bool) -> Request {
@@ -474,11 +428,7 @@ fn a_stream_that_is_cancelled_ends_well() {
     daemon.add_script("chatty", "echo one; exec sleep 1000");
     daemon.ok(["runtime", "start", "chatty"]);
     let mut client = Control::connect(daemon.socket());
-    let streams = [
-        events(true),
-        logs("chatty", true),
-        Request::LinkTap(TapFilter::default()),
-    ];
+    let streams = [events(true), logs("chatty", true), Request::LinkTap(TapFilter::default())];
     for (stream, id) in streams.into_iter().zip(1..) {
         let has_items = !matches!(stream, Request::LinkTap(_));
         client.request(id, stream);
@@ -494,10 +444,7 @@ fn a_stream_that_is_cancelled_ends_well() {
         };
         assert_eq!(last, ServerBody::End);
         // Nothing comes after that, and its id is free.
-        assert!(matches!(
-            client.ask(id, Request::Status),
-            ServerBody::Reply(_)
-        ));
+        assert!(matches!(client.ask(id, Request::Status), ServerBody::Reply(_)));
     }
     // What is not under way can't be cancelled, and nobody minds.
     client.say(77, ClientBody::Cancel);
@@ -508,28 +455,15 @@ fn a_stream_that_is_cancelled_ends_well() {
 fn a_request_that_is_cancelled_says_so_and_what_it_began_goes_on() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
-    let script = format!(
-        "trap '' TERM; echo $$ > {}; exec sleep 1000",
-        file.display()
-    );
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "slow",
-        "--stop-timeout",
-        "1h",
-        "--",
-        "-c",
-        &script,
-    ]);
+    let script = format!("trap '' TERM; echo $$ > {}; exec sleep 1000", file.display());
+    daemon.add(["/bin/sh", "--name", "slow", "--stop-timeout", "1h", "--", "-c", &script]);
     daemon.ok(["runtime", "start", "slow"]);
     let pid = processes::pid_in(&file);
     let mut client = Control::connect(daemon.socket());
     let instance = "slow".into();
     client.request(1, Request::RuntimeStop { instance });
-    daemon.event("it stops", |event| {
-        matches!(event.kind, EventKind::Stopping { .. }).then_some(())
-    });
+    daemon
+        .event("it stops", |event| matches!(event.kind, EventKind::Stopping { .. }).then_some(()));
     client.say(1, ClientBody::Cancel);
     assert_eq!(code(client.answer(1)), ErrorCode::Cancelled);
     assert_eq!(daemon.info("slow").observed.word(), "stopping");
@@ -576,22 +510,11 @@ fn names_that_can_not_be_are_refused_in_a_short_sentence() {
     let mut client = Control::connect(daemon.socket());
     let mut id = 0;
     let long = "x".repeat(10_000);
-    let bad = [
-        "",
-        &long,
-        "a b",
-        "a/b",
-        "ü",
-        "a\n",
-        "\u{1b}[31m",
-        "0195fc7b-33e6-70e3-bee1-ac515185fac7",
-    ];
+    let bad =
+        ["", &long, "a b", "a/b", "ü", "a\n", "\u{1b}[31m", "0195fc7b-33e6-70e3-bee1-ac515185fac7"];
     for name in bad {
         id += 1;
-        let spec = RuntimeSpec {
-            name: Some(name.to_owned()),
-            ..RuntimeSpec::new("/bin/true")
-        };
+        let spec = RuntimeSpec { name: Some(name.to_owned()), ..RuntimeSpec::new("/bin/true") };
         let error = error(client.ask(id, Request::RuntimeAdd(spec)));
         assert_eq!(error.code, ErrorCode::InvalidArgument, "{name}");
         assert!(error.message.len() < 200, "{error:?}");
@@ -605,19 +528,9 @@ fn names_that_can_not_be_are_refused_in_a_short_sentence() {
     daemon.add(["/bin/true", "--name", &good]);
     let said = daemon.cli(["runtime", "add", "/bin/true", "--name", &good]);
     assert_eq!(said.code, Some(1));
-    assert_eq!(
-        daemon
-            .cli(["runtime", "add", "/bin/true", "--name", ""])
-            .code,
-        Some(1)
-    );
+    assert_eq!(daemon.cli(["runtime", "add", "/bin/true", "--name", ""]).code, Some(1));
     assert_eq!(daemon.cli(["runtime", "show", &long]).code, Some(3));
-    assert_eq!(
-        daemon
-            .cli(["runtime", "add", "/bin/true", "--id", "x"])
-            .code,
-        Some(2)
-    );
+    assert_eq!(daemon.cli(["runtime", "add", "/bin/true", "--id", "x"]).code, Some(2));
     assert_eq!(daemon.status().runtimes, 1);
 }
 
@@ -627,48 +540,25 @@ fn what_a_program_can_not_be_given_is_refused() {
     let mut client = Control::connect(daemon.socket());
     let plain = || RuntimeSpec::new("/bin/true");
     let bytes = |bytes: &[u8]| OsBytes(bytes.to_vec());
-    let env = |key: &[u8], value: &[u8]| RuntimeSpec {
-        env: vec![(bytes(key), bytes(value))],
-        ..plain()
-    };
+    let env =
+        |key: &[u8], value: &[u8]| RuntimeSpec { env: vec![(bytes(key), bytes(value))], ..plain() };
     let specs = [
         RuntimeSpec::new("relative/path"),
         RuntimeSpec::new(""),
         RuntimeSpec::new(OsString::from_vec(b"/bin/\0true".to_vec())),
         RuntimeSpec::new(format!("/{}", "x".repeat(5000))),
-        RuntimeSpec {
-            args: vec![bytes(b"a\0b")],
-            ..plain()
-        },
-        RuntimeSpec {
-            args: vec![bytes(&vec![b'x'; 1 << 20])],
-            ..plain()
-        },
-        RuntimeSpec {
-            cwd: Some("relative".into()),
-            ..plain()
-        },
+        RuntimeSpec { args: vec![bytes(b"a\0b")], ..plain() },
+        RuntimeSpec { args: vec![bytes(&vec![b'x'; 1 << 20])], ..plain() },
+        RuntimeSpec { cwd: Some("relative".into()), ..plain() },
         env(b"", b"x"),
         env(b"A=B", b"x"),
         env(b"A", b"x\0"),
         env(b"ORCHESTRATOR_IPC_SOCKET", b"/tmp/x"),
         env(b"VEECLE_IPC_SOCKET", b"/tmp/x"),
-        RuntimeSpec {
-            stop_signal: 0,
-            ..plain()
-        },
-        RuntimeSpec {
-            stop_signal: 65,
-            ..plain()
-        },
-        RuntimeSpec {
-            stop_signal: i32::MIN,
-            ..plain()
-        },
-        RuntimeSpec {
-            stop_timeout_ms: u64::MAX,
-            ..plain()
-        },
+        RuntimeSpec { stop_signal: 0, ..plain() },
+        RuntimeSpec { stop_signal: 65, ..plain() },
+        RuntimeSpec { stop_signal: i32::MIN, ..plain() },
+        RuntimeSpec { stop_timeout_ms: u64::MAX, ..plain() },
     ];
     for (spec, id) in specs.into_iter().zip(1..) {
         let shown = format!("{spec:?}").chars().take(300).collect::<String>();
@@ -717,12 +607,7 @@ fn links_that_can_not_be_are_refused() {
         capacity,
     };
     let long = "x".repeat(256);
-    let cases = [
-        link("T", Some(0)),
-        link("T", Some(u32::MAX)),
-        link("", None),
-        link(&long, None),
-    ];
+    let cases = [link("T", Some(0)), link("T", Some(u32::MAX)), link("", None), link(&long, None)];
     for (spec, id) in cases.into_iter().zip(1..) {
         let answer = client.ask(id, Request::LinkAdd(spec));
         assert_eq!(code(answer), ErrorCode::InvalidArgument);
@@ -745,18 +630,13 @@ fn program(dir: &Path, size: usize) -> Vec<u8> {
 fn upload(name: &str, file_name: &str, size: u64) -> Request {
     Request::RuntimeAdd(RuntimeSpec {
         name: Some(name.to_owned()),
-        program: Program::Upload {
-            file_name: file_name.into(),
-            size,
-        },
+        program: Program::Upload { file_name: file_name.into(), size },
         ..RuntimeSpec::new("/unused")
     })
 }
 
 fn end(bytes: &[u8]) -> ClientBody {
-    ClientBody::ChunksEnd {
-        sha256: Sha256::digest(bytes).into(),
-    }
+    ClientBody::ChunksEnd { sha256: Sha256::digest(bytes).into() }
 }
 
 /// Directories of programs that were sent.
@@ -768,9 +648,7 @@ fn programs(daemon: &Daemon) -> Vec<OsString> {
 
 #[track_caller]
 fn no_program_is_left(daemon: &Daemon) {
-    eventually("no file of an upload is left", || {
-        programs(daemon).is_empty().then_some(())
-    });
+    eventually("no file of an upload is left", || programs(daemon).is_empty().then_some(()));
 }
 
 #[test]
@@ -779,20 +657,12 @@ fn a_program_that_was_sent_runs_from_the_daemons_own_copy() {
     let path = daemon.dir().join("original");
     // More than one chunk.
     fs::write(&path, program(daemon.dir(), 3 * MAX_CHUNK + 17)).unwrap();
-    let add = [
-        OsStr::new("--copy"),
-        OsStr::new("--name"),
-        OsStr::new("copy"),
-        path.as_os_str(),
-    ];
+    let add = [OsStr::new("--copy"), OsStr::new("--name"), OsStr::new("copy"), path.as_os_str()];
     daemon.add(add);
     fs::remove_file(&path).unwrap();
     daemon.ok(["runtime", "start", "copy"]);
     assert_eq!(daemon.exited("copy"), Exit::Code(0));
-    assert_eq!(
-        fs::read_to_string(daemon.dir().join("mark")).unwrap(),
-        "MARK\n"
-    );
+    assert_eq!(fs::read_to_string(daemon.dir().join("mark")).unwrap(), "MARK\n");
     let info = daemon.info("copy");
     let copy = info.program.as_path().to_owned();
     assert!(copy.starts_with(daemon.state_dir()) && copy.ends_with("original"));
@@ -842,11 +712,7 @@ fn an_upload_that_is_not_as_announced_is_refused_and_leaves_nothing() {
         for part in parts {
             client.say(id, part);
         }
-        assert_eq!(
-            code(client.answer(id)),
-            expected,
-            "{what}"
-        );
+        assert_eq!(code(client.answer(id)), expected, "{what}");
         no_program_is_left(&daemon);
         assert!(client.is_usable());
     }
@@ -856,10 +722,7 @@ fn an_upload_that_is_not_as_announced_is_refused_and_leaves_nothing() {
     client.say(100, ClientBody::Chunk(bytes[..1].to_vec()));
     client.say(100, ClientBody::Chunk(bytes[1..].to_vec()));
     client.say(100, end(&bytes));
-    assert!(matches!(
-        client.answer(100),
-        ServerBody::Reply(Reply::Added { .. })
-    ));
+    assert!(matches!(client.answer(100), ServerBody::Reply(Reply::Added { .. })));
 }
 
 #[test]
@@ -869,10 +732,7 @@ fn an_upload_above_the_bound_is_refused_before_it_is_sent() {
     fs::write(&path, program(daemon.dir(), (1 << 20) + 1)).unwrap();
     let said = daemon.cli(["runtime", "add", "--copy", path.to_str().unwrap()]);
     assert_eq!(said.code, Some(1));
-    assert!(
-        said.stderr.contains("1048577") && said.stderr.contains("1048576"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("1048577") && said.stderr.contains("1048576"), "{said:?}");
     let mut client = Control::connect(daemon.socket());
     let answer = client.ask(1, upload("x", "x", u64::MAX));
     assert_eq!(code(answer), ErrorCode::LimitReached);
@@ -892,9 +752,7 @@ fn an_upload_whose_client_disappears_or_cancels_leaves_nothing() {
         let mut client = Control::connect(daemon.socket());
         client.request(1, upload("copy", "copy", 1 << 20));
         client.say(1, ClientBody::Chunk(vec![b'x'; MAX_CHUNK]));
-        eventually("the upload has begun", || {
-            (!programs(&daemon).is_empty()).then_some(())
-        });
+        eventually("the upload has begun", || (!programs(&daemon).is_empty()).then_some(()));
         if cancels {
             client.say(1, ClientBody::Cancel);
             assert_eq!(code(client.answer(1)), ErrorCode::Cancelled);
@@ -915,10 +773,7 @@ fn the_file_name_of_an_upload_is_one_component() {
     let daemon = Daemon::start();
     let mut client = Control::connect(daemon.socket());
     let long = "x".repeat(256);
-    for (name, id) in ["a/b", "../x", "/etc/x", "..", ".", "", "a\0b", &long]
-        .into_iter()
-        .zip(1..)
-    {
+    for (name, id) in ["a/b", "../x", "/etc/x", "..", ".", "", "a\0b", &long].into_iter().zip(1..) {
         let answer = client.ask(id, upload("x", name, 1));
         assert_eq!(code(answer), ErrorCode::InvalidArgument, "{name}");
     }
@@ -936,9 +791,8 @@ fn the_file_name_of_an_upload_is_one_component() {
 fn two_uploads_at_once_on_one_connection_do_not_mix() {
     let daemon = Daemon::start();
     let mut client = Control::connect(daemon.socket());
-    let sent: Vec<Vec<u8>> = (0..2_u8)
-        .map(|which| (0..3 * MAX_CHUNK).map(|at| (at as u8) ^ which).collect())
-        .collect();
+    let sent: Vec<Vec<u8>> =
+        (0..2_u8).map(|which| (0..3 * MAX_CHUNK).map(|at| (at as u8) ^ which).collect()).collect();
     for (id, bytes) in (1..).zip(&sent) {
         client.request(id, upload(&format!("u{id}"), "p", bytes.len() as u64));
     }
@@ -953,10 +807,7 @@ fn two_uploads_at_once_on_one_connection_do_not_mix() {
     }
     for _ in 0..2 {
         let frame = client.frame().unwrap();
-        assert!(
-            matches!(frame.body, ServerBody::Reply(Reply::Added { .. })),
-            "{frame:?}"
-        );
+        assert!(matches!(frame.body, ServerBody::Reply(Reply::Added { .. })), "{frame:?}");
     }
     for (id, bytes) in (1..).zip(&sent) {
         let program = daemon.info(&format!("u{id}")).program;
@@ -969,44 +820,28 @@ fn of_two_uploads_with_one_name_or_id_the_later_is_refused_and_leaves_nothing() 
     let daemon = Daemon::start();
     let bytes = program(daemon.dir(), 100);
     let same = InstanceId::generate();
-    let requests: [(u64, Option<InstanceId>, &str); 4] = [
-        (1, None, "n"),
-        (2, None, "n"),
-        (3, Some(same), "a"),
-        (4, Some(same), "b"),
-    ];
+    let requests: [(u64, Option<InstanceId>, &str); 4] =
+        [(1, None, "n"), (2, None, "n"), (3, Some(same), "a"), (4, Some(same), "b")];
     let mut client = Control::connect(daemon.socket());
     for (number, id, name) in requests {
-        let Request::RuntimeAdd(spec) = upload(name, "p", 100) else {
-            unreachable!()
-        };
+        let Request::RuntimeAdd(spec) = upload(name, "p", 100) else { unreachable!() };
         client.request(number, Request::RuntimeAdd(RuntimeSpec { id, ..spec }));
         client.say(number, ClientBody::Chunk(bytes.clone()));
     }
     // All have begun.
-    eventually("four uploads are under way", || {
-        (programs(&daemon).len() == 4).then_some(())
-    });
+    eventually("four uploads are under way", || (programs(&daemon).len() == 4).then_some(()));
     for (number, ..) in requests {
         client.say(number, end(&bytes));
         let answer = client.answer(number);
         if number % 2 == 1 {
-            assert!(
-                matches!(answer, ServerBody::Reply(Reply::Added { .. })),
-                "{answer:?}"
-            );
+            assert!(matches!(answer, ServerBody::Reply(Reply::Added { .. })), "{answer:?}");
         } else {
             assert_eq!(code(answer), ErrorCode::AlreadyExists);
         }
     }
-    eventually("two are left", || {
-        (programs(&daemon).len() == 2).then_some(())
-    });
+    eventually("two are left", || (programs(&daemon).len() == 2).then_some(()));
     for name in ["n", "a"] {
-        assert_eq!(
-            fs::read(daemon.info(name).program.as_path()).unwrap(),
-            bytes
-        );
+        assert_eq!(fs::read(daemon.info(name).program.as_path()).unwrap(), bytes);
     }
 }
 

@@ -1,9 +1,5 @@
 //! The command line against a real daemon: what scripts and people rely on.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -50,10 +46,7 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
         (&["version"][..], 0),
         (&["runtime", "list"], 0),
         (&["runtime", "start", "broken"], 1),
-        (
-            &["runtime", "add", "relative-to-here", "--name", "broken"],
-            1,
-        ),
+        (&["runtime", "add", "relative-to-here", "--name", "broken"], 1),
         (&["runtime", "--help"], 0),
         (&[], 2),
         (&["runtime"], 2),
@@ -78,10 +71,7 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
         assert_eq!(said.code, Some(code), "{args:?}: {said:?}");
         match code {
             0 => assert_eq!(said.stderr, "", "{args:?}"),
-            2 => assert!(
-                said.stdout.is_empty() && !said.stderr.is_empty(),
-                "{said:?}"
-            ),
+            2 => assert!(said.stdout.is_empty() && !said.stderr.is_empty(), "{said:?}"),
             _ => assert!(
                 said.stdout.is_empty() && said.stderr.starts_with("error: "),
                 "{args:?}: {said:?}"
@@ -109,9 +99,7 @@ fn a_daemon_that_is_not_there_is_named_with_the_command_that_starts_it() {
 fn the_flag_goes_before_the_variable() {
     let daemon = Daemon::start();
     let mut command = daemon.cli_command(["version", "--socket"]);
-    command
-        .arg(daemon.socket())
-        .env("ORCHESTRATOR_SOCKET", "/nonexistent/socket");
+    command.arg(daemon.socket()).env("ORCHESTRATOR_SOCKET", "/nonexistent/socket");
     assert_eq!(Said::of(command).code, Some(0));
 }
 
@@ -119,24 +107,13 @@ fn the_flag_goes_before_the_variable() {
 fn json_of_every_command_can_be_parsed() {
     let daemon = Daemon::start();
     let json = |args: &[&str]| daemon.json(args);
-    let id = &json(&[
-        "runtime",
-        "add",
-        "/bin/sleep",
-        "--name",
-        "nap",
-        "--",
-        "1000",
-    ])["added"]["id"];
+    let id = &json(&["runtime", "add", "/bin/sleep", "--name", "nap", "--", "1000"])["added"]["id"];
     assert_eq!(id.as_str().unwrap().len(), 36);
     json(&["runtime", "add", "/nonexistent/x", "--name", "broken"]);
     json(&["runtime", "add", "/bin/true", "--name", "copy", "--copy"]);
     let started = json(&["runtime", "start", "nap"]);
     assert_eq!(started["started"]["changed"], true);
-    assert_eq!(
-        json(&["runtime", "start", "nap"])["started"]["changed"],
-        false
-    );
+    assert_eq!(json(&["runtime", "start", "nap"])["started"]["changed"], false);
     let pid = started["started"]["pid"].as_u64().unwrap();
     let shown = json(&["runtime", "show", "nap"]);
     assert_eq!(shown["runtime"]["info"]["observed"]["running"]["pid"], pid);
@@ -144,9 +121,7 @@ fn json_of_every_command_can_be_parsed() {
     assert_eq!(shown["runtime"]["args"][0], "1000");
     let listed = json(&["runtime", "list"]);
     assert_eq!(listed["runtimes"].as_array().unwrap().len(), 3);
-    let link = json(&[
-        "link", "add", "--from", "nap", "--type", "T", "--to", "copy",
-    ]);
+    let link = json(&["link", "add", "--from", "nap", "--type", "T", "--to", "copy"]);
     assert_eq!(link["link-added"]["created"], true);
     let links = json(&["link", "list"]);
     assert_eq!(links["links"][0]["type_name"], "T");
@@ -154,10 +129,7 @@ fn json_of_every_command_can_be_parsed() {
     assert_eq!(json(&["status"])["status"]["running"], 1);
     json(&["version"]);
     json(&["runtime", "restart", "nap"]);
-    assert_eq!(
-        json(&["runtime", "stop", "nap"])["stopped"]["changed"],
-        true
-    );
+    assert_eq!(json(&["runtime", "stop", "nap"])["stopped"]["changed"], true);
     json(&["link", "remove", "1"]);
     json(&["runtime", "remove", "copy"]);
     let events = daemon.ok(["--json", "events"]);
@@ -219,9 +191,7 @@ fn completions_and_manual_pages_are_printed_without_a_daemon() {
         assert!(said.stdout.contains("runtime"), "{shell}");
     }
     let mut bash = Command::new("bash");
-    bash.args(["-n", "/dev/stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null());
+    bash.args(["-n", "/dev/stdin"]).stdin(Stdio::piped()).stdout(Stdio::null());
     if let Ok(mut child) = bash.spawn() {
         let script = cli(&["completions", "bash"]).stdout;
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
@@ -231,11 +201,7 @@ fn completions_and_manual_pages_are_printed_without_a_daemon() {
     }
     let man = cli(&["man"]);
     assert_eq!(man.code, Some(0));
-    assert!(
-        man.stdout.contains(".TH orchestrator-cli 1"),
-        "{}",
-        man.stdout
-    );
+    assert!(man.stdout.contains(".TH orchestrator-cli 1"), "{}", man.stdout);
     let dir = tempfile::tempdir().unwrap();
     let said = cli(&["man", dir.path().to_str().unwrap()]);
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -259,10 +225,7 @@ fn pipes_get_no_escape_codes_unless_they_are_asked_for() {
     ];
     for args in commands {
         let said = daemon.cli(args);
-        assert!(
-            !said.stdout.contains('\u{1b}') && !said.stderr.contains('\u{1b}'),
-            "{said:?}"
-        );
+        assert!(!said.stdout.contains('\u{1b}') && !said.stderr.contains('\u{1b}'), "{said:?}");
     }
     let said = daemon.cli(["--color", "always", "runtime", "list"]);
     assert!(said.stdout.contains('\u{1b}'), "{said:?}");
@@ -275,9 +238,7 @@ fn other_peoples_text_can_not_steer_a_terminal() {
     fs::create_dir(&dir).unwrap();
     let program = dir.join("x");
     let mut command = daemon.cli_command(["runtime", "add", "--name", "odd"]);
-    command
-        .arg(&program)
-        .args(["--", "\u{1b}]0;title\u{7}", "two\nlines"]);
+    command.arg(&program).args(["--", "\u{1b}]0;title\u{7}", "two\nlines"]);
     let said = Said::of(command);
     assert!(!said.stderr.contains('\u{1b}'), "{said:?}");
     for args in [
@@ -289,10 +250,7 @@ fn other_peoples_text_can_not_steer_a_terminal() {
     ] {
         let said = daemon.cli(args);
         let text = said.stdout + &said.stderr;
-        assert!(
-            !text.contains('\u{1b}') && !text.contains('\u{7}'),
-            "{args:?}: {text:?}"
-        );
+        assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'), "{args:?}: {text:?}");
     }
 }
 
@@ -346,27 +304,10 @@ fn a_reader_that_has_enough_is_no_error() {
 }
 
 #[test]
-fn a_daemon_that_ends_ends_what_follows_it() {
+fn who_follows_events_is_told_everything_up_to_the_end() {
     let mut daemon = Daemon::start();
-    // So that there is time to tell of the end.
-    let file = daemon.dir().join("pid");
-    let script = format!(
-        "trap '' TERM; echo $$ > {}; exec sleep 1000",
-        file.display()
-    );
-    let deaf = [
-        "/bin/sh",
-        "--name",
-        "deaf",
-        "--stop-timeout",
-        "300ms",
-        "--",
-        "-c",
-        &script,
-    ];
-    daemon.add(deaf);
-    daemon.ok(["runtime", "start", "deaf"]);
-    processes::pid_in(&file);
+    daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
+    daemon.ok(["runtime", "start", "nap"]);
     let mut command = daemon.cli_command(["events", "--follow"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -376,9 +317,23 @@ fn a_daemon_that_ends_ends_what_follows_it() {
     assert!(line.contains("accepts requests"), "{line}");
     daemon.terminate();
     let status = eventually("it ends", || child.try_wait().unwrap());
-    assert_eq!(status.code(), Some(1));
+    let stderr = child.wait_with_output().unwrap().stderr;
+    assert_eq!(status.code(), Some(0), "{}", String::from_utf8_lossy(&stderr));
     let text: String = lines.lines().map_while(Result::ok).collect();
-    assert!(text.contains("is shutting down"), "{text}");
+    assert!(text.contains("is shutting down") && text.contains("nap stopped"), "{text}");
+}
+
+#[test]
+fn who_follows_a_daemon_that_is_killed_is_told_that_it_is_gone() {
+    let daemon = Daemon::start();
+    let mut command = daemon.cli_command(["events", "--follow"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    lines.read_line(&mut String::new()).unwrap();
+    processes::signal(daemon.pid(), nix::sys::signal::Signal::SIGKILL);
+    let status = eventually("it ends", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
     let stderr = child.wait_with_output().unwrap().stderr;
     assert!(!stderr.is_empty());
 }
@@ -397,10 +352,7 @@ fn tables_have_a_head_and_a_line_for_each() {
     // The id is whole in a pipe, so that scripts can use it.
     let words: Vec<_> = lines[1].split_whitespace().collect();
     let pid = daemon.info("nap").observed.pid().unwrap();
-    assert_eq!(
-        words[..4],
-        [id.as_str(), "nap", "running", &pid.to_string()]
-    );
+    assert_eq!(words[..4], [id.as_str(), "nap", "running", &pid.to_string()]);
     assert!(processes::is_alive(pid));
     let status = daemon.ok(["status"]);
     assert!(status.contains("1 instance, 1 running"), "{status}");

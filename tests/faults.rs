@@ -1,10 +1,6 @@
 //! Receivers that misbehave or come back: each harms itself alone, and the counters still add
 //! up.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -23,10 +19,8 @@ const PROMPT: Duration = Duration::from_secs(5);
 
 /// The schema of a ping: a struct with a number. On the wire it is the number alone.
 fn ping() -> TypeSchema {
-    let value = orchestrator_proto::schema::Field {
-        name: "value".to_owned(),
-        schema: TypeSchema::U32,
-    };
+    let value =
+        orchestrator_proto::schema::Field { name: "value".to_owned(), schema: TypeSchema::U32 };
     TypeSchema::Struct(vec![value])
 }
 
@@ -40,13 +34,8 @@ enum Fault {
     NeverStarts,
 }
 
-const FAULTS: [Fault; 5] = [
-    Fault::StopsReading,
-    Fault::Sigstop,
-    Fault::Sigkill,
-    Fault::Removed,
-    Fault::NeverStarts,
-];
+const FAULTS: [Fault; 5] =
+    [Fault::StopsReading, Fault::Sigstop, Fault::Sigkill, Fault::Removed, Fault::NeverStarts];
 
 const POLICIES: [Policy; 3] = [Policy::DropOldest, Policy::DropNewest, Policy::Latest];
 
@@ -92,10 +81,7 @@ fn faults_harm_themselves_alone(seed: u64) {
         });
         let reading = scope.spawn(|| {
             for expected in 0.. {
-                match receiver
-                    .next_number()
-                    .expect("the good one stays connected")
-                {
+                match receiver.next_number().expect("the good one stays connected") {
                     u32::MAX => return expected,
                     number => assert_eq!(number, expected),
                 }
@@ -113,10 +99,8 @@ fn faults_harm_themselves_alone(seed: u64) {
                 Fault::Sigstop => processes::signal(pid(), Signal::SIGSTOP),
                 Fault::Sigkill => processes::signal(pid(), Signal::SIGKILL),
                 Fault::Removed => {
-                    let request = Request::RuntimeRemove {
-                        instance: name.as_str().into(),
-                        force: true,
-                    };
+                    let request =
+                        Request::RuntimeRemove { instance: name.as_str().into(), force: true };
                     daemon.request(request).unwrap();
                 }
                 Fault::StopsReading | Fault::NeverStarts => {}
@@ -235,10 +219,7 @@ fn of_two_connections_the_newest_gets_messages_and_the_older_one_when_it_is_gone
     sender.number(1);
     assert_eq!(older.next_number(), Some(1));
     let mut newer = daemon.receiver(&b, "n");
-    assert_eq!(
-        newer.next(|frame| matches!(frame, Frame::Welcome { .. })),
-        Some(true)
-    );
+    assert_eq!(newer.next(|frame| matches!(frame, Frame::Welcome { .. })), Some(true));
     daemon.connections("b", 2);
     sender.numbers(2..5);
     assert_eq!(newer.take_numbers(3), [2, 3, 4]);
@@ -268,10 +249,7 @@ fn connections_of_one_instance_are_bounded_and_a_free_place_is_used_again() {
     drop(open);
     daemon.connections("a", 0);
     let mut next = daemon.native(&a);
-    assert_eq!(
-        next.next(|frame| matches!(frame, Frame::Welcome { .. })),
-        Some(true)
-    );
+    assert_eq!(next.next(|frame| matches!(frame, Frame::Welcome { .. })), Some(true));
 }
 
 #[test]
@@ -316,9 +294,7 @@ fn a_restarted_example_gets_what_waited_for_it() {
     daemon.ok(["runtime", "start", "pong"]);
     daemon.prints("pong", "received ping 9");
     let printed = daemon.printed("pong");
-    let received = printed
-        .lines()
-        .filter_map(|l| l.strip_prefix("received ping "));
+    let received = printed.lines().filter_map(|l| l.strip_prefix("received ping "));
     let received: Vec<u32> = received.map(|n| n.parse().unwrap()).collect();
     assert_eq!(received, Vec::from_iter(0..10));
     assert_eq!(daemon.settled(LinkId(1), 10).delivered, 10);

@@ -1,9 +1,5 @@
 //! Other orchestrators: datagrams in and out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -43,10 +39,7 @@ fn counts(daemon: &Daemon, expected: [u64; 4]) {
     while last != expected {
         let ipc = ipc(daemon);
         last = [ipc.received, ipc.unrouted, ipc.malformed, ipc.refused];
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{last:?}, not {expected:?}"
-        );
+        assert!(std::time::Instant::now() < deadline, "{last:?}, not {expected:?}");
         std::thread::yield_now();
     }
 }
@@ -68,10 +61,7 @@ fn receive(socket: &UdpSocket) -> String {
 }
 
 fn ping() -> TypeSchema {
-    let value = Field {
-        name: "value".to_owned(),
-        schema: TypeSchema::U32,
-    };
+    let value = Field { name: "value".to_owned(), schema: TypeSchema::U32 };
     TypeSchema::Struct(vec![value])
 }
 
@@ -95,9 +85,7 @@ fn datagrams_reach_native_and_veecle_instances() {
     for link in [to_native, to_veecle] {
         assert_eq!(daemon.settled(link, 10).delivered, 10);
     }
-    socket
-        .send_to(storable("other", &json!(1)).as_bytes(), &address)
-        .unwrap();
+    socket.send_to(storable("other", &json!(1)).as_bytes(), &address).unwrap();
     counts(&daemon, [11, 1, 0, 0]);
 }
 
@@ -110,10 +98,8 @@ fn what_is_no_storable_or_too_long_is_counted_and_ignored() {
     receiver.declare(0, Direction::Input, "n", &TypeSchema::String, 0);
     let (socket, address) = (socket(), address(&daemon));
     let room = 2048 - storable("n", &json!("")).len();
-    let (longest, too_long) = (
-        storable("n", &json!("x".repeat(room))),
-        storable("n", &json!("x".repeat(room + 1))),
-    );
+    let (longest, too_long) =
+        (storable("n", &json!("x".repeat(room))), storable("n", &json!("x".repeat(room + 1))));
     assert_eq!((longest.len(), too_long.len()), (2048, 2049));
     let bad: [&[u8]; 9] = [
         b"",
@@ -148,13 +134,9 @@ fn only_allowed_addresses_are_listened_to() {
     let (allowed, address) = (socket(), address(&daemon));
     let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
     for n in 1..=5 {
-        stranger
-            .send_to(storable("n", &json!("no")).as_bytes(), &address)
-            .unwrap();
+        stranger.send_to(storable("n", &json!("no")).as_bytes(), &address).unwrap();
         counts(&daemon, [n - 1, 0, 0, n]);
-        allowed
-            .send_to(storable("n", &json!(n)).as_bytes(), &address)
-            .unwrap();
+        allowed.send_to(storable("n", &json!(n)).as_bytes(), &address).unwrap();
         assert_eq!(receiver.next_storable(), Some(("n".to_owned(), json!(n))));
         counts(&daemon, [n, 0, 0, n]);
     }
@@ -165,9 +147,7 @@ fn all_of_loopback_is_allowed_unless_said_otherwise() {
     let daemon = listening(&[]);
     let address = address(&daemon);
     let other = UdpSocket::bind("127.0.0.2:0").unwrap();
-    other
-        .send_to(storable("n", &json!(1)).as_bytes(), &address)
-        .unwrap();
+    other.send_to(storable("n", &json!(1)).as_bytes(), &address).unwrap();
     counts(&daemon, [1, 1, 0, 0]);
 }
 
@@ -178,15 +158,10 @@ fn an_address_that_cannot_be_had_is_refused_at_the_start() {
     let mut command = std::process::Command::new(binary("orchestrator"));
     command.arg("--socket").arg(daemon.dir().join("p.sock"));
     command.arg("--state-dir").arg(daemon.dir().join("other"));
-    command
-        .arg("--ipc-socket")
-        .arg(taken.local_addr().unwrap().to_string());
+    command.arg("--ipc-socket").arg(taken.local_addr().unwrap().to_string());
     let said = tests::Said::of(command);
     assert!(said.code.is_some_and(|code| code != 0), "{said:?}");
-    assert!(
-        said.stderr.contains("cannot listen for datagrams"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("cannot listen for datagrams"), "{said:?}");
 }
 
 #[test]
@@ -206,10 +181,7 @@ fn links_to_an_address_send_the_existing_format() {
     let mut native = daemon.native(&b);
     native.declare(0, Direction::Output, "n", &ping(), 0);
     native.message(0, &[77]);
-    assert_eq!(
-        receive(&other),
-        r#"{"type_name":"n","value":"{\"value\":77}"}"#
-    );
+    assert_eq!(receive(&other), r#"{"type_name":"n","value":"{\"value\":77}"}"#);
     // The longest datagram goes, a longer one does not.
     let room = 2048 - storable("n", &json!("")).len();
     veecle.storable("n", &json!("x".repeat(room + 1)));
@@ -218,10 +190,7 @@ fn links_to_an_address_send_the_existing_format() {
     native.message(0, b"");
     let counters = daemon.settled(link.id, 5);
     assert_eq!(counters.delivered, 3);
-    assert_eq!(
-        (counters.drops.too_long, counters.drops.untranslatable),
-        (1, 1)
-    );
+    assert_eq!((counters.drops.too_long, counters.drops.untranslatable), (1, 1));
     // Two links to one address are two links.
     daemon.link("a", "m", &target);
     daemon.ok(["link", "remove", "1"]);
@@ -277,9 +246,7 @@ fn two_daemons_that_send_a_type_to_each_other_do_not_loop() {
     assert_eq!((first[0].counters.sent, first[1].counters.sent), (20, 20));
     assert_eq!((second[0].counters.sent, second[1].counters.sent), (0, 20));
     counts(&daemons[0], [0, 0, 0, 0]);
-    let silent = receivers[0]
-        .stream
-        .set_read_timeout(Some(Duration::from_millis(50)));
+    let silent = receivers[0].stream.set_read_timeout(Some(Duration::from_millis(50)));
     silent.unwrap();
     let read = std::io::Read::read(&mut receivers[0].stream, &mut [0]);
     assert!(read.is_err(), "nothing comes back");
@@ -289,14 +256,7 @@ fn two_daemons_that_send_a_type_to_each_other_do_not_loop() {
 fn ping_on_one_daemon_and_pong_on_another_exchange_messages() {
     let (first, second) = (listening(&[]), listening(&[]));
     let (ping, pong) = (binary("ping"), binary("pong"));
-    first.add([
-        ping.to_str().unwrap(),
-        "--name",
-        "ping",
-        "--",
-        "--interval-ms",
-        "5",
-    ]);
+    first.add([ping.to_str().unwrap(), "--name", "ping", "--", "--interval-ms", "5"]);
     second.add([pong.to_str().unwrap(), "--name", "pong"]);
     first.link("ping", PING, &format!("udp:{}", address(&second)));
     first.link("any", PONG, "ping");

@@ -1,9 +1,5 @@
 //! What starts, ends and stops, and what is said about it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -21,10 +17,7 @@ use orchestrator_proto::control::{
 use tests::control::Control;
 use tests::{Daemon, Said, binary, eventually, processes};
 
-const KILLED: Exit = Exit::Signal {
-    signal: 9,
-    core_dumped: false,
-};
+const KILLED: Exit = Exit::Signal { signal: 9, core_dumped: false };
 
 /// `trap … TERM` with this, then tells its pid through a file and waits.
 fn waits_after(trap: &str, file: &str) -> String {
@@ -103,13 +96,7 @@ fn the_signal_that_ended_a_program_is_shown_by_its_name() {
         daemon.add_script(name, &format!("kill -{signal} $$"));
         start(&daemon, name);
         let core_dumped = false;
-        assert_eq!(
-            daemon.exited(name),
-            Exit::Signal {
-                signal,
-                core_dumped
-            }
-        );
+        assert_eq!(daemon.exited(name), Exit::Signal { signal, core_dumped });
     }
     let list = daemon.ok(["runtime", "list"]);
     for word in ["SIGKILL", "SIGUSR1", "SIGPIPE"] {
@@ -198,10 +185,7 @@ fn a_stop_sends_sigterm_and_reports_how_the_program_ended() {
             EventKind::Added,
             EventKind::Started { pid },
             EventKind::Stopping { signal: 15 },
-            EventKind::Exited {
-                exit: Exit::Code(5),
-                requested: true
-            },
+            EventKind::Exited { exit: Exit::Code(5), requested: true },
             EventKind::Stopped,
         ]
     );
@@ -211,22 +195,11 @@ fn a_stop_sends_sigterm_and_reports_how_the_program_ended() {
 fn a_stop_sends_the_signal_that_was_asked_for() {
     let daemon = Daemon::start();
     for (name, signal, number) in [("int", "INT", 2), ("usr2", "sigusr2", 12), ("rt", "40", 40)] {
-        daemon.add([
-            "/bin/sleep",
-            "--name",
-            name,
-            "--stop-signal",
-            signal,
-            "--",
-            "1000",
-        ]);
+        daemon.add(["/bin/sleep", "--name", name, "--stop-signal", signal, "--", "1000"]);
         start(&daemon, name);
         daemon.ok(["runtime", "stop", name]);
         let core_dumped = false;
-        let exit = Exit::Signal {
-            signal: number,
-            core_dumped,
-        };
+        let exit = Exit::Signal { signal: number, core_dumped };
         assert_eq!(daemon.exited(name), exit);
     }
 }
@@ -236,16 +209,7 @@ fn a_program_that_ignores_the_stop_signal_is_killed_after_its_stop_timeout() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
     let script = waits_after("trap '' TERM", &file.display().to_string());
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "deaf",
-        "--stop-timeout",
-        "150ms",
-        "--",
-        "-c",
-        &script,
-    ]);
+    daemon.add(["/bin/sh", "--name", "deaf", "--stop-timeout", "150ms", "--", "-c", &script]);
     start(&daemon, "deaf");
     let pid = processes::pid_in(&file);
     daemon.ok(["runtime", "stop", "deaf"]);
@@ -255,10 +219,7 @@ fn a_program_that_ignores_the_stop_signal_is_killed_after_its_stop_timeout() {
         [
             EventKind::Stopping { signal: 15 },
             EventKind::Killed,
-            EventKind::Exited {
-                exit: KILLED,
-                requested: true
-            },
+            EventKind::Exited { exit: KILLED, requested: true },
             EventKind::Stopped,
         ]
     );
@@ -270,12 +231,8 @@ fn a_stop_timeout_of_zero_kills_at_once() {
     let file = daemon.dir().join("pid");
     let script = waits_after("trap '' TERM", &file.display().to_string());
     let timeout = ["--stop-timeout", "0"];
-    daemon.add(
-        ["/bin/sh", "--name", "deaf"]
-            .into_iter()
-            .chain(timeout)
-            .chain(["--", "-c", &script]),
-    );
+    daemon
+        .add(["/bin/sh", "--name", "deaf"].into_iter().chain(timeout).chain(["--", "-c", &script]));
     start(&daemon, "deaf");
     let pid = processes::pid_in(&file);
     daemon.ok(["runtime", "stop", "deaf"]);
@@ -285,20 +242,10 @@ fn a_stop_timeout_of_zero_kills_at_once() {
 #[test]
 fn a_suspended_program_is_stopped_all_the_same() {
     let daemon = Daemon::start();
-    daemon.add([
-        "/bin/sleep",
-        "--name",
-        "nap",
-        "--stop-timeout",
-        "150ms",
-        "--",
-        "1000",
-    ]);
+    daemon.add(["/bin/sleep", "--name", "nap", "--stop-timeout", "150ms", "--", "1000"]);
     let pid = start(&daemon, "nap");
     processes::signal(pid, Signal::SIGSTOP);
-    eventually("it is suspended", || {
-        (processes::state(pid) == Some('T')).then_some(())
-    });
+    eventually("it is suspended", || (processes::state(pid) == Some('T')).then_some(()));
     assert_eq!(daemon.info("nap").observed.word(), "running");
     daemon.ok(["runtime", "stop", "nap"]);
     assert!(!processes::is_alive(pid));
@@ -321,21 +268,9 @@ fn a_stop_reaches_the_background_children_of_a_shell() {
 fn a_stop_reaches_a_child_that_ignores_the_signal() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
-    let child = format!(
-        "trap \"\" TERM; echo $$ > {}; exec sleep 1000",
-        file.display()
-    );
+    let child = format!("trap \"\" TERM; echo $$ > {}; exec sleep 1000", file.display());
     let script = format!("sh -c '{child}' & wait");
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "shell",
-        "--stop-timeout",
-        "150ms",
-        "--",
-        "-c",
-        &script,
-    ]);
+    daemon.add(["/bin/sh", "--name", "shell", "--stop-timeout", "150ms", "--", "-c", &script]);
     start(&daemon, "shell");
     let child = processes::pid_in(&file);
     daemon.ok(["runtime", "stop", "shell"]);
@@ -357,28 +292,14 @@ fn what_outlives_a_leader_that_exits_by_itself_is_ended_and_the_exit_is_told_at_
         "trap \"\" TERM; echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
         file.display()
     );
-    let script = format!(
-        "sh -c '{child}' & while [ ! -e {} ]; do sleep 0.01; done; exit 4",
-        file.display()
-    );
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "parent",
-        "--stop-timeout",
-        "1h",
-        "--",
-        "-c",
-        &script,
-    ]);
+    let script =
+        format!("sh -c '{child}' & while [ ! -e {} ]; do sleep 0.01; done; exit 4", file.display());
+    daemon.add(["/bin/sh", "--name", "parent", "--stop-timeout", "1h", "--", "-c", &script]);
     start(&daemon, "parent");
     let child = processes::pid_in(&file);
     assert_eq!(daemon.exited("parent"), Exit::Code(4));
     // Its main process is gone, a child is left, and that is what is said.
-    assert!(matches!(
-        becomes(&daemon, "parent", "stopping"),
-        Observed::Stopping { pid: None, .. }
-    ));
+    assert!(matches!(becomes(&daemon, "parent", "stopping"), Observed::Stopping { pid: None, .. }));
     assert!(processes::is_alive(child));
     processes::signal(child, Signal::SIGKILL);
     let Observed::Exited { exit, .. } = becomes(&daemon, "parent", "exited") else {
@@ -395,20 +316,9 @@ fn what_outlives_its_leader_and_ignores_the_signal_is_killed() {
         "trap \"\" TERM; echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
         file.display()
     );
-    let script = format!(
-        "sh -c '{child}' & while [ ! -e {} ]; do sleep 0.01; done; exit 4",
-        file.display()
-    );
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "parent",
-        "--stop-timeout",
-        "150ms",
-        "--",
-        "-c",
-        &script,
-    ]);
+    let script =
+        format!("sh -c '{child}' & while [ ! -e {} ]; do sleep 0.01; done; exit 4", file.display());
+    daemon.add(["/bin/sh", "--name", "parent", "--stop-timeout", "150ms", "--", "-c", &script]);
     start(&daemon, "parent");
     let child = processes::pid_in(&file);
     becomes(&daemon, "parent", "exited");
@@ -421,16 +331,7 @@ fn a_slow_stop_delays_nobody_else() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
     let script = waits_after("trap '' TERM", &file.display().to_string());
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "slow",
-        "--stop-timeout",
-        "1h",
-        "--",
-        "-c",
-        &script,
-    ]);
+    daemon.add(["/bin/sh", "--name", "slow", "--stop-timeout", "1h", "--", "-c", &script]);
     daemon.add(["/bin/sleep", "--name", "other", "--", "1000"]);
     daemon.add(["/bin/sleep", "--name", "third", "--", "1000"]);
     start(&daemon, "slow");
@@ -480,24 +381,14 @@ fn a_start_that_can_not_be_fails_at_once_and_says_why() {
             None,
             &["/nonexistent/x", "No such file or directory (ENOENT)"],
         ),
-        (
-            "directory",
-            "/tmp".into(),
-            None,
-            &["/tmp", "Permission denied (EACCES)"],
-        ),
+        ("directory", "/tmp".into(), None, &["/tmp", "Permission denied (EACCES)"]),
         (
             "no-x-bit",
             write("plain".as_ref(), "#!/bin/sh\n", 0o644),
             None,
             &["plain", "Permission denied (EACCES)"],
         ),
-        (
-            "not-utf-8",
-            odd,
-            None,
-            &["No such file or directory (ENOENT)"],
-        ),
+        ("not-utf-8", odd, None, &["No such file or directory (ENOENT)"]),
         (
             "no-cwd",
             "/bin/true".into(),
@@ -570,10 +461,7 @@ fn paths_arguments_and_variables_that_are_not_utf_8_arrive_as_they_are() {
     let daemon = Daemon::start();
     let name = OsString::from_vec(b"pr\xffg".to_vec());
     let (program, out) = (daemon.dir().join(&name), daemon.dir().join("out"));
-    let text = format!(
-        "#!/bin/sh\nprintf '%s|' \"$0\" \"$@\" \"$ODD\" > {}\n",
-        out.display()
-    );
+    let text = format!("#!/bin/sh\nprintf '%s|' \"$0\" \"$@\" \"$ODD\" > {}\n", out.display());
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let odd = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
@@ -609,16 +497,11 @@ fn the_working_directory_is_the_given_one_or_the_root() {
     assert_eq!(fs::read_to_string(&out).unwrap(), "/\n");
     // A relative one is relative to where the command was given.
     let mut command = daemon.cli_command(["runtime", "add", "/bin/sh", "--name", "there"]);
-    command
-        .args(["--cwd", "somewhere", "--", "-c", &script])
-        .current_dir(daemon.dir());
+    command.args(["--cwd", "somewhere", "--", "-c", &script]).current_dir(daemon.dir());
     assert_eq!(Said::of(command).code, Some(0));
     start(&daemon, "there");
     daemon.exited("there");
-    assert_eq!(
-        fs::read_to_string(&out).unwrap(),
-        format!("{}\n", dir.display())
-    );
+    assert_eq!(fs::read_to_string(&out).unwrap(), format!("{}\n", dir.display()));
 }
 
 #[test]
@@ -648,10 +531,7 @@ fn an_instance_inherits_the_daemons_environment_but_not_what_is_the_daemons_own(
     assert_eq!(daemon.exited("env"), Exit::Code(0));
     let text = fs::read_to_string(out).unwrap();
     let has = |line: &str| text.lines().any(|it| it == line);
-    assert!(
-        has("INHERITED=yes") && has("OVERRIDDEN=yes") && has("EMPTY="),
-        "{text}"
-    );
+    assert!(has("INHERITED=yes") && has("OVERRIDDEN=yes") && has("EMPTY="), "{text}");
     assert!(has(&format!("ORCHESTRATOR_INSTANCE_ID={id}")), "{text}");
     assert!(has(&format!("VEECLE_RUNTIME_ID={id}")), "{text}");
     for name in [
@@ -662,10 +542,7 @@ fn an_instance_inherits_the_daemons_environment_but_not_what_is_the_daemons_own(
         "NOTIFY_SOCKET",
         "LISTEN_FDS",
     ] {
-        assert!(
-            !text.lines().any(|line| line.starts_with(name)),
-            "{name} in {text}"
-        );
+        assert!(!text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
     }
 }
 
@@ -692,12 +569,7 @@ fn an_instance_inherits_no_file_no_blocked_and_no_ignored_signal() {
         .collect();
     let numbers: Vec<_> = files.iter().map(|(number, _)| number.as_str()).collect();
     // 1 is the file of the redirection just now; the shell may keep what 1 was as 10.
-    assert!(
-        numbers
-            .iter()
-            .all(|number| ["0", "1", "2", "10"].contains(number)),
-        "{files:?}"
-    );
+    assert!(numbers.iter().all(|number| ["0", "1", "2", "10"].contains(number)), "{files:?}");
     assert_eq!(files[0].1, "/dev/null");
     // As grep(1) inherited it; the shell blocks signals itself while it starts something.
     let mask = |field: &str| {
@@ -731,10 +603,7 @@ fn the_priority_is_the_nice_value_and_is_kept_until_it_is_changed() {
     daemon.ok(["runtime", "stop", "nap"]);
     let low = ["--json", "runtime", "start", "nap", "--priority", "low"];
     assert_eq!(nice(&daemon.ok(low)), 10);
-    assert_eq!(
-        nice(&daemon.ok(["--json", "runtime", "restart", "nap"])),
-        10
-    );
+    assert_eq!(nice(&daemon.ok(["--json", "runtime", "restart", "nap"])), 10);
     assert_eq!(daemon.info("nap").priority, Priority::Low);
     daemon.ok(["runtime", "stop", "nap"]);
     let high = ["runtime", "start", "nap", "--priority", "high"];
@@ -765,10 +634,7 @@ fn a_restart_gives_another_process() {
     let daemon = Daemon::start();
     let id = daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
     let first = start(&daemon, "nap");
-    assert_eq!(
-        daemon.ok(["runtime", "restart", "nap"]),
-        format!("restarted instance {id}\n")
-    );
+    assert_eq!(daemon.ok(["runtime", "restart", "nap"]), format!("restarted instance {id}\n"));
     let second = daemon.info("nap").observed.pid().unwrap();
     assert_ne!(first, second);
     assert!(!processes::is_alive(first) && processes::is_alive(second));
@@ -783,18 +649,13 @@ fn a_running_instance_is_removed_by_force_only_and_with_everything_of_it() {
     let daemon = Daemon::start();
     let id = daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
     daemon.add(["/bin/sleep", "--name", "peer", "--", "1000"]);
-    daemon.ok([
-        "link", "add", "--from", "nap", "--type", "T", "--to", "peer",
-    ]);
+    daemon.ok(["link", "add", "--from", "nap", "--type", "T", "--to", "peer"]);
     daemon.ok(["link", "add", "--type", "U", "--to", "nap"]);
     daemon.ok(["link", "add", "--type", "V", "--to", "peer"]);
     let pid = start(&daemon, "nap");
     let said = daemon.cli(["runtime", "remove", "nap"]);
     assert_eq!(said.code, Some(1));
-    assert!(
-        said.stderr.contains("running") && said.stderr.contains("--force"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("running") && said.stderr.contains("--force"), "{said:?}");
     assert!(processes::is_alive(pid));
 
     let logs = daemon.state_dir().join("logs").join(&id);
@@ -846,10 +707,7 @@ fn names_are_unique_and_ids_are_found_by_a_prefix_of_their_own() {
     }
     let taken = daemon.cli(["runtime", "add", "/bin/true", "--name", "one"]);
     assert_eq!(taken.code, Some(1));
-    assert!(
-        taken.stderr.contains("\"one\" is taken by instance 0195"),
-        "{taken:?}"
-    );
+    assert!(taken.stderr.contains("\"one\" is taken by instance 0195"), "{taken:?}");
     let taken = daemon.cli(["runtime", "add", "/bin/true", "--id", ids[0]]);
     assert_eq!(taken.code, Some(1));
     assert!(taken.stderr.contains("is taken"), "{taken:?}");
@@ -864,10 +722,7 @@ fn names_are_unique_and_ids_are_found_by_a_prefix_of_their_own() {
 
     let said = daemon.cli(["runtime", "start", "0195fc"]);
     assert_eq!(said.code, Some(1));
-    assert!(
-        said.stderr.contains("2 instances have an id that begins"),
-        "{said:?}"
-    );
+    assert!(said.stderr.contains("2 instances have an id that begins"), "{said:?}");
     let said = daemon.cli(["runtime", "start", "0195fd"]);
     assert_eq!(said.code, Some(3));
     assert_eq!(daemon.info("one").starts + daemon.info("two").starts, 0);
@@ -897,9 +752,7 @@ fn a_program_that_closes_its_output_still_runs() {
     eventually("its line is there", || {
         (daemon.ok(["runtime", "stdout", "--no-follow", "mute"]) == "before\n").then_some(())
     });
-    eventually("it has closed everything", || {
-        (processes::open_files(pid) == 0).then_some(())
-    });
+    eventually("it has closed everything", || (processes::open_files(pid) == 0).then_some(()));
     assert_eq!(daemon.info("mute").observed.pid(), Some(pid));
     daemon.ok(["runtime", "stop", "mute"]);
     assert!(!processes::is_alive(pid));
@@ -911,10 +764,7 @@ fn a_program_that_exits_at_once_was_started_every_time() {
     daemon.add(["/bin/true", "--name", "true"]);
     let mut client = Control::connect(daemon.socket());
     for count in 1..=100 {
-        let start = Request::RuntimeStart {
-            instance: "true".into(),
-            priority: None,
-        };
+        let start = Request::RuntimeStart { instance: "true".into(), priority: None };
         match client.ask(count, start) {
             ServerBody::Reply(Reply::Started { changed, .. }) => {
                 // It may not have been collected since the start before this one.
@@ -945,17 +795,10 @@ fn fifty_instances_start_and_stop_at_once() {
         }));
         assert!(reply.is_ok());
     }
-    let all = |verb| {
-        ["runtime", verb]
-            .into_iter()
-            .chain(names.iter().map(String::as_str))
-    };
+    let all = |verb| ["runtime", verb].into_iter().chain(names.iter().map(String::as_str));
     assert_eq!(daemon.ok(all("start")).lines().count(), 50);
     assert_eq!(daemon.status().running, 50);
-    let pids: Vec<_> = names
-        .iter()
-        .map(|name| daemon.info(name).observed.pid().unwrap())
-        .collect();
+    let pids: Vec<_> = names.iter().map(|name| daemon.info(name).observed.pid().unwrap()).collect();
     assert!(pids.iter().all(|pid| processes::is_alive(*pid)));
     assert_eq!(daemon.ok(all("restart")).lines().count(), 50);
     assert!(!pids.iter().any(|pid| processes::is_alive(*pid)));
@@ -978,10 +821,7 @@ fn starts_and_stops_that_cross_leave_what_the_last_one_asked_for() {
             id += 1;
             let instance = "nap".into();
             let request = match (round + step) % 3 {
-                0 => Request::RuntimeStart {
-                    instance,
-                    priority: None,
-                },
+                0 => Request::RuntimeStart { instance, priority: None },
                 1 => Request::RuntimeStop { instance },
                 _ => Request::RuntimeRestart { instance },
             };
@@ -1019,16 +859,7 @@ fn a_start_during_a_slow_stop_begins_when_that_is_done() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
     let script = waits_after("trap '' TERM", &file.display().to_string());
-    daemon.add([
-        "/bin/sh",
-        "--name",
-        "slow",
-        "--stop-timeout",
-        "300ms",
-        "--",
-        "-c",
-        &script,
-    ]);
+    daemon.add(["/bin/sh", "--name", "slow", "--stop-timeout", "300ms", "--", "-c", &script]);
     start(&daemon, "slow");
     let first = processes::pid_in(&file);
     let stop = begin(&daemon, &["runtime", "stop", "slow"]);
@@ -1072,13 +903,7 @@ fn a_removal_whose_client_goes_away_is_done_or_not_done_but_not_half_done() {
         }
         let mut client = Control::connect(daemon.socket());
         let instance = name.as_str().into();
-        client.request(
-            1,
-            Request::RuntimeRemove {
-                instance,
-                force: true,
-            },
-        );
+        client.request(1, Request::RuntimeRemove { instance, force: true });
         drop(client);
         removed.push((id, name));
     }
@@ -1095,9 +920,9 @@ fn a_removal_whose_client_goes_away_is_done_or_not_done_but_not_half_done() {
             let logs = daemon.state_dir().join("logs").join(id.to_string());
             (listed == linked && linked == logs.exists()).then_some(())
         });
-        if let Err(ClientError::Failed(error)) = daemon.request(Request::RuntimeShow {
-            instance: name.as_str().into(),
-        }) {
+        if let Err(ClientError::Failed(error)) =
+            daemon.request(Request::RuntimeShow { instance: name.as_str().into() })
+        {
             assert_eq!(error.code, ErrorCode::NotFound);
             daemon.event("its removal", |event| {
                 let its = event.instance == Some(id);

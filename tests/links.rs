@@ -1,9 +1,5 @@
 //! Links between native instances: making and removing them, policies, counters.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,9 +21,7 @@ fn add_example(daemon: &Daemon, name: &str, args: &[&str]) -> String {
 }
 
 fn link(daemon: &Daemon, from: &str, type_name: &str, to: &str) {
-    daemon.ok([
-        "link", "add", "--from", from, "--type", type_name, "--to", to,
-    ]);
+    daemon.ok(["link", "add", "--from", from, "--type", type_name, "--to", to]);
 }
 
 #[test]
@@ -112,9 +106,7 @@ fn a_link_that_is_made_after_messages_were_sent_carries_the_later_ones() {
     let mut sender = daemon.sender(&a, "n");
     let mut receiver = daemon.receiver(&b, "n");
     sender.numbers(0..10);
-    eventually("ten messages are known", || {
-        (daemon.detail("a").sent == 10).then_some(())
-    });
+    eventually("ten messages are known", || (daemon.detail("a").sent == 10).then_some(()));
     assert_eq!(daemon.detail("a").unrouted, 10);
     let link = daemon.link("a", "n", "b");
     sender.numbers(10..20);
@@ -159,9 +151,7 @@ fn links_that_come_and_go_under_traffic_lose_nothing_in_between_and_disturb_no_o
         let mut delivered = 0;
         for round in 0..20 {
             let link = daemon.link_with("a", "n", "c", Policy::Block, 32);
-            eventually("messages pass", || {
-                (daemon.counters(link).delivered >= 10).then_some(())
-            });
+            eventually("messages pass", || (daemon.counters(link).delivered >= 10).then_some(()));
             if round == 19 {
                 stop.store(true, Ordering::Relaxed);
             } else {
@@ -222,10 +212,7 @@ fn a_link_needs_ends_that_exist_a_name_and_a_capacity() {
     assert_eq!(code("a", "", "a", 1), ErrorCode::InvalidArgument);
     assert_eq!(code("a", &too_long, "a", 1), ErrorCode::InvalidArgument);
     assert_eq!(code("a", "n", "a", 0), ErrorCode::InvalidArgument);
-    assert_eq!(
-        code("a", "n", "a", (1 << 20) + 1),
-        ErrorCode::InvalidArgument
-    );
+    assert_eq!(code("a", "n", "a", (1 << 20) + 1), ErrorCode::InvalidArgument);
     let removed = daemon.cli(["link", "remove", "7"]);
     assert_eq!(removed.code, Some(3), "{removed:?}");
     assert!(daemon.links().is_empty());
@@ -437,9 +424,7 @@ fn a_sender_that_ignores_its_grants_waits_in_its_own_socket_and_loses_nothing() 
                 sender.numbers(start..start + 100);
             }
         });
-        eventually("the sender is held back", || {
-            (daemon.counters(link).queued >= 4).then_some(())
-        });
+        eventually("the sender is held back", || (daemon.counters(link).queued >= 4).then_some(()));
         // Others are not.
         let mut second = daemon.sender(&c, "n");
         second.numbers(0..10);

@@ -1,9 +1,5 @@
 //! What instances print: every byte of it, in bounded space, whatever happens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,13 +15,7 @@ use orchestrator_proto::control::{
 use tests::{Daemon, SOON, block_on, eventually, processes};
 
 fn query(instance: &str, follow: bool) -> LogQuery {
-    LogQuery {
-        instance: instance.into(),
-        stream: None,
-        tail: None,
-        since_ns: None,
-        follow,
-    }
+    LogQuery { instance: instance.into(), stream: None, tail: None, since_ns: None, follow }
 }
 
 async fn items(mut stream: ItemStream) -> Vec<Item> {
@@ -41,9 +31,7 @@ fn read(daemon: &Daemon, query: LogQuery) -> Vec<Item> {
     block_on(async {
         let client = daemon.client().await;
         let stream = client.stream(Request::Logs(query)).await.unwrap();
-        tokio::time::timeout(SOON, items(stream))
-            .await
-            .expect("it ends")
+        tokio::time::timeout(SOON, items(stream)).await.expect("it ends")
     })
 }
 
@@ -60,10 +48,7 @@ fn lines(items: &[Item]) -> Vec<&LogLine> {
 /// What was printed to a stream, as it was printed.
 fn bytes(items: &[Item], stream: LogStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for line in lines(items)
-        .into_iter()
-        .filter(|line| line.stream == stream)
-    {
+    for line in lines(items).into_iter().filter(|line| line.stream == stream) {
         bytes.extend(&line.text.0);
         if line.complete {
             bytes.push(b'\n');
@@ -82,10 +67,7 @@ fn run(daemon: &Daemon, name: &str) {
     eventually("its last line is in the log", || {
         let items = read(daemon, query(name, false));
         let lines = lines(&items);
-        lines
-            .iter()
-            .any(|line| line.text.0 == b"the end")
-            .then_some(())
+        lines.iter().any(|line| line.text.0 == b"the end").then_some(())
     });
 }
 
@@ -151,9 +133,7 @@ impl Gate {
     fn say(&self, text: &str) {
         let mut options = fs::OpenOptions::new();
         options.write(true).custom_flags(nix::libc::O_NONBLOCK);
-        let mut pipe = eventually("a script reads from the pipe", || {
-            options.open(&self.0).ok()
-        });
+        let mut pipe = eventually("a script reads from the pipe", || options.open(&self.0).ok());
         pipe.write_all(text.as_bytes()).unwrap();
     }
 }
@@ -171,9 +151,7 @@ fn each_stream_has_its_own_lines_and_logs_has_them_all() {
     run(&daemon, "two");
     let cat = |verb| daemon.ok(["runtime", verb, "--no-follow", "two"]);
     assert_eq!(cat("stdout"), "out\nout2\nthe end\n");
-    eventually("the other stream is there too", || {
-        (cat("stderr") == "err\n").then_some(())
-    });
+    eventually("the other stream is there too", || (cat("stderr") == "err\n").then_some(()));
     let all = cat("logs");
     assert_eq!(all.lines().count(), 4);
     for line in all.lines() {
@@ -184,10 +162,7 @@ fn each_stream_has_its_own_lines_and_logs_has_them_all() {
         assert_eq!(stream, if text == "err" { "stderr" } else { "stdout" });
     }
     // An instance that does not run is not followed.
-    assert_eq!(
-        daemon.ok(["runtime", "stdout", "two"]),
-        "out\nout2\nthe end\n"
-    );
+    assert_eq!(daemon.ok(["runtime", "stdout", "two"]), "out\nout2\nthe end\n");
     assert_eq!(daemon.cli(["runtime", "stdout", "nobody"]).code, Some(3));
 }
 
@@ -205,10 +180,7 @@ fn bytes_arrive_exactly_as_they_were_printed() {
     run(&daemon, "cat");
     let items = read(&daemon, query("cat", false));
     assert!(bytes(&items, LogStream::Stdout) == wanted);
-    let output = daemon
-        .cli_command(["runtime", "stdout", "--no-follow", "cat"])
-        .output()
-        .unwrap();
+    let output = daemon.cli_command(["runtime", "stdout", "--no-follow", "cat"]).output().unwrap();
     assert!(output.stdout == wanted);
     assert_eq!(detail(&daemon, "cat").log_bytes_lost, 0);
 }
@@ -271,17 +243,10 @@ fn tail_and_since_choose_lines() {
     let items = read(&daemon, query("count", false));
     let lines = lines(&items);
     let from = lines[60].time_ns;
-    let query = LogQuery {
-        since_ns: Some(from),
-        ..query("count", false)
-    };
+    let query = LogQuery { since_ns: Some(from), ..query("count", false) };
     let wanted = lines.iter().filter(|line| line.time_ns >= from).count();
     assert_eq!(read(&daemon, query).len(), wanted);
-    for (flag, value) in [
-        ("--tail", "1000001"),
-        ("--tail", "-1"),
-        ("--since", "yesterday"),
-    ] {
+    for (flag, value) in [("--tail", "1000001"), ("--tail", "-1"), ("--since", "yesterday")] {
         let said = daemon.cli(["runtime", "stdout", "count", flag, value]);
         assert_eq!(said.code, Some(2), "{said:?}");
     }
@@ -323,10 +288,7 @@ fn a_running_instance_is_followed_unless_told_otherwise() {
     let mut follower = Follower::new(&daemon, &["runtime", "stdout", "chatty"]);
     assert_eq!(follower.next(), "one\n");
     assert!(follower.child.try_wait().unwrap().is_none());
-    assert_eq!(
-        daemon.ok(["runtime", "stdout", "--no-follow", "chatty"]),
-        "one\n"
-    );
+    assert_eq!(daemon.ok(["runtime", "stdout", "--no-follow", "chatty"]), "one\n");
     // Ctrl-C ends it as a shell expects.
     processes::signal(follower.child.id(), nix::sys::signal::Signal::SIGINT);
     let status = eventually("it ends", || follower.child.try_wait().unwrap());
@@ -352,12 +314,8 @@ fn log_dir(daemon: &Daemon, id: &str) -> PathBuf {
 
 #[test]
 fn two_hundred_megabytes_without_a_newline_stay_bounded_on_disk_and_in_memory() {
-    let daemon = Daemon::start_with(&[
-        "--instance-log-bytes",
-        "1000000",
-        "--instance-log-files",
-        "3",
-    ]);
+    let daemon =
+        Daemon::start_with(&["--instance-log-bytes", "1000000", "--instance-log-files", "3"]);
     let script = "head -c 200000000 /dev/zero | tr '\\0' x; echo; echo the end";
     let id = daemon.add_script("long", script);
     let pid = daemon.pid();
@@ -365,14 +323,8 @@ fn two_hundred_megabytes_without_a_newline_stay_bounded_on_disk_and_in_memory() 
     run(&daemon, "long");
     let files = files(&log_dir(&daemon, &id));
     assert!(files.len() <= 3, "{files:?}");
-    assert!(
-        files.iter().all(|(_, size)| *size <= 1_000_000),
-        "{files:?}"
-    );
-    assert!(
-        files.iter().map(|(_, size)| size).sum::<u64>() > 1_000_000,
-        "{files:?}"
-    );
+    assert!(files.iter().all(|(_, size)| *size <= 1_000_000), "{files:?}");
+    assert!(files.iter().map(|(_, size)| size).sum::<u64>() > 1_000_000, "{files:?}");
     let grown = processes::peak_kib(pid).saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB more");
     // Nothing was lost on the way to the disk; what is no longer kept is not there.
@@ -393,11 +345,8 @@ fn the_oldest_file_goes_first_and_a_reader_gets_the_rest_in_order() {
     assert!(files.iter().all(|(_, size)| *size <= 65_536), "{files:?}");
     assert!(!files[0].0.ends_with("00000001.log"), "{files:?}");
     let text = daemon.ok(["runtime", "stdout", "--no-follow", "count"]);
-    let numbers: Vec<u64> = text
-        .lines()
-        .filter(|line| *line != "the end")
-        .map(|line| line.parse().unwrap())
-        .collect();
+    let numbers: Vec<u64> =
+        text.lines().filter(|line| *line != "the end").map(|line| line.parse().unwrap()).collect();
     let first = numbers[0];
     assert!(first > 1 && numbers.len() > 1000);
     assert!(numbers.iter().copied().eq(first..=50_000));
@@ -431,10 +380,7 @@ fn a_follower_that_is_too_slow_is_told_what_it_missed_and_slows_nobody() {
     let daemon =
         Daemon::start_with(&["--instance-log-bytes", "65536", "--instance-log-files", "2"]);
     let pipe = Gate::new(&daemon);
-    let script = format!(
-        "echo first; read line < {}; seq 1 200000; echo the end",
-        pipe
-    );
+    let script = format!("echo first; read line < {}; seq 1 200000; echo the end", pipe);
     daemon.add_script("flood", &script);
     block_on(async {
         let client = daemon.client().await;
@@ -492,9 +438,7 @@ impl SmallDisk {
     fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=1m,mode=700", "none"])
-            .arg(at);
+        mount.args(["-t", "tmpfs", "-o", "size=1m,mode=700", "none"]).arg(at);
         let output = mount.output().ok()?;
         output.status.success().then(|| Self(at.to_owned()))
     }
@@ -527,14 +471,9 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     daemon.ok(["runtime", "start", "flood"]);
     // It has printed everything: it did not wait for the disk.
     let mut told = String::new();
-    fs::File::open(&pipe.0)
-        .unwrap()
-        .read_to_string(&mut told)
-        .unwrap();
+    fs::File::open(&pipe.0).unwrap().read_to_string(&mut told).unwrap();
     assert_eq!(told, "flooded\n");
-    let printed: u64 = (1..=200_000_u64)
-        .map(|n| n.to_string().len() as u64 + 1)
-        .sum();
+    let printed: u64 = (1..=200_000_u64).map(|n| n.to_string().len() as u64 + 1).sum();
     let accounted = || {
         let lost = detail(&daemon, "flood").log_bytes_lost;
         let items = read(&daemon, query("flood", false));
@@ -554,18 +493,13 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
 
     fs::remove_file(&ballast).unwrap();
     pipe.say("go on\n");
-    eventually(
-        "there are lines again, and a remark says that some are missing",
-        || {
-            let items = read(&daemon, query("flood", false));
-            let lines = lines(&items);
-            let after = lines.iter().any(|line| line.text.0 == b"after");
-            let remark = lines
-                .iter()
-                .any(|line| line.stream == LogStream::Orchestrator);
-            (after && remark).then_some(())
-        },
-    );
+    eventually("there are lines again, and a remark says that some are missing", || {
+        let items = read(&daemon, query("flood", false));
+        let lines = lines(&items);
+        let after = lines.iter().any(|line| line.text.0 == b"after");
+        let remark = lines.iter().any(|line| line.stream == LogStream::Orchestrator);
+        (after && remark).then_some(())
+    });
     let (kept, lost) = accounted();
     assert_eq!(kept + lost, begin + printed + "after\n".len() as u64);
     daemon.ok(["runtime", "remove", "--force", "flood"]);
@@ -604,12 +538,7 @@ fn logs_that_are_deleted_under_a_running_instance_come_back() {
     // The daemon and the instance go on, and new lines are counted if they are not kept.
     pipe.say("two\n");
     assert_eq!(daemon.info("echo").observed.word(), "running");
-    assert_eq!(
-        daemon
-            .cli(["runtime", "stdout", "--no-follow", "echo"])
-            .code,
-        Some(0)
-    );
+    assert_eq!(daemon.cli(["runtime", "stdout", "--no-follow", "echo"]).code, Some(0));
     daemon.ok(["runtime", "remove", "--force", "echo"]);
     let removed = daemon.event("removed", |event| match event.kind {
         EventKind::Removed { .. } => Some(event.name.clone()),
@@ -624,22 +553,15 @@ fn json_has_one_item_on_each_line() {
     daemon.add_script("two", "printf 'a\\377\\n'; echo the end");
     run(&daemon, "two");
     let text = daemon.ok(["--json", "runtime", "logs", "--no-follow", "two"]);
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["log"]["text"], "a\u{fffd}");
     assert_eq!(lines[1]["log"]["stream"], "stdout");
     let mut plain = Vec::new();
     let mut command = daemon.cli_command(["runtime", "stdout", "two"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut plain)
-        .unwrap();
+    child.stdout.take().unwrap().read_to_end(&mut plain).unwrap();
     child.wait().unwrap();
     assert_eq!(plain, b"a\xff\nthe end\n");
 }

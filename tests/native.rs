@@ -1,10 +1,6 @@
 //! The native runtime protocol from the daemon's side: what it refuses, schemas, bounds, and
 //! the requests of privileged instances.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::io::Write;
 use std::time::Duration;
@@ -36,14 +32,7 @@ fn body(native: &mut Native, body: &[u8]) {
 }
 
 fn declare(name: &str, schema: &[u8], hash: Option<[u8; 32]>, channel: u16) -> Vec<u8> {
-    let declare = Declare {
-        channel,
-        direction: Direction::Output,
-        name,
-        schema,
-        hash,
-        window: 0,
-    };
+    let declare = Declare { channel, direction: Direction::Output, name, schema, hash, window: 0 };
     postcard::to_stdvec(&Frame::Declare(declare)).unwrap()
 }
 
@@ -64,28 +53,16 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
     ("message frame", |n| body(n, &[4, 0, 5, 1, 2])),
     ("message frame", |n| body(n, &[4, 0, 1, 1, 2])),
     ("too many", |n| {
-        let mut grant = postcard::to_stdvec(&Frame::Grant {
-            channel: 0,
-            total: 1,
-        })
-        .unwrap();
+        let mut grant = postcard::to_stdvec(&Frame::Grant { channel: 0, total: 1 }).unwrap();
         grant.push(0);
         body(n, &grant);
     }),
     ("second hello", |n| {
-        n.send(&Frame::Hello {
-            magic: MAGIC,
-            protocol: PROTOCOL,
-            sdk: "again",
-        });
+        n.send(&Frame::Hello { magic: MAGIC, protocol: PROTOCOL, sdk: "again" });
     }),
     ("only the daemon", |n| {
         let instance = orchestrator_proto::InstanceId::generate();
-        n.send(&Frame::Welcome {
-            protocol: PROTOCOL,
-            server: "me",
-            instance,
-        });
+        n.send(&Frame::Welcome { protocol: PROTOCOL, server: "me", instance });
     }),
     ("only the daemon", |n| {
         n.send(&Frame::Refused(WireError::new(ErrorCode::Internal, "no")));
@@ -125,17 +102,11 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
         n.message(0, &[1]);
     }),
     ("channel 3, which is no input", |n| {
-        n.send(&Frame::Grant {
-            channel: 3,
-            total: 1,
-        });
+        n.send(&Frame::Grant { channel: 3, total: 1 });
     }),
     ("channel 0, which is no input", |n| {
         number(n, Direction::Output, 0, "n");
-        n.send(&Frame::Grant {
-            channel: 0,
-            total: 1,
-        });
+        n.send(&Frame::Grant { channel: 0, total: 1 });
     }),
 ];
 
@@ -159,23 +130,13 @@ fn a_malformed_frame_closes_its_connection_and_nothing_else() {
         assert_eq!(steady_receiver.next_number(), Some(at as u32));
         // The next connection of the same instance works.
         let mut next = daemon.native(&a);
-        assert_eq!(
-            next.next(|frame| matches!(frame, Frame::Welcome { .. })),
-            Some(true)
-        );
+        assert_eq!(next.next(|frame| matches!(frame, Frame::Welcome { .. })), Some(true));
     }
     assert!(daemon.counters(link).sent >= AFTER_HELLO.len() as u64);
     let mut events = 0;
     daemon.event("all of them are events", |event| {
-        if let EventKind::Disconnected {
-            dialect,
-            error: Some(error),
-        } = &event.kind
-        {
-            assert_eq!(
-                (dialect.as_str(), event.name.as_deref()),
-                ("native", Some("a"))
-            );
+        if let EventKind::Disconnected { dialect, error: Some(error) } = &event.kind {
+            assert_eq!((dialect.as_str(), event.name.as_deref()), ("native", Some("a")));
             assert!(error.contains(AFTER_HELLO[events].0), "{error}");
             events += 1;
         }
@@ -194,27 +155,12 @@ fn what_does_not_begin_with_a_hello_of_this_protocol_is_refused() {
         native.stream.set_read_timeout(Some(SOON)).unwrap();
         native
     };
-    let hello = |magic, protocol| Frame::Hello {
-        magic,
-        protocol,
-        sdk: "x",
-    };
+    let hello = |magic, protocol| Frame::Hello { magic, protocol, sdk: "x" };
     let mut strangers = [
         (hello(*b"HTTP", PROTOCOL), ErrorCode::Malformed, "native"),
-        (
-            hello(MAGIC, 99),
-            ErrorCode::VersionMismatch,
-            "upgrade the daemon",
-        ),
+        (hello(MAGIC, 99), ErrorCode::VersionMismatch, "upgrade the daemon"),
         (hello(MAGIC, 0), ErrorCode::VersionMismatch, "library"),
-        (
-            Frame::Message {
-                channel: 0,
-                payload: &[],
-            },
-            ErrorCode::Malformed,
-            "first frame",
-        ),
+        (Frame::Message { channel: 0, payload: &[] }, ErrorCode::Malformed, "first frame"),
     ];
     for (frame, code, expected) in &mut strangers {
         let mut native = connect();
@@ -232,21 +178,12 @@ fn what_does_not_begin_with_a_hello_of_this_protocol_is_refused() {
     raw(&mut cut, &[50, 0, 0, 0, 0]);
     drop(cut);
     let mut good = daemon.native(&a);
-    assert_eq!(
-        good.next(|frame| matches!(frame, Frame::Welcome { .. })),
-        Some(true)
-    );
+    assert_eq!(good.next(|frame| matches!(frame, Frame::Welcome { .. })), Some(true));
 }
 
 fn point(height: TypeSchema) -> TypeSchema {
-    let field = |name: &str, schema| Field {
-        name: name.to_owned(),
-        schema,
-    };
-    TypeSchema::Struct(vec![
-        field("height", height),
-        field("last", TypeSchema::Bool),
-    ])
+    let field = |name: &str, schema| Field { name: name.to_owned(), schema };
+    TypeSchema::Struct(vec![field("height", height), field("last", TypeSchema::Bool)])
 }
 
 #[test]
@@ -263,18 +200,11 @@ fn a_mismatch_that_is_known_is_refused_with_both_schemas() {
         add.extend(from);
         let said = daemon.cli(add);
         assert_eq!(said.code, Some(1), "{said:?}");
-        for part in [
-            "different schemas",
-            "height: f32",
-            "height: u64",
-            "last: bool",
-        ] {
+        for part in ["different schemas", "height: f32", "height: u64", "last: bool"] {
             assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
         }
     }
-    let error = daemon
-        .try_link("a", "p", "b", Policy::Block, 1)
-        .unwrap_err();
+    let error = daemon.try_link("a", "p", "b", Policy::Block, 1).unwrap_err();
     assert_eq!(error.code, ErrorCode::SchemaMismatch);
     assert!(daemon.links().is_empty());
     // The same type in the other direction is another matter.
@@ -368,10 +298,7 @@ fn frames_that_arrive_byte_by_byte_are_whole_in_the_end() {
     let mut sender = daemon.sender(&a, "n");
     let mut bytes = Vec::new();
     for n in 0..50_u8 {
-        let frame = Frame::Message {
-            channel: 0,
-            payload: &[n],
-        };
+        let frame = Frame::Message { channel: 0, payload: &[n] };
         orchestrator_proto::frame::append(&mut bytes, &frame, 100).unwrap();
     }
     for byte in bytes {
@@ -400,10 +327,7 @@ fn a_privileged_instance_starts_stops_and_lists_others() {
     let boss = daemon.put_with("boss", |spec| spec.privileged = true);
     let id = daemon.add_script("sleeper", "exec sleep 1000");
     let mut native = daemon.native(&boss);
-    let start = RuntimeRequest::Start {
-        instance: "sleeper".into(),
-        priority: None,
-    };
+    let start = RuntimeRequest::Start { instance: "sleeper".into(), priority: None };
     let started = ask(&mut native, 7, start).unwrap();
     assert!(matches!(started, RuntimeReply::Started { id: it } if it.to_string() == id));
     let RuntimeReply::List(list) = ask(&mut native, 8, RuntimeRequest::List).unwrap() else {
@@ -412,15 +336,10 @@ fn a_privileged_instance_starts_stops_and_lists_others() {
     let names: Vec<_> = list.iter().filter_map(|info| info.name.clone()).collect();
     assert_eq!(names, ["boss", "sleeper"]);
     assert!(matches!(list[1].observed, Observed::Running { .. }));
-    let stop = |instance: &str| RuntimeRequest::Stop {
-        instance: instance.to_owned(),
-    };
+    let stop = |instance: &str| RuntimeRequest::Stop { instance: instance.to_owned() };
     let stopped = ask(&mut native, 9, stop(&id)).unwrap();
     assert!(matches!(stopped, RuntimeReply::Stopped { id: it } if it.to_string() == id));
-    assert!(matches!(
-        daemon.info("sleeper").observed,
-        Observed::Stopped { .. }
-    ));
+    assert!(matches!(daemon.info("sleeper").observed, Observed::Stopped { .. }));
     let nobody = ask(&mut native, 10, stop("nobody")).unwrap_err();
     assert_eq!(nobody.code, ErrorCode::NotFound);
 }
@@ -431,13 +350,8 @@ fn an_instance_without_privileges_controls_nothing() {
     let a = daemon.put("a");
     let mut native = daemon.native(&a);
     let requests = [
-        RuntimeRequest::Start {
-            instance: "a".into(),
-            priority: None,
-        },
-        RuntimeRequest::Stop {
-            instance: "a".into(),
-        },
+        RuntimeRequest::Start { instance: "a".into(), priority: None },
+        RuntimeRequest::Stop { instance: "a".into() },
         RuntimeRequest::List,
     ];
     for (id, request) in (1..).zip(requests) {
@@ -460,10 +374,7 @@ fn the_useless_machine_turns_itself_off_if_it_may() {
         let mine = event.name.as_deref() == Some("may");
         (mine && event.kind == EventKind::Stopped).then_some(())
     });
-    assert_eq!(
-        daemon.exited("may-not"),
-        orchestrator_proto::control::Exit::Code(3)
-    );
+    assert_eq!(daemon.exited("may-not"), orchestrator_proto::control::Exit::Code(3));
     assert!(daemon.printed("may-not").contains("--privileged"));
 }
 
@@ -497,9 +408,7 @@ fn requests_beyond_their_bound_are_refused_one_by_one() {
         });
         answers.extend(reply.expect("an answer"));
     }
-    let refused = answers
-        .iter()
-        .filter(|a| **a == Err(ErrorCode::LimitReached));
+    let refused = answers.iter().filter(|a| **a == Err(ErrorCode::LimitReached));
     assert_eq!(refused.count(), 4, "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 16);
 }
@@ -516,10 +425,8 @@ fn an_sdk_peer_is_told_when_the_daemon_goes_and_does_not_panic() {
     daemon.link("a", "n", "b");
     let (a, b) = (daemon.native_socket(&a), daemon.native_socket(&b));
     block_on(async {
-        let (sending, receiving) = (
-            Runtime::connect_to(a).await.unwrap(),
-            Runtime::connect_to(b).await.unwrap(),
-        );
+        let (sending, receiving) =
+            (Runtime::connect_to(a).await.unwrap(), Runtime::connect_to(b).await.unwrap());
         let output = sending.output::<Number>().unwrap();
         let mut input = receiving.input::<Number>().unwrap();
         output.send(&Number(1)).await.unwrap();
@@ -566,14 +473,8 @@ fn an_sdk_sender_waits_under_block_while_its_receiver_does_not_read() {
             unreachable!("it is held back");
         };
         let sent = tokio::time::timeout(SOON, held_back).await.unwrap();
-        receiver.send(&Frame::Grant {
-            channel: 0,
-            total: u64::MAX,
-        });
-        tokio::time::timeout(SOON, output.send(&Number(sent)))
-            .await
-            .unwrap()
-            .unwrap();
+        receiver.send(&Frame::Grant { channel: 0, total: u64::MAX });
+        tokio::time::timeout(SOON, output.send(&Number(sent))).await.unwrap().unwrap();
         runtime.flush().await.unwrap();
         sent + 1
     });

@@ -1,10 +1,6 @@
 //! How a daemon begins and ends: its place in the file system, its signals, and that nothing
 //! it started outlives it, however it ends.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -47,11 +43,7 @@ const DEAF: &str = "trap '' TERM; echo $$ > $FILE; exec sleep 1000";
 /// A command that is expected to end soon.
 #[track_caller]
 fn ends(mut command: Command) -> Said {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + SOON;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
@@ -84,20 +76,14 @@ fn refused(socket: &Path, state: &Path) -> String {
 }
 
 fn is_socket(path: &Path) -> bool {
-    path.symlink_metadata()
-        .is_ok_and(|metadata| metadata.file_type().is_socket())
+    path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 #[test]
 fn signals_end_the_daemon_and_everything_it_started() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let mut daemon = Daemon::start();
-        let polite = start_script(
-            &daemon,
-            "polite",
-            "1h",
-            "sleep 1000 & echo $! > $FILE; wait",
-        );
+        let polite = start_script(&daemon, "polite", "1h", "sleep 1000 & echo $! > $FILE; wait");
         let other = start_script(&daemon, "other", "1h", "echo $$ > $FILE; exec sleep 1000");
         let (socket, status) = (daemon.socket().to_owned(), daemon.status());
         daemon.signal(signal);
@@ -134,9 +120,8 @@ fn all_instances_are_stopped_at_once() {
         "trap 'touch {dir}/told-$$; while [ $(ls {dir}/told-* | wc -l) -lt 5 ]; do sleep 0.01; done; exit 0' TERM
          echo $$ > $FILE; sleep 1000 & while :; do wait; done"
     );
-    let pids: Vec<_> = (0..5)
-        .map(|number| start_script(&daemon, &format!("i{number}"), "1h", &script))
-        .collect();
+    let pids: Vec<_> =
+        (0..5).map(|number| start_script(&daemon, &format!("i{number}"), "1h", &script)).collect();
     assert_eq!(daemon.terminate().code(), Some(0));
     assert!(!pids.iter().any(|pid| processes::is_alive(*pid)));
 }
@@ -166,9 +151,7 @@ fn a_second_signal_kills_at_once() {
         let mut daemon = Daemon::start();
         let deaf = start_script(&daemon, "deaf", "1d", DEAF);
         daemon.signal(signal);
-        eventually("the first one was heard", || {
-            (!daemon.socket().exists()).then_some(())
-        });
+        eventually("the first one was heard", || (!daemon.socket().exists()).then_some(()));
         daemon.signal(signal);
         assert_eq!(daemon.wait().code(), Some(0));
         assert!(!processes::is_alive(deaf));
@@ -181,11 +164,7 @@ fn who_is_connected_while_it_ends_is_told_so() {
     let deaf = start_script(&daemon, "deaf", "1h", DEAF);
     daemon.add(["/bin/true", "--name", "true"]);
     let mut client = Control::connect(daemon.socket());
-    let events = Request::Events {
-        follow: true,
-        after: None,
-        instance: None,
-    };
+    let events = Request::Events { follow: true, after: None, instance: None };
     client.request(1, events);
     daemon.signal(Signal::SIGTERM);
     loop {
@@ -200,13 +179,8 @@ fn who_is_connected_while_it_ends_is_told_so() {
     let instance = || "true".into();
     let priority = None;
     let requests = [
-        Request::RuntimeStart {
-            instance: instance(),
-            priority,
-        },
-        Request::RuntimeRestart {
-            instance: instance(),
-        },
+        Request::RuntimeStart { instance: instance(), priority },
+        Request::RuntimeRestart { instance: instance() },
         Request::RuntimeAdd(RuntimeSpec::new("/bin/true")),
     ];
     for (request, id) in requests.into_iter().zip(10..) {
@@ -242,26 +216,11 @@ fn start_sessions(daemon: &Daemon) -> Vec<u32> {
     let until_told = "while [ ! -e $FILE ]; do sleep 0.01; done";
     let pids = vec![
         // Below an instance that goes on.
-        start_script(
-            daemon,
-            "session",
-            "1s",
-            &format!("setsid sh -c '{CHILD}' & wait"),
-        ),
+        start_script(daemon, "session", "1s", &format!("setsid sh -c '{CHILD}' & wait")),
         // The same, but its parent is gone.
-        start_script(
-            daemon,
-            "orphan",
-            "1s",
-            &format!("(setsid sh -c '{CHILD}' &) ; sleep 1000"),
-        ),
+        start_script(daemon, "orphan", "1s", &format!("(setsid sh -c '{CHILD}' &) ; sleep 1000")),
         // As a daemon of the old kind: the instance itself is gone.
-        start_script(
-            daemon,
-            "forking",
-            "1s",
-            &format!("setsid sh -c '{CHILD}' & {until_told}"),
-        ),
+        start_script(daemon, "forking", "1s", &format!("setsid sh -c '{CHILD}' & {until_told}")),
     ];
     assert!(pids.iter().all(|pid| processes::is_alive(*pid)));
     pids
@@ -345,14 +304,8 @@ fn a_second_daemon_on_the_same_socket_is_refused_and_the_first_goes_on() {
     let stderr = refused(daemon.socket(), &other);
     assert!(stderr.starts_with("error: "), "{stderr}");
     let own = daemon.pid().to_string();
-    assert!(
-        stderr.contains(&own) && stderr.contains("in use"),
-        "{stderr}"
-    );
-    assert!(
-        stderr.contains(daemon.socket().to_str().unwrap()),
-        "{stderr}"
-    );
+    assert!(stderr.contains(&own) && stderr.contains("in use"), "{stderr}");
+    assert!(stderr.contains(daemon.socket().to_str().unwrap()), "{stderr}");
     assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
     // Not by a connection that was open before, either.
     assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
@@ -367,14 +320,8 @@ fn a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on() {
     let socket = daemon.dir().join("other.sock");
     let stderr = refused(&socket, daemon.state_dir());
     let own = daemon.pid().to_string();
-    assert!(
-        stderr.contains(&own) && stderr.contains("in use"),
-        "{stderr}"
-    );
-    assert!(
-        stderr.contains(daemon.state_dir().to_str().unwrap()),
-        "{stderr}"
-    );
+    assert!(stderr.contains(&own) && stderr.contains("in use"), "{stderr}");
+    assert!(stderr.contains(daemon.state_dir().to_str().unwrap()), "{stderr}");
     assert!(!socket.exists());
     assert_eq!(daemon.ok(["version"]), "server version: 0.1.0\n");
 }
@@ -385,10 +332,7 @@ fn a_socket_of_another_program_is_left_alone() {
     let _listener = UnixListener::bind(daemon.socket()).unwrap();
     let stderr = refused(daemon.socket(), daemon.state_dir());
     let own = std::process::id().to_string();
-    assert!(
-        stderr.contains(&own) && stderr.contains("in use"),
-        "{stderr}"
-    );
+    assert!(stderr.contains(&own) && stderr.contains("in use"), "{stderr}");
     assert!(is_socket(daemon.socket()));
 }
 
@@ -478,9 +422,7 @@ fn the_longest_socket_path_that_is_accepted_works_for_instances_too() {
         let mut child = command.spawn().unwrap();
         let accepted = eventually("it listens or ends", || match child.try_wait().unwrap() {
             Some(status) => Some(Err(status.code())),
-            None => std::os::unix::net::UnixStream::connect(&socket)
-                .ok()
-                .map(Ok),
+            None => std::os::unix::net::UnixStream::connect(&socket).ok().map(Ok),
         });
         match accepted {
             Err(code) => assert_eq!(code, Some(1)),
@@ -509,9 +451,7 @@ fn the_socket_is_for_this_user_alone_and_so_are_directories_that_the_daemon_make
         .args(["--state-dir".as_ref(), daemon.state_dir().as_os_str()])
         .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    eventually("it listens", || {
-        std::os::unix::net::UnixStream::connect(&socket).ok()
-    });
+    eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     let modes = [
         mode(&socket),
@@ -539,9 +479,7 @@ fn the_default_socket_is_in_the_runtime_directory_for_both_sides() {
     command.arg("--state-dir").arg(daemon.state_dir());
     let mut child = command.spawn().unwrap();
     let socket = daemon.dir().join("orchestrator.socket");
-    eventually("it listens", || {
-        std::os::unix::net::UnixStream::connect(&socket).ok()
-    });
+    eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
     let mut command = both("orchestrator-cli");
     command.arg("version");
     let said = Said::of(command);
@@ -562,10 +500,7 @@ fn the_json_log_is_one_object_on_each_line() {
     assert!(log.lines().count() > 3, "{log}");
     for line in log.lines() {
         let object: serde_json::Value = serde_json::from_str(line).expect(line);
-        assert!(
-            object["level"].is_string() && object["timestamp"].is_string(),
-            "{line}"
-        );
+        assert!(object["level"].is_string() && object["timestamp"].is_string(), "{line}");
     }
 }
 

@@ -1,9 +1,5 @@
 //! Watching messages as they pass.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -30,19 +26,12 @@ fn tapped(daemon: &Daemon, args: &[&str], mut send: impl FnMut()) -> String {
 }
 
 fn messages(text: &str) -> Vec<Value> {
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines
-        .filter_map(|line| line.get("message").cloned())
-        .collect()
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter_map(|line| line.get("message").cloned()).collect()
 }
 
 fn pose() -> TypeSchema {
-    let field = |name: &str, schema| Field {
-        name: name.to_owned(),
-        schema,
-    };
+    let field = |name: &str, schema| Field { name: name.to_owned(), schema };
     TypeSchema::Struct(vec![
         field("x", TypeSchema::F64),
         field("name", TypeSchema::String),
@@ -61,20 +50,14 @@ fn native_messages_are_shown_decoded() {
     let payload = postcard::to_stdvec(&(1.5, "lamp", u64::MAX)).unwrap();
     let text = tapped(&daemon, &["--count", "3"], || sender.message(0, &payload));
     // Every digit of a large number is there.
-    assert!(
-        text.contains(r#"{"x":1.5,"name":"lamp","id":18446744073709551615}"#),
-        "{text}"
-    );
+    assert!(text.contains(r#"{"x":1.5,"name":"lamp","id":18446744073709551615}"#), "{text}");
     let messages = messages(&text);
     assert_eq!(messages.len(), 3);
     for message in messages {
         assert_eq!(message["from"], json!(a));
         assert_eq!(message["from_name"], json!("a"));
         assert_eq!(message["type_name"], json!("pose"));
-        assert_eq!(
-            (&message["links"], &message["size"]),
-            (&json!(1), &json!(payload.len()))
-        );
+        assert_eq!((&message["links"], &message["size"]), (&json!(1), &json!(payload.len())));
     }
 }
 
@@ -100,10 +83,7 @@ fn a_payload_that_is_not_what_its_schema_says_is_shown_as_such() {
     let text = tapped(&daemon, &["--count", "1"], || sender.message(0, b"?"));
     let message = &messages(&text)[0];
     assert_eq!(message["payload"], Value::Null);
-    assert!(
-        message["payload_error"].as_str().unwrap().contains("ends"),
-        "{message}"
-    );
+    assert!(message["payload_error"].as_str().unwrap().contains("ends"), "{message}");
     let mut veecle = daemon.veecle(&a);
     let text = tapped(&daemon, &["--count", "1", "--type", "v"], || {
         veecle.line(r#"{"Storable":{"type_name":"v","value":"not JSON"}}"#);
@@ -123,10 +103,8 @@ fn filters_by_type_and_by_sender() {
             first.message(1, &[2]);
             second.number(3);
         });
-        let mut seen: Vec<_> = messages(&text)
-            .iter()
-            .map(|message| message["payload"].as_u64().unwrap())
-            .collect();
+        let mut seen: Vec<_> =
+            messages(&text).iter().map(|message| message["payload"].as_u64().unwrap()).collect();
         seen.sort_unstable();
         seen.dedup();
         seen
@@ -152,11 +130,7 @@ fn a_tap_for_people_is_one_line_for_each_message() {
     });
     let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(text.lines().count(), 2);
-    assert!(
-        text.lines()
-            .all(|line| line.ends_with(" a n to no link: 77")),
-        "{text}"
-    );
+    assert!(text.lines().all(|line| line.ends_with(" a n to no link: 77")), "{text}");
 }
 
 /// A tap whose first message has come, so that it sees all that follow.

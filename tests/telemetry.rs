@@ -1,9 +1,5 @@
 //! Telemetry of Veecle OS runtimes on its way to a server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -75,19 +71,12 @@ fn each_object_is_a_line_as_it_is_and_in_order() {
     }
     assert_eq!(line(&mut server), odd);
     eventually("all are counted", || {
-        let expected = TelemetryStatus {
-            address: address.clone(),
-            connected: true,
-            sent: 1001,
-            dropped: 0,
-        };
+        let expected =
+            TelemetryStatus { address: address.clone(), connected: true, sent: 1001, dropped: 0 };
         (telemetry(&daemon) == expected).then_some(())
     });
     let status = daemon.ok(["status"]);
-    assert!(
-        status.contains("(connected): 1001 sent, 0 dropped"),
-        "{status}"
-    );
+    assert!(status.contains("(connected): 1001 sent, 0 dropped"), "{status}");
 }
 
 #[test]
@@ -95,9 +84,7 @@ fn runtimes_share_the_server_and_no_line_is_torn() {
     let (listener, address) = server();
     let daemon = Daemon::start_with(&["--telemetry", &address]);
     let mut server = accept(&listener);
-    let senders: Vec<_> = (0..4)
-        .map(|n| daemon.veecle(&daemon.put(&format!("s{n}"))))
-        .collect();
+    let senders: Vec<_> = (0..4).map(|n| daemon.veecle(&daemon.put(&format!("s{n}")))).collect();
     std::thread::scope(|scope| {
         for (n, mut sender) in (0..).zip(senders) {
             scope.spawn(move || send(&mut sender, n * 1000..n * 1000 + 500));
@@ -123,9 +110,7 @@ fn the_daemon_connects_again_and_sends_what_waited() {
         assert_eq!(line(&mut server), object(n));
     }
     drop((server, listener));
-    eventually("the daemon knows", || {
-        (!telemetry(&daemon).connected).then_some(())
-    });
+    eventually("the daemon knows", || (!telemetry(&daemon).connected).then_some(()));
     send(&mut veecle, 10..20);
     let listener = TcpListener::bind(&address).unwrap();
     let mut server = accept(&listener);
@@ -140,10 +125,7 @@ fn the_daemon_connects_again_and_sends_what_waited() {
 
 fn memory_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -190,10 +172,7 @@ fn a_server_that_does_not_read_delays_no_storable() {
     for round in 0..200 {
         send(&mut sender, round * 1000..round * 1000 + 1000);
         sender.storable("n", &json!(round));
-        assert_eq!(
-            receiver.next_storable(),
-            Some(("n".to_owned(), json!(round)))
-        );
+        assert_eq!(receiver.next_storable(), Some(("n".to_owned(), json!(round))));
     }
     let status = telemetry(&daemon);
     assert!(status.connected && status.dropped > 0, "{status:?}");

@@ -1,9 +1,5 @@
 //! The dialect of existing Veecle OS runtimes: what such a binary relies on.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -19,10 +15,7 @@ use tests::{Daemon, SOON, eventually};
 const PING: &str = "examples_common::actors::ping_pong::Ping";
 
 fn ping() -> TypeSchema {
-    let value = Field {
-        name: "value".to_owned(),
-        schema: TypeSchema::U32,
-    };
+    let value = Field { name: "value".to_owned(), schema: TypeSchema::U32 };
     TypeSchema::Struct(vec![value])
 }
 
@@ -44,10 +37,7 @@ fn storables_pass_between_runtimes_as_they_are() {
     sender.line(exact);
     assert_eq!(receiver.next(), Some(serde_json::from_str(exact).unwrap()));
     // What the value holds is not touched: no number loses a digit, no text its escapes.
-    for value in [
-        r#""{\"v\":18446744073709551615, \"w\" : 1.10}""#,
-        r#""\"\\u00e4\\n\"""#,
-    ] {
+    for value in [r#""{\"v\":18446744073709551615, \"w\" : 1.10}""#, r#""\"\\u00e4\\n\"""#] {
         let line = format!(r#"{{"Storable":{{"type_name":"{PING}","value":{value}}}}}"#);
         sender.line(&line);
         assert_eq!(receiver.next(), Some(serde_json::from_str(&line).unwrap()));
@@ -79,10 +69,7 @@ fn a_line_of_more_than_2048_bytes_is_never_sent_but_counted() {
     for length in [room + 1, room] {
         native.message(0, &postcard::to_stdvec(&"y".repeat(length)).unwrap());
     }
-    assert_eq!(
-        receiver.next_storable(),
-        Some(("t".to_owned(), json!("y".repeat(room))))
-    );
+    assert_eq!(receiver.next_storable(), Some(("t".to_owned(), json!("y".repeat(room)))));
     let counters = daemon.settled(from_native, 2);
     assert_eq!((counters.delivered, counters.drops.too_long), (1, 1));
 }
@@ -159,43 +146,23 @@ fn control_requests_of_a_privileged_runtime_are_carried_out() {
     let boss = daemon.put_with("boss", |spec| spec.privileged = true);
     let id = daemon.add_script("sleeper", "exec sleep 1000");
     let mut veecle = daemon.veecle(&boss);
-    let (started, stopped) = (
-        json!({"ControlResponse": "Started"}),
-        json!({"ControlResponse": "Stopped"}),
-    );
+    let (started, stopped) =
+        (json!({"ControlResponse": "Started"}), json!({"ControlResponse": "Stopped"}));
     let start = json!({"StartRuntime": {"id": id, "priority": "low"}});
     assert_eq!(request(&mut veecle, start), started);
     let info = daemon.info("sleeper");
-    assert_eq!(
-        (info.desired, info.priority),
-        (Desired::Running, Priority::Low)
-    );
+    assert_eq!((info.desired, info.priority), (Desired::Running, Priority::Low));
     let stop = json!({"StopRuntime": {"id": id}});
     assert_eq!(request(&mut veecle, stop.clone()), stopped);
-    assert!(matches!(
-        daemon.info("sleeper").observed,
-        Observed::Stopped { .. }
-    ));
+    assert!(matches!(daemon.info("sleeper").observed, Observed::Stopped { .. }));
     for start in [json!({"id": id}), json!({"id": id, "priority": null})] {
-        assert_eq!(
-            request(&mut veecle, json!({ "StartRuntime": start })),
-            started
-        );
+        assert_eq!(request(&mut veecle, json!({ "StartRuntime": start })), started);
         assert_eq!(request(&mut veecle, stop.clone()), stopped);
     }
     let nobody = json!({"StopRuntime": {"id": "77accae2-68e4-4366-8c39-c6a8c7319808"}});
     let error = request(&mut veecle, nobody);
-    assert!(
-        error["ControlResponse"]["Error"]
-            .as_str()
-            .unwrap()
-            .contains("no instance")
-    );
-    for strange in [
-        json!({"PauseRuntime": {"id": id}}),
-        json!(7),
-        json!({"StopRuntime": {}}),
-    ] {
+    assert!(error["ControlResponse"]["Error"].as_str().unwrap().contains("no instance"));
+    for strange in [json!({"PauseRuntime": {"id": id}}), json!(7), json!({"StopRuntime": {}})] {
         let error = request(&mut veecle, strange);
         assert!(error["ControlResponse"]["Error"].is_string(), "{error}");
     }
@@ -207,10 +174,7 @@ fn control_requests_of_another_runtime_are_refused_in_its_own_words() {
     let a = daemon.put("a");
     let mut veecle = daemon.veecle(&a);
     let refused = json!({"ControlResponse": {"Error": "no control privileges"}});
-    for what in [
-        json!({"StartRuntime": {"id": a}}),
-        json!({"StopRuntime": {"id": a}}),
-    ] {
+    for what in [json!({"StartRuntime": {"id": a}}), json!({"StopRuntime": {"id": a}})] {
         assert_eq!(request(&mut veecle, what), refused);
     }
     assert_eq!(daemon.info("a").starts, 0);
@@ -255,10 +219,7 @@ fn log_telemetry_is_shown_in_the_log() {
         let logs = daemon.ok(["runtime", "logs", "a", "--no-follow"]);
         logs.contains("[PING TASK]").then_some(logs)
     });
-    assert!(
-        logs.contains("INFO  [PING TASK] Sending initial ping=0 who=me"),
-        "{logs}"
-    );
+    assert!(logs.contains("INFO  [PING TASK] Sending initial ping=0 who=me"), "{logs}");
     assert_eq!(daemon.printed("a"), "", "it is no standard output");
 }
 
@@ -284,18 +245,12 @@ fn a_connection_that_closes_after_its_successor_was_accepted_takes_nothing_along
     let mut old = receiver(&daemon, "b", &b);
     for round in 0..20 {
         sender.storable("n", &json!(2 * round));
-        assert_eq!(
-            old.next_storable(),
-            Some(("n".to_owned(), json!(2 * round)))
-        );
+        assert_eq!(old.next_storable(), Some(("n".to_owned(), json!(2 * round))));
         let new = receiver(&daemon, "b", &b);
         drop(std::mem::replace(&mut old, new));
         daemon.connections("b", 1);
         sender.storable("n", &json!(2 * round + 1));
-        assert_eq!(
-            old.next_storable(),
-            Some(("n".to_owned(), json!(2 * round + 1)))
-        );
+        assert_eq!(old.next_storable(), Some(("n".to_owned(), json!(2 * round + 1))));
     }
     assert_eq!(daemon.settled(link, 40).delivered, 40);
     // The same for a sender: both connections may send for a while.
@@ -350,10 +305,7 @@ fn what_cannot_be_translated_is_counted_and_ends_nothing() {
         ours.message(0, wrong);
     }
     ours.message(0, &[7]);
-    assert_eq!(
-        theirs.next_storable(),
-        Some(("ping".to_owned(), json!({"value": 7})))
-    );
+    assert_eq!(theirs.next_storable(), Some(("ping".to_owned(), json!({"value": 7}))));
     for wrong in [
         json!({"value": "seven"}),
         json!({"value": -1}),
@@ -405,10 +357,7 @@ fn a_bad_line_closes_its_connection_only_and_the_next_one_works() {
         assert_eq!(receiver.next_storable().unwrap().1, json!(at));
     }
     daemon.event("it says what was wrong", |event| match &event.kind {
-        EventKind::Disconnected {
-            dialect,
-            error: Some(error),
-        } => {
+        EventKind::Disconnected { dialect, error: Some(error) } => {
             assert_eq!(dialect, "veecle");
             assert!(error.contains("hello"), "{error}");
             Some(())

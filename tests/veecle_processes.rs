@@ -1,10 +1,6 @@
 //! Processes that speak the Veecle dialect: what users of the existing daemon suffer from, each
 //! as a test.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::fs;
 use std::io::Write;
@@ -75,13 +71,7 @@ fn a_child_that_exits_is_no_zombie_is_listed_as_exited_and_starts_again_at_once(
         daemon.ok(["runtime", "start", "short"]);
         eventually("it is listed as exited", || {
             let info = daemon.info("short");
-            let exited = matches!(
-                info.observed,
-                Observed::Exited {
-                    exit: Exit::Code(3),
-                    ..
-                }
-            );
+            let exited = matches!(info.observed, Observed::Exited { exit: Exit::Code(3), .. });
             (exited && info.starts == round).then_some(())
         });
         assert!(daemon.ok(["runtime", "list"]).contains("exited"));
@@ -143,11 +133,7 @@ impl Flooded {
         eventually("the queues are full", || {
             let links = self.daemon.links();
             let mut flood = links.iter().filter(|link| link.type_name == "flood");
-            flood
-                .by_ref()
-                .take(3)
-                .all(|link| link.counters.drops.full > 0)
-                .then_some(())
+            flood.by_ref().take(3).all(|link| link.counters.drops.full > 0).then_some(())
         });
     }
 
@@ -155,9 +141,7 @@ impl Flooded {
     fn good_goes_on(&self) {
         let delivered = || self.daemon.links()[4].counters.delivered;
         let before = delivered();
-        eventually("messages pass", || {
-            (delivered() > before + 1000).then_some(())
-        });
+        eventually("messages pass", || (delivered() > before + 1000).then_some(()));
     }
 }
 
@@ -211,10 +195,7 @@ fn neither_a_removed_receiver_nor_one_that_is_killed_ends_routing() {
                 let observed = daemon.info(&victim).observed;
                 let killed = matches!(
                     observed,
-                    Observed::Exited {
-                        exit: Exit::Signal { signal: 9, .. },
-                        ..
-                    }
+                    Observed::Exited { exit: Exit::Signal { signal: 9, .. }, .. }
                 );
                 killed.then_some(())
             });
@@ -239,10 +220,7 @@ fn a_line_that_is_too_long_or_no_json_leaves_the_instance_its_socket() {
     let link = daemon.link("source", "n", "a");
     let mut sender = daemon.veecle(&source);
     start(&daemon, "a");
-    for (n, line) in ["no JSON\n".to_owned(), "x".repeat((1 << 20) + 10)]
-        .into_iter()
-        .enumerate()
-    {
+    for (n, line) in ["no JSON\n".to_owned(), "x".repeat((1 << 20) + 10)].into_iter().enumerate() {
         let mut bad = daemon.veecle(&id);
         let _ = bad.stream.write_all(line.as_bytes());
         assert_eq!(bad.next(), None);
@@ -298,9 +276,8 @@ fn grandchildren_are_signalled_too() {
     let script = "sh -c 'sleep 1000 & echo $!; wait' & wait";
     daemon.add_script("family", script);
     daemon.ok(["runtime", "start", "family"]);
-    let grandchild = eventually("the grandchild runs", || {
-        daemon.printed("family").trim().parse::<u32>().ok()
-    });
+    let grandchild =
+        eventually("the grandchild runs", || daemon.printed("family").trim().parse::<u32>().ok());
     assert!(processes::is_alive(grandchild));
     daemon.ok(["runtime", "stop", "family"]);
     assert!(!processes::is_alive(grandchild));
@@ -320,18 +297,13 @@ fn a_slow_stop_blocks_nobody_and_gets_its_time() {
     start(&daemon, "source");
     daemon.ok(["runtime", "start", "slow"]);
     daemon.prints("slow", "ready");
-    let mut stopping = daemon
-        .cli_command(["runtime", "stop", "slow"])
-        .spawn()
-        .unwrap();
+    let mut stopping = daemon.cli_command(["runtime", "stop", "slow"]).spawn().unwrap();
     eventually("it is stopping", || {
         matches!(daemon.info("slow").observed, Observed::Stopping { .. }).then_some(())
     });
     let before = daemon.counters(link).delivered;
     daemon.ok(["runtime", "restart", "good"]);
-    eventually("messages pass", || {
-        (daemon.counters(link).delivered > before).then_some(())
-    });
+    eventually("messages pass", || (daemon.counters(link).delivered > before).then_some(()));
     assert!(stopping.wait().unwrap().success());
     daemon.prints("slow", "saved");
     assert_eq!(daemon.exited("slow"), Exit::Code(0), "it was not killed");
@@ -361,18 +333,15 @@ fn a_daemon_that_is_killed_leaves_no_child_behind() {
     }
     daemon.add_script("family", "sh -c 'sleep 1000 & echo $!; wait' & wait");
     daemon.ok(["runtime", "start", "family"]);
-    let grandchild = eventually("the grandchild runs", || {
-        daemon.printed("family").trim().parse::<u32>().ok()
-    });
+    let grandchild =
+        eventually("the grandchild runs", || daemon.printed("family").trim().parse::<u32>().ok());
     let mut pids = vec![grandchild];
     for name in ["a", "b", "family"] {
         pids.push(daemon.info(name).observed.pid().unwrap());
     }
     processes::signal(daemon.pid(), Signal::SIGKILL);
     for pid in pids {
-        eventually("all of them have ended", || {
-            (!processes::is_alive(pid)).then_some(())
-        });
+        eventually("all of them have ended", || (!processes::is_alive(pid)).then_some(()));
     }
 }
 
@@ -390,19 +359,8 @@ print(s.recv(1000), flush=True)
     let path = daemon.dir().join("machine.py");
     fs::write(&path, script).unwrap();
     let path = path.to_str().unwrap();
-    daemon.add([
-        "/usr/bin/env",
-        "--name",
-        "m",
-        "--privileged",
-        "--",
-        "python3",
-        path,
-    ]);
-    let start = Request::RuntimeStart {
-        instance: "m".into(),
-        priority: None,
-    };
+    daemon.add(["/usr/bin/env", "--name", "m", "--privileged", "--", "python3", path]);
+    let start = Request::RuntimeStart { instance: "m".into(), priority: None };
     daemon.request(start).unwrap();
     let requested = daemon.event("it ended", |event| match event.kind {
         EventKind::Exited { requested, .. } => Some(requested),

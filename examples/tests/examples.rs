@@ -1,8 +1,5 @@
 //! The examples against a daemon that the test plays itself.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test may stop at the first thing that is not as it says"
-)]
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it says")]
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -40,17 +37,13 @@ impl Instance {
         let path = dir.path().join("runtime.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let id = InstanceId::generate();
-        command
-            .env(ENV_SOCKET, &path)
-            .env(ENV_INSTANCE, id.to_string());
+        command.env(ENV_SOCKET, &path).env(ENV_INSTANCE, id.to_string());
         let mut child = match command.stdout(Stdio::piped()).spawn() {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             child => child.unwrap(),
         };
         let (stream, _) = listener.accept().unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut instance = Self {
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
@@ -61,16 +54,9 @@ impl Instance {
         let hello = instance.body();
         assert!(matches!(
             postcard::from_bytes(&hello).unwrap(),
-            Frame::Hello {
-                protocol: PROTOCOL,
-                ..
-            }
+            Frame::Hello { protocol: PROTOCOL, .. }
         ));
-        instance.send(&Frame::Welcome {
-            protocol: PROTOCOL,
-            server: "test",
-            instance: id,
-        });
+        instance.send(&Frame::Welcome { protocol: PROTOCOL, server: "test", instance: id });
         Some(instance)
     }
 
@@ -157,10 +143,7 @@ fn pong_in_python_keeps_to_its_limit_and_grants_what_it_took() {
     };
     let pings = pong.expect_declare::<Ping>(Direction::Input);
     let pongs = pong.expect_declare::<Pong>(Direction::Output);
-    let grant = |total| Frame::Grant {
-        channel: pongs,
-        total,
-    };
+    let grant = |total| Frame::Grant { channel: pongs, total };
     pong.send(&grant(1));
     pong.send_message(pings, &Ping { value: 0 });
     pong.send_message(pings, &Ping { value: 1 });
@@ -175,10 +158,7 @@ fn pong_in_python_keeps_to_its_limit_and_grants_what_it_took() {
         assert_eq!(pong.expect_message::<Pong>(pongs), Pong { value });
     }
     let body = pong.body();
-    let granted = Frame::Grant {
-        channel: pings,
-        total: 96,
-    };
+    let granted = Frame::Grant { channel: pings, total: 96 };
     assert_eq!(postcard::from_bytes::<Frame<'_>>(&body).unwrap(), granted);
 }
 
@@ -219,10 +199,7 @@ fn the_useless_machine_asks_for_its_own_end() {
     };
     let instance = machine.id.to_string();
     assert_eq!(request, RuntimeRequest::Stop { instance });
-    let result = Err(WireError::new(
-        ErrorCode::NotPermitted,
-        "it is not privileged",
-    ));
+    let result = Err(WireError::new(ErrorCode::NotPermitted, "it is not privileged"));
     machine.send(&Frame::Reply { id, result });
     assert_eq!(machine.line(), "turning myself off");
     assert_eq!(machine.line(), "refused: it is not privileged");

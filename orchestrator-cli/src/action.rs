@@ -41,10 +41,7 @@ pub(crate) async fn all(
             Ok(result) => result,
             Err(error) => Err(ClientError::Protocol(error.to_string())),
         };
-        match result
-            .map_err(Failure::from)
-            .and_then(|reply| tell(out, &reply, restart))
-        {
+        match result.map_err(Failure::from).and_then(|reply| tell(out, &reply, restart)) {
             Ok(()) => {}
             Err(Failure::Report(report)) => {
                 out.report(&report);
@@ -87,12 +84,7 @@ pub(crate) fn tell(out: &mut Output, reply: &Reply, restart: bool) -> Result<(),
 fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
     let sentence = match reply {
         Reply::Added { id, warnings } => return Some((format!("added instance {id}"), warnings)),
-        Reply::Started {
-            id,
-            changed,
-            warnings,
-            ..
-        } => {
+        Reply::Started { id, changed, warnings, .. } => {
             let sentence = match (changed, restart) {
                 (_, true) => format!("restarted instance {id}"),
                 (true, false) => format!("started instance {id}"),
@@ -133,55 +125,23 @@ mod tests {
     fn sentences() {
         let id = InstanceId::from_bytes([0; 16]);
         let zero = "00000000-0000-0000-0000-000000000000";
-        let started = |changed| Reply::Started {
-            id,
-            pid: 1,
-            changed,
-            warnings: Vec::new(),
-        };
+        let started = |changed| Reply::Started { id, pid: 1, changed, warnings: Vec::new() };
         let removed = |links: &[u64]| Reply::Removed {
             id,
             links: links.iter().map(|link| LinkId(*link)).collect(),
         };
-        let link = |discarded| Reply::LinkRemoved {
-            id: LinkId(3),
-            discarded,
-        };
+        let link = |discarded| Reply::LinkRemoved { id: LinkId(3), discarded };
         let cases = [
             (started(true), format!("started instance {zero}")),
-            (
-                started(false),
-                format!("instance {zero} was already running"),
-            ),
-            (
-                Reply::Stopped { id, changed: true },
-                format!("stopped instance {zero}"),
-            ),
-            (
-                Reply::Stopped { id, changed: false },
-                format!("instance {zero} was not running"),
-            ),
+            (started(false), format!("instance {zero} was already running")),
+            (Reply::Stopped { id, changed: true }, format!("stopped instance {zero}")),
+            (Reply::Stopped { id, changed: false }, format!("instance {zero} was not running")),
             (removed(&[]), format!("removed instance {zero}")),
-            (
-                removed(&[3]),
-                format!("removed instance {zero} with link 3"),
-            ),
-            (
-                removed(&[3, 4]),
-                format!("removed instance {zero} with links 3, 4"),
-            ),
+            (removed(&[3]), format!("removed instance {zero} with link 3")),
+            (removed(&[3, 4]), format!("removed instance {zero} with links 3, 4")),
             (link(0), "removed link 3".into()),
-            (
-                link(1),
-                "removed link 3 and dropped 1 waiting message".into(),
-            ),
-            (
-                Reply::Cleared {
-                    runtimes: 2,
-                    links: 1,
-                },
-                "removed 2 instances and 1 link".into(),
-            ),
+            (link(1), "removed link 3 and dropped 1 waiting message".into()),
+            (Reply::Cleared { runtimes: 2, links: 1 }, "removed 2 instances and 1 link".into()),
         ];
         for (reply, sentence) in cases {
             assert_eq!(describe(&reply, false).unwrap().0, sentence);

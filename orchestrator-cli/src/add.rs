@@ -30,17 +30,8 @@ pub(crate) async fn add(
         id: args.id,
         name: args.name,
         args: args.args.into_iter().map(Into::into).collect(),
-        env: args
-            .env
-            .into_iter()
-            .map(|(k, v)| (k.into(), v.into()))
-            .collect(),
-        cwd: args
-            .cwd
-            .as_deref()
-            .map(absolute)
-            .transpose()?
-            .map(Into::into),
+        env: args.env.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        cwd: args.cwd.as_deref().map(absolute).transpose()?.map(Into::into),
         privileged: args.privileged,
         ..RuntimeSpec::new(path.clone())
     };
@@ -94,14 +85,9 @@ async fn upload(
         return Err(failed(io::Error::new(kind, "it is not a regular file")));
     }
     let size = metadata.len();
-    spec.program = Program::Upload {
-        file_name: path.file_name().unwrap_or_default().into(),
-        size,
-    };
+    spec.program = Program::Upload { file_name: path.file_name().unwrap_or_default().into(), size };
     let bar = progress_bar(size, io::stderr().is_terminal() && !out.is_json());
-    let reply = client
-        .upload(spec, file, |sent| bar.set_position(sent))
-        .await;
+    let reply = client.upload(spec, file, |sent| bar.set_position(sent)).await;
     // Before anything else is printed on the same line.
     bar.finish_and_clear();
     Ok(reply?)
@@ -148,16 +134,10 @@ mod tests {
 
     #[test]
     fn a_bare_name_is_looked_up_for_the_hint_only() {
-        let found = find_in(
-            OsStr::new("relative:/nonexistent:/bin:/usr/bin"),
-            Path::new("sh"),
-        );
+        let found = find_in(OsStr::new("relative:/nonexistent:/bin:/usr/bin"), Path::new("sh"));
         assert!(found.is_some_and(|path| path.is_absolute() && path.ends_with("sh")));
         assert_eq!(find_in(OsStr::new("/etc"), Path::new("passwd")), None);
-        assert_eq!(
-            path_hint(Path::new("./sh"), Path::new("/nonexistent/sh")),
-            None
-        );
+        assert_eq!(path_hint(Path::new("./sh"), Path::new("/nonexistent/sh")), None);
         assert_eq!(path_hint(Path::new("sh"), Path::new("/bin/sh")), None);
         let hint = path_hint(Path::new("sh"), Path::new("/nonexistent/sh"));
         assert!(hint.is_some_and(|hint| hint.starts_with("/nonexistent/sh does not exist")));

@@ -41,9 +41,7 @@ fn pages(command: &Command, directory: &Path) -> io::Result<()> {
     let man = Man::new(command.clone());
     let page = roff(|page| man.render(page));
     fs::write(directory.join(man.get_filename()), page)?;
-    command
-        .get_subcommands()
-        .try_for_each(|sub| pages(sub, directory))
+    command.get_subcommands().try_for_each(|sub| pages(sub, directory))
 }
 
 /// The program's own page, and each command as a section of it.
@@ -68,10 +66,7 @@ fn section(command: &Command, page: &mut String) {
     let parts = roff(|parts| {
         man.render_description_section(parts)?;
         man.render_synopsis_section(parts)?;
-        if command
-            .get_arguments()
-            .any(|arg| !arg.is_global_set() && arg.get_id() != "help")
-        {
+        if command.get_arguments().any(|arg| !arg.is_global_set() && arg.get_id() != "help") {
             man.render_options_section(parts)?;
         }
         man.render_extra_section(parts)

@@ -39,12 +39,8 @@ fn sentence(event: &Event) -> String {
         (None, Some(id)) => id.to_string(),
         (None, None) => "orchestrator".into(),
     };
-    let text = format!(
-        "{} {} {who} {}",
-        format::time_ms(event.time_ms),
-        event.seq,
-        what(&event.kind)
-    );
+    let text =
+        format!("{} {} {who} {}", format::time_ms(event.time_ms), event.seq, what(&event.kind));
     format::line(&text).into_owned()
 }
 
@@ -71,14 +67,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),
         EventKind::Connected { dialect } => format!("connected ({dialect})"),
-        EventKind::Disconnected {
-            dialect,
-            error: None,
-        } => format!("disconnected ({dialect})"),
-        EventKind::Disconnected {
-            dialect,
-            error: Some(error),
-        } => format!("was disconnected ({dialect}): {error}"),
+        EventKind::Disconnected { dialect, error: None } => format!("disconnected ({dialect})"),
+        EventKind::Disconnected { dialect, error: Some(error) } => {
+            format!("was disconnected ({dialect}): {error}")
+        }
     }
 }
 
@@ -94,10 +86,7 @@ mod tests {
             time_ms: 0,
             instance: None,
             name: Some("ping".into()),
-            kind: EventKind::Exited {
-                exit: ProgramExit::Code(3),
-                requested: false,
-            },
+            kind: EventKind::Exited { exit: ProgramExit::Code(3), requested: false },
         };
         let expected = "1970-01-01T00:00:00.000Z 7 ping exited with exit code 3";
         assert_eq!(sentence(&event), expected);

@@ -84,11 +84,7 @@ impl Failure {
             )),
             _ => None,
         };
-        let report = Report {
-            exit: Exit::NotReachable,
-            hint,
-            ..Report::from(error)
-        };
+        let report = Report { exit: Exit::NotReachable, hint, ..Report::from(error) };
         report.into()
     }
 
@@ -102,12 +98,7 @@ impl Failure {
         let hint = "say where the orchestrator listens with --socket or ORCHESTRATOR_SOCKET";
         let report = Report {
             hint: Some(hint.into()),
-            ..Report::new(
-                Exit::NotReachable,
-                ErrorCode::NotPermitted.name(),
-                message,
-                None,
-            )
+            ..Report::new(Exit::NotReachable, ErrorCode::NotPermitted.name(), message, None)
         };
         report.into()
     }
@@ -191,9 +182,7 @@ mod tests {
         assert_eq!(exit(ErrorCode::NotFound), Exit::NotFound);
         assert_eq!(exit(ErrorCode::WrongState), Exit::Failed);
         let refused = ClientError::Refused("full".into());
-        let Failure::Report(report) = Failure::connect(Path::new("/s"), refused) else {
-            panic!()
-        };
+        let Failure::Report(report) = Failure::connect(Path::new("/s"), refused) else { panic!() };
         assert_eq!((report.exit, report.hint), (Exit::NotReachable, None));
     }
 
@@ -207,10 +196,6 @@ mod tests {
             panic!()
         };
         assert!(report.message.contains("/a b/s"));
-        assert!(
-            report
-                .hint
-                .is_some_and(|hint| hint.contains("`orchestrator --socket '/a b/s'`"))
-        );
+        assert!(report.hint.is_some_and(|hint| hint.contains("`orchestrator --socket '/a b/s'`")));
     }
 }

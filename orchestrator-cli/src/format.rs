@@ -24,9 +24,7 @@ pub(crate) fn now_ms() -> u64 {
 /// RFC 3339 in UTC with milliseconds: `2026-11-20T18:46:58.123Z`.
 pub(crate) fn time_ms(ms: u64) -> String {
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
-    let time = i64::try_from(ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     match time {
         Some(time) => PRINTER.timestamp_to_string(&time),
         None => format!("{ms} ms after 1970"),
@@ -58,21 +56,14 @@ pub(crate) fn time_and_ago(at_ms: u64, now_ms: u64) -> String {
 
 /// Milliseconds as a time: `500ms`, `10s`.
 pub(crate) fn span_ms(ms: u64) -> String {
-    if ms.is_multiple_of(1000) {
-        format!("{}s", ms / 1000)
-    } else {
-        format!("{ms}ms")
-    }
+    if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
 }
 
 /// An exit in one word: `0`, `SIGKILL`, `SIGSEGV+core`.
 pub(crate) fn exit_word(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => code.to_string(),
-        Exit::Signal {
-            signal,
-            core_dumped,
-        } => {
+        Exit::Signal { signal, core_dumped } => {
             let core = if core_dumped { "+core" } else { "" };
             match signal::name(signal) {
                 Some(name) => format!("{name}{core}"),
@@ -104,11 +95,8 @@ fn escape(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
         return text.into();
     }
     let escaped = text.chars().flat_map(|c| {
-        let (escaped, kept) = if bad(c) {
-            (Some(c.escape_default()), None)
-        } else {
-            (None, Some(c))
-        };
+        let (escaped, kept) =
+            if bad(c) { (Some(c.escape_default()), None) } else { (None, Some(c)) };
         escaped.into_iter().flatten().chain(kept)
     });
     escaped.collect::<String>().into()
@@ -151,10 +139,7 @@ mod tests {
 
     #[test]
     fn exits_are_one_word() {
-        let signal = |signal, core_dumped| Exit::Signal {
-            signal,
-            core_dumped,
-        };
+        let signal = |signal, core_dumped| Exit::Signal { signal, core_dumped };
         assert_eq!(exit_word(Exit::Code(3)), "3");
         assert_eq!(exit_word(signal(9, false)), "SIGKILL");
         assert_eq!(exit_word(signal(11, true)), "SIGSEGV+core");

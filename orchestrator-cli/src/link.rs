@@ -90,9 +90,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         (None, None) => "any".into(),
     };
     let to = match &link.to {
-        TargetInfo::Instance {
-            name: Some(name), ..
-        } => name.clone(),
+        TargetInfo::Instance { name: Some(name), .. } => name.clone(),
         TargetInfo::Instance { id, name: None } => ids.show(*id),
         TargetInfo::Udp { address } => format!("udp:{address}"),
     };
@@ -101,14 +99,8 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         LinkState::Mismatched { .. } => Field::toned("mismatched", Tone::Bad),
     };
     let counters = &link.counters;
-    let dropped = if counters.dropped > 0 {
-        Tone::Busy
-    } else {
-        Tone::Plain
-    };
-    let last = counters
-        .last_ms
-        .map_or_else(String::new, |at| format::ago(at, now_ms));
+    let dropped = if counters.dropped > 0 { Tone::Busy } else { Tone::Plain };
+    let last = counters.last_ms.map_or_else(String::new, |at| format::ago(at, now_ms));
     vec![
         link.id.to_string().into(),
         from.into(),
@@ -129,11 +121,7 @@ fn mismatch(link: &LinkInfo) -> Option<String> {
         LinkState::Open => None,
         LinkState::Mismatched { error } => {
             let error = error.to_string();
-            Some(format!(
-                "link {} is mismatched: {}",
-                link.id,
-                format::lines(&error)
-            ))
+            Some(format!("link {} is mismatched: {}", link.id, format::lines(&error)))
         }
     }
 }

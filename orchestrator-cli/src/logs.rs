@@ -50,11 +50,7 @@ pub(crate) async fn logs(
         follow,
     };
     let mut items = client.stream(Request::Logs(query)).await?;
-    let mut printer = Printer {
-        form,
-        wanted: stream,
-        unfinished: None,
-    };
+    let mut printer = Printer { form, wanted: stream, unfinished: None };
     while let Some(item) = next(&mut items, out).await? {
         match item {
             item if out.is_json() => out.json_line(&item)?,
@@ -154,11 +150,7 @@ mod tests {
     use super::*;
 
     fn heads(form: Form, lines: &[(LogStream, bool)]) -> Vec<String> {
-        let mut printer = Printer {
-            form,
-            wanted: None,
-            unfinished: None,
-        };
+        let mut printer = Printer { form, wanted: None, unfinished: None };
         lines
             .iter()
             .map(|(stream, complete)| {

@@ -91,11 +91,7 @@ impl Output {
 
     /// `text` in a colour, if standard output takes colours.
     pub(crate) fn paint(&self, color: AnsiColor, text: &str) -> String {
-        paint(
-            self.stdout_color,
-            Style::new().fg_color(Some(color.into())),
-            text,
-        )
+        paint(self.stdout_color, Style::new().fg_color(Some(color.into())), text)
     }
 
     /// Prints what is not right but did not prevent success.
@@ -139,11 +135,7 @@ impl Output {
 }
 
 fn paint(on: bool, style: Style, text: &str) -> String {
-    if on {
-        format!("{style}{text}{style:#}")
-    } else {
-        text.to_owned()
-    }
+    if on { format!("{style}{text}{style:#}") } else { text.to_owned() }
 }
 
 /// `{"error":{"code":…,"message":…,"causes":[…]}}`
@@ -160,11 +152,7 @@ struct JsonError<'a> {
 }
 
 fn report_json(report: &Report) -> serde_json::Result<String> {
-    let error = JsonError {
-        code: report.code,
-        message: &report.message,
-        causes: &report.causes,
-    };
+    let error = JsonError { code: report.code, message: &report.message, causes: &report.causes };
     serde_json::to_string(&JsonReport { error })
 }
 

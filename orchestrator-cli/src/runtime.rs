@@ -35,31 +35,24 @@ pub(crate) async fn run(
         RuntimeCommand::Logs(args) => {
             return logs::logs(&client, out, args, None, Form::TimeAndStream).await;
         }
-        RuntimeCommand::Start {
-            instances,
-            priority,
-        } => each(instances, |instance| Request::RuntimeStart {
-            instance,
-            priority,
-        }),
+        RuntimeCommand::Start { instances, priority } => {
+            each(instances, |instance| Request::RuntimeStart { instance, priority })
+        }
         RuntimeCommand::Stop { instances } => {
             each(instances, |instance| Request::RuntimeStop { instance })
         }
         RuntimeCommand::Restart { instances } => {
             each(instances, |instance| Request::RuntimeRestart { instance })
         }
-        RuntimeCommand::Remove { instances, force } => each(instances, |instance| {
-            Request::RuntimeRemove { instance, force }
-        }),
+        RuntimeCommand::Remove { instances, force } => {
+            each(instances, |instance| Request::RuntimeRemove { instance, force })
+        }
     };
     action::all(client, out, requests).await
 }
 
 fn each(instances: Vec<String>, request: impl Fn(Selector) -> Request) -> Vec<Request> {
-    instances
-        .into_iter()
-        .map(|name| request(name.into()))
-        .collect()
+    instances.into_iter().map(|name| request(name.into())).collect()
 }
 
 async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
@@ -105,9 +98,7 @@ fn row(info: &RuntimeInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         info.name.as_deref().unwrap_or_default().into(),
         Field::toned(info.observed.word(), tone(&info.observed)),
         table::number(info.observed.pid()),
-        since_ms
-            .map_or_else(String::new, |at| format::ago(at, now_ms))
-            .into(),
+        since_ms.map_or_else(String::new, |at| format::ago(at, now_ms)).into(),
         exit.map_or_else(String::new, format::exit_word).into(),
         info.program.to_string().into(),
     ]
@@ -128,10 +119,7 @@ fn failed_start(info: &RuntimeInfo) -> Option<String> {
         return None;
     };
     let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
-    Some(format!(
-        "{name} could not be started: {}",
-        format::lines(error)
-    ))
+    Some(format!("{name} could not be started: {}", format::lines(error)))
 }
 
 async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exit, Failure> {
@@ -157,10 +145,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         count => count.to_string(),
     };
     let words = |words: &[OsBytes]| {
-        let words: Vec<_> = words
-            .iter()
-            .map(|word| format::shell_word(word.as_os_str()))
-            .collect();
+        let words: Vec<_> = words.iter().map(|word| format::shell_word(word.as_os_str())).collect();
         words.join(" ")
     };
     let env: Vec<_> = detail
@@ -209,10 +194,9 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
 fn state(observed: &Observed, now_ms: u64) -> String {
     let at = |ms| format::time_and_ago(ms, now_ms);
     match observed {
-        Observed::Stopped {
-            last_exit: Some(exit),
-            at_ms: Some(ms),
-        } => format!("stopped with {exit}, {}", at(*ms)),
+        Observed::Stopped { last_exit: Some(exit), at_ms: Some(ms) } => {
+            format!("stopped with {exit}, {}", at(*ms))
+        }
         Observed::Stopped { .. } => "stopped, never started".into(),
         Observed::Starting => "starting".into(),
         Observed::Running { pid, since_ms } => {

@@ -40,38 +40,22 @@ fn facts(status: &Status, now_ms: u64) -> Vec<(&'static str, String)> {
             ipc.address, ipc.received, ipc.unrouted, ipc.malformed, ipc.refused
         )
     });
-    let telemetry = status
-        .telemetry
-        .as_ref()
-        .map_or_else(String::new, |telemetry| {
-            format!(
-                "{} ({}): {} sent, {} dropped",
-                telemetry.address,
-                if telemetry.connected {
-                    "connected"
-                } else {
-                    "not connected"
-                },
-                telemetry.sent,
-                telemetry.dropped
-            )
-        });
+    let telemetry = status.telemetry.as_ref().map_or_else(String::new, |telemetry| {
+        format!(
+            "{} ({}): {} sent, {} dropped",
+            telemetry.address,
+            if telemetry.connected { "connected" } else { "not connected" },
+            telemetry.sent,
+            telemetry.dropped
+        )
+    });
     vec![
-        (
-            "version",
-            format!("{} (protocol {})", status.version, status.protocol),
-        ),
-        (
-            "process",
-            format!("{} (holder {})", status.pid, status.holder_pid),
-        ),
+        ("version", format!("{} (protocol {})", status.version, status.protocol)),
+        ("process", format!("{} (holder {})", status.pid, status.holder_pid)),
         ("started", format::time_and_ago(status.started_ms, now_ms)),
         ("socket", status.socket.to_string()),
         ("state", status.state_dir.to_string()),
-        (
-            "runtimes",
-            format!("{runtimes}, {} running", status.running),
-        ),
+        ("runtimes", format!("{runtimes}, {} running", status.running)),
         ("links", status.links.to_string()),
         ("datagrams", datagrams),
         ("telemetry", telemetry),

@@ -34,10 +34,7 @@ impl Field {
     pub(crate) fn toned(text: impl AsRef<str>, tone: Tone) -> Self {
         let text = text.as_ref();
         let text = if text.is_empty() { "-" } else { text };
-        Self {
-            text: format::line(text).into_owned(),
-            tone,
-        }
+        Self { text: format::line(text).into_owned(), tone }
     }
 }
 
@@ -49,9 +46,7 @@ impl<T: AsRef<str>> From<T> for Field {
 
 /// A number, or `-`.
 pub(crate) fn number(number: Option<impl ToString>) -> Field {
-    number
-        .map_or_else(String::new, |number| number.to_string())
-        .into()
+    number.map_or_else(String::new, |number| number.to_string()).into()
 }
 
 /// How ids are shown.
@@ -73,9 +68,7 @@ impl Ids {
             a.zip(b).take_while(|(a, b)| a == b).count()
         };
         let needed = texts.windows(2).map(same).max().unwrap_or(0) + 1;
-        Self {
-            length: needed.max(SHORT_ID),
-        }
+        Self { length: needed.max(SHORT_ID) }
     }
 
     /// The id, or its prefix.
@@ -102,10 +95,7 @@ pub(crate) fn render<T>(
     };
     let rows = |ids| items.iter().map(|item| row(item, ids)).collect::<Vec<_>>();
     let mut table = look.table(head, rows(Ids::FULL));
-    if look
-        .width
-        .is_some_and(|width| natural_width(&table) > usize::from(width))
-    {
+    if look.width.is_some_and(|width| natural_width(&table) > usize::from(width)) {
         table = look.table(head, rows(Ids::short(ids)));
     }
     table.trim_fmt()
@@ -126,9 +116,7 @@ impl Look {
         } else {
             table.force_no_tty();
         }
-        let head = head
-            .iter()
-            .map(|title| Cell::new(title).add_attribute(Attribute::Bold));
+        let head = head.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold));
         table.set_header(head);
         for row in rows {
             table.add_row(row.into_iter().map(cell));
@@ -174,11 +162,7 @@ fn cell(field: Field) -> Cell {
 fn natural_width(table: &Table) -> usize {
     let content = table.column_max_content_widths();
     // Each column has a space on both sides and a border on its right; the first also on its left.
-    content
-        .iter()
-        .map(|width| usize::from(*width) + 3)
-        .sum::<usize>()
-        + 1
+    content.iter().map(|width| usize::from(*width) + 3).sum::<usize>() + 1
 }
 
 /// Names and values below each other, aligned. Values that are empty are left out.
@@ -210,11 +194,7 @@ mod tests {
 
     #[test]
     fn piped_tables_are_aligned_and_plain() {
-        let look = Look {
-            width: None,
-            borders: false,
-            color: false,
-        };
+        let look = Look { width: None, borders: false, color: false };
         let text = look.table(&["ID", "NAME"], rows(Ids::FULL)).trim_fmt();
         let expected = "\
 ID                                    NAME
@@ -225,22 +205,14 @@ ID                                    NAME
 
     #[test]
     fn colours_can_be_had_without_a_terminal() {
-        let look = Look {
-            width: None,
-            borders: false,
-            color: true,
-        };
+        let look = Look { width: None, borders: false, color: true };
         let text = look.table(&["ID", "NAME"], rows(Ids::FULL)).trim_fmt();
         assert!(text.contains("\u{1b}["));
     }
 
     #[test]
     fn terminal_tables_have_borders() {
-        let look = Look {
-            width: Some(80),
-            borders: true,
-            color: false,
-        };
+        let look = Look { width: Some(80), borders: true, color: false };
         let table = look.table(&["ID", "NAME"], rows(Ids::FULL));
         let text = table.trim_fmt();
         let first = text.lines().next().unwrap();
@@ -250,20 +222,11 @@ ID                                    NAME
 
     #[test]
     fn a_narrow_terminal_wraps_other_columns_than_the_id() {
-        let look = Look {
-            width: Some(60),
-            borders: true,
-            color: false,
-        };
+        let look = Look { width: Some(60), borders: true, color: false };
         let row = |ids: Ids| vec![ids.show(id(1)).into(), Field::from("x".repeat(200))];
-        let text = look
-            .table(&["ID", "PROGRAM"], vec![row(Ids::FULL)])
-            .trim_fmt();
+        let text = look.table(&["ID", "PROGRAM"], vec![row(Ids::FULL)]).trim_fmt();
         assert!(text.contains(&id(1).to_string()), "{text}");
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 60),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
     }
 
     #[test]
@@ -278,11 +241,7 @@ ID                                    NAME
 
     #[test]
     fn facts_are_aligned_and_only_those_that_are_known() {
-        let text = facts(&[
-            ("a", "1".into()),
-            ("none", String::new()),
-            ("longer", "2".into()),
-        ]);
+        let text = facts(&[("a", "1".into()), ("none", String::new()), ("longer", "2".into())]);
         assert_eq!(text, "a:      1\nlonger: 2");
     }
 }

@@ -14,18 +14,15 @@ use crate::{format, logs};
 
 /// `link tap`
 pub(crate) async fn tap(client: &Client, out: &mut Output, args: LinkTap) -> Result<Exit, Failure> {
-    let filter = TapFilter {
-        type_name: args.type_name,
-        from: args.from.map(Into::into),
-    };
+    let filter = TapFilter { type_name: args.type_name, from: args.from.map(Into::into) };
     let mut items = client.stream(Request::LinkTap(filter)).await?;
     let mut left = args.count;
     while let Some(item) = logs::next(&mut items, out).await? {
         let is_message = matches!(item, Item::Message(_));
         match item {
-            Item::Message(message) if out.is_json() => out.json_line(&JsonItem {
-                message: JsonMessage::new(&message),
-            })?,
+            Item::Message(message) if out.is_json() => {
+                out.json_line(&JsonItem { message: JsonMessage::new(&message) })?
+            }
             item if out.is_json() => out.json_line(&item)?,
             Item::Message(message) => {
                 let text = sentence(&message, |text| out.paint(AnsiColor::Cyan, text));
@@ -129,10 +126,7 @@ mod tests {
         };
         let told = |message: &TapMessage| sentence(message, str::to_owned);
         let time = "1970-01-01T00:00:00.000Z";
-        assert_eq!(
-            told(&message),
-            format!("{time} ping Ping to 2 links: {{\"n\":1}}")
-        );
+        assert_eq!(told(&message), format!("{time} ping Ping to 2 links: {{\"n\":1}}"));
         message.payload = Err("no schema".into());
         message.links = 0;
         message.from_name = None;

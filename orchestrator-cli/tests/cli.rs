@@ -26,10 +26,7 @@ fn id() -> InstanceId {
 }
 
 fn not_found(what: &str) -> ServerBody {
-    ServerBody::Error(WireError::new(
-        ErrorCode::NotFound,
-        format!("no instance {what}"),
-    ))
+    ServerBody::Error(WireError::new(ErrorCode::NotFound, format!("no instance {what}")))
 }
 
 fn info(observed: Observed) -> RuntimeInfo {
@@ -68,12 +65,7 @@ fn detail(observed: Observed) -> Reply {
 }
 
 fn log(stream: LogStream, text: &[u8], complete: bool) -> Item {
-    Item::Log(LogLine {
-        time_ns: 0,
-        stream,
-        complete,
-        text: OsBytes(text.to_vec()),
-    })
+    Item::Log(LogLine { time_ns: 0, stream, complete, text: OsBytes(text.to_vec()) })
 }
 
 fn message(number: u32) -> Item {
@@ -91,45 +83,27 @@ fn message(number: u32) -> Item {
 #[test]
 fn version_is_one_exact_line() {
     let done = Fake::new(|_| {}).run(&["version"]);
-    assert_eq!(
-        (done.code, done.stdout.as_str()),
-        (Some(0), "server version: 1.2.3\n")
-    );
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "server version: 1.2.3\n"));
     assert_eq!(done.stderr, "");
 }
 
 #[test]
 fn without_a_daemon_the_path_and_the_command_are_told() {
     let dir = tempfile::tempdir().unwrap();
-    let output = bare_command()
-        .env("XDG_RUNTIME_DIR", dir.path())
-        .arg("status")
-        .output()
-        .unwrap();
+    let output = bare_command().env("XDG_RUNTIME_DIR", dir.path()).arg("status").output().unwrap();
     let done = Done::from(output);
     let path = dir.path().join("orchestrator.socket");
     assert_eq!(done.code, Some(4));
-    assert!(
-        done.stderr
-            .contains(&format!("reached at {}", path.display())),
-        "{done:?}"
-    );
+    assert!(done.stderr.contains(&format!("reached at {}", path.display())), "{done:?}");
     let command = format!("`orchestrator --socket {}`", path.display());
     assert!(done.stderr.contains(&command), "{done:?}");
 
-    let output = bare_command()
-        .args(["--json", "--socket", "/nonexistent", "status"])
-        .output();
+    let output = bare_command().args(["--json", "--socket", "/nonexistent", "status"]).output();
     let done = Done::from(output.unwrap());
     let error: serde_json::Value = serde_json::from_str(&done.stderr).unwrap();
     assert_eq!(done.code, Some(4));
     assert_eq!(error["error"]["code"], "not-reachable");
-    assert!(
-        error["error"]["causes"][0]
-            .as_str()
-            .unwrap()
-            .contains("No such file")
-    );
+    assert!(error["error"]["causes"][0].as_str().unwrap().contains("No such file"));
 }
 
 #[test]
@@ -161,22 +135,14 @@ fn several_are_all_tried_and_told_in_the_order_given() {
         // The last is done first.
         all.reverse();
         for (frame, request) in all {
-            let Request::RuntimeStop { instance } = request else {
-                panic!()
-            };
+            let Request::RuntimeStop { instance } = request else { panic!() };
             match instance.0.as_str() {
                 "none" => assert!(peer.say(frame, not_found("none"))),
                 "stuck" => {
                     let error = WireError::new(ErrorCode::WrongState, "stuck");
                     assert!(peer.say(frame, ServerBody::Error(error)));
                 }
-                name => peer.reply(
-                    frame,
-                    Reply::Stopped {
-                        id: id(),
-                        changed: name == "running",
-                    },
-                ),
+                name => peer.reply(frame, Reply::Stopped { id: id(), changed: name == "running" }),
             }
         }
     });
@@ -192,10 +158,7 @@ fn add_sends_absolute_paths_and_any_bytes() {
     let (told, asked) = std::sync::mpsc::sync_channel(1);
     let fake = Fake::answering(move |request| {
         told.send(request).unwrap();
-        ServerBody::Reply(Reply::Added {
-            id: id(),
-            warnings: vec!["it is not there yet".into()],
-        })
+        ServerBody::Reply(Reply::Added { id: id(), warnings: vec!["it is not there yet".into()] })
     });
     let odd = OsString::from_vec(vec![b'a', 0xff]);
     let mut env = OsString::from("K=");
@@ -203,9 +166,7 @@ fn add_sends_absolute_paths_and_any_bytes() {
     let output = fake
         .command()
         .current_dir(fake.dir.path())
-        .args([
-            "runtime", "add", "sub/../", "--cwd", "./work", "--name", "n",
-        ])
+        .args(["runtime", "add", "sub/../", "--cwd", "./work", "--name", "n"])
         .args(["--stop-signal", "int", "--stop-timeout", "500ms", "--env"])
         .arg(env)
         .arg("--")
@@ -216,12 +177,8 @@ fn add_sends_absolute_paths_and_any_bytes() {
     let done = fake.done(output);
     assert_eq!(done.stdout, format!("added instance {ZERO}\n"));
     assert_eq!(done.stderr, "warning: it is not there yet\n");
-    let Request::RuntimeAdd(spec) = asked.recv().unwrap() else {
-        panic!()
-    };
-    let Program::Path(path) = spec.program else {
-        panic!()
-    };
+    let Request::RuntimeAdd(spec) = asked.recv().unwrap() else { panic!() };
+    let Program::Path(path) = spec.program else { panic!() };
     assert!(path.as_path().is_absolute());
     assert!(path.to_string().ends_with("sub/../"), "{path}");
     assert_eq!(spec.cwd.unwrap().as_path(), dir.join("work"));
@@ -233,12 +190,8 @@ fn add_sends_absolute_paths_and_any_bytes() {
 
 #[test]
 fn a_command_of_the_search_path_gets_a_hint() {
-    let fake = Fake::answering(|_| {
-        ServerBody::Reply(Reply::Added {
-            id: id(),
-            warnings: Vec::new(),
-        })
-    });
+    let fake =
+        Fake::answering(|_| ServerBody::Reply(Reply::Added { id: id(), warnings: Vec::new() }));
     let bin = fake.dir.path().join("bin");
     std::fs::create_dir(&bin).unwrap();
     let tool = bin.join("some-tool");
@@ -261,26 +214,15 @@ fn a_command_of_the_search_path_gets_a_hint() {
 fn a_copy_is_uploaded() {
     let fake = Fake::new(|peer| {
         let (frame, request) = peer.request().unwrap();
-        let Request::RuntimeAdd(spec) = request else {
-            panic!()
-        };
-        let expected = Program::Upload {
-            file_name: "program".into(),
-            size: 600_000,
-        };
+        let Request::RuntimeAdd(spec) = request else { panic!() };
+        let expected = Program::Upload { file_name: "program".into(), size: 600_000 };
         assert_eq!(spec.program, expected);
         let mut received = 0;
         while let ClientBody::Chunk(chunk) = peer.next().unwrap().body {
             received += chunk.len();
         }
         assert_eq!(received, 600_000);
-        peer.reply(
-            frame,
-            Reply::Added {
-                id: id(),
-                warnings: Vec::new(),
-            },
-        );
+        peer.reply(frame, Reply::Added { id: id(), warnings: Vec::new() });
     });
     let program = fake.dir.path().join("program");
     std::fs::write(&program, vec![7; 600_000]).unwrap();
@@ -291,22 +233,14 @@ fn a_copy_is_uploaded() {
 
 #[test]
 fn stdout_is_byte_for_byte_and_follows_what_runs() {
-    let running = Observed::Running {
-        pid: 1,
-        since_ms: 0,
-    };
-    let never = Observed::Stopped {
-        last_exit: None,
-        at_ms: None,
-    };
+    let running = Observed::Running { pid: 1, since_ms: 0 };
+    let never = Observed::Stopped { last_exit: None, at_ms: None };
     for (observed, expected) in [(running, true), (never, false)] {
         let fake = Fake::new(move |peer| {
             let (frame, _) = peer.request().unwrap();
             peer.reply(frame, detail(observed));
             let (frame, request) = peer.request().unwrap();
-            let Request::Logs(query) = request else {
-                panic!()
-            };
+            let Request::Logs(query) = request else { panic!() };
             assert_eq!(query.follow, expected);
             assert_eq!(query.stream, Some(LogStream::Stdout));
             let lines = [
@@ -318,11 +252,7 @@ fn stdout_is_byte_for_byte_and_follows_what_runs() {
             peer.items(frame, lines);
             peer.say(frame, ServerBody::End);
         });
-        let output = fake
-            .command()
-            .args(["runtime", "stdout", "ping"])
-            .output()
-            .unwrap();
+        let output = fake.command().args(["runtime", "stdout", "ping"]).output().unwrap();
         assert_eq!(output.stdout, b"\xff\x00part end\nopen");
         let done = fake.done(output);
         assert_eq!(done.code, Some(0));
@@ -334,9 +264,7 @@ fn stdout_is_byte_for_byte_and_follows_what_runs() {
 fn logs_with_a_flag_need_no_other_request() {
     let fake = Fake::new(|peer| {
         let (frame, request) = peer.request().unwrap();
-        let Request::Logs(query) = request else {
-            panic!()
-        };
+        let Request::Logs(query) = request else { panic!() };
         assert!(query.follow && query.stream.is_none() && query.tail == Some(2));
         peer.items(frame, [log(LogStream::Stderr, b"x", true)]);
         peer.say(frame, ServerBody::End);
@@ -359,9 +287,7 @@ fn a_reader_that_has_enough_is_no_error() {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let done = fake.done(child.wait_with_output().unwrap());
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""));
 }
@@ -373,19 +299,9 @@ fn ctrl_c_is_130() {
         peer.items(frame, [message(1)]);
         assert!(peer.request().is_none());
     });
-    let mut child = fake
-        .command()
-        .args(["link", "tap"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = fake.command().args(["link", "tap"]).stdout(Stdio::piped()).spawn().unwrap();
     // One item is there at once, although the stream goes on.
-    child
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut [0; 4])
-        .unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
     kill(pid, Signal::SIGINT).unwrap();
     let done = fake.done(child.wait_with_output().unwrap());
@@ -396,19 +312,13 @@ fn ctrl_c_is_130() {
 fn a_tap_ends_after_its_count_and_prints_one_object_a_line() {
     let fake = Fake::new(|peer| {
         let (frame, _) = peer.request().unwrap();
-        let missed = Item::Missed {
-            count: 3,
-            reason: "too slow".into(),
-        };
+        let missed = Item::Missed { count: 3, reason: "too slow".into() };
         peer.items(frame, [message(1), missed, message(2), message(3)]);
         assert!(peer.request().is_none());
     });
     let done = fake.run(&["link", "tap", "--count", "2", "--json"]);
-    let lines: Vec<serde_json::Value> = done
-        .stdout
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(done.code, Some(0));
     assert_eq!(lines.len(), 3);
     assert_eq!(lines[0]["message"]["payload"]["n"], 1);
@@ -418,19 +328,13 @@ fn a_tap_ends_after_its_count_and_prints_one_object_a_line() {
 
 #[test]
 fn a_failed_start_is_listed_with_its_reason() {
-    let failed = Observed::Failed {
-        error: "No such file or directory (os error 2)".into(),
-        at_ms: 0,
-    };
+    let failed =
+        Observed::Failed { error: "No such file or directory (os error 2)".into(), at_ms: 0 };
     let list = move |_| ServerBody::Reply(Reply::Runtimes(vec![info(failed.clone())]));
     let done = Fake::answering(list.clone()).run(&["runtime", "list"]);
     let lines: Vec<_> = done.stdout.lines().collect();
     assert!(lines[0].starts_with("ID   "), "{}", done.stdout);
-    assert!(
-        lines[1].starts_with(&format!("{ZERO}  ping  failed  -")),
-        "{}",
-        done.stdout
-    );
+    assert!(lines[1].starts_with(&format!("{ZERO}  ping  failed  -")), "{}", done.stdout);
     assert!(lines[1].ends_with("-     /bin/ping"), "{}", done.stdout);
     let reason = "ping could not be started: No such file or directory (os error 2)";
     assert_eq!(lines[2..], ["", reason]);
@@ -447,9 +351,7 @@ fn a_mismatched_link_is_listed_with_its_reason() {
         from: None,
         from_name: None,
         type_name: "Ping".into(),
-        to: TargetInfo::Udp {
-            address: "h:1".into(),
-        },
+        to: TargetInfo::Udp { address: "h:1".into() },
         policy: Policy::Latest,
         capacity: 1,
         state: LinkState::Mismatched {
@@ -483,9 +385,6 @@ fn restart_and_start_have_their_own_words() {
 fn completions_and_manual_need_no_daemon() {
     for args in [&["completions", "bash"][..], &["man"], &["--help"]] {
         let output = bare_command().args(args).output().unwrap();
-        assert!(
-            output.status.success() && !output.stdout.is_empty(),
-            "{args:?}"
-        );
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}");
     }
 }

@@ -116,11 +116,7 @@ pub struct WireError {
 impl WireError {
     /// An error without deeper causes.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            causes: Vec::new(),
-        }
+        Self { code, message: message.into(), causes: Vec::new() }
     }
 
     /// An error with the whole chain of `source` as its causes.
@@ -132,11 +128,7 @@ impl WireError {
         let causes = std::iter::successors(Some(source), |error| error.source())
             .map(ToString::to_string)
             .collect();
-        Self {
-            code,
-            message: message.into(),
-            causes,
-        }
+        Self { code, message: message.into(), causes }
     }
 }
 
@@ -158,11 +150,7 @@ mod tests {
 
     #[test]
     fn codes_survive_the_wire_even_when_unknown() {
-        for code in ErrorCode::ALL
-            .iter()
-            .copied()
-            .chain([ErrorCode::Other(999)])
-        {
+        for code in ErrorCode::ALL.iter().copied().chain([ErrorCode::Other(999)]) {
             let bytes = postcard::to_stdvec(&code).unwrap();
             assert_eq!(postcard::from_bytes::<ErrorCode>(&bytes).unwrap(), code);
         }

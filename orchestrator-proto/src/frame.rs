@@ -142,10 +142,7 @@ mod tests {
         let four_gib = u32::MAX.to_le_bytes();
         assert_eq!(
             body_length(&four_gib, 100),
-            Err(FrameError::TooLong {
-                length: u32::MAX as usize,
-                max: 100
-            })
+            Err(FrameError::TooLong { length: u32::MAX as usize, max: 100 })
         );
         assert_eq!(body_length(&[0; 4], 100), Err(FrameError::Empty));
         assert_eq!(body_length(&[1, 0, 0], 100), Ok(None));

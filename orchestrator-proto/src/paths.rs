@@ -25,15 +25,11 @@ pub fn default_control_socket(
     temp_dir: &Path,
     uid: u32,
 ) -> PathBuf {
-    let runtime_dir = xdg_runtime_dir
-        .map(Path::new)
-        .filter(|dir| dir.is_absolute());
+    let runtime_dir = xdg_runtime_dir.map(Path::new).filter(|dir| dir.is_absolute());
     match runtime_dir {
         Some(dir) => dir.join(CONTROL_SOCKET),
         None if uid == 0 => Path::new("/run/orchestrator").join(CONTROL_SOCKET),
-        None => temp_dir
-            .join(format!("orchestrator-{uid}"))
-            .join(CONTROL_SOCKET),
+        None => temp_dir.join(format!("orchestrator-{uid}")).join(CONTROL_SOCKET),
     }
 }
 
@@ -42,9 +38,7 @@ mod tests {
     use super::*;
 
     fn path(xdg: Option<&str>, uid: u32) -> String {
-        default_control_socket(xdg.map(OsStr::new), Path::new("/tmp"), uid)
-            .display()
-            .to_string()
+        default_control_socket(xdg.map(OsStr::new), Path::new("/tmp"), uid).display().to_string()
     }
 
     #[test]
@@ -53,11 +47,7 @@ mod tests {
             (Some("/run/user/7"), 7, "/run/user/7/orchestrator.socket"),
             (Some("/run/user/0"), 0, "/run/user/0/orchestrator.socket"),
             (Some(""), 0, "/run/orchestrator/orchestrator.socket"),
-            (
-                Some("relative"),
-                7,
-                "/tmp/orchestrator-7/orchestrator.socket",
-            ),
+            (Some("relative"), 7, "/tmp/orchestrator-7/orchestrator.socket"),
             (None, 0, "/run/orchestrator/orchestrator.socket"),
             (None, 7, "/tmp/orchestrator-7/orchestrator.socket"),
         ];

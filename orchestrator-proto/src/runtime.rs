@@ -168,11 +168,7 @@ mod tests {
 
     #[test]
     fn a_message_is_a_tag_a_channel_and_a_byte_string() {
-        let bytes = postcard::to_stdvec(&Frame::Message {
-            channel: 300,
-            payload: b"ab",
-        })
-        .unwrap();
+        let bytes = postcard::to_stdvec(&Frame::Message { channel: 300, payload: b"ab" }).unwrap();
         assert_eq!(bytes, [4, 0xac, 0x02, 2, b'a', b'b']);
     }
 

@@ -37,10 +37,7 @@ const NAMES: [(&str, i32); 31] = [
 /// The name of a signal, such as `SIGTERM`; none for real-time signals.
 #[must_use]
 pub fn name(number: i32) -> Option<&'static str> {
-    NAMES
-        .iter()
-        .find(|(_, n)| *n == number)
-        .map(|(name, _)| *name)
+    NAMES.iter().find(|(_, n)| *n == number).map(|(name, _)| *name)
 }
 
 /// The number of a signal given as `SIGTERM`, `TERM`, `term` or `15`; 1 to 64.

@@ -23,19 +23,11 @@ use serde::Serialize;
 fn the_tables_of_types_are_those_of_the_code() {
     let page = Page::load();
     for (name, samples) in enums() {
-        assert_eq!(
-            page.variant_count(name),
-            samples.len(),
-            "variants of {name}"
-        );
+        assert_eq!(page.variant_count(name), samples.len(), "variants of {name}");
         samples.iter().for_each(|sample| check(&page, sample));
     }
     structs().iter().for_each(|sample| check(&page, sample));
-    assert_eq!(
-        page.unread(),
-        Vec::<String>::new(),
-        "tables without a sample"
-    );
+    assert_eq!(page.unread(), Vec::<String>::new(), "tables without a sample");
 }
 
 fn check(page: &Page, sample: &Sample) {
@@ -115,20 +107,11 @@ fn the_test_vectors_hold() {
 }
 
 fn client_hello() -> ClientHello {
-    ClientHello {
-        magic: MAGIC,
-        protocol: PROTOCOL,
-        client: "demo 1.0".into(),
-    }
+    ClientHello { magic: MAGIC, protocol: PROTOCOL, client: "demo 1.0".into() }
 }
 
 fn server_hello() -> ServerHello {
-    ServerHello {
-        magic: MAGIC,
-        protocol: PROTOCOL,
-        server: "0.1.0".into(),
-        refused: None,
-    }
+    ServerHello { magic: MAGIC, protocol: PROTOCOL, server: "0.1.0".into(), refused: None }
 }
 
 fn request(id: u64, request: Request) -> ClientFrame {
@@ -144,11 +127,7 @@ fn server(id: u64, body: ServerBody) -> ServerFrame {
 }
 
 fn framed<T: Serialize>(type_name: &'static str, value: &T) -> (&'static str, Vec<u8>) {
-    let max = if type_name == "Frame" {
-        MAX_RUNTIME
-    } else {
-        MAX_CONTROL
-    };
+    let max = if type_name == "Frame" { MAX_RUNTIME } else { MAX_CONTROL };
     (type_name, frame::encode(value, max).unwrap())
 }
 

@@ -30,10 +30,7 @@ pub struct EventBatch {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self {
-            kept: Mutex::default(),
-            last: watch::Sender::new(0),
-        }
+        Self { kept: Mutex::default(), last: watch::Sender::new(0) }
     }
 }
 
@@ -68,10 +65,7 @@ impl EventLog {
         let oldest = kept.front().map_or(after + 1, |event| event.seq);
         let missed = oldest.saturating_sub(after + 1);
         let skip = usize::try_from((after + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
-        EventBatch {
-            missed,
-            events: kept.iter().skip(skip).take(max).cloned().collect(),
-        }
+        EventBatch { missed, events: kept.iter().skip(skip).take(max).cloned().collect() }
     }
 
     /// The number of the newest event, and a way to wait for newer ones.
@@ -95,20 +89,11 @@ fn say(event: &Event) {
         EventKind::StartFailed { error } => tracing::warn!(instance, error, "start failed"),
         EventKind::Stopping { signal } => tracing::info!(instance, signal, "stopping"),
         EventKind::Killed => tracing::warn!(instance, "did not stop in time and was killed"),
-        EventKind::Exited {
-            exit,
-            requested: true,
-        } => tracing::info!(instance, %exit, "exited"),
-        EventKind::Exited {
-            exit,
-            requested: false,
-        } if exit.is_success() => {
+        EventKind::Exited { exit, requested: true } => tracing::info!(instance, %exit, "exited"),
+        EventKind::Exited { exit, requested: false } if exit.is_success() => {
             tracing::info!(instance, %exit, "exited by itself");
         }
-        EventKind::Exited {
-            exit,
-            requested: false,
-        } => {
+        EventKind::Exited { exit, requested: false } => {
             tracing::warn!(instance, %exit, "exited by itself");
         }
         EventKind::Stopped => tracing::debug!(instance, "stopped"),
@@ -120,22 +105,11 @@ fn say(event: &Event) {
             tracing::warn!(link = link.0, error, "link carries nothing");
         }
         EventKind::Connected { dialect } => tracing::debug!(instance, dialect, "connected"),
-        EventKind::Disconnected {
-            dialect,
-            error: None,
-        } => {
+        EventKind::Disconnected { dialect, error: None } => {
             tracing::debug!(instance, dialect, "disconnected");
         }
-        EventKind::Disconnected {
-            dialect,
-            error: Some(error),
-        } => {
-            tracing::warn!(
-                instance,
-                dialect,
-                error,
-                "connection closed: protocol error"
-            );
+        EventKind::Disconnected { dialect, error: Some(error) } => {
+            tracing::warn!(instance, dialect, error, "connection closed: protocol error");
         }
     }
 }

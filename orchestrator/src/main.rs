@@ -29,10 +29,7 @@ fn main() -> ExitCode {
         LogFormat::Compact => log.compact().with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start: {error}");

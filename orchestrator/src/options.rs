@@ -41,12 +41,7 @@ pub struct Options {
 
     /// What the daemon's own log says, as EnvFilter directives: a level (error, warn, info,
     /// debug, trace), or levels by module such as `info,orchestrator::route=trace`
-    #[arg(
-        long,
-        value_name = "DIRECTIVES",
-        env = "ORCHESTRATOR_LOG",
-        default_value = "info"
-    )]
+    #[arg(long, value_name = "DIRECTIVES", env = "ORCHESTRATOR_LOG", default_value = "info")]
     pub log: String,
 
     /// How the daemon's own log is written to standard error

@@ -28,10 +28,7 @@ impl Control {
         let stream = UnixStream::connect(path).expect("the control socket is there");
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
-        Self {
-            stream,
-            buffer: Vec::new(),
-        }
+        Self { stream, buffer: Vec::new() }
     }
 
     /// Connects and is welcome.
@@ -46,11 +43,7 @@ impl Control {
     /// Says hello; the answer is what the daemon says.
     pub fn hello(&mut self, magic: [u8; 4], protocol: u32) -> Option<ServerHello> {
         let client = "test".to_owned();
-        self.send(&ClientHello {
-            magic,
-            protocol,
-            client,
-        });
+        self.send(&ClientHello { magic, protocol, client });
         self.server_hello()
     }
 

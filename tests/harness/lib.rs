@@ -4,11 +4,7 @@
 //! Each [`Daemon`] has its own socket and directories below a temporary directory, so all
 //! tests can run at once. Nothing here sleeps for a fixed time: it waits for a condition, with
 //! a deadline after which the test fails and shows the daemon's log.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 pub mod control;
 pub mod native;
@@ -39,22 +35,13 @@ pub fn binary(name: &str) -> PathBuf {
         let dir = test.ancestors().nth(2).unwrap().to_owned();
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        build.args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--bins",
-            "--manifest-path",
-        ]);
+        build.args(["build", "--quiet", "--workspace", "--bins", "--manifest-path"]);
         build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"));
         build.arg("--target-dir").arg(dir.parent().unwrap());
         if dir.ends_with("release") {
             build.arg("--release");
         }
-        assert!(
-            build.status().expect("cargo can be run").success(),
-            "the programs are built"
-        );
+        assert!(build.status().expect("cargo can be run").success(), "the programs are built");
         dir
     });
     let path = dir.join(name);
@@ -70,10 +57,7 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         if let Some(value) = check() {
             return value;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {SOON:?} in vain until {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {SOON:?} in vain until {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
@@ -108,14 +92,7 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
         let (socket, state) = (dir.path().join("o.sock"), dir.path().join("state"));
         let args = args.iter().map(ToString::to_string).collect();
-        Self {
-            dir,
-            socket,
-            state,
-            child: None,
-            args,
-            env: Vec::new(),
-        }
+        Self { dir, socket, state, child: None, args, env: Vec::new() }
     }
 
     /// Sets a variable for the daemon, before it is launched.
@@ -127,11 +104,7 @@ impl Daemon {
 
     /// Starts it (again) on the same socket and directories.
     pub fn launch(&mut self) {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let child = self.command().stderr(log).spawn().unwrap();
         self.child = Some(child);
         eventually("the daemon accepts clients", || {
@@ -196,10 +169,7 @@ impl Daemon {
     /// The command line, ready for further changes.
     pub fn cli_command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(binary("orchestrator-cli"));
-        command
-            .env("ORCHESTRATOR_SOCKET", &self.socket)
-            .args(args)
-            .stdin(Stdio::null());
+        command.env("ORCHESTRATOR_SOCKET", &self.socket).args(args).stdin(Stdio::null());
         command
     }
 
@@ -233,11 +203,7 @@ impl Daemon {
         command.args(args);
         let said = Said::of(command);
         assert_eq!(said.code, Some(0), "{said:?}\n{}", self.log());
-        said.stdout
-            .trim()
-            .strip_prefix("added instance ")
-            .expect("it prints the id")
-            .to_owned()
+        said.stdout.trim().strip_prefix("added instance ").expect("it prints the id").to_owned()
     }
 
     /// Adds `sh -c SCRIPT` under this name.
@@ -248,9 +214,7 @@ impl Daemon {
 
     /// A client of its own, for requests that the command line does not make.
     pub async fn client(&self) -> Client {
-        Client::connect(&self.socket)
-            .await
-            .expect("the daemon is there")
+        Client::connect(&self.socket).await.expect("the daemon is there")
     }
 
     /// One request on a connection of its own.
@@ -272,9 +236,7 @@ impl Daemon {
     /// One instance, by name or id.
     #[track_caller]
     pub fn info(&self, instance: &str) -> RuntimeInfo {
-        let show = Request::RuntimeShow {
-            instance: instance.into(),
-        };
+        let show = Request::RuntimeShow { instance: instance.into() };
         match self.request(show).expect("the instance is there") {
             Reply::Runtime(detail) => detail.info,
             other => panic!("{other:?}"),
@@ -286,11 +248,7 @@ impl Daemon {
     pub fn event<T>(&self, what: &str, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
         let found = block_on(async {
             let client = self.client().await;
-            let request = Request::Events {
-                follow: true,
-                after: Some(0),
-                instance: None,
-            };
+            let request = Request::Events { follow: true, after: Some(0), instance: None };
             let mut events = client.stream(request).await.unwrap();
             tokio::time::timeout(SOON, async {
                 while let Some(item) = events.next().await {
@@ -306,10 +264,7 @@ impl Daemon {
         });
         match found {
             Ok(Some(found)) => found,
-            _ => panic!(
-                "waited {SOON:?} in vain for the event: {what}\n{}",
-                self.log()
-            ),
+            _ => panic!("waited {SOON:?} in vain for the event: {what}\n{}", self.log()),
         }
     }
 
@@ -381,9 +336,5 @@ impl Said {
 
 /// Runs a future to its end.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

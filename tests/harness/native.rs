@@ -24,15 +24,8 @@ impl Native {
         let stream = UnixStream::connect(path).expect("the instance's socket is there");
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
-        let mut native = Self {
-            stream,
-            buffer: Vec::new(),
-        };
-        native.send(&Frame::Hello {
-            magic: MAGIC,
-            protocol: PROTOCOL,
-            sdk: "test",
-        });
+        let mut native = Self { stream, buffer: Vec::new() };
+        native.send(&Frame::Hello { magic: MAGIC, protocol: PROTOCOL, sdk: "test" });
         native
     }
 
@@ -52,14 +45,7 @@ impl Native {
         window: u32,
     ) {
         let schema = schema.encode();
-        let declare = Declare {
-            channel,
-            direction,
-            name,
-            schema: &schema,
-            hash: None,
-            window,
-        };
+        let declare = Declare { channel, direction, name, schema: &schema, hash: None, window };
         self.send(&Frame::Declare(declare));
     }
 

@@ -24,20 +24,12 @@ pub fn is_alive(pid: u32) -> bool {
 /// The nice value of a process.
 pub fn nice(pid: u32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(16)?
-        .parse()
-        .ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
 }
 
 /// Zombies among the children of a process.
 pub fn zombies(parent: u32) -> Vec<u32> {
-    children(parent)
-        .into_iter()
-        .filter(|pid| state(*pid) == Some('Z'))
-        .collect()
+    children(parent).into_iter().filter(|pid| state(*pid) == Some('Z')).collect()
 }
 
 /// The children of a process, of all its threads.
@@ -48,11 +40,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     tasks
         .flatten()
         .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
-        .flat_map(|list| {
-            list.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|pid| pid.parse().ok())
         .collect()
 }
@@ -97,19 +85,12 @@ fn memory(pid: u32, field: &str) -> u64 {
 #[track_caller]
 pub fn pid_in(path: &std::path::Path) -> u32 {
     crate::eventually(&format!("{} holds a pid", path.display()), || {
-        fs::read_to_string(path)
-            .ok()?
-            .strip_suffix('\n')?
-            .trim()
-            .parse()
-            .ok()
+        fs::read_to_string(path).ok()?.strip_suffix('\n')?.trim().parse().ok()
     })
 }
 
 /// Waits until a process has ended.
 #[track_caller]
 pub fn gone(pid: u32) {
-    crate::eventually(&format!("process {pid} has ended"), || {
-        (!is_alive(pid)).then_some(())
-    });
+    crate::eventually(&format!("process {pid} has ended"), || (!is_alive(pid)).then_some(()));
 }

@@ -178,9 +178,7 @@ impl Daemon {
     /// One instance in full, by name or id.
     #[track_caller]
     pub fn detail(&self, instance: &str) -> RuntimeDetail {
-        let show = Request::RuntimeShow {
-            instance: instance.into(),
-        };
+        let show = Request::RuntimeShow { instance: instance.into() };
         match self.request(show) {
             Ok(Reply::Runtime(detail)) => *detail,
             other => panic!("{other:?}\n{}", self.log()),
@@ -224,14 +222,7 @@ impl Daemon {
 /// `sent = delivered + dropped + queued`, and the reasons for drops add up too.
 #[track_caller]
 pub fn assert_adds_up(counters: &Counters) {
-    let Counters {
-        sent,
-        delivered,
-        dropped,
-        queued,
-        ref drops,
-        ..
-    } = *counters;
+    let Counters { sent, delivered, dropped, queued, ref drops, .. } = *counters;
     assert_eq!(sent, delivered + dropped + queued, "{counters:?}");
     let reasons = drops.full + drops.too_long + drops.untranslatable + drops.failed;
     assert_eq!(dropped, reasons, "{counters:?}");
@@ -249,10 +240,7 @@ impl Native {
         let mut bytes = Vec::new();
         for number in numbers {
             let payload = postcard::to_stdvec(&number).unwrap();
-            let frame = Frame::Message {
-                channel: 0,
-                payload: &payload,
-            };
+            let frame = Frame::Message { channel: 0, payload: &payload };
             orchestrator_proto::frame::append(&mut bytes, &frame, 1024).unwrap();
         }
         self.stream.write_all(&bytes).unwrap();

@@ -27,9 +27,7 @@ impl Veecle {
 
     /// Sends a line as it is.
     pub fn line(&mut self, line: &str) {
-        self.stream
-            .write_all(format!("{line}\n").as_bytes())
-            .unwrap();
+        self.stream.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// Sends a storable.
@@ -59,9 +57,7 @@ impl Veecle {
             let line = self.next()?;
             if let Some(storable) = line.get("Storable") {
                 let value = storable["value"].as_str().expect("the value is a string");
-                let name = storable["type_name"]
-                    .as_str()
-                    .expect("the type is a string");
+                let name = storable["type_name"].as_str().expect("the type is a string");
                 return Some((name.to_owned(), serde_json::from_str(value).unwrap()));
             }
         }

@@ -121,16 +121,9 @@ mod tests {
         for (text, ms) in cases {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in [
-            "",
-            "s",
-            "-1s",
-            "1.5s",
-            "1 s",
-            "1w",
-            "99999999999999999999",
-            "18446744073709551615d",
-        ] {
+        for text in
+            ["", "s", "-1s", "1.5s", "1 s", "1w", "99999999999999999999", "18446744073709551615d"]
+        {
             assert!(duration(text).is_err(), "{text}");
         }
         assert!(stop_timeout("1d").is_ok());

@@ -53,11 +53,7 @@ impl Fake {
             peer.0.write_all(&bytes).unwrap();
             serve(&mut peer);
         });
-        Self {
-            dir,
-            socket,
-            server,
-        }
+        Self { dir, socket, server }
     }
 
     /// Answers requests one after the other as long as there are any.
@@ -90,10 +86,7 @@ impl Fake {
 /// The command line in an environment of its own.
 pub fn bare_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-cli"));
-    command
-        .env_remove("ORCHESTRATOR_SOCKET")
-        .env_remove("XDG_RUNTIME_DIR")
-        .stdin(Stdio::null());
+    command.env_remove("ORCHESTRATOR_SOCKET").env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null());
     command
 }
 

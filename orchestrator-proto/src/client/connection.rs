@@ -46,10 +46,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn open(path: &Path) -> Result<Self, ClientError> {
-        let unreachable = |source| ClientError::NotReachable {
-            path: path.to_owned(),
-            source,
-        };
+        let unreachable = |source| ClientError::NotReachable { path: path.to_owned(), source };
         let opened = timeout(CONNECT_DEADLINE, async {
             let stream = connect(path).await.map_err(unreachable)?;
             hello(stream).await
@@ -58,10 +55,7 @@ impl Connection {
             Ok(result) => result,
             Err(_) => {
                 let message = format!("no answer within {} s", CONNECT_DEADLINE.as_secs());
-                Err(unreachable(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    message,
-                )))
+                Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, message)))
             }
         }
     }
@@ -80,12 +74,7 @@ impl Connection {
         }
         state.calls.insert(id, sender);
         drop(state);
-        Ok(Call {
-            id,
-            shared: Arc::clone(&self.shared),
-            answers,
-            done: false,
-        })
+        Ok(Call { id, shared: Arc::clone(&self.shared), answers, done: false })
     }
 
     /// Puts a frame into the queue, when there is room. False when the writer has ended.

@@ -59,11 +59,7 @@ impl ClientError {
     /// The sentence for a daemon that speaks the protocol version `theirs`.
     pub(super) fn version_mismatch(server: &str, theirs: u32) -> Self {
         let ours = crate::control::PROTOCOL;
-        let upgrade = if theirs > ours {
-            "this client"
-        } else {
-            "the orchestrator"
-        };
+        let upgrade = if theirs > ours { "this client" } else { "the orchestrator" };
         Self::VersionMismatch {
             sentence: format!(
                 "the orchestrator (version {server}) speaks version {theirs} of the control \

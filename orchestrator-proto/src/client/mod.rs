@@ -88,10 +88,7 @@ impl Client {
     /// as the stream's first item.
     pub async fn stream(&self, request: Request) -> Result<ItemStream, ClientError> {
         let call = self.begin(request, STREAM_QUEUE).await?;
-        Ok(ItemStream {
-            call: Some(call),
-            _connection: Arc::clone(&self.connection),
-        })
+        Ok(ItemStream { call: Some(call), _connection: Arc::clone(&self.connection) })
     }
 
     /// Adds an instance whose program is sent along: as many bytes of `program` as
@@ -138,10 +135,7 @@ impl Client {
             progress(sent);
         }
         let sha256 = hasher.finalize().into();
-        match self
-            .say(&mut call, ClientBody::ChunksEnd { sha256 })
-            .await?
-        {
+        match self.say(&mut call, ClientBody::ChunksEnd { sha256 }).await? {
             Some(early) => reply(early),
             None => reply(call.next().await?),
         }
@@ -199,9 +193,9 @@ fn reply(body: ServerBody) -> Result<Reply, ClientError> {
     match body {
         ServerBody::Reply(reply) => Ok(reply),
         ServerBody::Error(error) => Err(ClientError::Failed(error)),
-        ServerBody::Item(_) | ServerBody::End => Err(ClientError::Protocol(
-            "the daemon answered a request with a stream".into(),
-        )),
+        ServerBody::Item(_) | ServerBody::End => {
+            Err(ClientError::Protocol("the daemon answered a request with a stream".into()))
+        }
     }
 }
 

@@ -28,11 +28,7 @@ fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
-    Place {
-        _dir: dir,
-        path,
-        listener,
-    }
+    Place { _dir: dir, path, listener }
 }
 
 struct Peer(UnixStream);
@@ -68,12 +64,7 @@ impl Peer {
 }
 
 fn server_hello() -> ServerHello {
-    ServerHello {
-        magic: MAGIC,
-        protocol: PROTOCOL,
-        server: "1.2.3".into(),
-        refused: None,
-    }
+    ServerHello { magic: MAGIC, protocol: PROTOCOL, server: "1.2.3".into(), refused: None }
 }
 
 /// The result of connecting to a server that answers with this hello.
@@ -112,20 +103,11 @@ fn remove(link: u64) -> Request {
 }
 
 fn removed(link: u64) -> Reply {
-    Reply::LinkRemoved {
-        id: LinkId(link),
-        discarded: 0,
-    }
+    Reply::LinkRemoved { id: LinkId(link), discarded: 0 }
 }
 
 fn event(seq: u64) -> Item {
-    Item::Event(Event {
-        seq,
-        time_ms: 0,
-        instance: None,
-        name: None,
-        kind: EventKind::Stopped,
-    })
+    Item::Event(Event { seq, time_ms: 0, instance: None, name: None, kind: EventKind::Stopped })
 }
 
 fn tap() -> Request {
@@ -134,10 +116,7 @@ fn tap() -> Request {
 
 fn upload_spec(size: u64) -> RuntimeSpec {
     RuntimeSpec {
-        program: Program::Upload {
-            file_name: "p".into(),
-            size,
-        },
+        program: Program::Upload { file_name: "p".into(), size },
         ..RuntimeSpec::new("/p")
     }
 }
@@ -159,16 +138,11 @@ async fn replies_in_another_order_find_their_requests() {
             all.push(peer.request().await);
         }
         for (id, request) in all.into_iter().rev() {
-            let Request::LinkRemove { link } = request else {
-                panic!()
-            };
+            let Request::LinkRemove { link } = request else { panic!() };
             peer.say(id, ServerBody::Reply(removed(link.0))).await;
         }
     };
-    assert_eq!(
-        talk(ask, answer).await,
-        [removed(1), removed(2), removed(3)]
-    );
+    assert_eq!(talk(ask, answer).await, [removed(1), removed(2), removed(3)]);
 }
 
 #[tokio::test]
@@ -177,10 +151,7 @@ async fn each_reason_not_to_connect_is_its_own() {
     let nowhere = Client::connect(&dir.path().join("none")).await;
     assert!(matches!(nowhere, Err(ClientError::NotReachable { .. })));
 
-    let refused = connect_to(ServerHello {
-        refused: Some("full".into()),
-        ..server_hello()
-    });
+    let refused = connect_to(ServerHello { refused: Some("full".into()), ..server_hello() });
     assert!(matches!(refused.await, Err(ClientError::Refused(why)) if why == "full"));
 
     for (protocol, upgrade) in [(PROTOCOL + 1, "this client"), (0, "the orchestrator")] {
@@ -189,19 +160,11 @@ async fn each_reason_not_to_connect_is_its_own() {
             refused: Some("another version".into()),
             ..server_hello()
         });
-        let Err(ClientError::VersionMismatch { sentence }) = other.await else {
-            panic!()
-        };
-        assert!(
-            sentence.ends_with(&format!("upgrade {upgrade}")),
-            "{sentence}"
-        );
+        let Err(ClientError::VersionMismatch { sentence }) = other.await else { panic!() };
+        assert!(sentence.ends_with(&format!("upgrade {upgrade}")), "{sentence}");
     }
 
-    let stranger = connect_to(ServerHello {
-        magic: *b"HTTP",
-        ..server_hello()
-    });
+    let stranger = connect_to(ServerHello { magic: *b"HTTP", ..server_hello() });
     assert!(matches!(stranger.await, Err(ClientError::Protocol(_))));
 }
 
@@ -217,10 +180,7 @@ async fn a_failed_request_carries_the_daemons_error() {
         },
     )
     .await;
-    assert_eq!(
-        result.as_ref().unwrap_err().code(),
-        Some(ErrorCode::NotFound)
-    );
+    assert_eq!(result.as_ref().unwrap_err().code(), Some(ErrorCode::NotFound));
     assert!(matches!(result, Err(ClientError::Failed(e)) if e == error));
 }
 
@@ -288,9 +248,7 @@ async fn an_upload_arrives_in_chunks_with_its_check_sum() {
             async move {
                 let spec = upload_spec(size);
                 let longer = [program.as_slice(), b"grown meanwhile"].concat();
-                client
-                    .upload(spec, &longer[..], |sent| told.push(sent))
-                    .await
+                client.upload(spec, &longer[..], |sent| told.push(sent)).await
             }
         },
         |mut peer| async move {
@@ -311,10 +269,7 @@ async fn an_upload_arrives_in_chunks_with_its_check_sum() {
             assert!(received == expected);
             assert_eq!(sum[..], Sha256::digest(&expected)[..]);
             let id_of_instance = InstanceId::from_bytes([7; 16]);
-            let added = Reply::Added {
-                id: id_of_instance,
-                warnings: Vec::new(),
-            };
+            let added = Reply::Added { id: id_of_instance, warnings: Vec::new() };
             peer.say(id, ServerBody::Reply(added)).await;
         },
     )

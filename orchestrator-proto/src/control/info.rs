@@ -93,19 +93,12 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal {
-                signal,
-                core_dumped,
-            } => {
+            Self::Signal { signal, core_dumped } => {
                 match crate::signal::name(signal) {
                     Some(name) => write!(f, "signal {signal} ({name})")?,
                     None => write!(f, "signal {signal}")?,
                 }
-                if core_dumped {
-                    f.write_str(", core dumped")
-                } else {
-                    Ok(())
-                }
+                if core_dumped { f.write_str(", core dumped") } else { Ok(()) }
             }
         }
     }

@@ -342,12 +342,8 @@ pub struct TapMessage {
 /// [`ErrorCode::Malformed`].
 pub fn decode_client_frame(body: &[u8]) -> Result<ClientFrame, (Option<u64>, WireError)> {
     let malformed = |message: String| WireError::new(ErrorCode::Malformed, message);
-    let (id, rest) = postcard::take_from_bytes::<u64>(body).map_err(|error| {
-        (
-            None,
-            malformed(format!("the frame has no request id: {error}")),
-        )
-    })?;
+    let (id, rest) = postcard::take_from_bytes::<u64>(body)
+        .map_err(|error| (None, malformed(format!("the frame has no request id: {error}"))))?;
     match postcard::take_from_bytes::<ClientBody>(rest) {
         Ok((body, [])) => Ok(ClientFrame { id, body }),
         Ok((_, extra)) => {
@@ -374,10 +370,7 @@ fn unknown_or_malformed(body: &[u8], error: postcard::Error) -> WireError {
             ),
         },
         Ok((number, _)) if number > 3 => unknown("the kind of frame", number),
-        _ => WireError::new(
-            ErrorCode::Malformed,
-            format!("the frame is cut or wrong: {error}"),
-        ),
+        _ => WireError::new(ErrorCode::Malformed, format!("the frame is cut or wrong: {error}")),
     }
 }
 
@@ -388,11 +381,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::Events {
-            follow: false,
-            after: None,
-            instance: None,
-        };
+        let last = Request::Events { follow: false, after: None, instance: None };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

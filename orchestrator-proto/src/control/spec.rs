@@ -139,9 +139,7 @@ impl FromStr for Priority {
             "high" => Ok(Self::High),
             "normal" => Ok(Self::Normal),
             "low" => Ok(Self::Low),
-            other => Err(format!(
-                "{other:?} is not a priority; use high, normal or low"
-            )),
+            other => Err(format!("{other:?} is not a priority; use high, normal or low")),
         }
     }
 }

@@ -70,10 +70,7 @@ impl TypeSchema {
         if canonical.len() > MAX_BYTES {
             return Err(SchemaError::TooLong(canonical.len()));
         }
-        let mut reader = Reader {
-            bytes: canonical,
-            nodes: 0,
-        };
+        let mut reader = Reader { bytes: canonical, nodes: 0 };
         let schema = reader.node(1)?;
         match reader.bytes.len() {
             0 => Ok(schema),
@@ -236,10 +233,7 @@ impl<'a> Reader<'a> {
         if !(1..=MAX_NAME).contains(&length) {
             return Err(SchemaError::BadName);
         }
-        let (name, rest) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or(SchemaError::Truncated)?;
+        let (name, rest) = self.bytes.split_at_checked(length).ok_or(SchemaError::Truncated)?;
         self.bytes = rest;
         std::str::from_utf8(name).map_err(|_| SchemaError::BadName)
     }
@@ -291,10 +285,7 @@ impl<'a> Reader<'a> {
             if !seen.insert(name) {
                 return Err(SchemaError::DuplicateName(name.to_owned()));
             }
-            fields.push(Field {
-                name: name.to_owned(),
-                schema: self.node(depth)?,
-            });
+            fields.push(Field { name: name.to_owned(), schema: self.node(depth)? });
         }
         Ok(fields)
     }
@@ -319,10 +310,7 @@ impl<'a> Reader<'a> {
                 3 => VariantBody::Struct(self.fields(depth)?),
                 unknown => return Err(SchemaError::UnknownTag(unknown)),
             };
-            variants.push(Variant {
-                name: name.to_owned(),
-                body,
-            });
+            variants.push(Variant { name: name.to_owned(), body });
         }
         Ok(variants)
     }

@@ -37,24 +37,14 @@ impl TypeSchema {
     /// When the text is not JSON or not a value of this type, with the place in the value;
     /// or when the payload would exceed [`MAX_PAYLOAD`].
     pub fn from_json(&self, json: &str) -> Result<Vec<u8>, EncodeJsonError> {
-        let mut parser = Parser {
-            text: Text(json),
-            path: Vec::new(),
-            out: Vec::new(),
-        };
+        let mut parser = Parser { text: Text(json), path: Vec::new(), out: Vec::new() };
         let parsed = parser.value(self).and_then(|()| match parser.text.peek() {
             None => Ok(()),
-            Some(_) => Err(format!(
-                "unexpected {} after the value",
-                parser.text.found()
-            )),
+            Some(_) => Err(format!("unexpected {} after the value", parser.text.found())),
         });
         match parsed {
             Ok(()) => Ok(parser.out),
-            Err(problem) => Err(EncodeJsonError {
-                path: parser.path_text(),
-                problem,
-            }),
+            Err(problem) => Err(EncodeJsonError { path: parser.path_text(), problem }),
         }
     }
 
@@ -313,10 +303,9 @@ impl Parser<'_> {
         })?;
         match elements.len() {
             0 => Ok(()),
-            missing => Err(format!(
-                "expected an array of {expected}, found {}",
-                expected - missing
-            )),
+            missing => {
+                Err(format!("expected an array of {expected}, found {}", expected - missing))
+            }
         }
     }
 
@@ -344,19 +333,13 @@ impl Parser<'_> {
     fn key(&mut self) -> Parsed<String> {
         match self.text.string()? {
             Some(key) => Ok(key),
-            None => Err(format!(
-                "expected a key in quotes, found {}",
-                self.text.found()
-            )),
+            None => Err(format!("expected a key in quotes, found {}", self.text.found())),
         }
     }
 
     fn object_key(&mut self, schema: &TypeSchema, key: String) -> Parsed {
-        let wrong = format!(
-            "expected {} as the key, found {}",
-            schema.expectation(),
-            shorten(&key)
-        );
+        let wrong =
+            format!("expected {} as the key, found {}", schema.expectation(), shorten(&key));
         match schema {
             TypeSchema::String => self.byte_string(key.as_bytes()),
             TypeSchema::Char if key.chars().count() == 1 => self.byte_string(key.as_bytes()),
@@ -433,9 +416,7 @@ impl Parser<'_> {
         if bare {
             return match body {
                 VariantBody::Unit => Ok(()),
-                _ => Err(format!(
-                    "the variant {name:?} has content; write {{{name:?}: …}}"
-                )),
+                _ => Err(format!("the variant {name:?} has content; write {{{name:?}: …}}")),
             };
         }
         self.text.expect(':')?;
@@ -452,9 +433,5 @@ impl Parser<'_> {
 
 fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
     let known: Vec<&str> = known.take(20).collect();
-    format!(
-        "there is no {what} {}; there is {}",
-        shorten(name),
-        shorten_to(&known.join(", "), 300)
-    )
+    format!("there is no {what} {}; there is {}", shorten(name), shorten_to(&known.join(", "), 300))
 }

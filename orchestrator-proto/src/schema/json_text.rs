@@ -36,9 +36,7 @@ impl<'j> Text<'j> {
                 shorten(&self.0[..end])
             }
             Some(first) if first.is_ascii_alphanumeric() || first == '-' => {
-                let end = self
-                    .0
-                    .find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
+                let end = self.0.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
                 shorten(&self.0[..end.unwrap_or(self.0.len())])
             }
             Some(other) => format!("{other:?}"),

@@ -125,10 +125,7 @@ fn write_enum(f: &mut fmt::Formatter<'_>, variants: &[Variant], indent: usize) -
 /// Names come from another process: nothing that acts on a terminal gets through.
 fn write_name(f: &mut fmt::Formatter<'_>, name: &str, indent: usize) -> fmt::Result {
     write!(f, "{:1$}", "", indent * 4)?;
-    if name
-        .chars()
-        .all(|c| c.is_alphanumeric() || "_-.".contains(c))
-    {
+    if name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) {
         f.write_str(name)
     } else {
         write!(f, "{name:?}")
@@ -216,10 +213,7 @@ fn align<'t>(left: &[&'t str], right: &[&'t str]) -> Vec<Row<'t>> {
         let equal = i < left.len() && j < right.len() && left[i] == right[j];
         if equal {
             pair(&mut rows, &mut removed, &mut added);
-            rows.push(Row {
-                left: Some(left[i]),
-                right: Some(right[j]),
-            });
+            rows.push(Row { left: Some(left[i]), right: Some(right[j]) });
             (i, j) = (i + 1, j + 1);
         } else if j == right.len() || (i < left.len() && lengths(i + 1, j) >= lengths(i, j + 1)) {
             removed.push(left[i]);
@@ -251,21 +245,14 @@ fn common_lengths(left: &[&str], right: &[&str]) -> impl Fn(usize, usize) -> usi
     }
     // Without a table both sides advance in turn.
     move |i, j| {
-        if aligned {
-            table[i * width + j]
-        } else {
-            usize::from(i <= j + 1)
-        }
+        if aligned { table[i * width + j] } else { usize::from(i <= j + 1) }
     }
 }
 
 fn pair<'t>(rows: &mut Vec<Row<'t>>, removed: &mut Vec<&'t str>, added: &mut Vec<&'t str>) {
     let count = removed.len().max(added.len());
     let (mut removed, mut added) = (removed.drain(..), added.drain(..));
-    rows.extend((0..count).map(|_| Row {
-        left: removed.next(),
-        right: added.next(),
-    }));
+    rows.extend((0..count).map(|_| Row { left: removed.next(), right: added.next() }));
 }
 
 /// The rows near a difference; none stands for rows left out.

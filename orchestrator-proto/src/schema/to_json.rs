@@ -113,19 +113,13 @@ struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self.bytes.split_at_checked(length).ok_or(DecodeError::Truncated)?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (taken, rest) = self
-            .bytes
-            .split_first_chunk()
-            .ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(DecodeError::Truncated)?;
         self.bytes = rest;
         Ok(*taken)
     }
@@ -296,10 +290,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn object_key(&mut self, key: &TypeSchema) -> Result<(), DecodeError> {
-        let quoted = matches!(
-            key,
-            TypeSchema::String | TypeSchema::Char | TypeSchema::Enum(_)
-        );
+        let quoted = matches!(key, TypeSchema::String | TypeSchema::Char | TypeSchema::Enum(_));
         if quoted {
             return self.value(key);
         }
@@ -314,10 +305,7 @@ impl<'a> Decoder<'a> {
         let Variant { name, body } = usize::try_from(number)
             .ok()
             .and_then(|number| variants.get(number))
-            .ok_or(DecodeError::BadVariant {
-                number,
-                count: variants.len(),
-            })?;
+            .ok_or(DecodeError::BadVariant { number, count: variants.len() })?;
         if *body == VariantBody::Unit {
             return self.json(name);
         }

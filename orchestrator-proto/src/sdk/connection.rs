@@ -42,16 +42,11 @@ pub(super) struct Connection {
 
 /// Connects and says hello.
 pub(super) async fn open(path: &Path) -> Result<Connection, ConnectError> {
-    tokio::time::timeout(GREETING, greet(path))
-        .await
-        .map_err(|_| ConnectError::TimedOut)?
+    tokio::time::timeout(GREETING, greet(path)).await.map_err(|_| ConnectError::TimedOut)?
 }
 
 async fn greet(path: &Path) -> Result<Connection, ConnectError> {
-    let io = |source| ConnectError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| ConnectError::Io { path: path.to_owned(), source };
     let protocol = |problem: String| ConnectError::Protocol(problem);
     let stream = UnixStream::connect(path).await.map_err(io)?;
     let (mut reader, mut writer) = stream.into_split();
@@ -82,19 +77,10 @@ async fn greet(path: &Path) -> Result<Connection, ConnectError> {
     };
     let frame = read.split_to(PREFIX + length);
     match parse(&frame[PREFIX..]).map_err(protocol)? {
-        Frame::Welcome {
-            protocol: PROTOCOL,
-            instance,
-            ..
-        } => Ok(Connection {
-            reader,
-            writer: Arc::new(writer),
-            read,
-            instance,
-        }),
-        Frame::Welcome {
-            protocol: other, ..
-        } => Err(protocol(format!(
+        Frame::Welcome { protocol: PROTOCOL, instance, .. } => {
+            Ok(Connection { reader, writer: Arc::new(writer), read, instance })
+        }
+        Frame::Welcome { protocol: other, .. } => Err(protocol(format!(
             "the daemon has version {other} of the protocol, this program has {PROTOCOL}"
         ))),
         Frame::Refused(error) => Err(ConnectError::Refused(error)),

@@ -19,10 +19,7 @@ impl Runtime {
         priority: Option<Priority>,
     ) -> Result<InstanceId, RequestError> {
         let instance = instance.into();
-        match self
-            .ask(RuntimeRequest::Start { instance, priority })
-            .await?
-        {
+        match self.ask(RuntimeRequest::Start { instance, priority }).await? {
             RuntimeReply::Started { id } => Ok(id),
             _ => Err(RequestError::UnexpectedReply),
         }

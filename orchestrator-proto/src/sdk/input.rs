@@ -31,14 +31,7 @@ pub struct Input<T> {
 
 impl<T: Message> Input<T> {
     pub(super) fn new(handle: Arc<Handle>, channel: u16, queue: Arc<Queue>) -> Self {
-        Self {
-            handle,
-            channel,
-            queue,
-            batch: VecDeque::new(),
-            consumed: 0,
-            message: PhantomData,
-        }
+        Self { handle, channel, queue, batch: VecDeque::new(), consumed: 0, message: PhantomData }
     }
 
     /// Waits for the next message. While the connection is broken this just waits; it goes on
@@ -79,10 +72,7 @@ impl<T: Message> Input<T> {
     }
 
     fn bad(&self, source: postcard::Error) -> RecvError {
-        RecvError::BadPayload {
-            name: T::NAME,
-            source,
-        }
+        RecvError::BadPayload { name: T::NAME, source }
     }
 
     /// Tells the queue what was consumed, takes what has arrived, and has the daemon send more.
@@ -129,11 +119,7 @@ struct State {
 
 impl Queue {
     pub(super) fn new(window: NonZeroU32) -> Self {
-        Self {
-            window: window.get(),
-            state: Mutex::default(),
-            arrived: Notify::new(),
-        }
+        Self { window: window.get(), state: Mutex::default(), arrived: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -111,10 +111,8 @@ impl Shared {
             return Err(DeclareError::BadName(name.to_owned()));
         }
         let schema = schema.encode();
-        TypeSchema::decode(&schema).map_err(|source| DeclareError::BadSchema {
-            name: name.to_owned(),
-            source,
-        })?;
+        TypeSchema::decode(&schema)
+            .map_err(|source| DeclareError::BadSchema { name: name.to_owned(), source })?;
         let mut link = self.link();
         let direction = |declared: &Declared| matches!(declared.end, End::Input(_));
         let taken = |d: &Declared| d.name == name && direction(d) == queue.is_some();
@@ -131,10 +129,7 @@ impl Shared {
             schema,
             end: match queue {
                 Some(queue) => End::Input(queue),
-                None => End::Output {
-                    sent: 0,
-                    limit: UNLIMITED,
-                },
+                None => End::Output { sent: 0, limit: UNLIMITED },
             },
         });
         if link.writer.is_some() {
@@ -267,10 +262,7 @@ impl Link {
     /// The daemon sets an output's limit. False if there is no such output.
     pub(super) fn granted(&mut self, channel: u16, total: u64) -> bool {
         match self.declared.get_mut(usize::from(channel)) {
-            Some(Declared {
-                end: End::Output { limit, .. },
-                ..
-            }) => {
+            Some(Declared { end: End::Output { limit, .. }, .. }) => {
                 *limit = total;
                 true
             }
@@ -289,10 +281,8 @@ impl Link {
     /// How many bytes and messages from the start of `frames` may be sent now; counts them as
     /// sent.
     fn accept(&mut self, channel: u16, frames: &[u8], messages: u64) -> (usize, u64) {
-        let Some(Declared {
-            end: End::Output { sent, limit },
-            ..
-        }) = self.declared.get_mut(usize::from(channel))
+        let Some(Declared { end: End::Output { sent, limit }, .. }) =
+            self.declared.get_mut(usize::from(channel))
         else {
             return (0, 0);
         };
@@ -300,11 +290,7 @@ impl Link {
             return (0, 0);
         }
         let allowed = limit.saturating_sub(*sent).min(messages);
-        let bytes = if allowed == messages {
-            frames.len()
-        } else {
-            first_frames(frames, allowed)
-        };
+        let bytes = if allowed == messages { frames.len() } else { first_frames(frames, allowed) };
         *sent += allowed;
         (bytes, allowed)
     }

@@ -152,19 +152,15 @@ impl Runtime {
     pub async fn connect() -> Result<Self, ConnectError> {
         let path = env::var_os(ENV_SOCKET).ok_or(ConnectError::NotStartedByOrchestrator)?;
         let environment = match env::var(ENV_INSTANCE) {
-            Ok(text) => Some(
-                text.parse::<InstanceId>()
-                    .map_err(|_| ConnectError::BadInstanceId(text))?,
-            ),
+            Ok(text) => {
+                Some(text.parse::<InstanceId>().map_err(|_| ConnectError::BadInstanceId(text))?)
+            }
             Err(_) => None,
         };
         let runtime = Self::connect_to(Path::new(&path)).await?;
         match (runtime.instance_id(), environment) {
             (daemon, Some(environment)) if daemon != environment => {
-                Err(ConnectError::OtherInstance {
-                    daemon,
-                    environment,
-                })
+                Err(ConnectError::OtherInstance { daemon, environment })
             }
             _ => Ok(runtime),
         }
@@ -181,12 +177,7 @@ impl Runtime {
         let shared = Arc::new(Shared::new(path, connection.instance));
         shared.attach(Arc::clone(&connection.writer), connection.instance);
         let task = tokio::spawn(connection::run(Arc::clone(&shared), connection));
-        Ok(Self {
-            handle: Arc::new(Handle {
-                shared,
-                task: task.abort_handle(),
-            }),
-        })
+        Ok(Self { handle: Arc::new(Handle { shared, task: task.abort_handle() }) })
     }
 
     /// The instance that this program is, as the daemon said when it was connected last.

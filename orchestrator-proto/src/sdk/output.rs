@@ -35,12 +35,7 @@ struct Buffers {
 
 impl<T: Message> Output<T> {
     pub(super) fn new(handle: Arc<Handle>, channel: u16) -> Self {
-        Self {
-            handle,
-            channel,
-            buffers: Mutex::default(),
-            message: PhantomData,
-        }
+        Self { handle, channel, buffers: Mutex::default(), message: PhantomData }
     }
 
     /// Sends one message. When it returns, the message is with the kernel, unless the daemon
@@ -73,10 +68,7 @@ impl<T: Message> Output<T> {
     pub fn try_send(&self, message: &T) -> Result<(), SendError> {
         let mut buffers = self.take_buffers();
         buffers.append(self.channel, message)?;
-        let (_, offered) = self
-            .handle
-            .shared
-            .offer(None, self.channel, &buffers.frames, 1);
+        let (_, offered) = self.handle.shared.offer(None, self.channel, &buffers.frames, 1);
         self.keep_buffers(buffers);
         match offered {
             Offered::Taken { messages: 1.., .. } => Ok(()),
@@ -253,10 +245,7 @@ mod tests {
                 let payload = vec![7; length];
                 let mut ours = vec![1];
                 append_message(&mut ours, channel, &payload);
-                let frame = Frame::Message {
-                    channel,
-                    payload: &payload,
-                };
+                let frame = Frame::Message { channel, payload: &payload };
                 let theirs = frame::encode(&frame, frame::MAX_RUNTIME).unwrap();
                 assert_eq!(ours[1..], theirs);
             }

@@ -43,26 +43,14 @@ impl Page {
                 for (number, row) in rows.iter().enumerate() {
                     assert_eq!(row[0], number.to_string(), "numbers of {name}");
                 }
-                Table::Enum(
-                    rows.iter()
-                        .map(|row| (code(&row[1]), code(&row[2])))
-                        .collect(),
-                )
+                Table::Enum(rows.iter().map(|row| (code(&row[1]), code(&row[2]))).collect())
             } else {
                 let rows = rows_below(rest, "| field | type | meaning |");
-                Table::Struct(
-                    rows.iter()
-                        .map(|row| (code(&row[0]), code(&row[1])))
-                        .collect(),
-                )
+                Table::Struct(rows.iter().map(|row| (code(&row[0]), code(&row[1]))).collect())
             };
             assert!(types.insert(name.to_owned(), table).is_none(), "{name}");
         }
-        Self {
-            text,
-            types,
-            read: RefCell::default(),
-        }
+        Self { text, types, read: RefCell::default() }
     }
 
     /// The rows of the table with this head.
@@ -72,9 +60,7 @@ impl Page {
 
     pub(crate) fn error_codes(&self) -> Vec<(u64, String)> {
         let rows = self.rows("| code | name | meaning |");
-        rows.iter()
-            .map(|row| (row[0].parse().unwrap(), code(&row[1])))
-            .collect()
+        rows.iter().map(|row| (row[0].parse().unwrap(), code(&row[1]))).collect()
     }
 
     pub(crate) fn variant_count(&self, name: &str) -> usize {
@@ -88,10 +74,7 @@ impl Page {
     pub(crate) fn unread(&self) -> Vec<String> {
         let read = self.read.borrow();
         let names = self.types.keys();
-        names
-            .filter(|name| !read.contains(*name))
-            .cloned()
-            .collect()
+        names.filter(|name| !read.contains(*name)).cloned().collect()
     }
 
     /// The blocks of hexadecimal bytes, by their labels. What follows a # is for people.
@@ -101,12 +84,7 @@ impl Page {
             let (body, _) = rest.split_once("```").unwrap();
             let bytes = body
                 .lines()
-                .flat_map(|line| {
-                    line.split('#')
-                        .next()
-                        .unwrap_or_default()
-                        .split_whitespace()
-                })
+                .flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
                 .map(|byte| u8::from_str_radix(byte, 16).unwrap())
                 .collect();
             (label.to_owned(), bytes)
@@ -116,18 +94,9 @@ impl Page {
 
     /// Reads exactly one value of a type.
     pub(crate) fn read(&self, type_name: &str, bytes: &[u8]) -> Read {
-        let mut reader = Reader {
-            page: self,
-            bytes,
-            at: 0,
-            parts: Vec::new(),
-        };
+        let mut reader = Reader { page: self, bytes, at: 0, parts: Vec::new() };
         let value = reader.value(type_name, "");
-        assert_eq!(
-            reader.at,
-            bytes.len(),
-            "bytes left over after a {type_name}"
-        );
+        assert_eq!(reader.at, bytes.len(), "bytes left over after a {type_name}");
         let (mut explained, mut at) = (String::new(), 0);
         for (end, text) in reader.parts {
             explained += &explain(&bytes[at..end], text.trim());
@@ -157,9 +126,7 @@ pub(crate) fn explain(bytes: &[u8], text: &str) -> String {
 
 /// The cells of the rows of the first table with this head.
 fn rows_below(text: &str, head: &str) -> Vec<Vec<String>> {
-    let (_, rest) = text
-        .split_once(head)
-        .unwrap_or_else(|| panic!("no table {head}"));
+    let (_, rest) = text.split_once(head).unwrap_or_else(|| panic!("no table {head}"));
     rest.lines()
         .skip(2)
         .take_while(|line| line.starts_with('|'))
@@ -178,9 +145,7 @@ fn code(cell: &str) -> String {
 pub(crate) fn bytes_of(cell: &str) -> Vec<u8> {
     let digits = code(cell);
     let digits = digits.as_bytes().chunks(2);
-    digits
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 /// Splits at commas that are not within brackets.

@@ -66,10 +66,7 @@ fn info() -> RuntimeInfo {
         name: Some("camera".into()),
         program: "/opt/camera".into(),
         desired: Desired::Running,
-        observed: Observed::Running {
-            pid: 4711,
-            since_ms: NOON_MS,
-        },
+        observed: Observed::Running { pid: 4711, since_ms: NOON_MS },
         priority: Priority::Low,
         privileged: true,
         starts: 300,
@@ -104,10 +101,7 @@ fn link_info() -> LinkInfo {
         from: Some(camera()),
         from_name: Some("camera".into()),
         type_name: "acme.image.v1".into(),
-        to: TargetInfo::Instance {
-            id: camera(),
-            name: None,
-        },
+        to: TargetInfo::Instance { id: camera(), name: None },
         policy: Policy::Latest,
         capacity: 1,
         state: LinkState::Mismatched { error: error() },
@@ -116,12 +110,7 @@ fn link_info() -> LinkInfo {
             delivered: 990,
             dropped: 7,
             queued: 3,
-            drops: Drops {
-                full: 1,
-                too_long: 2,
-                untranslatable: 3,
-                failed: 4,
-            },
+            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4 },
             last_ms: Some(NOON_MS),
         },
     }
@@ -165,10 +154,7 @@ fn event() -> Event {
         instance: Some(camera()),
         name: Some("camera".into()),
         kind: EventKind::Exited {
-            exit: Exit::Signal {
-                signal: 11,
-                core_dumped: true,
-            },
+            exit: Exit::Signal { signal: 11, core_dumped: true },
             requested: false,
         },
     }
@@ -207,9 +193,7 @@ fn tap_message(payload: Result<String, String>) -> TapMessage {
 }
 
 pub(crate) fn value_schema() -> Vec<u8> {
-    TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3])
-        .unwrap()
-        .encode()
+    TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3]).unwrap().encode()
 }
 
 pub(crate) fn declare(schema: &[u8]) -> Declare<'_> {
@@ -224,10 +208,7 @@ pub(crate) fn declare(schema: &[u8]) -> Declare<'_> {
 }
 
 pub(crate) fn start(instance: &str, priority: Option<Priority>) -> RuntimeRequest {
-    RuntimeRequest::Start {
-        instance: instance.into(),
-        priority,
-    }
+    RuntimeRequest::Start { instance: instance.into(), priority }
 }
 
 /// Each enum of the page, with one sample of each variant.
@@ -362,18 +343,9 @@ pub(crate) fn structs() -> Vec<Sample> {
         malformed: 8,
         refused: 9,
     };
-    let full = Status {
-        ipc: Some(ipc),
-        ..status()
-    };
-    let reply = ServerFrame {
-        id: 300,
-        body: ServerBody::End,
-    };
-    let refused = ServerHello {
-        refused: Some("no".into()),
-        ..super::server_hello()
-    };
+    let full = Status { ipc: Some(ipc), ..status() };
+    let reply = ServerFrame { id: 300, body: ServerBody::End };
+    let refused = ServerHello { refused: Some("no".into()), ..super::server_hello() };
     let schema = value_schema();
     vec![
         sample("Status", &full),

@@ -47,9 +47,7 @@ impl Items {
     ///
     /// When the client is gone.
     pub(super) async fn send(&self, item: Item) -> Result<(), WireError> {
-        send(&self.outgoing, self.id, ServerBody::Item(item))
-            .await
-            .map_err(|_| client_gone())
+        send(&self.outgoing, self.id, ServerBody::Item(item)).await.map_err(|_| client_gone())
     }
 }
 
@@ -71,15 +69,9 @@ fn encode(id: u64, body: ServerBody) -> Vec<u8> {
 
 pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bool) {
     let peer = stream.peer_cred().ok();
-    let (pid, uid) = (
-        peer.and_then(|peer| peer.pid()),
-        peer.map(|peer| peer.uid()),
-    );
+    let (pid, uid) = (peer.and_then(|peer| peer.pid()), peer.map(|peer| peer.uid()));
     let (reader, mut writer) = stream.into_split();
-    let mut reader = FrameReader {
-        stream: reader,
-        buffer: BytesMut::new(),
-    };
+    let mut reader = FrameReader { stream: reader, buffer: BytesMut::new() };
 
     let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.next()).await;
     let refused = match hello {
@@ -114,11 +106,7 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
     }
 
     let (outgoing, frames) = mpsc::channel(MAX_FRAMES);
-    let client = Client {
-        daemon: daemon.clone(),
-        outgoing,
-        requests: Requests::default(),
-    };
+    let client = Client { daemon: daemon.clone(), outgoing, requests: Requests::default() };
     let requests = client.requests.clone();
     let writing = write(writer, frames, daemon.client_timeout);
     tokio::pin!(writing);
@@ -144,18 +132,12 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
 }
 
 fn check_hello(body: &[u8]) -> Result<String, String> {
-    let hello: ClientHello = postcard::from_bytes(body)
-        .ok()
-        .filter(|hello: &ClientHello| hello.magic == MAGIC)
-        .ok_or(
+    let hello: ClientHello =
+        postcard::from_bytes(body).ok().filter(|hello: &ClientHello| hello.magic == MAGIC).ok_or(
             "this is the control socket of an orchestrator; the hello is not one of its clients'",
         )?;
     if hello.protocol != PROTOCOL {
-        let older = if hello.protocol < PROTOCOL {
-            "client"
-        } else {
-            "daemon"
-        };
+        let older = if hello.protocol < PROTOCOL { "client" } else { "daemon" };
         return Err(format!(
             "the client speaks version {} of the control protocol and the daemon version \
              {PROTOCOL}; upgrade the {older}",
@@ -187,11 +169,9 @@ impl FrameReader {
             let in_frame = !self.buffer.is_empty();
             let read = self.stream.read_buf(&mut self.buffer);
             let count = if in_frame {
-                tokio::time::timeout(FRAME_TIMEOUT, read)
-                    .await
-                    .map_err(|_| {
-                        malformed("a frame was begun and not continued for a minute".to_owned())
-                    })?
+                tokio::time::timeout(FRAME_TIMEOUT, read).await.map_err(|_| {
+                    malformed("a frame was begun and not continued for a minute".to_owned())
+                })?
             } else {
                 read.await
             };
@@ -224,11 +204,7 @@ impl Requests {
     }
 
     fn cancel_all(&self) {
-        self.with(|requests| {
-            requests
-                .drain()
-                .for_each(|(_, request)| request.cancel.notify_one())
-        });
+        self.with(|requests| requests.drain().for_each(|(_, request)| request.cancel.notify_one()));
     }
 }
 
@@ -279,9 +255,7 @@ impl Client {
                 }
             };
             if let Err(error) = refused
-                && send(&self.outgoing, frame.id, ServerBody::Error(error))
-                    .await
-                    .is_err()
+                && send(&self.outgoing, frame.id, ServerBody::Error(error)).await.is_err()
             {
                 return "the client does not read".to_owned();
             }
@@ -304,22 +278,13 @@ impl Client {
                 let message = format!("{MAX_REQUESTS} requests are under way; wait for a reply");
                 return Err(WireError::new(ErrorCode::LimitReached, message));
             }
-            let under_way = UnderWay {
-                cancel: cancel.clone(),
-                chunks: chunk_sender,
-            };
+            let under_way = UnderWay { cancel: cancel.clone(), chunks: chunk_sender };
             requests.insert(id, under_way);
             Ok(())
         })?;
-        let (daemon, outgoing, requests) = (
-            self.daemon.clone(),
-            self.outgoing.clone(),
-            self.requests.clone(),
-        );
-        let items = Items {
-            id,
-            outgoing: outgoing.clone(),
-        };
+        let (daemon, outgoing, requests) =
+            (self.daemon.clone(), self.outgoing.clone(), self.requests.clone());
+        let items = Items { id, outgoing: outgoing.clone() };
         let task = async move {
             let (name, began) = (request.name(), Instant::now());
             let is_stream = request.is_stream();
@@ -347,9 +312,7 @@ impl Client {
 
     /// Passes on a part of an upload; waits while the disk is slow, which harms this client only.
     async fn chunk(&self, id: u64, chunk: upload::Chunk) -> Result<(), WireError> {
-        let sender = self
-            .requests
-            .with(|requests| Some(requests.get(&id)?.chunks.clone()));
+        let sender = self.requests.with(|requests| Some(requests.get(&id)?.chunks.clone()));
         match sender {
             // It was already answered with an error that the client has not seen yet.
             None => Ok(()),

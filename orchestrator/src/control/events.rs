@@ -24,20 +24,14 @@ impl Daemon {
         let log = self.registry.events();
         let mut newest = log.watch();
         // Without a number to begin at, those that are no longer kept are not missed.
-        let mut seen = after.unwrap_or_else(|| {
-            log.read(0, 1)
-                .events
-                .first()
-                .map_or(0, |oldest| oldest.seq - 1)
-        });
+        let mut seen = after
+            .unwrap_or_else(|| log.read(0, 1).events.first().map_or(0, |oldest| oldest.seq - 1));
         loop {
             let last = *newest.borrow_and_update();
             loop {
                 let batch = log.read(seen, BATCH);
                 if batch.missed > 0 {
-                    items
-                        .send(missed(batch.missed, "they are no longer kept"))
-                        .await?;
+                    items.send(missed(batch.missed, "they are no longer kept")).await?;
                 }
                 let Some(newest) = batch.events.last() else {
                     break;

@@ -26,17 +26,11 @@ impl Daemon {
 
     pub(super) fn link_remove(&self, link: LinkId) -> Result<Reply, WireError> {
         let discarded = self.registry.remove_link(link)?;
-        Ok(Reply::LinkRemoved {
-            id: link,
-            discarded,
-        })
+        Ok(Reply::LinkRemoved { id: link, discarded })
     }
 
     pub(super) async fn link_tap(&self, filter: TapFilter, items: Items) -> Result<(), WireError> {
-        let from = filter
-            .from
-            .map(|from| self.registry.find(&from))
-            .transpose()?;
+        let from = filter.from.map(|from| self.registry.find(&from)).transpose()?;
         let taps = self.registry.router().taps();
         let mut tap = taps.open(filter.type_name.map(Arc::from), from.map(|from| from.id));
         loop {
@@ -47,9 +41,7 @@ impl Daemon {
             };
             let count = tap.take_missed();
             if count > 0 {
-                items
-                    .send(missed(count, "the watcher was too slow"))
-                    .await?;
+                items.send(missed(count, "the watcher was too slow")).await?;
             }
             match next {
                 Err(_) => {}
@@ -77,9 +69,7 @@ impl Daemon {
 fn short_enough(json: String) -> Result<String, String> {
     if json.len() > MAX_SHOWN {
         let length = json.len();
-        return Err(format!(
-            "{length} bytes of JSON; at most {MAX_SHOWN} are shown"
-        ));
+        return Err(format!("{length} bytes of JSON; at most {MAX_SHOWN} are shown"));
     }
     Ok(json)
 }

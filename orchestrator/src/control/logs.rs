@@ -12,24 +12,13 @@ const MAX_TAIL: u64 = 1_000_000;
 
 impl Daemon {
     pub(super) async fn logs(&self, query: LogQuery, items: Items) -> Result<(), WireError> {
-        let LogQuery {
-            instance,
-            stream,
-            tail,
-            since_ns,
-            follow,
-        } = query;
+        let LogQuery { instance, stream, tail, since_ns, follow } = query;
         if tail.is_some_and(|tail| tail > MAX_TAIL) {
             let message = format!("at most {MAX_TAIL} of the last lines can be asked for");
             return Err(WireError::new(ErrorCode::InvalidArgument, message));
         }
         let instance = self.registry.find(&instance)?;
-        let query = ReadQuery {
-            stream,
-            tail,
-            since_ns,
-            follow,
-        };
+        let query = ReadQuery { stream, tail, since_ns, follow };
         let mut reader = LogReader::open(instance.log(), query);
         let label = instance.label();
         // Let go, so that an instance that is removed meanwhile is not kept by its reader.

@@ -150,11 +150,7 @@ impl Daemon {
                 self.link_tap(filter, items).await?;
                 return Ok(None);
             }
-            Request::Events {
-                follow,
-                after,
-                instance,
-            } => {
+            Request::Events { follow, after, instance } => {
                 self.events(follow, after, instance, items).await?;
                 return Ok(None);
             }
@@ -169,8 +165,5 @@ fn client_gone() -> WireError {
 }
 
 fn missed(count: u64, reason: &str) -> Item {
-    Item::Missed {
-        count,
-        reason: reason.to_owned(),
-    }
+    Item::Missed { count, reason: reason.to_owned() }
 }

@@ -38,10 +38,7 @@ impl Daemon {
     pub(super) async fn runtime_stop(&self, instance: &Selector) -> Result<Reply, WireError> {
         let instance = self.registry.find(instance)?;
         let changed = instance.stop().await?;
-        Ok(Reply::Stopped {
-            id: instance.id,
-            changed,
-        })
+        Ok(Reply::Stopped { id: instance.id, changed })
     }
 
     pub(super) async fn runtime_restart(&self, instance: &Selector) -> Result<Reply, WireError> {
@@ -56,10 +53,7 @@ impl Daemon {
     ) -> Result<Reply, WireError> {
         let instance = self.registry.find(instance)?;
         let links = self.registry.remove(&instance, force).await?;
-        Ok(Reply::Removed {
-            id: instance.id,
-            links,
-        })
+        Ok(Reply::Removed { id: instance.id, links })
     }
 
     pub(super) fn runtime_show(&self, instance: &Selector) -> Result<Reply, WireError> {

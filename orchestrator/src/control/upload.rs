@@ -29,13 +29,8 @@ pub(super) struct Chunks(mpsc::Receiver<Chunk>);
 /// The way of an upload from the connection to the request, if the request takes one.
 pub(super) fn channel(request: &Request) -> (Option<ChunkSender>, Chunks) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
-    let takes = matches!(
-        request,
-        Request::RuntimeAdd(RuntimeSpec {
-            program: Program::Upload { .. },
-            ..
-        })
-    );
+    let takes =
+        matches!(request, Request::RuntimeAdd(RuntimeSpec { program: Program::Upload { .. }, .. }));
     (takes.then_some(sender), Chunks(receiver))
 }
 
@@ -76,11 +71,7 @@ impl Upload {
         // Not by the id alone: two clients may send the same one, and only one gets it.
         let unique = format!("{id}-{}", InstanceId::generate().simple());
         let dir = daemon.registry.directories().programs.join(unique);
-        let upload = Self {
-            file: dir.join(file_name.as_path()),
-            dir,
-            kept: false,
-        };
+        let upload = Self { file: dir.join(file_name.as_path()), dir, kept: false };
         let mut file = upload.create()?;
         let (mut digest, mut received) = (Sha256::new(), 0_u64);
         let announced = loop {
@@ -91,7 +82,8 @@ impl Upload {
                     received += bytes.len() as u64;
                     if bytes.len() > MAX_CHUNK {
                         let length = bytes.len();
-                        let message = format!("a chunk of {length} bytes; at most {MAX_CHUNK} are allowed");
+                        let message =
+                            format!("a chunk of {length} bytes; at most {MAX_CHUNK} are allowed");
                         return Err(WireError::new(ErrorCode::LimitReached, message));
                     }
                     if received > size {
@@ -133,11 +125,7 @@ impl Upload {
             .mode(0o700)
             .create(&self.dir)
             .and_then(|()| {
-                fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&self.file)
+                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file)
             })
             .map_err(|error| failed(self, &error))
     }

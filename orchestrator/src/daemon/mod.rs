@@ -123,16 +123,10 @@ async fn shut_down(
 ) -> ExitCode {
     let registry = &daemon.registry;
     let limit = registry.longest_stop() + GRACE;
-    tracing::info!(
-        signal,
-        ?limit,
-        "stopping all instances; a second signal kills them"
-    );
+    tracing::info!(signal, ?limit, "stopping all instances; a second signal kills them");
     // First, so that whoever sees the event finds it to be true.
     registry.close();
-    registry
-        .events()
-        .record(None, None, EventKind::DaemonStopping);
+    registry.events().record(None, None, EventKind::DaemonStopping);
     place.remove_socket();
 
     tokio::select! {

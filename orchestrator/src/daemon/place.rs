@@ -31,12 +31,7 @@ impl Place {
     /// Takes the socket and the state directory, and listens.
     pub(super) fn take(options: &Options) -> anyhow::Result<(Self, UnixListener)> {
         let uid = nix::unistd::geteuid().as_raw();
-        let state = absolute(
-            &options
-                .state_dir
-                .clone()
-                .map_or_else(default_state_dir, Ok)?,
-        )?;
+        let state = absolute(&options.state_dir.clone().map_or_else(default_state_dir, Ok)?)?;
         let socket = absolute(&options.socket.clone().unwrap_or_else(|| {
             let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
             paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
@@ -64,15 +59,7 @@ impl Place {
         let listener = UnixListener::bind(&socket)
             .with_context(|| format!("cannot listen on the control socket {socket:?}"))?;
         fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
-        Ok((
-            Self {
-                socket,
-                sockets,
-                state,
-                _locks: [state_lock, socket_lock],
-            },
-            listener,
-        ))
+        Ok((Self { socket, sockets, state, _locks: [state_lock, socket_lock] }, listener))
     }
 
     /// No new client finds the daemon from now on.
@@ -109,11 +96,7 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn default_state_dir() -> anyhow::Result<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if nix::unistd::geteuid().is_root() {
         Ok("/var/lib/orchestrator".into())
     } else if let Some(dir) = set("XDG_STATE_HOME") {
@@ -134,10 +117,7 @@ fn private_dir(path: &Path) -> anyhow::Result<()> {
     let sticky = metadata.mode() & 0o1000 != 0;
     let uid = nix::unistd::geteuid().as_raw();
     if metadata.uid() != uid && metadata.uid() != 0 {
-        bail!(
-            "it belongs to the user {}, not to this one ({uid})",
-            metadata.uid()
-        );
+        bail!("it belongs to the user {}, not to this one ({uid})", metadata.uid());
     }
     if metadata.mode() & 0o022 != 0 && !sticky {
         bail!("others can write to it; try chmod 700 {path:?}");
@@ -165,11 +145,7 @@ fn lock(path: &Path, what: &str, used: &Path) -> anyhow::Result<Flock<File>> {
                 let mut pid = String::new();
                 let _ = file.read_to_string(&mut pid);
                 let pid = pid.trim();
-                let holder = if pid.is_empty() {
-                    "another daemon"
-                } else {
-                    "the daemon with pid"
-                };
+                let holder = if pid.is_empty() { "another daemon" } else { "the daemon with pid" };
                 bail!(
                     "{what} {used:?} is in use by {holder} {pid}; stop that one, or choose \
                      another with --socket and --state-dir"
@@ -210,10 +186,7 @@ fn refuse_living(socket: &Path) -> anyhow::Result<()> {
              with --socket"
         );
     }
-    tracing::info!(
-        ?socket,
-        "replacing the socket of a daemon that did not end well"
-    );
+    tracing::info!(?socket, "replacing the socket of a daemon that did not end well");
     fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {socket:?}"))
 }
 

@@ -226,11 +226,7 @@ fn report(daemon: u32, ended: ExitStatus, left: usize) -> ExitCode {
     };
     if let Some(number) = ended.signal() {
         let name = Signal::try_from(number).map_or("no name", Signal::as_str);
-        let core = if ended.core_dumped() {
-            ", core dumped"
-        } else {
-            ""
-        };
+        let core = if ended.core_dumped() { ", core dumped" } else { "" };
         eprintln!(
             "error: the daemon (process {daemon}) was ended by signal {number} ({name}{core}){left}"
         );

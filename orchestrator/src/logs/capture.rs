@@ -47,9 +47,7 @@ impl Capture {
     ///
     /// When the system has no thread or no epoll instance left.
     pub fn start(config: CaptureConfig) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (commands, received) = mpsc::unbounded_channel();
         let logs = Registry::default();
         let registry = logs.clone();

@@ -232,10 +232,7 @@ impl LogFiles {
         let (start, records) = (self.end.offset, &batch[..fits]);
         let mut done = 0;
         let source = loop {
-            match self
-                .disk
-                .write_at(file, &records[done..], start + done as u64)
-            {
+            match self.disk.write_at(file, &records[done..], start + done as u64) {
                 Ok(0) => break io::ErrorKind::WriteZero.into(),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -251,10 +248,7 @@ impl LogFiles {
             self.cut_to(start + whole as u64);
         }
         self.end.offset = start + whole as u64;
-        Err(WriteFailure {
-            written: whole,
-            source,
-        })
+        Err(WriteFailure { written: whole, source })
     }
 
     /// How many bytes of the batch, in whole records, the newest file takes.
@@ -264,11 +258,7 @@ impl LogFiles {
         }
         let max = self.config.max_file_bytes.max(MAX_RECORD as u64);
         let room = usize::try_from(max.saturating_sub(self.end.offset)).unwrap_or(usize::MAX);
-        if batch.len() <= room {
-            batch.len()
-        } else {
-            after_last_newline(&batch[..room])
-        }
+        if batch.len() <= room { batch.len() } else { after_last_newline(&batch[..room]) }
     }
 
     /// Writing to a deleted file succeeds and helps nobody, and a file that somebody has cut
@@ -340,10 +330,7 @@ impl LogFiles {
 }
 
 fn after_last_newline(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1)
+    bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1)
 }
 
 /// Where the last whole record of a file of this length ends.

@@ -111,10 +111,7 @@ impl Drop for OpenPipe {
 
 impl Shared {
     pub(super) fn new(instance: InstanceId, dir: PathBuf, end: Position) -> Self {
-        let progress = Progress {
-            end,
-            ..Progress::default()
-        };
+        let progress = Progress { end, ..Progress::default() };
         Self {
             instance,
             dir,
@@ -150,11 +147,7 @@ impl Shared {
         // Dropped after the lock is free: a pipe's end is an event too.
         let rest = {
             let mut inbox = self.inbox();
-            let closed = Inbox {
-                close: true,
-                closed: true,
-                ..Inbox::default()
-            };
+            let closed = Inbox { close: true, closed: true, ..Inbox::default() };
             std::mem::replace(&mut *inbox, closed)
         };
         let never_written: usize = rest.texts.iter().map(|queued| queued.text.len() + 1).sum();
@@ -195,11 +188,7 @@ impl InstanceLog {
             let source = io::Error::other("64 pipes of it are being read already");
             return Err(self.attach_error(stream, source));
         }
-        inbox.pipes.push(AttachedPipe {
-            stream,
-            pipe,
-            open: OpenPipe::new(&self.shared),
-        });
+        inbox.pipes.push(AttachedPipe { stream, pipe, open: OpenPipe::new(&self.shared) });
         drop(inbox);
         self.shared.wake.notify_one();
         Ok(())
@@ -223,21 +212,12 @@ impl InstanceLog {
         let room = MAX_QUEUED_BYTES - inbox.queued_bytes;
         if inbox.texts.len() < MAX_QUEUED && text.len() <= room {
             inbox.queued_bytes += text.len();
-            inbox.texts.push(QueuedText {
-                time_ns,
-                stream,
-                text: text.to_vec(),
-            });
+            inbox.texts.push(QueuedText { time_ns, stream, text: text.to_vec() });
         } else if let Some(dropped) = inbox.dropped.iter_mut().find(|d| d.stream == stream) {
             dropped.bytes += bytes;
             dropped.to_ns = time_ns;
         } else {
-            inbox.dropped.push(Dropped {
-                stream,
-                bytes,
-                from_ns: time_ns,
-                to_ns: time_ns,
-            });
+            inbox.dropped.push(Dropped { stream, bytes, from_ns: time_ns, to_ns: time_ns });
         }
         drop(inbox);
         self.shared.wake.notify_one();
@@ -274,10 +254,7 @@ impl InstanceLog {
         let deleted = tokio::task::spawn_blocking(move || delete_all(&dir)).await;
         deleted
             .unwrap_or_else(|panic| Err(io::Error::other(panic)))
-            .map_err(|source| LogError::Remove {
-                dir: self.shared.dir.clone(),
-                source,
-            })
+            .map_err(|source| LogError::Remove { dir: self.shared.dir.clone(), source })
     }
 
     async fn wait(&self, reached: impl FnMut(&Progress) -> bool) {
@@ -286,11 +263,7 @@ impl InstanceLog {
     }
 
     fn attach_error(&self, stream: LogStream, source: io::Error) -> LogError {
-        LogError::Attach {
-            instance: self.shared.instance,
-            stream,
-            source,
-        }
+        LogError::Attach { instance: self.shared.instance, stream, source }
     }
 }
 

@@ -71,9 +71,7 @@ mod tests {
         let mut splitter = Splitter::default();
         let mut parts = Vec::new();
         for chunk in chunks {
-            splitter.push(chunk, |text, complete| {
-                parts.push((text.to_vec(), complete))
-            });
+            splitter.push(chunk, |text, complete| parts.push((text.to_vec(), complete)));
         }
         splitter.flush(|text, complete| parts.push((text.to_vec(), complete)));
         assert!(!splitter.is_waiting());
@@ -83,12 +81,8 @@ mod tests {
     #[test]
     fn lines_are_cut_at_newlines_only() {
         let parts = split(&[b"a\r\n\n\0b", b"\xff\n", b"c"]);
-        let expected: [(&[u8], bool); 4] = [
-            (b"a\r", true),
-            (b"", true),
-            (b"\0b\xff", true),
-            (b"c", false),
-        ];
+        let expected: [(&[u8], bool); 4] =
+            [(b"a\r", true), (b"", true), (b"\0b\xff", true), (b"c", false)];
         assert_eq!(parts, expected.map(|(text, end)| (text.to_vec(), end)));
     }
 
@@ -113,9 +107,7 @@ mod tests {
         assert!(splitter.is_waiting() && !splitter.is_open());
         splitter.flush(|text, complete| parts.push((text.to_vec(), complete)));
         assert!(!splitter.is_waiting() && splitter.is_open());
-        splitter.push(b"\n", |text, complete| {
-            parts.push((text.to_vec(), complete))
-        });
+        splitter.push(b"\n", |text, complete| parts.push((text.to_vec(), complete)));
         assert!(!splitter.is_open());
         assert_eq!(parts, [(b"login: ".to_vec(), false), (Vec::new(), true)]);
     }

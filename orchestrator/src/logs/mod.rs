@@ -64,10 +64,7 @@ pub struct CaptureConfig {
 
 impl Default for CaptureConfig {
     fn default() -> Self {
-        Self {
-            max_file_bytes: 8 << 20,
-            max_files: 4,
-        }
+        Self { max_file_bytes: 8 << 20, max_files: 4 }
     }
 }
 

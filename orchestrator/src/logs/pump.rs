@@ -40,10 +40,7 @@ pub(super) struct Buffers {
 
 impl Buffers {
     pub(super) fn new() -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self {
-            read: vec![0; TURN_BYTES].into(),
-            batch: Batch::default(),
-        }))
+        Rc::new(RefCell::new(Self { read: vec![0; TURN_BYTES].into(), batch: Batch::default() }))
     }
 }
 
@@ -60,12 +57,8 @@ struct Log {
 pub(super) async fn run(shared: Arc<Shared>, writer: Writer, buffers: Rc<RefCell<Buffers>>) {
     let (stop, stopped) = watch::channel(false);
     let mut pipes = JoinSet::new();
-    let log = Rc::new(RefCell::new(Log {
-        shared: shared.clone(),
-        writer,
-        buffers,
-        torn: Vec::new(),
-    }));
+    let log =
+        Rc::new(RefCell::new(Log { shared: shared.clone(), writer, buffers, torn: Vec::new() }));
     loop {
         let work = shared.take();
         log.borrow_mut().write_texts(&work);
@@ -266,25 +259,23 @@ impl Pipe {
         let mut turn = Turn::Nothing;
         let mut failed = None;
         let (stream, pipe, lines) = (self.stream, &self.pipe, &mut self.lines);
-        self.log
-            .borrow_mut()
-            .write(|buffer, sink| match read(pipe, buffer) {
-                Ok(0) => turn = Turn::End,
-                Ok(count) => {
-                    let time_ns = now_ns();
-                    lines.push(&buffer[..count], |text, complete| {
-                        sink.push(time_ns, stream, complete, text);
-                    });
-                    turn = Turn::Data(count);
+        self.log.borrow_mut().write(|buffer, sink| match read(pipe, buffer) {
+            Ok(0) => turn = Turn::End,
+            Ok(count) => {
+                let time_ns = now_ns();
+                lines.push(&buffer[..count], |text, complete| {
+                    sink.push(time_ns, stream, complete, text);
+                });
+                turn = Turn::Data(count);
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                _ => {
+                    turn = Turn::End;
+                    failed = Some(error);
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
-                    _ => {
-                        turn = Turn::End;
-                        failed = Some(error);
-                    }
-                },
-            });
+            },
+        });
         if let Some(error) = failed {
             remark(&self.log, self.stream, &error);
         }

@@ -165,10 +165,7 @@ impl LogReader {
     }
 
     fn error(&self, source: io::Error) -> LogError {
-        LogError::Read {
-            dir: self.shared.dir.clone(),
-            source,
-        }
+        LogError::Read { dir: self.shared.dir.clone(), source }
     }
 }
 
@@ -369,11 +366,7 @@ impl Found {
 
     fn end(self) -> Step {
         let items = self.items();
-        if items.is_empty() {
-            Step::End
-        } else {
-            Step::Items(items)
-        }
+        if items.is_empty() { Step::End } else { Step::Items(items) }
     }
 }
 

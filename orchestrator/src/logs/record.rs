@@ -116,8 +116,7 @@ impl Batch {
         };
         self.bytes.extend_from_slice(self.stamp.1.as_bytes());
         self.bytes.extend_from_slice(stream);
-        self.bytes
-            .extend_from_slice(if complete { b"F " } else { b"P " });
+        self.bytes.extend_from_slice(if complete { b"F " } else { b"P " });
         self.bytes.extend_from_slice(text);
         self.bytes.push(b'\n');
         self.printed += text.len() as u64 + u64::from(complete);
@@ -158,12 +157,7 @@ mod tests {
     #[test]
     fn a_record_looks_as_documented() {
         let mut batch = Batch::default();
-        batch.push(
-            1_795_199_093_123_456_789,
-            LogStream::Stdout,
-            true,
-            b"text\r",
-        );
+        batch.push(1_795_199_093_123_456_789, LogStream::Stdout, true, b"text\r");
         batch.push(1_795_199_093_000_000_000, LogStream::Stderr, false, b"");
         assert_eq!(
             batch.bytes(),

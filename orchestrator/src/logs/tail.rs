@@ -28,10 +28,7 @@ impl Counter<'_> {
         let Some(record) = Record::parse(line).filter(|record| self.query.wants(record)) else {
             return true;
         };
-        let known = self
-            .parts
-            .iter_mut()
-            .find(|(stream, _)| *stream == record.stream);
+        let known = self.parts.iter_mut().find(|(stream, _)| *stream == record.stream);
         match known {
             Some((_, parts)) if !record.complete && *parts < MAX_PARTS => {
                 *parts += 1;
@@ -63,11 +60,7 @@ pub(super) fn find(
     if count == 0 {
         return Ok(start);
     }
-    let mut counter = Counter {
-        query,
-        left: count,
-        parts: Vec::new(),
-    };
+    let mut counter = Counter { query, left: count, parts: Vec::new() };
     let mut chunk = vec![0; CHUNK];
     for number in numbers(dir)?.into_iter().rev() {
         if number > end.number {
@@ -91,19 +84,13 @@ pub(super) fn find(
             // The first record of the piece may have begun before it.
             let first = match low {
                 0 => 0,
-                _ => piece
-                    .iter()
-                    .position(|&byte| byte == b'\n')
-                    .map_or(count, |at| at + 1),
+                _ => piece.iter().position(|&byte| byte == b'\n').map_or(count, |at| at + 1),
             };
             let mut last = count;
             while last > first {
                 let body = &piece[first..last];
                 let body = body.strip_suffix(b"\n").unwrap_or(body);
-                let begin = body
-                    .iter()
-                    .rposition(|&byte| byte == b'\n')
-                    .map_or(0, |at| at + 1);
+                let begin = body.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
                 if !counter.take(&body[begin..]) {
                     return Ok(start);
                 }

@@ -37,12 +37,7 @@ impl Writer {
         disk: Box<dyn Disk>,
     ) -> io::Result<Self> {
         let (files, cut) = LogFiles::open(dir, config, disk)?;
-        Ok(Self {
-            files,
-            gaps: Vec::new(),
-            cut,
-            stats: LogStats::default(),
-        })
+        Ok(Self { files, gaps: Vec::new(), cut, stats: LogStats::default() })
     }
 
     /// Where the log ends.
@@ -104,13 +99,9 @@ impl Writer {
                 gap.reason.clear();
                 gap.reason.push_str(reason);
             }
-            None => self.gaps.push(Gap {
-                stream,
-                bytes,
-                from_ns,
-                to_ns,
-                reason: reason.to_owned(),
-            }),
+            None => {
+                self.gaps.push(Gap { stream, bytes, from_ns, to_ns, reason: reason.to_owned() })
+            }
         }
     }
 

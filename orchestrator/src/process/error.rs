@@ -67,18 +67,10 @@ impl SpawnError {
             && let Err(source) = can_enter(cwd)
         {
             let cwd = cwd.clone();
-            return Self::Cwd {
-                program,
-                cwd,
-                source,
-            };
+            return Self::Cwd { program, cwd, source };
         }
         let hint = hint(&program, &source).map_or_else(String::new, |hint| format!("; {hint}"));
-        Self::Program {
-            program,
-            source,
-            hint,
-        }
+        Self::Program { program, source, hint }
     }
 }
 
@@ -124,9 +116,7 @@ fn access_hint(program: &Path) -> Option<String> {
     } else if metadata.permissions().mode() & 0o111 == 0 {
         Some(format!("it is not executable, try chmod +x {program:?}"))
     } else if let Some(interpreter) = interpreter(program) {
-        Some(format!(
-            "perhaps because of its interpreter {interpreter:?}"
-        ))
+        Some(format!("perhaps because of its interpreter {interpreter:?}"))
     } else {
         Some("perhaps it is on a file system mounted with noexec".to_owned())
     }
@@ -155,12 +145,7 @@ fn interpreter(program: &Path) -> Option<PathBuf> {
     let mut start = Vec::new();
     let file = File::open(program).ok()?;
     file.take(256).read_to_end(&mut start).ok()?;
-    let line = start
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
-    let word = line
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .find(|word| !word.is_empty())?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let word = line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())?;
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(word)))
 }

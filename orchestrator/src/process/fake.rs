@@ -67,12 +67,7 @@ impl FakeKernel {
 
     /// The process that was spawned last.
     pub(crate) fn last(&self) -> FakeProcess {
-        self.0
-            .borrow()
-            .processes
-            .last()
-            .cloned()
-            .expect("a process")
+        self.0.borrow().processes.last().cloned().expect("a process")
     }
 
     fn born(&self, launch: &Launch, works: bool) -> Result<Spawned, SpawnError> {
@@ -93,8 +88,7 @@ impl FakeKernel {
         };
         let alive = |p: &FakeProcess| p.exit().is_some() || *p.others.borrow() > 0;
         assert!(!self.0.borrow().processes.iter().any(alive), "two at once");
-        self.0
-            .send_modify(|state| state.processes.push(process.clone()));
+        self.0.send_modify(|state| state.processes.push(process.clone()));
         Ok(Spawned {
             process: Arc::new(process),
             stdout: nothing(),
@@ -111,12 +105,10 @@ fn nothing() -> OwnedFd {
 
 impl Kernel for FakeKernel {
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>> {
-        self.0
-            .send_modify(|state| state.launches.push(launch.clone()));
+        self.0.send_modify(|state| state.launches.push(launch.clone()));
         let (answer, answered) = oneshot::channel();
         if self.0.borrow().held {
-            self.0
-                .send_modify(|state| state.orders.push_back((launch, answer)));
+            self.0.send_modify(|state| state.orders.push_back((launch, answer)));
         } else {
             let _ = answer.send(self.born(&launch, true));
         }
@@ -157,10 +149,7 @@ impl Process for FakeProcess {
         self.signals.send_modify(|all| all.push(signal));
         if signal == SIGKILL {
             self.others(0);
-            self.ends(Exit::Signal {
-                signal,
-                core_dumped: false,
-            });
+            self.ends(Exit::Signal { signal, core_dumped: false });
         }
         Box::pin(async { Ok(true) })
     }

@@ -63,12 +63,7 @@ struct Member {
 
 impl Group {
     pub(super) const fn new(leader: i32, pidfd: OwnedFd, calls: Calls) -> Self {
-        Self {
-            leader,
-            pidfd,
-            calls,
-            number: Mutex::new(Number::Held),
-        }
+        Self { leader, pidfd, calls, number: Mutex::new(Number::Held) }
     }
 
     pub(super) const fn leader(&self) -> i32 {
@@ -165,11 +160,7 @@ impl Group {
             // The same process before and after: then the pidfd is its own.
             let after = self.stat_of_member(pid);
             if after.is_some_and(|after| after.started == before.started) {
-                members.push(Member {
-                    pid,
-                    started: before.started,
-                    pidfd,
-                });
+                members.push(Member { pid, started: before.started, pidfd });
             }
         }
         self.keep_ours(&mut members);
@@ -221,9 +212,7 @@ async fn search<T: Send + 'static>(
     group: Arc<Group>,
     work: impl FnOnce(&Group) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(move || work(&group))
-        .await
-        .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || work(&group)).await.map_err(io::Error::other)?
 }
 
 /// The kernel's [`Process`].

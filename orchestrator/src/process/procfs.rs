@@ -50,11 +50,7 @@ impl Stat {
 pub(super) fn pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        if let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
             pids.push(pid);
         }
     }
@@ -69,20 +65,14 @@ pub(super) fn ignored_signals() -> io::Result<Vec<i32>> {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .ok_or_else(|| io::Error::other("no SigIgn in /proc/self/status"))?;
-    Ok((1..=64)
-        .filter(|signal| mask & (1 << (signal - 1)) != 0)
-        .collect())
+    Ok((1..=64).filter(|signal| mask & (1 << (signal - 1)) != 0).collect())
 }
 
 /// The open files of this process, by number.
 pub(super) fn open_files() -> io::Result<Vec<i32>> {
     let mut files = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
-        if let Some(fd) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        {
+        if let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
             files.push(fd);
         }
     }

@@ -106,14 +106,8 @@ impl Linux {
             children: HashMap::new(),
             groups: HashMap::new(),
         };
-        thread::Builder::new()
-            .name("spawner".into())
-            .spawn(move || spawner.run())?;
-        Ok(Self {
-            orders,
-            wake,
-            calls: Calls::Current,
-        })
+        thread::Builder::new().name("spawner".into()).spawn(move || spawner.run())?;
+        Ok(Self { orders, wake, calls: Calls::Current })
     }
 
     /// The same, but with only the calls of a kernel before Linux 6.9.
@@ -135,11 +129,7 @@ impl Kernel for Linux {
             let (answer, born) = oneshot::channel();
             let calls = this.calls;
             let kept = launch.clone();
-            let order = Order {
-                launch,
-                calls,
-                answer,
-            };
+            let order = Order { launch, calls, answer };
             if this.orders.send(order).await.is_err() || this.wake.write(1).is_err() {
                 return Err(SpawnError::Ending { program });
             }
@@ -224,11 +214,7 @@ impl Spawner {
         let _ = poll(&mut files, PollTimeout::NONE);
         let _ = self.wake.read();
         let mut bytes = [0; 256];
-        while self
-            .sigchld
-            .read(&mut bytes)
-            .is_ok_and(|n| n == bytes.len())
-        {}
+        while self.sigchld.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
     }
 
     /// Collects every child that has ended, ours and adopted ones. The news goes out when all
@@ -288,10 +274,7 @@ impl Spawner {
         let group = Arc::new(Group::new(pid, pidfd, calls));
         let (exited, receiver) = oneshot::channel();
         self.remember(pid, &group);
-        let child = Child {
-            group: Arc::clone(&group),
-            exited,
-        };
+        let child = Child { group: Arc::clone(&group), exited };
         self.children.insert(pid, child);
         Ok(Born {
             claim: Claim(Some(group)),
@@ -348,19 +331,15 @@ fn set_priority(pid: i32, priority: Priority) -> Option<String> {
         return None;
     }
     let error = sys::set_nice(pid, wanted).err()?;
-    let keeps = current.map_or_else(
-        |_| String::new(),
-        |nice| format!("; it runs with nice {nice}"),
-    );
+    let keeps =
+        current.map_or_else(|_| String::new(), |nice| format!("; it runs with nice {nice}"));
     let hint = match error.kind() {
         io::ErrorKind::PermissionDenied => {
             " (the daemon would need CAP_SYS_NICE or a higher RLIMIT_NICE)"
         }
         _ => "",
     };
-    Some(format!(
-        "priority {priority} (nice {wanted}) could not be set: {error}{hint}{keeps}"
-    ))
+    Some(format!("priority {priority} (nice {wanted}) could not be set: {error}{hint}{keeps}"))
 }
 
 /// Files that were open when the daemon started; std opens its own close-on-exec.

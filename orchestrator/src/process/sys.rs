@@ -31,13 +31,7 @@ pub(super) fn pidfd_send_signal(
     let info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: the descriptor is open; a null `info` is allowed and means "as kill(2)".
     check(unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            info,
-            flags,
-        )
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, flags)
     })?;
     Ok(())
 }
@@ -70,14 +64,10 @@ pub(super) fn set_nice(pid: i32, nice: i32) -> io::Result<()> {
 
 /// prlimit(2) for the open files of one process.
 pub(super) fn set_file_limit(pid: i32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit64 {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the kernel reads `limit`, which lives until the call returns; null asks for no
     // answer.
-    let result =
-        unsafe { libc::prlimit64(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    let result = unsafe { libc::prlimit64(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
     check(result.into())?;
     Ok(())
 }
@@ -85,11 +75,7 @@ pub(super) fn set_file_limit(pid: i32, soft: u64, hard: u64) -> io::Result<()> {
 /// A child that has ended and is still a zombie, if there is one: waitid(2), without waiting
 /// and without collecting it. Not by nix, which can't express the end by a real-time signal.
 pub(super) fn ended_child() -> io::Result<Option<(i32, Exit)>> {
-    wait(
-        libc::P_ALL,
-        0,
-        libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
-    )
+    wait(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
 }
 
 /// Collects a child that has ended, so that its number is free.
@@ -119,10 +105,7 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> io::Result<Option<(
     }
     let exit = match info.si_code {
         libc::CLD_EXITED => Exit::Code(status),
-        code => Exit::Signal {
-            signal: status,
-            core_dumped: code == libc::CLD_DUMPED,
-        },
+        code => Exit::Signal { signal: status, core_dumped: code == libc::CLD_DUMPED },
     };
     Ok(Some((pid, exit)))
 }
@@ -142,9 +125,5 @@ pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

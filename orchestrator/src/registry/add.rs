@@ -55,10 +55,7 @@ impl Registry {
 
         // Held while the instance is built, so that an id and a name have one owner. Nothing
         // below waits for anything but the file system.
-        let mut instances = self
-            .instances
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
         check_free(&instances, &spec)?;
         let id = spec.id.unwrap_or_else(InstanceId::generate);
         let instance = self.build(id, spec, program, copy_dir)?;
@@ -68,8 +65,7 @@ impl Registry {
         let name = instance.name.clone();
         instances.by_id.insert(id, Arc::new(instance));
         drop(instances);
-        self.events
-            .record(Some(id), name.as_deref(), EventKind::Added);
+        self.events.record(Some(id), name.as_deref(), EventKind::Added);
         Ok((id, warnings))
     }
 
@@ -185,27 +181,17 @@ fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
         check_variable(key, value)?;
     }
     if let Some(arg) = spec.args.iter().find(|arg| arg.0.contains(&0)) {
-        return Err(invalid(format!(
-            "the argument {} has a zero byte",
-            shorten(&arg.to_string())
-        )));
+        return Err(invalid(format!("the argument {} has a zero byte", shorten(&arg.to_string()))));
     }
     let size = spec.args.iter().map(|arg| arg.0.len() + 1).sum::<usize>()
-        + spec
-            .env
-            .iter()
-            .map(|(key, value)| key.0.len() + value.0.len() + 2)
-            .sum::<usize>();
+        + spec.env.iter().map(|(key, value)| key.0.len() + value.0.len() + 2).sum::<usize>();
     if size > MAX_ARGUMENTS {
         return Err(invalid(format!(
             "arguments and environment have {size} bytes; at most {MAX_ARGUMENTS} are allowed"
         )));
     }
     if !(1..=64).contains(&spec.stop_signal) {
-        return Err(invalid(format!(
-            "{} is not a signal; signals are 1 to 64",
-            spec.stop_signal
-        )));
+        return Err(invalid(format!("{} is not a signal; signals are 1 to 64", spec.stop_signal)));
     }
     if spec.stop_timeout_ms > MAX_STOP_TIMEOUT_MS {
         return Err(invalid("the stop timeout is more than a day".to_owned()));
@@ -223,9 +209,7 @@ fn check_name(name: &str) -> Result<(), WireError> {
             shorten(name)
         )))
     } else if !name.chars().all(allowed) {
-        Err(invalid(format!(
-            "the name {name:?} has characters other than A-Z a-z 0-9 . _ -"
-        )))
+        Err(invalid(format!("the name {name:?} has characters other than A-Z a-z 0-9 . _ -")))
     } else if name.parse::<InstanceId>().is_ok() {
         Err(invalid(format!("the name {name:?} looks like an id")))
     } else {
@@ -236,20 +220,11 @@ fn check_name(name: &str) -> Result<(), WireError> {
 fn check_path(what: &str, path: &OsBytes) -> Result<(), WireError> {
     let shown = || shorten(&path.to_string());
     if !path.as_path().is_absolute() {
-        Err(invalid(format!(
-            "the path of {what} is not absolute: {}",
-            shown()
-        )))
+        Err(invalid(format!("the path of {what} is not absolute: {}", shown())))
     } else if path.0.contains(&0) {
-        Err(invalid(format!(
-            "the path of {what} has a zero byte: {}",
-            shown()
-        )))
+        Err(invalid(format!("the path of {what} has a zero byte: {}", shown())))
     } else if path.0.len() > MAX_PATH {
-        Err(invalid(format!(
-            "the path of {what} has more than {MAX_PATH} bytes: {}",
-            shown()
-        )))
+        Err(invalid(format!("the path of {what} has more than {MAX_PATH} bytes: {}", shown())))
     } else {
         Ok(())
     }
@@ -261,10 +236,7 @@ fn check_file_name(name: &OsBytes) -> Result<(), WireError> {
         || name.0.len() > 255
         || name.0.iter().any(|byte| matches!(byte, 0 | b'/'));
     if bad {
-        Err(invalid(format!(
-            "{} is not the name of a file",
-            shorten(&name.to_string())
-        )))
+        Err(invalid(format!("{} is not the name of a file", shorten(&name.to_string()))))
     } else {
         Ok(())
     }
@@ -275,13 +247,9 @@ fn check_variable(key: &OsBytes, value: &OsBytes) -> Result<(), WireError> {
     if key.0.is_empty() || key.0.iter().any(|byte| matches!(byte, 0 | b'=')) {
         Err(invalid(format!("{shown} is not the name of a variable")))
     } else if value.0.contains(&0) {
-        Err(invalid(format!(
-            "the value of the variable {shown} has a zero byte"
-        )))
+        Err(invalid(format!("the value of the variable {shown} has a zero byte")))
     } else if OWN_VARIABLES.iter().any(|own| own.as_bytes() == key.0) {
-        Err(invalid(format!(
-            "the variable {shown} is set by the daemon itself"
-        )))
+        Err(invalid(format!("the variable {shown} is set by the daemon itself")))
     } else {
         Ok(())
     }
@@ -298,7 +266,5 @@ fn obstacles(program: &Path) -> Vec<String> {
         }
         Ok(_) => return Vec::new(),
     };
-    vec![format!(
-        "{program:?} can't be started as it is now: {obstacle}"
-    )]
+    vec![format!("{program:?} can't be started as it is now: {obstacle}")]
 }

@@ -22,9 +22,7 @@ pub(super) struct RegistryHost {
 impl Host for RegistryHost {
     fn event(&self, instance: InstanceId, kind: EventKind) {
         if let Some(registry) = self.registry.upgrade() {
-            registry
-                .events
-                .record(Some(instance), self.name.as_deref(), kind);
+            registry.events.record(Some(instance), self.name.as_deref(), kind);
         }
     }
 
@@ -37,10 +35,7 @@ impl Host for RegistryHost {
         Box::pin(async move {
             match registry {
                 Some(registry) => registry.privileged(instance, request).await,
-                None => Err(WireError::new(
-                    ErrorCode::ShuttingDown,
-                    "the daemon is ending",
-                )),
+                None => Err(WireError::new(ErrorCode::ShuttingDown, "the daemon is ending")),
             }
         })
     }
@@ -77,21 +72,13 @@ impl Registry {
         match request {
             RuntimeRequest::Start { instance, priority } => {
                 let instance = self.find(&instance.into())?;
-                tracing::info!(
-                    by,
-                    instance = instance.label(),
-                    "start requested by an instance"
-                );
+                tracing::info!(by, instance = instance.label(), "start requested by an instance");
                 self.start(&instance, priority).await?;
                 Ok(RuntimeReply::Started { id: instance.id })
             }
             RuntimeRequest::Stop { instance } => {
                 let instance = self.find(&instance.into())?;
-                tracing::info!(
-                    by,
-                    instance = instance.label(),
-                    "stop requested by an instance"
-                );
+                tracing::info!(by, instance = instance.label(), "stop requested by an instance");
                 instance.stop().await?;
                 Ok(RuntimeReply::Stopped { id: instance.id })
             }

@@ -147,10 +147,7 @@ impl Instance {
             tracing::error!(instance = self.label(), %error, "a removed instance still runs");
         }
         // Whoever is still connected sees the end.
-        self.sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(error) = self.log.remove().await {
             tracing::warn!(instance = self.label(), %error, "the log could not be removed");
         }
@@ -229,8 +226,7 @@ impl Hooks for InstanceHooks {
     }
 
     fn event(&self, kind: EventKind) {
-        self.events
-            .record(Some(self.id), self.name.as_deref(), kind);
+        self.events.record(Some(self.id), self.name.as_deref(), kind);
     }
 }
 

@@ -25,11 +25,7 @@ pub(super) struct Around {
 
 impl Around {
     pub(super) fn new(registry: Weak<Registry>, events: Arc<EventLog>, peers: Peers) -> Self {
-        Self {
-            registry,
-            events,
-            peers,
-        }
+        Self { registry, events, peers }
     }
 }
 
@@ -37,10 +33,7 @@ impl Surroundings for Around {
     fn link_mismatched(&self, link: LinkId, from: Option<InstanceId>, error: &WireError) {
         let registry = self.registry.upgrade();
         let name = from.and_then(|from| registry.and_then(|registry| registry.name_of(from)));
-        let kind = EventKind::LinkMismatched {
-            link,
-            error: error.to_string(),
-        };
+        let kind = EventKind::LinkMismatched { link, error: error.to_string() };
         self.events.record(from, name.as_deref(), kind);
     }
 
@@ -93,14 +86,9 @@ impl Registry {
         };
         let (link, created) = self.router.add_link(&request)?;
         if created {
-            let sender = from
-                .as_ref()
-                .map_or("anybody".to_owned(), |from| from.label());
-            let description = format!(
-                "{} from {sender} to {}",
-                spec.type_name,
-                self.target_label(&request.to)
-            );
+            let sender = from.as_ref().map_or("anybody".to_owned(), |from| from.label());
+            let description =
+                format!("{} from {sender} to {}", spec.type_name, self.target_label(&request.to));
             let kind = EventKind::LinkAdded { link, description };
             let name = from.as_ref().and_then(|from| from.name.as_deref());
             self.events.record(request.from, name, kind);
@@ -115,8 +103,7 @@ impl Registry {
     /// When there is no such link.
     pub fn remove_link(&self, link: LinkId) -> Result<u64, WireError> {
         let discarded = self.router.remove_link(link)?;
-        self.events
-            .record(None, None, EventKind::LinkRemoved { link });
+        self.events.record(None, None, EventKind::LinkRemoved { link });
         Ok(discarded)
     }
 
@@ -145,13 +132,10 @@ impl Registry {
             from_name: link.from.and_then(|from| self.name_of(from)),
             type_name: link.type_name.to_string(),
             to: match &link.to {
-                LinkTarget::Instance(id) => TargetInfo::Instance {
-                    id: *id,
-                    name: self.name_of(*id),
-                },
-                LinkTarget::Udp(address) => TargetInfo::Udp {
-                    address: address.to_string(),
-                },
+                LinkTarget::Instance(id) => {
+                    TargetInfo::Instance { id: *id, name: self.name_of(*id) }
+                }
+                LinkTarget::Udp(address) => TargetInfo::Udp { address: address.to_string() },
             },
             policy: link.policy,
             capacity: link.capacity,

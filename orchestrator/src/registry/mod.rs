@@ -91,9 +91,7 @@ impl Registry {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Instances> {
-        self.instances
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.instances.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The links.
@@ -267,10 +265,7 @@ impl Registry {
     }
 
     fn forget(&self, instance: &Instance) -> bool {
-        let mut instances = self
-            .instances
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = &instance.name {
             instances.by_name.remove(name);
         }
@@ -327,11 +322,7 @@ impl Registry {
     }
 
     fn check_open(&self) -> Result<(), WireError> {
-        if self.closing.load(Ordering::Acquire) {
-            Err(shutting_down())
-        } else {
-            Ok(())
-        }
+        if self.closing.load(Ordering::Acquire) { Err(shutting_down()) } else { Ok(()) }
     }
 
     /// Stops everything that runs, all at once, each with its own sequence.
@@ -347,8 +338,7 @@ impl Registry {
 
     /// Sends SIGKILL to everything that runs.
     pub async fn kill_all(&self) {
-        self.for_all(|instance| async move { instance.kill().await })
-            .await;
+        self.for_all(|instance| async move { instance.kill().await }).await;
     }
 
     async fn for_all<F>(&self, each: impl Fn(Arc<Instance>) -> F)
@@ -366,20 +356,13 @@ impl Registry {
     #[must_use]
     pub fn longest_stop(&self) -> Duration {
         let all = self.all();
-        let longest = all
-            .iter()
-            .map(|instance| instance.spec.stop_timeout_ms)
-            .max();
+        let longest = all.iter().map(|instance| instance.spec.stop_timeout_ms).max();
         Duration::from_millis(longest.unwrap_or(0))
     }
 
     /// Writes out what instances printed and that is not yet in their logs.
     pub async fn flush_logs(&self, deadline: Duration) {
-        let capture = self
-            .capture
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(capture) = capture
             && let Err(error) = capture.shutdown(deadline).await
         {

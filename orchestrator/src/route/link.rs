@@ -49,24 +49,14 @@ pub struct Link {
 
 impl Link {
     pub(super) fn new(id: LinkId, request: &LinkRequest, mailbox: Arc<Mailbox>) -> Self {
-        let LinkRequest {
-            from,
-            type_name,
-            to,
-            policy,
-            capacity,
-        } = request.clone();
+        let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
         Self {
             id,
             from,
             type_name,
             to,
             policy,
-            capacity: if policy == Policy::Latest {
-                1
-            } else {
-                capacity
-            },
+            capacity: if policy == Policy::Latest { 1 } else { capacity },
             mailbox,
             mismatch: Mutex::new(None),
             queue: Mutex::new(Queue::new(policy, capacity)),
@@ -88,10 +78,7 @@ impl Link {
     /// Why the link carries nothing, if its two ends don't agree.
     #[must_use]
     pub fn mismatch(&self) -> Option<WireError> {
-        self.mismatch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.mismatch.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes in a run of messages of one origin. The caller kicks the mailbox afterwards.

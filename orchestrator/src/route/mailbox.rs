@@ -44,10 +44,7 @@ impl Sinks {
 
 impl Mailbox {
     pub(super) fn schedule(&self, link: Arc<Link>) {
-        self.ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(link);
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(link);
     }
 
     /// Tells the present sink that there may be something.
@@ -61,20 +58,13 @@ impl Mailbox {
     /// Whether any link has something that the sink might take.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        !self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        !self.ready.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// For the sink: the next link that has something. It goes back with [`Mailbox::give_back`].
     #[must_use]
     pub fn next_link(&self) -> Option<Arc<Link>> {
-        self.ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     /// For the sink, after it took from a link: the link queues up again if it has more.
@@ -87,10 +77,7 @@ impl Mailbox {
     /// For the sink: it can't take from this link now. [`Mailbox::unpark`] brings it back; call
     /// that whenever the reason may be gone, also if it may have gone just now.
     pub fn park(&self, link: Arc<Link>) {
-        self.parked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(link);
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(link);
     }
 
     /// Brings back what was parked.
@@ -98,10 +85,7 @@ impl Mailbox {
         let parked =
             std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
         if !parked.is_empty() {
-            self.ready
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(parked);
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).extend(parked);
         }
     }
 

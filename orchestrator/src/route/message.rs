@@ -31,11 +31,7 @@ impl TypeDecl {
     /// How this side writes payloads.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
-        if self.schema.is_some() {
-            Encoding::Postcard
-        } else {
-            Encoding::JsonLiteral
-        }
+        if self.schema.is_some() { Encoding::Postcard } else { Encoding::JsonLiteral }
     }
 }
 
@@ -86,9 +82,7 @@ impl Credit {
 
     /// The total that this route allows.
     pub(super) fn total(&self) -> u64 {
-        self.consumed
-            .load(Ordering::Acquire)
-            .saturating_add(self.window)
+        self.consumed.load(Ordering::Acquire).saturating_add(self.window)
     }
 
     /// `count` messages found their way or were given up.

@@ -71,20 +71,13 @@ pub(super) struct Queue<T> {
 
 impl<T: Sizable> Queue<T> {
     pub(super) fn new(policy: Policy, capacity: u32) -> Self {
-        let messages = if policy == Policy::Latest {
-            1
-        } else {
-            capacity.max(1) as usize
-        };
+        let messages = if policy == Policy::Latest { 1 } else { capacity.max(1) as usize };
         Self {
             waiting: VecDeque::new(),
             bytes: 0,
             in_hand: 0,
             policy,
-            limits: Limits {
-                messages,
-                bytes: Limits::BYTES,
-            },
+            limits: Limits { messages, bytes: Limits::BYTES },
             sent: 0,
             delivered: 0,
             drops: Drops::default(),

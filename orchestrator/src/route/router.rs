@@ -126,11 +126,7 @@ impl Router {
     /// A router without links.
     #[must_use]
     pub fn new(surroundings: Box<dyn Surroundings>) -> Self {
-        Self {
-            state: Mutex::default(),
-            taps: Arc::default(),
-            surroundings,
-        }
+        Self { state: Mutex::default(), taps: Arc::default(), surroundings }
     }
 
     /// The taps on all messages.
@@ -146,12 +142,7 @@ impl Router {
     /// From now on links can begin and end at this instance.
     #[must_use]
     pub fn add_instance(&self, instance: InstanceId) -> Arc<Mailbox> {
-        self.table()
-            .instances
-            .entry(instance)
-            .or_default()
-            .mailbox
-            .clone()
+        self.table().instances.entry(instance).or_default().mailbox.clone()
     }
 
     /// Ends all links from and to this instance.
@@ -250,20 +241,12 @@ impl Router {
             return Err(RouteError::NoInstance(from));
         }
         if let Some(link) = table.find(request) {
-            let capacity = if request.policy == Policy::Latest {
-                1
-            } else {
-                request.capacity
-            };
+            let capacity = if request.policy == Policy::Latest { 1 } else { request.capacity };
             return if (link.policy, link.capacity) == (request.policy, capacity) {
                 Ok((link.id, false))
             } else {
                 let (policy, capacity) = (link.policy, link.capacity);
-                Err(RouteError::Differs {
-                    id: link.id,
-                    policy,
-                    capacity,
-                })
+                Err(RouteError::Differs { id: link.id, policy, capacity })
             };
         }
         if table.links.len() >= MAX_LINKS {
@@ -289,11 +272,7 @@ impl Router {
         }
         table.last_id = id.0;
         table.links.insert(id, link.clone());
-        table
-            .by_type
-            .entry(request.type_name.clone())
-            .or_default()
-            .push(link);
+        table.by_type.entry(request.type_name.clone()).or_default().push(link);
         table.refresh(&request.type_name);
         Ok((id, true))
     }
@@ -305,8 +284,7 @@ impl Router {
     ///
     /// When there is no such link.
     pub fn remove_link(&self, id: LinkId) -> Result<u64, RouteError> {
-        self.unlink(&mut self.table(), id)
-            .ok_or(RouteError::NoLink(id))
+        self.unlink(&mut self.table(), id).ok_or(RouteError::NoLink(id))
     }
 
     fn unlink(&self, table: &mut Table, id: LinkId) -> Option<u64> {
@@ -346,8 +324,7 @@ impl Router {
         }
         drop(table);
         for (link, error) in discovered {
-            self.surroundings
-                .link_mismatched(link.id, link.from, &error);
+            self.surroundings.link_mismatched(link.id, link.from, &error);
         }
     }
 }
@@ -355,23 +332,14 @@ impl Router {
 impl Table {
     fn find(&self, request: &LinkRequest) -> Option<&Arc<Link>> {
         let links = self.by_type.get(&request.type_name)?;
-        links
-            .iter()
-            .find(|link| link.from == request.from && link.to == request.to)
+        links.iter().find(|link| link.from == request.from && link.to == request.to)
     }
 
     /// Lets every source know which links there are for this type.
     fn refresh(&mut self, type_name: &Arc<str>) {
-        let links = self
-            .by_type
-            .get(type_name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let links = self.by_type.get(type_name).map(Vec::as_slice).unwrap_or_default();
         self.sources.retain(|source| {
-            source
-                .upgrade()
-                .inspect(|source| source.refresh(type_name, links))
-                .is_some()
+            source.upgrade().inspect(|source| source.refresh(type_name, links)).is_some()
         });
     }
 

@@ -82,13 +82,7 @@ impl Source {
         stats: Arc<SourceStats>,
         taps: Arc<Taps>,
     ) -> Self {
-        Self {
-            instance,
-            upstream,
-            outputs: RwLock::default(),
-            stats,
-            taps,
-        }
+        Self { instance, upstream, outputs: RwLock::default(), stats, taps }
     }
 
     /// Sends a run of messages of one output, and empties `bodies`. Never waits. They set off
@@ -127,10 +121,7 @@ impl Source {
     #[must_use]
     pub fn grant(&self, channel: u16) -> u64 {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
-        outputs
-            .iter()
-            .find(|output| output.channel == channel)
-            .map_or(UNLIMITED, Output::grant)
+        outputs.iter().find(|output| output.channel == channel).map_or(UNLIMITED, Output::grant)
     }
 
     pub(super) fn has_output(&self, type_name: &str) -> bool {
@@ -139,10 +130,7 @@ impl Source {
     }
 
     pub(super) fn output_count(&self) -> usize {
-        self.outputs
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.outputs.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     pub(super) fn add_output(
@@ -151,12 +139,7 @@ impl Source {
         channel: u16,
         links: &[Arc<Link>],
     ) -> OutputIndex {
-        let output = Output {
-            decl,
-            channel,
-            received: AtomicU64::new(0),
-            routes: Vec::new(),
-        };
+        let output = Output { decl, channel, received: AtomicU64::new(0), routes: Vec::new() };
         let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
         outputs.push(output);
         let index = outputs.len() - 1;
@@ -170,9 +153,7 @@ impl Source {
     pub(super) fn refresh(&self, type_name: &str, links: &[Arc<Link>]) {
         let index = {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
-            outputs
-                .iter()
-                .position(|output| &*output.decl.name == type_name)
+            outputs.iter().position(|output| &*output.decl.name == type_name)
         };
         if let Some(index) = index {
             self.set_routes(index, links);
@@ -190,10 +171,7 @@ impl Source {
             // A route that stays keeps its credit.
             let route = match old.iter().position(|route| Arc::ptr_eq(&route.link, link)) {
                 Some(at) => old.swap_remove(at),
-                None => Route {
-                    link: link.clone(),
-                    origin: self.origin(output, link),
-                },
+                None => Route { link: link.clone(), origin: self.origin(output, link) },
             };
             output.routes.push(route);
         }
@@ -225,10 +203,7 @@ impl Source {
             )),
             _ => None,
         };
-        Arc::new(Origin {
-            decl: output.decl.clone(),
-            credit,
-        })
+        Arc::new(Origin { decl: output.decl.clone(), credit })
     }
 
     fn window_moved(&self, channel: u16) {

@@ -48,9 +48,7 @@ impl Tap {
     /// The next message; waits for it.
     pub async fn next(&mut self) -> Option<TapItem> {
         let item = self.items.recv().await?;
-        self.shared
-            .waiting_bytes
-            .fetch_sub(item.body.len(), Ordering::Relaxed);
+        self.shared.waiting_bytes.fetch_sub(item.body.len(), Ordering::Relaxed);
         Some(item)
     }
 
@@ -64,11 +62,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        let mut list = self
-            .taps
-            .list
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.taps.list.write().unwrap_or_else(PoisonError::into_inner);
         list.retain(|other| !Arc::ptr_eq(other, &self.shared));
         self.taps.count.store(list.len(), Ordering::Release);
     }
@@ -97,11 +91,7 @@ impl Taps {
         list.push(shared.clone());
         self.count.store(list.len(), Ordering::Release);
         drop(list);
-        Tap {
-            taps: self.clone(),
-            shared,
-            items,
-        }
+        Tap { taps: self.clone(), shared, items }
     }
 
     pub(super) fn any(&self) -> bool {
@@ -118,21 +108,12 @@ impl Taps {
     ) {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
         let watchers = list.iter().filter(|watcher| {
-            watcher
-                .type_name
-                .as_ref()
-                .is_none_or(|name| *name == decl.name)
+            watcher.type_name.as_ref().is_none_or(|name| *name == decl.name)
                 && watcher.from.is_none_or(|wanted| Some(wanted) == from)
         });
         for watcher in watchers {
             for body in bodies {
-                let item = TapItem {
-                    time_ns,
-                    from,
-                    decl: decl.clone(),
-                    links,
-                    body: body.clone(),
-                };
+                let item = TapItem { time_ns, from, decl: decl.clone(), links, body: body.clone() };
                 watcher.offer(item);
             }
         }

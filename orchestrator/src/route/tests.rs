@@ -45,9 +45,17 @@ impl Sink for Receiver {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Link { from: Option<usize>, kind: usize, to: usize },
+    Link {
+        from: Option<usize>,
+        kind: usize,
+        to: usize,
+    },
     Unlink(usize),
-    Send { from: usize, kind: usize, count: usize },
+    Send {
+        from: usize,
+        kind: usize,
+        count: usize,
+    },
     Attach(usize),
     Detach(usize),
     /// A receiver takes messages and breaks before it wrote them.

@@ -73,7 +73,13 @@ impl Batch {
 
     /// Adds a message whose head stands at the end of `heads`, from `start` on. The answer is how
     /// many bytes it has.
-    pub(super) fn add(&mut self, link: &Arc<Link>, entry: Entry, start: usize, body: Body) -> usize {
+    pub(super) fn add(
+        &mut self,
+        link: &Arc<Link>,
+        entry: Entry,
+        start: usize,
+        body: Body,
+    ) -> usize {
         let mut piece = Piece { link: link.clone(), entry, head: 0..0, body, inline: false };
         piece.inline = piece.payload().len() <= INLINE;
         if piece.inline {
@@ -130,9 +136,7 @@ impl Batch {
             Arc::ptr_eq(&a.link, &b.link) && Arc::ptr_eq(&a.entry.origin, &b.entry.origin)
         };
         for run in self.pieces.make_contiguous()[..complete].chunk_by(same) {
-            run[0]
-                .link
-                .delivered(&run[0].entry.origin, run.len() as u64);
+            run[0].link.delivered(&run[0].entry.origin, run.len() as u64);
         }
         self.pieces.drain(..complete);
     }
@@ -178,9 +182,7 @@ impl<'a> Slices<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{
-        LinkRequest, LinkTarget, Mailbox, Router, Surroundings, TypeDecl, Woken,
-    };
+    use crate::route::{LinkRequest, LinkTarget, Mailbox, Router, Surroundings, TypeDecl, Woken};
     use orchestrator_proto::control::Policy;
     use orchestrator_proto::{InstanceId, LinkId, WireError};
     use proptest::prelude::*;

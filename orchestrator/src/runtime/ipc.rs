@@ -74,11 +74,7 @@ impl IpcSocket {
             outputs: HashMap::new(),
             woken: Woken::default(),
         };
-        Ok(Self {
-            address,
-            counts,
-            task: tokio::spawn(receiver.run(socket)),
-        })
+        Ok(Self { address, counts, task: tokio::spawn(receiver.run(socket)) })
     }
 
     /// What came in so far.
@@ -153,10 +149,7 @@ impl Receiver {
         let output = match self.outputs.get(&*storable.type_name) {
             Some(output) => *output,
             None => {
-                let decl = TypeDecl {
-                    name: Arc::from(&*storable.type_name),
-                    schema: None,
-                };
+                let decl = TypeDecl { name: Arc::from(&*storable.type_name), schema: None };
                 let declared = self.router.declare_output(&self.source, Arc::new(decl), 0);
                 let output = declared.map_err(|_| "too many message types")?;
                 self.outputs.insert(Box::from(&*storable.type_name), output);
@@ -164,8 +157,7 @@ impl Receiver {
             }
         };
         let mut run = vec![Bytes::copy_from_slice(literal.as_bytes())];
-        self.source
-            .send_run(output, &mut run, now_ns(), &mut self.woken);
+        self.source.send_run(output, &mut run, now_ns(), &mut self.woken);
         self.woken.kick();
         Ok(())
     }
@@ -189,19 +181,12 @@ impl Peers {
             failed: None,
         };
         let task = tokio::spawn(peer.run(wake));
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(address.to_owned(), task);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).insert(address.to_owned(), task);
     }
 
     /// Ends that.
     pub fn close(&self, address: &str) {
-        let task = self
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(address);
+        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
         if let Some(task) = task {
             task.abort();
         }
@@ -255,10 +240,7 @@ impl Peer {
         let Some((socket, address, _)) = &self.resolved else {
             return Err(DropReason::Failed);
         };
-        socket
-            .send_to(&datagram, *address)
-            .await
-            .map_err(|_| DropReason::Failed)?;
+        socket.send_to(&datagram, *address).await.map_err(|_| DropReason::Failed)?;
         Ok(())
     }
 
@@ -273,11 +255,8 @@ impl Peer {
             .await?
             .next()
             .ok_or_else(|| io::Error::other("the host has no address"))?;
-        let any: SocketAddr = if address.is_ipv4() {
-            ([0, 0, 0, 0], 0).into()
-        } else {
-            ([0_u16; 8], 0).into()
-        };
+        let any: SocketAddr =
+            if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(any).await?;
         self.resolved = Some((socket, address, Instant::now()));
         Ok(())

@@ -224,10 +224,7 @@ impl<D: Dialect + 'static> Outlet<D> {
                 self.park(link);
                 continue;
             };
-            link.take(
-                quota.min(BATCH_MESSAGES - batch.len()),
-                &mut batch.taken,
-            );
+            link.take(quota.min(BATCH_MESSAGES - batch.len()), &mut batch.taken);
             bytes += self.encode(&link, &way, batch);
             self.mailbox.give_back(link);
         }

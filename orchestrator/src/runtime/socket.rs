@@ -85,11 +85,7 @@ impl InstanceSockets {
             tokio::spawn(accept(first, endpoint.clone(), DialectName::Native)),
             tokio::spawn(accept(second, endpoint.clone(), DialectName::Veecle)),
         ];
-        Ok(Self {
-            native,
-            veecle,
-            tasks,
-        })
+        Ok(Self { native, veecle, tasks })
     }
 }
 
@@ -115,10 +111,7 @@ fn listen(path: &Path) -> Result<UnixListener, SocketError> {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
             Ok(listener)
         })
-        .map_err(|source| SocketError {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| SocketError { path: path.to_owned(), source })
 }
 
 async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: DialectName) {
@@ -151,12 +144,7 @@ async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: Dialec
 async fn connection(stream: UnixStream, open: OpenConnection, dialect: DialectName) {
     let endpoint = open.0.clone();
     let (instance, name) = (endpoint.instance, dialect.text());
-    endpoint.host.event(
-        instance,
-        EventKind::Connected {
-            dialect: name.to_owned(),
-        },
-    );
+    endpoint.host.event(instance, EventKind::Connected { dialect: name.to_owned() });
     let result: Result<(), WireError> = match dialect {
         DialectName::Native => native::serve(stream, endpoint.clone()).await,
         DialectName::Veecle => veecle::serve(stream, endpoint.clone()).await,
@@ -165,10 +153,7 @@ async fn connection(stream: UnixStream, open: OpenConnection, dialect: DialectNa
         endpoint.protocol_errors.fetch_add(1, Ordering::Relaxed);
     }
     let error = result.err().map(|error| error.to_string());
-    let kind = EventKind::Disconnected {
-        dialect: name.to_owned(),
-        error,
-    };
+    let kind = EventKind::Disconnected { dialect: name.to_owned(), error };
     endpoint.host.event(instance, kind);
 }
 

@@ -46,17 +46,8 @@ impl Telemetry {
     pub fn start(address: String) -> Self {
         let (sender, lines) = mpsc::channel(MAX_LINES);
         let counts = Arc::new(Counts::default());
-        let forwarder = Forwarder {
-            address: address.clone(),
-            lines,
-            counts: counts.clone(),
-        };
-        Self {
-            address,
-            lines: sender,
-            counts,
-            task: tokio::spawn(forwarder.run()),
-        }
+        let forwarder = Forwarder { address: address.clone(), lines, counts: counts.clone() };
+        Self { address, lines: sender, counts, task: tokio::spawn(forwarder.run()) }
     }
 
     /// Queues one object, without a newline.
@@ -207,10 +198,7 @@ mod tests {
     fn a_log_message_becomes_a_line_and_nothing_else_does() {
         let log = br#"{"thread_id":"a:1","message":{"Log":{"time_unix_nano":1,"severity":"Info",
             "body":"[PING TASK] Sending","attributes":[{"key":"ping","value":{"I64":7}}]}}}"#;
-        assert_eq!(
-            log_line(log).as_deref(),
-            Some("INFO  [PING TASK] Sending ping=7")
-        );
+        assert_eq!(log_line(log).as_deref(), Some("INFO  [PING TASK] Sending ping=7"));
         for other in [
             &br#"{"thread_id":"a","message":{"TimeSync":{"local_timestamp":0,"since_epoch":0}}}"#[..],
             br#"{"message":{"Tracing":{"EnterSpan":{"span_id":"\"Log\""}}}}"#,

@@ -12,9 +12,7 @@ pub(super) fn to_json_literal(entry: &Entry) -> Result<Option<Bytes>, DropReason
     let Some((_, schema)) = &entry.origin.decl.schema else {
         return Ok(None);
     };
-    let json = schema
-        .to_json(&entry.body)
-        .map_err(|_| DropReason::Untranslatable)?;
+    let json = schema.to_json(&entry.body).map_err(|_| DropReason::Untranslatable)?;
     let literal = serde_json::to_vec(&json).map_err(|_| DropReason::Untranslatable)?;
     Ok(Some(literal.into()))
 }
@@ -27,9 +25,7 @@ pub(super) fn to_postcard(
     debug_assert_eq!(entry.origin.decl.encoding(), Encoding::JsonLiteral);
     let json: String =
         serde_json::from_slice(&entry.body).map_err(|_| DropReason::Untranslatable)?;
-    let payload = schema
-        .from_json(&json)
-        .map_err(|_| DropReason::Untranslatable)?;
+    let payload = schema.from_json(&json).map_err(|_| DropReason::Untranslatable)?;
     Ok(Some(payload.into()))
 }
 

@@ -37,9 +37,7 @@ const MAX_REQUESTS: usize = 16;
 pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result<(), WireError> {
     let (stream, writer) = stream.into_split();
     let outlet = Outlet::new(writer, endpoint.mailbox.clone(), Veecle);
-    let source = endpoint
-        .router
-        .open_source(Some(endpoint.instance), None, endpoint.sent.clone());
+    let source = endpoint.router.open_source(Some(endpoint.instance), None, endpoint.sent.clone());
     endpoint.mailbox.attach(outlet.clone());
     let _served = Served(outlet.clone());
     tokio::spawn(outlet.clone().run());
@@ -88,10 +86,7 @@ impl Dialect for Veecle {
         if head.len() - start + value.len() + TAIL.len() - 1 > MAX_SENT_LINE {
             return Err(DropReason::TooLong);
         }
-        Ok(Body {
-            translated,
-            tail: TAIL,
-        })
+        Ok(Body { translated, tail: TAIL })
     }
 
     fn taken(&self, (): &(), _count: usize) {}
@@ -136,13 +131,8 @@ impl<'a> Storable<'a> {
 
 #[derive(Deserialize)]
 enum ControlRequest {
-    StartRuntime {
-        id: String,
-        priority: Option<Priority>,
-    },
-    StopRuntime {
-        id: String,
-    },
+    StartRuntime { id: String, priority: Option<Priority> },
+    StopRuntime { id: String },
 }
 
 #[derive(Serialize)]
@@ -232,14 +222,10 @@ impl Reader {
         }
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| {
             let shown: String = String::from_utf8_lossy(line).chars().take(80).collect();
-            malformed(format!(
-                "a line that is not a runtime's message ({error}): {shown}"
-            ))
+            malformed(format!("a line that is not a runtime's message ({error}): {shown}"))
         })?;
         if let Some(object) = line.telemetry {
-            self.endpoint
-                .host
-                .telemetry(self.endpoint.instance, object.get().as_bytes());
+            self.endpoint.host.telemetry(self.endpoint.instance, object.get().as_bytes());
         }
         if let Some(storable) = line.storable {
             self.storable(&storable)?;
@@ -279,10 +265,9 @@ impl Reader {
 
     fn control(&self, request: &str) {
         let request = match serde_json::from_str(request) {
-            Ok(ControlRequest::StartRuntime { id, priority }) => RuntimeRequest::Start {
-                instance: id,
-                priority,
-            },
+            Ok(ControlRequest::StartRuntime { id, priority }) => {
+                RuntimeRequest::Start { instance: id, priority }
+            }
             Ok(ControlRequest::StopRuntime { id }) => RuntimeRequest::Stop { instance: id },
             Err(error) => {
                 return respond(
@@ -296,11 +281,8 @@ impl Reader {
             let message = format!("{MAX_REQUESTS} requests are under way; wait for a reply");
             return respond(&self.outlet, ControlResponse::Error(message));
         }
-        let (outlet, endpoint, requests) = (
-            self.outlet.clone(),
-            self.endpoint.clone(),
-            self.requests.clone(),
-        );
+        let (outlet, endpoint, requests) =
+            (self.outlet.clone(), self.endpoint.clone(), self.requests.clone());
         tokio::spawn(async move {
             let response = match endpoint.host.control(endpoint.instance, request).await {
                 Ok(RuntimeReply::Started { .. }) => ControlResponse::Started,

@@ -48,11 +48,7 @@ impl Machine {
     /// An instance that was never started.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self {
-            config,
-            state: State::Stopped,
-            last_exit: None,
-        }
+        Self { config, state: State::Stopped, last_exit: None }
     }
 
     /// What it does.
@@ -72,18 +68,10 @@ impl Machine {
     pub const fn desired(&self) -> Desired {
         match self.state {
             State::Stopped
-            | State::Cancelling {
-                then: Then::Rest, ..
-            }
-            | State::Stopping {
-                cause: Cause::Request,
-                then: Then::Rest,
-                ..
-            } => Desired::Stopped,
+            | State::Cancelling { then: Then::Rest, .. }
+            | State::Stopping { cause: Cause::Request, then: Then::Rest, .. } => Desired::Stopped,
             State::Starting
-            | State::Cancelling {
-                then: Then::Start, ..
-            }
+            | State::Cancelling { then: Then::Start, .. }
             | State::Running { .. }
             | State::Stopping { .. }
             | State::Exited { .. }
@@ -94,10 +82,7 @@ impl Machine {
     /// Whether nothing of it is left and nothing is under way.
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        matches!(
-            self.state,
-            State::Stopped | State::Exited { .. } | State::Failed { .. }
-        )
+        matches!(self.state, State::Stopped | State::Exited { .. } | State::Failed { .. })
     }
 
     /// When [`Event::Deadline`] is due, in the time given to [`handle`](Self::handle).
@@ -148,17 +133,9 @@ impl Machine {
                 let then = Then::Start;
                 S::Cancelling { how, then }
             }
-            (
-                S::Stopping {
-                    main, phase, cause, ..
-                },
-                E::StartRequested | E::RestartRequested,
-            ) => S::Stopping {
-                main,
-                phase,
-                cause,
-                then: Then::Start,
-            },
+            (S::Stopping { main, phase, cause, .. }, E::StartRequested | E::RestartRequested) => {
+                S::Stopping { main, phase, cause, then: Then::Start }
+            }
 
             // Requests to stop.
             (
@@ -178,26 +155,11 @@ impl Machine {
             (S::Running { pid }, E::KillRequested) => {
                 self.stop(now, pid, How::Kill, Then::Rest, todo)
             }
-            (
-                S::Stopping {
-                    main, phase, then, ..
-                },
-                E::StopRequested,
-            ) => {
+            (S::Stopping { main, phase, then, .. }, E::StopRequested) => {
                 answer_cancelled(then, todo);
-                S::Stopping {
-                    main,
-                    phase,
-                    cause: Cause::Request,
-                    then: Then::Rest,
-                }
+                S::Stopping { main, phase, cause: Cause::Request, then: Then::Rest }
             }
-            (
-                S::Stopping {
-                    main, phase, then, ..
-                },
-                E::KillRequested,
-            ) => {
+            (S::Stopping { main, phase, then, .. }, E::KillRequested) => {
                 answer_cancelled(then, todo);
                 S::Stopping {
                     main,
@@ -248,12 +210,7 @@ impl Machine {
                 }
             }
             (
-                S::Stopping {
-                    main: Main::Alive { .. },
-                    phase,
-                    cause,
-                    then,
-                },
+                S::Stopping { main: Main::Alive { .. }, phase, cause, then },
                 E::MainExited { exit, tree_empty },
             ) => {
                 self.exited(exit, cause == Cause::Request, todo);
@@ -262,38 +219,14 @@ impl Machine {
                 }
                 todo.push(Action::WatchTree);
                 let main = Main::Ended { exit };
-                S::Stopping {
-                    main,
-                    phase,
-                    cause,
-                    then,
-                }
+                S::Stopping { main, phase, cause, then }
             }
-            (
-                S::Stopping {
-                    main: Main::Ended { exit },
-                    cause,
-                    then,
-                    ..
-                },
-                E::TreeEmpty,
-            ) => finish(then, after(cause, exit), todo),
-            (
-                S::Stopping {
-                    main,
-                    phase,
-                    cause,
-                    then,
-                },
-                E::Deadline,
-            ) => {
+            (S::Stopping { main: Main::Ended { exit }, cause, then, .. }, E::TreeEmpty) => {
+                finish(then, after(cause, exit), todo)
+            }
+            (S::Stopping { main, phase, cause, then }, E::Deadline) => {
                 let phase = self.deadline(now, phase, todo);
-                S::Stopping {
-                    main,
-                    phase,
-                    cause,
-                    then,
-                }
+                S::Stopping { main, phase, cause, then }
             }
 
             // Nothing else changes anything: a deadline that no longer stands, for example.
@@ -325,9 +258,7 @@ impl Machine {
                 let signal = self.config.stop_signal;
                 todo.push(Action::Emit(Notice::Stopping { signal }));
                 todo.push(Action::SignalTree(signal));
-                Phase::Asked {
-                    kill_at: now.saturating_add(self.config.stop_timeout),
-                }
+                Phase::Asked { kill_at: now.saturating_add(self.config.stop_timeout) }
             }
             How::Kill => {
                 todo.push(Action::Emit(Notice::Stopping { signal: SIGKILL }));
@@ -372,9 +303,7 @@ fn answer_cancelled(then: Then, todo: &mut Vec<Action>) {
 /// The one place that sends SIGKILL.
 fn kill(now: Duration, todo: &mut Vec<Action>) -> Phase {
     todo.push(Action::KillTree);
-    Phase::Killed {
-        again_at: now.saturating_add(KILL_AGAIN),
-    }
+    Phase::Killed { again_at: now.saturating_add(KILL_AGAIN) }
 }
 
 /// The final state after a stop without a start.

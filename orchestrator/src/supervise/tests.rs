@@ -67,10 +67,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl World {
     fn new() -> Self {
         Self {
-            machine: Machine::new(Config {
-                stop_signal: TERM,
-                stop_timeout: TIMEOUT,
-            }),
+            machine: Machine::new(Config { stop_signal: TERM, stop_timeout: TIMEOUT }),
             now: Duration::ZERO,
             spawning: false,
             main: None,
@@ -125,11 +122,7 @@ impl World {
             }
             Step::Wait(ms) => {
                 self.now += Duration::from_millis(ms);
-                if self
-                    .machine
-                    .next_deadline()
-                    .is_some_and(|at| at <= self.now)
-                {
+                if self.machine.next_deadline().is_some_and(|at| at <= self.now) {
                     self.feed(Event::Deadline);
                 }
             }
@@ -194,16 +187,12 @@ impl World {
     /// The order of what is told.
     fn emit(&mut self, notice: Notice) {
         let last = self.log.iter().rev().find(|n| {
-            matches!(
-                n,
-                Notice::Started { .. } | Notice::Exited { .. } | Notice::Stopped
-            )
+            matches!(n, Notice::Started { .. } | Notice::Exited { .. } | Notice::Stopped)
         });
         match &notice {
-            Notice::Started { .. } => assert!(
-                matches!(last, None | Some(Notice::Stopped)),
-                "started after {last:?}"
-            ),
+            Notice::Started { .. } => {
+                assert!(matches!(last, None | Some(Notice::Stopped)), "started after {last:?}")
+            }
             Notice::Exited { .. } => assert!(matches!(last, Some(Notice::Started { .. }))),
             Notice::Stopped => {
                 assert!(self.empty(), "something is left");
@@ -253,10 +242,7 @@ impl World {
             assert!(self.killed, "no SIGKILL after the deadline");
             self.others = 0;
             if self.main.is_some() {
-                self.main_exits(Exit::Signal {
-                    signal: SIGKILL,
-                    core_dumped: false,
-                });
+                self.main_exits(Exit::Signal { signal: SIGKILL, core_dumped: false });
             }
             self.report_empty();
             if self.spawning {
@@ -328,10 +314,7 @@ fn an_exit_by_itself() {
     assert_eq!(world.machine.state(), &State::Exited { exit: EXIT });
     assert_eq!(world.machine.desired(), Desired::Running);
     let requested = false;
-    let exited = Notice::Exited {
-        exit: EXIT,
-        requested,
-    };
+    let exited = Notice::Exited { exit: EXIT, requested };
     assert_eq!(world.log[1..], [exited, Notice::Stopped]);
     world.step(Step::Stop);
     assert_eq!(world.machine.state(), &State::Stopped);
@@ -343,12 +326,7 @@ fn what_a_main_process_leaves_behind_is_stopped() {
     let mut world = running();
     world.step(Step::MainForks);
     world.step(Step::MainExits);
-    assert_eq!(
-        world.machine.next_deadline(),
-        Some(TIMEOUT),
-        "{:?}",
-        world.machine.state()
-    );
+    assert_eq!(world.machine.next_deadline(), Some(TIMEOUT), "{:?}", world.machine.state());
     world.step(Step::OtherExits);
     assert_eq!(world.machine.state(), &State::Exited { exit: EXIT });
     assert!(world.log.contains(&Notice::Stopping { signal: TERM }));
@@ -371,10 +349,7 @@ fn the_rest_of_the_group_is_not_asked_twice() {
         world.log[1..],
         [
             Notice::Stopping { signal: TERM },
-            Notice::Exited {
-                exit: EXIT,
-                requested: true
-            },
+            Notice::Exited { exit: EXIT, requested: true },
             Notice::Killed,
             Notice::Stopped,
         ]
@@ -424,15 +399,8 @@ fn a_kill_does_not_ask() {
 
 #[test]
 fn a_timeout_without_bound_does_not_overflow() {
-    let mut machine = Machine::new(Config {
-        stop_signal: TERM,
-        stop_timeout: Duration::MAX,
-    });
-    for event in [
-        Event::StartRequested,
-        Event::Spawned { pid: 2 },
-        Event::StopRequested,
-    ] {
+    let mut machine = Machine::new(Config { stop_signal: TERM, stop_timeout: Duration::MAX });
+    for event in [Event::StartRequested, Event::Spawned { pid: 2 }, Event::StopRequested] {
         let _ = machine.handle(Duration::from_secs(9), event);
     }
     assert_eq!(machine.next_deadline(), Some(Duration::MAX));

@@ -42,11 +42,7 @@ impl Actor {
             .expect("this program can be started");
         let orders = child.stdin.take().expect("it has a pipe");
         let answers = BufReader::new(child.stdout.take().expect("it has a pipe"));
-        Self {
-            child,
-            orders,
-            answers,
-        }
+        Self { child, orders, answers }
     }
 
     /// One that talks over `wire` to the socket at `path`.
@@ -79,9 +75,7 @@ impl Actor {
 
     fn hear(&mut self, expected: &str) {
         let mut line = String::new();
-        self.answers
-            .read_line(&mut line)
-            .expect("the actor can be heard");
+        self.answers.read_line(&mut line).expect("the actor can be heard");
         assert_eq!(line.trim_end(), expected, "an actor failed");
     }
 }

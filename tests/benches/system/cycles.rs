@@ -51,12 +51,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         target,
     };
     vec![
-        row(
-            "start and stop, the smallest program",
-            1,
-            0,
-            Some(Target::Share(TARGET)),
-        ),
+        row("start and stop, the smallest program", 1, 0, Some(Target::Share(TARGET))),
         row("start and let end, /bin/true", 3, 2, None),
     ]
 }
@@ -71,10 +66,7 @@ fn rate(count: usize, mut cycle: impl FnMut()) -> [f64; 1] {
 /// No output to be captured, no process group: less can't be done.
 fn bare(program: &Path, args: &[&str]) -> std::process::Child {
     let mut command = Command::new(program);
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     command.spawn().unwrap()
 }
 
@@ -96,19 +88,13 @@ struct Driver {
 
 impl Driver {
     fn connect(stage: &Stage) -> Self {
-        let tokio = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = tokio.block_on(stage.daemon.client());
         Self { tokio, client }
     }
 
     async fn start(&self, instance: InstanceId) {
-        let start = Request::RuntimeStart {
-            instance: instance.to_string().into(),
-            priority: None,
-        };
+        let start = Request::RuntimeStart { instance: instance.to_string().into(), priority: None };
         match self.client.request(start).await {
             Ok(Reply::Started { changed: true, .. }) => {}
             other => panic!("{other:?}"),
@@ -116,9 +102,7 @@ impl Driver {
     }
 
     async fn stop(&self, instance: InstanceId) {
-        let stop = Request::RuntimeStop {
-            instance: instance.to_string().into(),
-        };
+        let stop = Request::RuntimeStop { instance: instance.to_string().into() };
         match self.client.request(stop).await {
             Ok(Reply::Stopped { changed: true, .. }) => {}
             other => panic!("{other:?}"),

@@ -36,18 +36,13 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let links: Vec<_> = receivers.iter().map(link).collect();
     let socket = |to: &_| stage.socket(*to, Dialect::Native);
     let mut ours = Fan {
-        counters: receivers
-            .iter()
-            .map(|to| Actor::on("count", wire, &socket(to)))
-            .collect(),
+        counters: receivers.iter().map(|to| Actor::on("count", wire, &socket(to))).collect(),
         near: Peer::connect(wire, &socket(&from), Some(DATA), None),
     };
 
     let rounds = setting.effort.rounds();
-    let mut contenders: [Contender<'_, 1>; 2] = [
-        Box::new(|| floor.measure(count)),
-        Box::new(|| ours.measure(count)),
-    ];
+    let mut contenders: [Contender<'_, 1>; 2] =
+        [Box::new(|| floor.measure(count)), Box::new(|| ours.measure(count))];
     let series = take_turns(rounds, &mut contenders);
     stage.check_nothing_lost(&links, (rounds as u64 + 1) * count);
     vec![Row {

@@ -32,11 +32,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     };
     let target = Some(Target::AtMost(TARGET));
     vec![
-        row(
-            "from the return of the second `runtime start`",
-            after_return,
-            target,
-        ),
+        row("from the return of the second `runtime start`", after_return, target),
         row("from the launch of that command", after_launch, None),
     ]
 }

@@ -19,9 +19,7 @@ pub(crate) enum Regime {
 
 impl Regime {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Pinned, Self::Free]
-            .into_iter()
-            .find(|regime| regime.to_string() == name)
+        [Self::Pinned, Self::Free].into_iter().find(|regime| regime.to_string() == name)
     }
 }
 

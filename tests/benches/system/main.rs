@@ -17,11 +17,7 @@
 //!
 //! Regimes: in `pinned` everything (this program, daemon, instances, floor) shares one core,
 //! so that nothing but the work itself is measured; `free` leaves it to the kernel.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a benchmark stops at the first fault"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops at the first fault")]
 
 mod actor;
 mod command;
@@ -94,12 +90,7 @@ const GROUPS: &[Group] = &[
         regimes: &[Regime::Free],
         run: first_message::run,
     },
-    Group {
-        name: "memory",
-        title: "Resident memory",
-        regimes: &[Regime::Free],
-        run: memory::run,
-    },
+    Group { name: "memory", title: "Resident memory", regimes: &[Regime::Free], run: memory::run },
     Group {
         name: "command",
         title: "`orchestrator-cli version` as a whole process; floor: /bin/true",
@@ -130,10 +121,7 @@ fn main() -> ExitCode {
         let mut table = Table::default();
         for regime in group.regimes.iter().filter(|r| options.wants_regime(**r)) {
             machine.enter(*regime);
-            let setting = Setting {
-                regime: *regime,
-                effort: options.effort,
-            };
+            let setting = Setting { regime: *regime, effort: options.effort };
             table.extend((group.run)(&setting));
         }
         options.say(&format!("\n{}\n\n{table}", group.title));

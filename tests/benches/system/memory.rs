@@ -39,11 +39,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 
     let idle = |_| look(&Stage::start());
     let rounds = setting.effort.pick(5, 2);
-    say(
-        "idle",
-        &(0..rounds).map(idle).collect::<Vec<_>>(),
-        Some(TARGET),
-    );
+    say("idle", &(0..rounds).map(idle).collect::<Vec<_>>(), Some(TARGET));
 
     let stage = Stage::start();
     let (pause, args) = pause::program(stage.daemon.dir());
@@ -53,10 +49,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let when = format!("{INSTANCES} instances added");
     say(&when, &[look(&stage)], None);
 
-    let started = instances
-        .iter()
-        .take_while(|id| start(&stage, **id))
-        .count();
+    let started = instances.iter().take_while(|id| start(&stage, **id)).count();
     let when = format!("{started} instances running");
     say(&when, &[look(&stage)], None);
     rows
@@ -64,10 +57,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 
 /// Whether it could be started: a small machine may not have room for so many.
 fn start(stage: &Stage, instance: InstanceId) -> bool {
-    let start = Request::RuntimeStart {
-        instance: instance.to_string().into(),
-        priority: None,
-    };
+    let start = Request::RuntimeStart { instance: instance.to_string().into(), priority: None };
     match stage.daemon.request(start) {
         Ok(Reply::Started { .. }) => true,
         other => {
@@ -100,9 +90,5 @@ fn sample(name: &'static str, pid: u32) -> Sample {
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         1024.0 * kib.unwrap().trim().parse::<f64>().unwrap()
     };
-    Sample {
-        name,
-        rss: field("Rss:"),
-        pss: field("Pss:"),
-    }
+    Sample { name, rss: field("Rss:"), pss: field("Pss:") }
 }

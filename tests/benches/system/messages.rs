@@ -38,20 +38,10 @@ struct Way {
 
 impl Way {
     fn all(effort: Effort, size: usize) -> [Self; 2] {
-        let bursts = if size > 64 {
-            (100_000, 20_000)
-        } else {
-            (1_000_000, 200_000)
-        };
+        let bursts = if size > 64 { (100_000, 20_000) } else { (1_000_000, 200_000) };
         [
-            Self {
-                burst: false,
-                count: effort.pick(100_000, 20_000),
-            },
-            Self {
-                burst: true,
-                count: effort.pick(bursts.0, bursts.1),
-            },
+            Self { burst: false, count: effort.pick(100_000, 20_000) },
+            Self { burst: true, count: effort.pick(bursts.0, bursts.1) },
         ]
     }
 }
@@ -118,15 +108,7 @@ impl OneWay {
         let message = Dialect::Native.message(DATA, size, 0);
         let length = message.len();
         let burst = BURST_BYTES / length;
-        Self {
-            near,
-            counter,
-            messages: message.repeat(burst),
-            length,
-            burst,
-            link,
-            sent: 0,
-        }
+        Self { near, counter, messages: message.repeat(burst), length, burst, link, sent: 0 }
     }
 
     fn over_relay(relay: &Relay, size: usize) -> Self {
@@ -150,8 +132,7 @@ impl OneWay {
         self.counter.order(way.count * self.length as u64);
         let burst = if way.burst { self.burst } else { 1 };
         let began = Instant::now();
-        self.near
-            .send(&self.messages, self.length, way.count, burst);
+        self.near.send(&self.messages, self.length, way.count, burst);
         self.counter.wait_done();
         self.sent += way.count;
         [way.count as f64 / began.elapsed().as_secs_f64()]

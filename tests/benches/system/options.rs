@@ -40,12 +40,8 @@ impl Options {
         mut args: impl Iterator<Item = String>,
         groups: &[&str],
     ) -> Result<Self, String> {
-        let mut options = Self {
-            groups: Vec::new(),
-            regime: None,
-            effort: Effort::Full,
-            markdown: false,
-        };
+        let mut options =
+            Self { groups: Vec::new(), regime: None, effort: Effort::Full, markdown: false };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 // Cargo says this to every benchmark.

@@ -28,31 +28,21 @@ impl Relay {
     pub(crate) fn start(receivers: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("relay").tempdir().unwrap();
         let near = dir.path().join("near");
-        let far: Vec<PathBuf> = (0..receivers)
-            .map(|n| dir.path().join(format!("far{n}")))
-            .collect();
+        let far: Vec<PathBuf> =
+            (0..receivers).map(|n| dir.path().join(format!("far{n}"))).collect();
         let mut actor = Actor::start("relay", std::iter::once(&near).chain(&far));
         actor.wait_ready();
-        Self {
-            near,
-            far,
-            _actor: actor,
-            _dir: dir,
-        }
+        Self { near, far, _actor: actor, _dir: dir }
     }
 }
 
 /// Accepts one connection on each socket, and relays: with one receiver both ways.
 pub(crate) fn play(sockets: &[&str]) {
-    let listeners: Vec<UnixListener> = sockets
-        .iter()
-        .map(|path| UnixListener::bind(Path::new(path)).unwrap())
-        .collect();
+    let listeners: Vec<UnixListener> =
+        sockets.iter().map(|path| UnixListener::bind(Path::new(path)).unwrap()).collect();
     actor::say_ready();
-    let mut streams: Vec<UnixStream> = listeners
-        .iter()
-        .map(|listener| listener.accept().unwrap().0)
-        .collect();
+    let mut streams: Vec<UnixStream> =
+        listeners.iter().map(|listener| listener.accept().unwrap().0).collect();
     let near = streams.remove(0);
     if let [far] = &streams[..] {
         let (from, to) = (far.try_clone().unwrap(), near.try_clone().unwrap());

@@ -79,12 +79,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 }
 
 /// Two instances that are linked both ways.
-fn seats(
-    stage: &Stage,
-) -> (
-    orchestrator_proto::InstanceId,
-    orchestrator_proto::InstanceId,
-) {
+fn seats(stage: &Stage) -> (orchestrator_proto::InstanceId, orchestrator_proto::InstanceId) {
     let (a, b) = (stage.seat(), stage.seat());
     stage.link(a, PING, b, None, None);
     stage.link(b, PONG, a, None, None);
@@ -102,12 +97,7 @@ struct Pair {
 impl Pair {
     fn new(wire: Wire, near: UnixStream, far: &std::path::Path) -> Self {
         let ping = wire.dialect.message(PING, ROUNDTRIP_SIZE, 0);
-        Self {
-            near,
-            pong: ping.clone(),
-            ping,
-            _echo: Actor::on("echo", wire, far),
-        }
+        Self { near, pong: ping.clone(), ping, _echo: Actor::on("echo", wire, far) }
     }
 
     fn measure(&mut self, count: usize) -> [f64; 2] {

@@ -35,10 +35,7 @@ impl Numbered for Data1024 {
 const SERIES: usize = 1024;
 
 fn tokio_runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Part `sdk-echo`: answers each ping with a pong.
@@ -88,11 +85,7 @@ impl Pinger {
             let runtime = Runtime::connect_to(path).await.unwrap();
             (runtime.output().unwrap(), runtime.input().unwrap())
         });
-        Self {
-            tokio,
-            pings,
-            pongs,
-        }
+        Self { tokio, pings, pongs }
     }
 
     /// So many round trips; `after` is called after each.
@@ -130,13 +123,7 @@ impl<T: Numbered> Sender<T> {
             message.set_number(number as f64);
             message
         };
-        Self {
-            tokio,
-            runtime,
-            output,
-            series: (0..SERIES).map(numbered).collect(),
-            next: 0,
-        }
+        Self { tokio, runtime, output, series: (0..SERIES).map(numbered).collect(), next: 0 }
     }
 
     /// Sends so many, with one `send` for each or in bursts.

@@ -17,9 +17,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// A daemon as it is by default, on the cores of this thread.
     pub(crate) fn start() -> Self {
-        Self {
-            daemon: Daemon::start_with(&["--log", "info"]),
-        }
+        Self { daemon: Daemon::start_with(&["--log", "info"]) }
     }
 
     /// Adds an instance of this program.

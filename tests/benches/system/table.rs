@@ -100,11 +100,7 @@ impl Unit {
         if low == high {
             return format!("{middle} {name}");
         }
-        format!(
-            "{middle} {name} ({}–{})",
-            digits(low / scale),
-            digits(high / scale)
-        )
+        format!("{middle} {name} ({}–{})", digits(low / scale), digits(high / scale))
     }
 }
 

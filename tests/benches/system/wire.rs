@@ -101,10 +101,7 @@ impl Dialect {
         match self {
             Self::Native => {
                 let payload = vec![0; size];
-                let frame = Frame::Message {
-                    channel,
-                    payload: &payload,
-                };
+                let frame = Frame::Message { channel, payload: &payload };
                 frame::encode(&frame, MAX_RUNTIME).unwrap()
             }
             Self::Veecle => {
@@ -138,18 +135,9 @@ impl Peer {
         input: Option<&str>,
     ) -> Self {
         let mut peer = match wire {
-            Wire {
-                through: Through::Relay,
-                ..
-            } => Self::bare(UnixStream::connect(path).unwrap()),
-            Wire {
-                dialect: Dialect::Veecle,
-                ..
-            } => Self::bare(Veecle::connect(path).stream),
-            Wire {
-                dialect: Dialect::Native,
-                ..
-            } => Self::greeted(path, output, input),
+            Wire { through: Through::Relay, .. } => Self::bare(UnixStream::connect(path).unwrap()),
+            Wire { dialect: Dialect::Veecle, .. } => Self::bare(Veecle::connect(path).stream),
+            Wire { dialect: Dialect::Native, .. } => Self::greeted(path, output, input),
         };
         // A timer for each read would be measured too.
         peer.stream.set_read_timeout(None).unwrap();
@@ -158,12 +146,7 @@ impl Peer {
     }
 
     fn bare(stream: UnixStream) -> Self {
-        Self {
-            stream,
-            grants: None,
-            sent: 0,
-            granted: 0,
-        }
+        Self { stream, grants: None, sent: 0, granted: 0 }
     }
 
     fn greeted(path: &Path, output: Option<&str>, input: Option<&str>) -> Self {

@@ -58,10 +58,7 @@ enum Shape {
     Nothing,
     Circle(f32),
     Box(f64, f64),
-    Named {
-        name: String,
-        inner: Option<Wrapper>,
-    },
+    Named { name: String, inner: Option<Wrapper> },
     Parentheses(),
 }
 
@@ -89,10 +86,7 @@ fn everything() -> Everything {
             Shape::Nothing,
             Shape::Circle(1.5),
             Shape::Box(1.0, 2.0),
-            Shape::Named {
-                name: "n".into(),
-                inner: Some(Wrapper(2)),
-            },
+            Shape::Named { name: "n".into(), inner: Some(Wrapper(2)) },
             Shape::Parentheses(),
         ],
         result: Err("no".into()),

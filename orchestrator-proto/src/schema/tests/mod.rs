@@ -7,10 +7,7 @@ mod properties;
 use super::*;
 
 fn field(name: &str, schema: TypeSchema) -> Field {
-    Field {
-        name: name.into(),
-        schema,
-    }
+    Field { name: name.into(), schema }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -21,16 +18,9 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn test_vectors() {
     use TypeSchema as T;
-    let variant = |name: &str, body| Variant {
-        name: name.into(),
-        body,
-    };
+    let variant = |name: &str, body| Variant { name: name.into(), body };
     let vectors = [
-        (
-            T::U32,
-            "03",
-            "e1e0e81d6ea39b0cf8b86ffd440921011f57400cbc3f76a8a171906a9b8d7505",
-        ),
+        (T::U32, "03", "e1e0e81d6ea39b0cf8b86ffd440921011f57400cbc3f76a8a171906a9b8d7505"),
         (
             T::Struct(vec![field("value", T::U32)]),
             "15010576616c756503",
@@ -68,21 +58,13 @@ fn test_vectors() {
 fn one_meaning_has_one_form() {
     use TypeSchema as T;
     assert_eq!(T::Tuple(vec![]).encode(), T::Unit.encode());
-    let one = |body| {
-        T::Enum(vec![Variant {
-            name: "V".into(),
-            body,
-        }])
-    };
+    let one = |body| T::Enum(vec![Variant { name: "V".into(), body }]);
     assert_eq!(
         one(VariantBody::Tuple(vec![T::U8])).encode(),
         one(VariantBody::Newtype(T::U8)).encode()
     );
     assert_eq!(T::decode(&[19, 0]), Err(SchemaError::BadTuple(0)));
-    assert_eq!(
-        T::decode(&[22, 1, 1, b'V', 2, 1, 1]),
-        Err(SchemaError::BadTuple(1))
-    );
+    assert_eq!(T::decode(&[22, 1, 1, b'V', 2, 1, 1]), Err(SchemaError::BadTuple(1)));
     // The count 1 in two bytes.
     assert_eq!(T::decode(&[19, 0x81, 0, 1]), Err(SchemaError::BadNumber));
 }
@@ -94,10 +76,7 @@ fn bounds_are_kept() {
     assert!(T::decode(&nested(MAX_DEPTH)).is_ok());
     assert_eq!(T::decode(&nested(MAX_DEPTH + 1)), Err(SchemaError::TooDeep));
     assert_eq!(T::decode(&nested(60_000)), Err(SchemaError::TooDeep));
-    assert_eq!(
-        T::decode(&nested(70_000)),
-        Err(SchemaError::TooLong(70_000))
-    );
+    assert_eq!(T::decode(&nested(70_000)), Err(SchemaError::TooLong(70_000)));
     assert!(T::decode(&T::Tuple(vec![T::U8; MAX_NODES - 1]).encode()).is_ok());
     assert_eq!(
         T::decode(&T::Tuple(vec![T::U8; MAX_NODES]).encode()),
@@ -108,10 +87,7 @@ fn bounds_are_kept() {
     assert_eq!(T::decode(&[23]), Err(SchemaError::UnknownTag(23)));
     assert_eq!(T::decode(&[21, 1, 0, 1]), Err(SchemaError::BadName));
     let twice = T::Struct(vec![field("a", T::U8), field("a", T::U8)]);
-    assert_eq!(
-        T::decode(&twice.encode()),
-        Err(SchemaError::DuplicateName("a".into()))
-    );
+    assert_eq!(T::decode(&twice.encode()), Err(SchemaError::DuplicateName("a".into())));
     let long = T::Struct(vec![field(&"a".repeat(256), T::U8)]);
     assert_eq!(T::decode(&long.encode()), Err(SchemaError::BadName));
 }
@@ -124,15 +100,9 @@ fn a_payload_that_claims_too_much_fails_at_once() {
     assert_eq!(units.to_json(&payload), Err(DecodeError::TooManyValues));
     let maps = TypeSchema::Map(Box::new(TypeSchema::Unit), Box::new(TypeSchema::Unit));
     assert_eq!(maps.to_json(&payload), Err(DecodeError::TooManyValues));
-    assert_eq!(
-        TypeSchema::String.to_json(&payload),
-        Err(DecodeError::Truncated)
-    );
+    assert_eq!(TypeSchema::String.to_json(&payload), Err(DecodeError::Truncated));
     let name = "n".repeat(255);
-    let wide = TypeSchema::Seq(Box::new(TypeSchema::Struct(vec![field(
-        &name,
-        TypeSchema::Unit,
-    )])));
+    let wide = TypeSchema::Seq(Box::new(TypeSchema::Struct(vec![field(&name, TypeSchema::Unit)])));
     assert_eq!(wide.to_json(&payload), Err(DecodeError::TooLong));
 }
 
@@ -141,25 +111,14 @@ fn payloads_are_checked_as_postcard_checks_them() {
     use TypeSchema as T;
     let wrong: [(T, &[u8], DecodeError); 9] = [
         (T::Bool, &[2], DecodeError::BadBool(2)),
-        (
-            T::Option(Box::new(T::U8)),
-            &[2, 0],
-            DecodeError::BadOption(2),
-        ),
+        (T::Option(Box::new(T::U8)), &[2, 0], DecodeError::BadOption(2)),
         (T::U16, &[0xff, 0xff, 0x04], DecodeError::BadNumber),
         (T::U16, &[0x80, 0x80, 0x80, 0], DecodeError::BadNumber),
         (T::Char, &[2, b'a', b'b'], DecodeError::BadChar),
         (T::String, &[1, 0xff], DecodeError::BadUtf8),
         (T::U8, &[1, 2], DecodeError::Trailing(1)),
         (T::F32, &[1, 2], DecodeError::Truncated),
-        (
-            T::Enum(vec![]),
-            &[0],
-            DecodeError::BadVariant {
-                number: 0,
-                count: 0,
-            },
-        ),
+        (T::Enum(vec![]), &[0], DecodeError::BadVariant { number: 0, count: 0 }),
     ];
     for (schema, payload, error) in wrong {
         assert_eq!(schema.to_json(payload), Err(error), "{schema}");
@@ -173,39 +132,21 @@ fn payloads_are_checked_as_postcard_checks_them() {
 fn errors_name_the_place() {
     use TypeSchema as T;
     let pose = T::Struct(vec![field("x", T::F32), field("n", T::U8)]);
-    let schema = T::Struct(vec![
-        field("pose", pose),
-        field("axes", T::Seq(Box::new(T::I8))),
-    ]);
+    let schema = T::Struct(vec![field("pose", pose), field("axes", T::Seq(Box::new(T::I8)))]);
     let complaint = |json| schema.from_json(json).unwrap_err().to_string();
     for (json, text) in [
-        (
-            r#"{"pose":{"x":"abc"}}"#,
-            r#"at .pose.x: expected f32, found "abc""#,
-        ),
-        (
-            r#"{"pose":{"x":1,"n":300}}"#,
-            "at .pose.n: 300 is out of range of u8",
-        ),
-        (
-            r#"{"pose":{"x":1e39}}"#,
-            "at .pose.x: 1e39 is out of range of f32",
-        ),
+        (r#"{"pose":{"x":"abc"}}"#, r#"at .pose.x: expected f32, found "abc""#),
+        (r#"{"pose":{"x":1,"n":300}}"#, "at .pose.n: 300 is out of range of u8"),
+        (r#"{"pose":{"x":1e39}}"#, "at .pose.x: 1e39 is out of range of f32"),
         (
             r#"{"pose":{"x":null}}"#,
             "at .pose.x: expected f32, found null (NaN and the infinities have no JSON form)",
         ),
         (r#"{"axes":[1,2.5]}"#, "at .axes[1]: expected i8, found 2.5"),
         (r#"{"axes":[]}"#, r#"at .: the field "pose" is missing"#),
-        (
-            r#"{"axis":[]}"#,
-            "at .: there is no field axis; there is pose, axes",
-        ),
+        (r#"{"axis":[]}"#, "at .: there is no field axis; there is pose, axes"),
         ("", "at .: expected an object, found the end"),
-        (
-            r#"{"axes":[],"axes":[]}"#,
-            r#"at .: the field "axes" is there twice"#,
-        ),
+        (r#"{"axes":[],"axes":[]}"#, r#"at .: the field "axes" is there twice"#),
     ] {
         assert_eq!(complaint(json), text);
     }

@@ -25,14 +25,8 @@ async fn after_a_loss_everything_is_declared_again() {
         drop(peer);
         assert!(matches!(sending.await, Err(SendError::Disconnected)));
         assert!(matches!(listing.await, Err(RequestError::Disconnected)));
-        assert!(matches!(
-            output.try_send(&message),
-            Err(SendError::Disconnected)
-        ));
-        assert!(matches!(
-            runtime.stop("x").await,
-            Err(RequestError::Disconnected)
-        ));
+        assert!(matches!(output.try_send(&message), Err(SendError::Disconnected)));
+        assert!(matches!(runtime.stop("x").await, Err(RequestError::Disconnected)));
         // What had arrived is still there.
         assert_eq!(input.recv().await, Ok(Number { value: 2 }));
 
@@ -86,10 +80,7 @@ async fn garbage_breaks_one_connection_and_nothing_else() {
         peer.send(&Frame::Refused(error)).await;
         drop(peer);
         until_disconnected(&runtime).await;
-        assert_eq!(
-            runtime.last_error().as_deref(),
-            Some("the daemon refused: they differ")
-        );
+        assert_eq!(runtime.last_error().as_deref(), Some("the daemon refused: they differ"));
     })
     .await;
 }
@@ -99,9 +90,7 @@ async fn more_than_granted_breaks_the_connection() {
     soon(async {
         let daemon = Daemon::new();
         let (runtime, mut peer) = daemon.connect().await;
-        let _input = runtime
-            .input_with_window::<Number>(NonZeroU32::MIN)
-            .unwrap();
+        let _input = runtime.input_with_window::<Number>(NonZeroU32::MIN).unwrap();
         peer.message(0, 1).await;
         peer.message(0, 2).await;
         until_disconnected(&runtime).await;

@@ -68,11 +68,7 @@ impl Peer {
         let body = self.body().await.unwrap();
         assert!(matches!(
             postcard::from_bytes(&body).unwrap(),
-            Frame::Hello {
-                magic: MAGIC,
-                protocol: PROTOCOL,
-                ..
-            }
+            Frame::Hello { magic: MAGIC, protocol: PROTOCOL, .. }
         ));
     }
 
@@ -100,10 +96,9 @@ impl Peer {
     async fn expect_number(&mut self, channel: u16) -> u32 {
         let body = self.body().await.unwrap();
         match postcard::from_bytes(&body).unwrap() {
-            Frame::Message {
-                channel: c,
-                payload,
-            } if c == channel => postcard::from_bytes::<Number>(payload).unwrap().value,
+            Frame::Message { channel: c, payload } if c == channel => {
+                postcard::from_bytes::<Number>(payload).unwrap().value
+            }
             other => panic!("no message on {channel}: {other:?}"),
         }
     }
@@ -135,31 +130,20 @@ impl Daemon {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runtime.sock");
-        Self {
-            listener: UnixListener::bind(&path).unwrap(),
-            path,
-            _dir: dir,
-        }
+        Self { listener: UnixListener::bind(&path).unwrap(), path, _dir: dir }
     }
 
     /// A connection after its hello.
     async fn accept(&self) -> Peer {
         let (stream, _) = self.listener.accept().await.unwrap();
-        let mut peer = Peer {
-            stream,
-            read: BytesMut::new(),
-        };
+        let mut peer = Peer { stream, read: BytesMut::new() };
         peer.expect_hello().await;
         peer
     }
 
     async fn welcome(&self) -> Peer {
         let mut peer = self.accept().await;
-        let welcome = Frame::Welcome {
-            protocol: PROTOCOL,
-            server: "test",
-            instance: INSTANCE,
-        };
+        let welcome = Frame::Welcome { protocol: PROTOCOL, server: "test", instance: INSTANCE };
         peer.send(&welcome).await;
         peer
     }
@@ -172,9 +156,7 @@ impl Daemon {
 
 /// No test waits for ever.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what)
-        .await
-        .expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it takes too long")
 }
 
 /// Polls once; true if it is done.
@@ -223,11 +205,7 @@ async fn messages_go_both_ways() {
         peer.message(1, 6).await;
         let text = postcard::to_stdvec(&"seven").unwrap();
         let payload = &text[..];
-        peer.send(&Frame::Message {
-            channel: 2,
-            payload,
-        })
-        .await;
+        peer.send(&Frame::Message { channel: 2, payload }).await;
         assert_eq!(texts.recv().await, Ok(Text("seven".into())));
         assert_eq!(input.recv().await, Ok(Number { value: 5 }));
         assert_eq!(input.try_recv(), Ok(Some(Number { value: 6 })));
@@ -348,20 +326,13 @@ async fn a_bad_payload_is_lost_alone() {
         let (runtime, mut peer) = daemon.connect().await;
         let mut input = runtime.input::<Number>().unwrap();
         for payload in [&[][..], &[1, 1], &[0xff; 5]] {
-            peer.send(&Frame::Message {
-                channel: 0,
-                payload,
-            })
-            .await;
+            peer.send(&Frame::Message { channel: 0, payload }).await;
         }
         peer.message(0, 4).await;
         for _ in 0..3 {
             assert!(matches!(
                 input.recv().await,
-                Err(RecvError::BadPayload {
-                    name: Number::NAME,
-                    ..
-                })
+                Err(RecvError::BadPayload { name: Number::NAME, .. })
             ));
         }
         assert_eq!(input.recv().await, Ok(Number { value: 4 }));
@@ -455,11 +426,7 @@ async fn the_largest_message_passes() {
             let Frame::Message { payload, .. } = postcard::from_bytes(&body).unwrap() else {
                 panic!("no message");
             };
-            peer.send(&Frame::Message {
-                channel: 1,
-                payload,
-            })
-            .await;
+            peer.send(&Frame::Message { channel: 1, payload }).await;
         };
         tokio::join!(sending, echoing);
     })

@@ -37,14 +37,8 @@ async fn a_flood_without_newlines_stays_within_bounds() {
     flood.join().unwrap();
     let stats = log.stats();
     assert_eq!((stats.bytes_written, stats.bytes_lost), (64 << 20, 0));
-    let sizes: u64 = files(log.dir())
-        .iter()
-        .map(|file| fs::metadata(file).unwrap().len())
-        .sum();
-    assert!(
-        sizes <= 3 << 20 && sizes > 2_000_000,
-        "{sizes} bytes on disk"
-    );
+    let sizes: u64 = files(log.dir()).iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    assert!(sizes <= 3 << 20 && sizes > 2_000_000, "{sizes} bytes on disk");
     let items = read_all(&log).await;
     let bytes = content(&items, LogStream::Stdout);
     assert!(bytes.iter().all(|&byte| byte == b'x'));
@@ -56,13 +50,7 @@ async fn a_prompt_shows_before_its_line_ends() {
     let bench = Bench::default();
     let log = bench.open("a");
     let mut write = attach(&log, LogStream::Stdout);
-    let mut reader = LogReader::open(
-        &log,
-        ReadQuery {
-            follow: true,
-            ..ReadQuery::default()
-        },
-    );
+    let mut reader = LogReader::open(&log, ReadQuery { follow: true, ..ReadQuery::default() });
     write.write_all(b"hello\nlogin: ").unwrap();
     let mut seen = Vec::new();
     while seen.len() < 2 {
@@ -80,10 +68,7 @@ async fn a_new_run_does_not_continue_the_line_of_the_last() {
     let log = bench.open("a");
     print(&log, LogStream::Stdout, b"no newline").await;
     print(&log, LogStream::Stdout, b"next run\n").await;
-    assert_eq!(
-        texts(&read_all(&log).await),
-        ["no newline…", "", "next run"]
-    );
+    assert_eq!(texts(&read_all(&log).await), ["no newline…", "", "next run"]);
 }
 
 #[tokio::test]
@@ -94,10 +79,7 @@ async fn what_the_daemon_says_is_among_it() {
     log.append(LogStream::Orchestrator, b"");
     let long = vec![b'x'; MAX_TEXT + 1];
     log.append(LogStream::Telemetry, &long);
-    until(&log, |log| {
-        log.stats().bytes_written == 9 + MAX_TEXT as u64 + 2
-    })
-    .await;
+    until(&log, |log| log.stats().bytes_written == 9 + MAX_TEXT as u64 + 2).await;
     let items = read_all(&log).await;
     let mut expected = b"one\ntwo\n".to_vec();
     expected.extend(&long);
@@ -139,34 +121,22 @@ async fn what_is_no_pipe_is_refused() {
         let error = log.attach(LogStream::Stdout, wrong).unwrap_err();
         assert!(matches!(error, LogError::Attach { .. }), "{error}");
     }
-    let again = bench
-        .capture
-        .open(log.instance(), log.dir().to_owned())
-        .unwrap_err();
+    let again = bench.capture.open(log.instance(), log.dir().to_owned()).unwrap_err();
     assert!(matches!(again, LogError::AlreadyOpen(_)), "{again}");
     log.close().await;
     let error = log.attach(LogStream::Stdout, read).unwrap_err();
     assert!(matches!(error, LogError::Closed(_)), "{error}");
     within(log.drained()).await;
-    bench
-        .capture
-        .open(log.instance(), log.dir().to_owned())
-        .unwrap();
+    bench.capture.open(log.instance(), log.dir().to_owned()).unwrap();
 }
 
 #[tokio::test]
 async fn a_flood_starves_nobody() {
     let bench = Bench::default();
     let flood = bench.open("flood");
-    let mut child = Command::new("cat")
-        .arg("/dev/zero")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Command::new("cat").arg("/dev/zero").stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
-    flood
-        .attach(LogStream::Stdout, OwnedFd::from(stdout))
-        .unwrap();
+    flood.attach(LogStream::Stdout, OwnedFd::from(stdout)).unwrap();
     until(&flood, |log| log.stats().bytes_written > 1 << 20).await;
     let quiet = bench.open("quiet");
     let mut turns: Vec<u64> = Vec::new();
@@ -190,10 +160,7 @@ async fn a_flood_starves_nobody() {
 async fn two_hundred_instances_at_once() {
     let bench = Bench::new(256 << 10, 2);
     let logs: Vec<_> = (0..200).map(|n| bench.open(&format!("{n}"))).collect();
-    let mut pipes: Vec<_> = logs
-        .iter()
-        .map(|log| attach(log, LogStream::Stdout))
-        .collect();
+    let mut pipes: Vec<_> = logs.iter().map(|log| attach(log, LogStream::Stdout)).collect();
     let printing = thread::spawn(move || {
         for line in 0..50 {
             for (n, pipe) in pipes.iter_mut().enumerate() {
@@ -215,8 +182,7 @@ async fn a_shutdown_takes_what_is_there_and_the_next_daemon_goes_on() {
     let bench = Bench::default();
     let log = bench.open("a");
     let (read, mut write) = pipe();
-    log.attach(LogStream::Stdout, read.try_clone().unwrap())
-        .unwrap();
+    log.attach(LogStream::Stdout, read.try_clone().unwrap()).unwrap();
     write.write_all(b"one\ntwo\nthr").unwrap();
     bench.capture.shutdown(DEADLINE).await.unwrap();
     // Nobody waits for a log that nobody writes.
@@ -231,10 +197,7 @@ async fn a_shutdown_takes_what_is_there_and_the_next_daemon_goes_on() {
     log.attach(LogStream::Stdout, read).unwrap();
     within(log.drained()).await;
     let items = read_all(&log).await;
-    assert_eq!(
-        content(&items, LogStream::Stdout),
-        b"one\ntwo\nthree\nfour\n"
-    );
+    assert_eq!(content(&items, LogStream::Stdout), b"one\ntwo\nthree\nfour\n");
     assert_eq!(files(log.dir()).len(), 1);
 }
 

@@ -21,12 +21,7 @@ struct Room {
 
 impl Small {
     fn new(left: usize, piece: usize) -> Self {
-        Self(Arc::new(Mutex::new(Room {
-            left,
-            piece,
-            stuck: false,
-            writes: 0,
-        })))
+        Self(Arc::new(Mutex::new(Room { left, piece, stuck: false, writes: 0 })))
     }
 
     fn set_left(&self, left: usize) {
@@ -63,30 +58,17 @@ impl Disk for Small {
 fn batch(texts: &[&str]) -> Batch {
     let mut batch = Batch::default();
     for text in texts {
-        batch.push(
-            1_795_199_093_000_000_000,
-            LogStream::Stdout,
-            true,
-            text.as_bytes(),
-        );
+        batch.push(1_795_199_093_000_000_000, LogStream::Stdout, true, text.as_bytes());
     }
     batch
 }
 
 fn content_of(dir: &Path) -> String {
-    files(dir)
-        .iter()
-        .map(|file| fs::read_to_string(file).unwrap())
-        .collect()
+    files(dir).iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
 fn open_writer(dir: &Path, disk: &Small) -> Writer {
-    Writer::open(
-        dir.to_owned(),
-        CaptureConfig::default(),
-        Box::new(disk.clone()),
-    )
-    .unwrap()
+    Writer::open(dir.to_owned(), CaptureConfig::default(), Box::new(disk.clone())).unwrap()
 }
 
 #[test]
@@ -97,10 +79,7 @@ fn short_writes_are_completed() {
     let records = batch(&["one", "two", "three"]);
     writer.write(&records);
     assert_eq!(content_of(dir.path()).as_bytes(), records.bytes());
-    assert_eq!(
-        (writer.stats().bytes_written, writer.stats().bytes_lost),
-        (14, 0)
-    );
+    assert_eq!((writer.stats().bytes_written, writer.stats().bytes_lost), (14, 0));
 }
 
 #[test]
@@ -117,10 +96,7 @@ fn a_full_disk_tears_no_record_at_any_byte() {
                 writer.write(&records);
                 let stats = writer.stats().clone();
                 assert_eq!(stats.bytes_written + stats.bytes_lost, 14);
-                assert_eq!(
-                    (stats.bytes_lost > 0, stats.failing),
-                    (left < len, left < len)
-                );
+                assert_eq!((stats.bytes_lost > 0, stats.failing), (left < len, left < len));
                 let whole = &records.bytes()[..usize::try_from(writer.end().offset).unwrap()];
                 assert!(whole.is_empty() || whole.ends_with(b"\n"));
                 assert!(content_of(dir.path()).as_bytes().starts_with(whole));
@@ -136,10 +112,7 @@ fn a_full_disk_tears_no_record_at_any_byte() {
                     stats.bytes_lost
                 );
                 assert_eq!(text.contains(&told), left < len, "{text}");
-                assert_eq!(
-                    text.matches("missing here").count(),
-                    usize::from(left < len)
-                );
+                assert_eq!(text.matches("missing here").count(), usize::from(left < len));
                 assert!(!writer.stats().failing);
                 assert_eq!(writer.stats().last_error, stats.last_error);
                 if !stuck {
@@ -167,10 +140,7 @@ fn a_nearly_full_disk_is_not_filled_with_remarks() {
     // Without output the remark is written as soon as there is room.
     writer.write(&Batch::default());
     let text = content_of(dir.path());
-    assert!(
-        text.contains(" 1010101 bytes of stdout are missing here"),
-        "{text}"
-    );
+    assert!(text.contains(" 1010101 bytes of stdout are missing here"), "{text}");
     assert!(!writer.stats().failing);
 }
 
@@ -179,22 +149,12 @@ async fn instances_do_not_wait_for_a_full_disk() {
     let bench = Bench::default();
     let disk = Small::new(100_000, usize::MAX);
     let dir = bench.dir.path().join("a");
-    let log = bench
-        .capture
-        .open_on(InstanceId::generate(), dir, Box::new(disk.clone()))
-        .unwrap();
+    let log = bench.capture.open_on(InstanceId::generate(), dir, Box::new(disk.clone())).unwrap();
     let line = [&[b'x'; 999][..], b"\n"].concat();
     print_all(&log, line.repeat(1000)).await;
     let stats = log.stats();
     assert!(stats.failing && stats.bytes_lost >= 900_000, "{stats:?}");
-    assert!(
-        stats
-            .last_error
-            .as_ref()
-            .unwrap()
-            .message
-            .contains("No space")
-    );
+    assert!(stats.last_error.as_ref().unwrap().message.contains("No space"));
     // It is told although nothing more is printed.
     disk.set_left(1 << 20);
     until(&log, |log| !log.stats().failing).await;
@@ -203,10 +163,7 @@ async fn instances_do_not_wait_for_a_full_disk() {
     let kept = content(&items, LogStream::Stdout);
     assert_eq!(kept.len() as u64, stats.bytes_written + 6);
     assert!(kept.ends_with(b"again\n"));
-    let told = format!(
-        "{} bytes of stdout are missing here, between ",
-        stats.bytes_lost
-    );
+    let told = format!("{} bytes of stdout are missing here, between ", stats.bytes_lost);
     assert!(remarks(&items).starts_with(&told), "{}", remarks(&items));
     assert_eq!(remarks(&items).lines().count(), 1);
 }
@@ -235,10 +192,8 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let bench = Bench::default();
     let answer = Arc::new(Mutex::new(()));
     let dir = bench.dir.path().join("a");
-    let log = bench
-        .capture
-        .open_on(InstanceId::generate(), dir, Box::new(Hung(answer.clone())))
-        .unwrap();
+    let log =
+        bench.capture.open_on(InstanceId::generate(), dir, Box::new(Hung(answer.clone()))).unwrap();
     let hanging = answer.lock().unwrap();
     log.append(LogStream::Orchestrator, b"text");
     let result = bench.capture.shutdown(Duration::from_millis(50)).await;
@@ -304,13 +259,7 @@ async fn a_deleted_directory_comes_back() {
     let bench = Bench::default();
     let log = bench.open("a/b");
     print(&log, LogStream::Stdout, b"one\n").await;
-    let mut reader = LogReader::open(
-        &log,
-        ReadQuery {
-            follow: true,
-            ..ReadQuery::default()
-        },
-    );
+    let mut reader = LogReader::open(&log, ReadQuery { follow: true, ..ReadQuery::default() });
     let seen = within(reader.next_batch()).await.unwrap().unwrap();
     assert_eq!(texts(&seen), ["one"]);
     fs::remove_dir_all(bench.dir.path().join("a")).unwrap();
@@ -332,24 +281,13 @@ fn a_restart_goes_on_and_cuts_what_is_torn() {
     open_writer(dir.path(), &disk).write(&batch(&["one", "two"]));
     let path = dir.path().join("00000001.log");
     let len = fs::metadata(&path).unwrap().len();
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(len - 2)
-        .unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(len - 2).unwrap();
     let mut writer = open_writer(dir.path(), &disk);
     writer.write(&batch(&["three"]));
     let text = content_of(dir.path());
-    let lines: Vec<_> = text
-        .lines()
-        .map(|line| line.split_once(' ').unwrap().1)
-        .collect();
+    let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
     assert_eq!(lines[0], "stdout F one");
-    assert!(
-        lines[1].starts_with("orchestrator F the last record was torn"),
-        "{text}"
-    );
+    assert!(lines[1].starts_with("orchestrator F the last record was torn"), "{text}");
     assert_eq!(lines[2], "stdout F three");
     assert_eq!(lines.len(), 3);
     assert_eq!(files(dir.path()).len(), 1);
@@ -363,35 +301,22 @@ fn a_restart_goes_on_and_cuts_what_is_torn() {
     // The rest of a record without anything before it is cut off too.
     fs::write(dir.path().join("00000002.log"), "2026-11-20T18").unwrap();
     let writer = open_writer(dir.path(), &disk);
-    assert_eq!(
-        writer.end(),
-        Position {
-            number: 2,
-            offset: 0
-        }
-    );
+    assert_eq!(writer.end(), Position { number: 2, offset: 0 });
 }
 
 #[test]
 fn the_bounds_hold_at_all_times() {
     let dir = TempDir::new().unwrap();
-    let config = |max_files| CaptureConfig {
-        max_file_bytes: 64 << 10,
-        max_files,
-    };
+    let config = |max_files| CaptureConfig { max_file_bytes: 64 << 10, max_files };
     let open = |max_files| {
-        LogFiles::open(dir.path().to_owned(), config(max_files), Box::new(Kernel))
-            .unwrap()
-            .0
+        LogFiles::open(dir.path().to_owned(), config(max_files), Box::new(Kernel)).unwrap().0
     };
     let mut records = open(3);
     // Somebody has put a file in the way.
     fs::write(dir.path().join("00000004.log"), "foreign").unwrap();
     let text = "x".repeat(5000);
     for turn in 0..200 {
-        records
-            .write(batch(&vec![&text[..]; 1 + turn % 20]).bytes())
-            .unwrap();
+        records.write(batch(&vec![&text[..]; 1 + turn % 20]).bytes()).unwrap();
         let files = files(dir.path());
         assert!(files.len() <= 4, "{files:?}");
         for file in &files {

@@ -27,14 +27,8 @@ struct Bench {
 
 impl Bench {
     fn new(max_file_bytes: u64, max_files: u32) -> Self {
-        let config = CaptureConfig {
-            max_file_bytes,
-            max_files,
-        };
-        Self {
-            dir: TempDir::new().unwrap(),
-            capture: Capture::start(config).unwrap(),
-        }
+        let config = CaptureConfig { max_file_bytes, max_files };
+        Self { dir: TempDir::new().unwrap(), capture: Capture::start(config).unwrap() }
     }
 
     /// A log in the directory `name`.
@@ -71,9 +65,7 @@ async fn print(log: &InstanceLog, stream: LogStream, text: &[u8]) {
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what)
-        .await
-        .expect("it takes too long")
+    tokio::time::timeout(DEADLINE, what).await.expect("it takes too long")
 }
 
 /// Waits until the log has what `reached` looks for.
@@ -135,10 +127,7 @@ fn remarks(items: &[ReadItem]) -> String {
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }

@@ -7,17 +7,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn follow() -> ReadQuery {
-    ReadQuery {
-        follow: true,
-        ..ReadQuery::default()
-    }
+    ReadQuery { follow: true, ..ReadQuery::default() }
 }
 
 fn tail(count: u64) -> ReadQuery {
-    ReadQuery {
-        tail: Some(count),
-        ..ReadQuery::default()
-    }
+    ReadQuery { tail: Some(count), ..ReadQuery::default() }
 }
 
 #[tokio::test]
@@ -55,10 +49,7 @@ async fn a_slow_follower_is_told_of_what_it_missed() {
     printing.join().unwrap();
     log.close().await;
     let items = read_to_end(reader).await;
-    let gap = items
-        .iter()
-        .position(|item| matches!(item, ReadItem::Missed { .. }))
-        .unwrap();
+    let gap = items.iter().position(|item| matches!(item, ReadItem::Missed { .. })).unwrap();
     // The file that it had open to its end, then what is kept.
     let (before, after) = (texts(&items[..gap]), texts(&items[gap + 1..]));
     assert!(!before.is_empty() && !after.is_empty());
@@ -114,44 +105,21 @@ async fn only_what_was_asked_for() {
     print(&log, LogStream::Stdout, b"one\n").await;
     print(&log, LogStream::Stderr, b"two\n").await;
     print(&log, LogStream::Stdout, b"three\n").await;
-    log.append(
-        LogStream::Orchestrator,
-        b"5 bytes of stdout are missing here",
-    );
-    log.append(
-        LogStream::Orchestrator,
-        b"5 bytes of stderr are missing here",
-    );
+    log.append(LogStream::Orchestrator, b"5 bytes of stdout are missing here");
+    log.append(LogStream::Orchestrator, b"5 bytes of stderr are missing here");
     log.close().await;
-    let of = |stream| ReadQuery {
-        stream: Some(stream),
-        ..ReadQuery::default()
-    };
+    let of = |stream| ReadQuery { stream: Some(stream), ..ReadQuery::default() };
     let found = texts(&read(&log, of(LogStream::Stdout)).await);
-    assert_eq!(
-        found,
-        ["one", "three", "5 bytes of stdout are missing here"]
-    );
+    assert_eq!(found, ["one", "three", "5 bytes of stdout are missing here"]);
     assert_eq!(read(&log, of(LogStream::Stderr)).await.len(), 2);
     assert_eq!(read(&log, of(LogStream::Orchestrator)).await.len(), 2);
     let all = read_all(&log).await;
-    let ReadItem::Line(third) = &all[2] else {
-        panic!("{all:?}")
-    };
-    let since = ReadQuery {
-        since_ns: Some(third.time_ns),
-        ..ReadQuery::default()
-    };
+    let ReadItem::Line(third) = &all[2] else { panic!("{all:?}") };
+    let since = ReadQuery { since_ns: Some(third.time_ns), ..ReadQuery::default() };
     assert_eq!(read(&log, since).await, all[2..]);
-    let both = ReadQuery {
-        tail: Some(9),
-        ..since
-    };
+    let both = ReadQuery { tail: Some(9), ..since };
     assert_eq!(read(&log, both).await, all[2..]);
-    let last_of_stdout = ReadQuery {
-        tail: Some(2),
-        ..of(LogStream::Stdout)
-    };
+    let last_of_stdout = ReadQuery { tail: Some(2), ..of(LogStream::Stdout) };
     assert_eq!(texts(&read(&log, last_of_stdout).await), found[1..]);
 }
 
@@ -159,9 +127,7 @@ async fn only_what_was_asked_for() {
 async fn the_last_lines_over_many_files() {
     let bench = Bench::new(64 << 10, 100);
     let log = bench.open("a");
-    let lines: Vec<_> = (0..5000)
-        .map(|n| format!("line {n}, {}", "x".repeat(n % 97)))
-        .collect();
+    let lines: Vec<_> = (0..5000).map(|n| format!("line {n}, {}", "x".repeat(n % 97))).collect();
     let mut write = attach(&log, LogStream::Stdout);
     let text = lines.join("\n") + "\n";
     let printing = thread::spawn(move || write.write_all(text.as_bytes()).unwrap());
@@ -169,17 +135,12 @@ async fn the_last_lines_over_many_files() {
     printing.join().unwrap();
     assert!(files(log.dir()).len() > 5);
     for count in [0, 1, 2, 499, 500, 501, 2500, 4999, 5000, 5001, u64::MAX] {
-        let from = lines
-            .len()
-            .saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        let from = lines.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
         let found = texts(&read(&log, tail(count)).await);
         assert!(found == lines[from..], "tail {count}");
     }
     // What comes after the reader was opened is new, whenever it begins to read.
-    let query = ReadQuery {
-        follow: true,
-        ..tail(1)
-    };
+    let query = ReadQuery { follow: true, ..tail(1) };
     let reader = LogReader::open(&log, query);
     print(&log, LogStream::Stdout, b"new\n").await;
     log.close().await;
@@ -216,11 +177,7 @@ async fn the_last_line_of_a_flood_without_newlines_is_bounded() {
     within(log.drained()).await;
     printing.join().unwrap();
     let found = content(&read(&log, tail(2)).await, LogStream::Stdout);
-    assert!(
-        found.len() <= 2 << 20 && found.len() > 1_900_000,
-        "{}",
-        found.len()
-    );
+    assert!(found.len() <= 2 << 20 && found.len() > 1_900_000, "{}", found.len());
 }
 
 #[tokio::test]
@@ -242,15 +199,7 @@ async fn what_somebody_did_to_the_files_is_skipped() {
     let mut seen = texts(&read_all(&log).await);
     // The long line is told of by itself, for it is read in pieces.
     seen.dedup();
-    let expected = [
-        &missed(1),
-        "one",
-        "two",
-        &missed(1),
-        "three",
-        &missed(1),
-        "four",
-    ];
+    let expected = [&missed(1), "one", "two", &missed(1), "three", &missed(1), "four"];
     assert_eq!(seen.len(), expected.len(), "{seen:?}");
     for (seen, expected) in seen.iter().zip(expected) {
         let both = ["one", "two", "three", "four"];
@@ -270,17 +219,9 @@ async fn a_file_that_somebody_emptied_ends_no_reader() {
     print(&log, LogStream::Stdout, b"one\ntwo\n").await;
     let mut reader = LogReader::open(&log, follow());
     let path = log.dir().join("00000001.log");
-    OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(0)
-        .unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
     let seen = within(reader.next_batch()).await.unwrap().unwrap();
-    assert_eq!(
-        texts(&seen),
-        ["<0: a log file was cut before it could be read>"]
-    );
+    assert_eq!(texts(&seen), ["<0: a log file was cut before it could be read>"]);
     print(&log, LogStream::Stdout, b"three\n").await;
     let seen = within(reader.next_batch()).await.unwrap().unwrap();
     assert_eq!(texts(&seen), ["three"]);
@@ -291,13 +232,7 @@ async fn names_that_are_no_log_files_do_not_matter() {
     let bench = Bench::default();
     let dir = bench.dir.path().join("a");
     fs::create_dir(&dir).unwrap();
-    for name in [
-        "1.log",
-        "x.log",
-        "00000001.log.gz",
-        "+0000001.log",
-        "18446744073709551615.log",
-    ] {
+    for name in ["1.log", "x.log", "00000001.log.gz", "+0000001.log", "18446744073709551615.log"] {
         fs::write(dir.join(name), "text").unwrap();
     }
     // Not files at all.

@@ -124,10 +124,7 @@ impl Keeper {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(View {
             desired: Desired::Stopped,
-            observed: Observed::Stopped {
-                last_exit: None,
-                at_ms: None,
-            },
+            observed: Observed::Stopped { last_exit: None, at_ms: None },
             priority: Priority::default(),
             starts: 0,
         });
@@ -153,9 +150,7 @@ impl Keeper {
     ///
     /// See [`StartError`].
     pub async fn restart(&self) -> Result<Started, StartError> {
-        self.ask(Request::Restart)
-            .await
-            .unwrap_or(Err(StartError::Retired))
+        self.ask(Request::Restart).await.unwrap_or(Err(StartError::Retired))
     }
 
     /// Stops the instance and waits until nothing of it is left. Answers whether there was
@@ -165,9 +160,7 @@ impl Keeper {
     ///
     /// See [`StopError`].
     pub async fn stop(&self) -> Result<bool, StopError> {
-        self.ask(Request::Stop)
-            .await
-            .unwrap_or(Err(StopError::Retired))
+        self.ask(Request::Stop).await.unwrap_or(Err(StopError::Retired))
     }
 
     /// As [`stop`](Self::stop), but with SIGKILL at once.
@@ -176,9 +169,7 @@ impl Keeper {
     ///
     /// See [`StopError`].
     pub async fn kill(&self) -> Result<bool, StopError> {
-        self.ask(Request::Kill)
-            .await
-            .unwrap_or(Err(StopError::Retired))
+        self.ask(Request::Kill).await.unwrap_or(Err(StopError::Retired))
     }
 
     /// The instance as it is now. Never waits.

@@ -242,17 +242,13 @@ impl Task {
     fn observed(&self, shown: &Observed) -> Option<Observed> {
         let exited_ms = || self.exited_ms.unwrap_or_else(now_ms);
         let observed = match self.machine.state() {
-            State::Stopped => Observed::Stopped {
-                last_exit: self.machine.last_exit(),
-                at_ms: self.exited_ms,
-            },
+            State::Stopped => {
+                Observed::Stopped { last_exit: self.machine.last_exit(), at_ms: self.exited_ms }
+            }
             State::Starting | State::Cancelling { .. } => Observed::Starting,
             State::Running { pid } => match shown {
                 Observed::Running { pid: shown, .. } if shown == pid => return None,
-                _ => Observed::Running {
-                    pid: *pid,
-                    since_ms: now_ms(),
-                },
+                _ => Observed::Running { pid: *pid, since_ms: now_ms() },
             },
             State::Stopping { main, .. } => Observed::Stopping {
                 pid: match main {
@@ -264,16 +260,10 @@ impl Task {
                     _ => now_ms(),
                 },
             },
-            State::Exited { exit } => Observed::Exited {
-                exit: *exit,
-                at_ms: exited_ms(),
-            },
+            State::Exited { exit } => Observed::Exited { exit: *exit, at_ms: exited_ms() },
             State::Failed { error } => match shown {
                 Observed::Failed { .. } => return None,
-                _ => Observed::Failed {
-                    error: error.clone(),
-                    at_ms: now_ms(),
-                },
+                _ => Observed::Failed { error: error.clone(), at_ms: now_ms() },
             },
         };
         (observed != *shown).then_some(observed)
@@ -340,7 +330,5 @@ fn in_protocol(notice: Notice) -> EventKind {
 /// Milliseconds since 1970 (UTC).
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since: Duration| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    since.map_or(0, |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -9,10 +9,7 @@ use super::super::fake::FakeKernel;
 use super::*;
 
 const TERM: i32 = 15;
-const CONFIG: Config = Config {
-    stop_signal: TERM,
-    stop_timeout: Duration::from_secs(10),
-};
+const CONFIG: Config = Config { stop_signal: TERM, stop_timeout: Duration::from_secs(10) };
 const EXIT: Exit = Exit::Code(0);
 
 #[derive(Clone, Default)]
@@ -91,10 +88,7 @@ async fn start_stop_and_what_is_seen_and_told() {
         [
             EventKind::Started { pid },
             EventKind::Stopping { signal: TERM },
-            EventKind::Exited {
-                exit: EXIT,
-                requested
-            },
+            EventKind::Exited { exit: EXIT, requested },
             EventKind::Stopped
         ]
     );
@@ -108,10 +102,7 @@ async fn start_stop_and_what_is_seen_and_told() {
 async fn who_does_not_listen_is_killed_in_time() {
     let kernel = FakeKernel::new();
     let recorder = Recorder::default();
-    let config = Config {
-        stop_timeout: Duration::from_millis(50),
-        ..CONFIG
-    };
+    let config = Config { stop_timeout: Duration::from_millis(50), ..CONFIG };
     let keeper = Keeper::spawn(config, Arc::new(kernel.clone()), recorder.clone());
     keeper.start(None).await.unwrap();
     let before = Instant::now();
@@ -153,9 +144,7 @@ async fn a_start_that_fails_says_why() {
     let start = ask!(keeper.start(None));
     kernel.answer(false).await;
     let error = r#"cannot execute "/bin/fake": No such file or directory (ENOENT)"#.to_owned();
-    let failed = StartError::Failed {
-        error: error.clone(),
-    };
+    let failed = StartError::Failed { error: error.clone() };
     assert_eq!(start.await.unwrap(), Err(failed));
     assert_eq!(keeper.view().observed.word(), "failed");
     let events = recorder.0.lock().unwrap().clone();
@@ -193,16 +182,11 @@ async fn what_the_main_process_leaves_behind() {
     kernel.last().ends(Exit::Code(3));
     kernel.last().signalled(TERM).await;
     let view = keeper.view();
-    assert_eq!(
-        (view.observed.word(), view.observed.pid()),
-        ("stopping", None)
-    );
+    assert_eq!((view.observed.word(), view.observed.pid()), ("stopping", None));
     assert_eq!(view.desired, Desired::Running);
     kernel.last().others(0);
     let mut views = keeper.watch();
-    let view = views
-        .wait_for(|view| view.observed.word() == "exited")
-        .await;
+    let view = views.wait_for(|view| view.observed.word() == "exited").await;
     let Observed::Exited { exit, .. } = view.unwrap().observed.clone() else {
         panic!("not exited");
     };

@@ -22,11 +22,7 @@ async fn nothing_is_inherited_but_three_streams() {
     assert_eq!(kept.line().await, "end");
 
     let mut grep = Launch::new("/bin/grep");
-    grep.args = vec![
-        "-E".into(),
-        "^Sig(Blk|Ign)".into(),
-        "/proc/self/status".into(),
-    ];
+    grep.args = vec!["-E".into(), "^Sig(Blk|Ign)".into(), "/proc/self/status".into()];
     let mut kept = Kept::new(linux, grep, LONG);
     kept.start().await;
     for name in ["SigBlk:\t", "SigIgn:\t"] {
@@ -51,10 +47,7 @@ async fn nothing_is_inherited_but_three_streams() {
 async fn arguments_environment_and_directory() {
     let mut launch = sh(r#"printf '%s\n' "$0" "$1" "$A" "$ORCHESTRATOR_LOG" "$PWD""#);
     launch.args.extend(["a b".into(), "$(c)".into()]);
-    launch.env = vec![
-        ("A".into(), "1 2".into()),
-        ("ORCHESTRATOR_LOG".into(), "mine".into()),
-    ];
+    launch.env = vec![("A".into(), "1 2".into()), ("ORCHESTRATOR_LOG".into(), "mine".into())];
     launch.cwd = Some("/usr".into());
     let mut kept = Kept::new(Linux::start().unwrap(), launch, LONG);
     kept.start().await;
@@ -105,38 +98,18 @@ async fn errors_say_what_and_why() {
         no_loader[at + 1] = b'X';
     }
     let cases = [
-        (
-            dir.path().join("none"),
-            "No such file or directory (ENOENT)",
-            "",
-        ),
+        (dir.path().join("none"), "No such file or directory (ENOENT)", ""),
         (dir.path().to_owned(), "(EACCES)", "; it is a directory"),
         (file("plain", b"#!/bin/sh\n", 0o644), "(EACCES)", "chmod +x"),
-        (
-            file("text", b"hello\n", 0o755),
-            "(ENOEXEC)",
-            "begins with #!",
-        ),
-        (
-            file("other", &other_machine, 0o755),
-            "(ENOEXEC)",
-            "architecture",
-        ),
+        (file("text", b"hello\n", 0o755), "(ENOEXEC)", "begins with #!"),
+        (file("other", &other_machine, 0o755), "(ENOEXEC)", "architecture"),
         (
             file("script", b"#! /no/such/thing -x\n", 0o755),
             "(ENOENT)",
             "its interpreter \"/no/such/thing\" is not",
         ),
-        (
-            file("crlf", b"#!/bin/sh\r\n", 0o755),
-            "(ENOENT)",
-            "as on Windows",
-        ),
-        (
-            file("loader", &no_loader, 0o755),
-            "(ENOENT)",
-            "dynamic loader",
-        ),
+        (file("crlf", b"#!/bin/sh\r\n", 0o755), "(ENOENT)", "as on Windows"),
+        (file("loader", &no_loader, 0o755), "(ENOENT)", "dynamic loader"),
         (dir.path().join("plain/x"), "Not a directory (ENOTDIR)", ""),
         ("relative".into(), "not absolute", ""),
     ];
@@ -152,10 +125,7 @@ async fn errors_say_what_and_why() {
 
     let mut launch = sh("exit");
     for (cwd, reason) in [
-        (
-            dir.path().join("none"),
-            "No such file or directory (ENOENT)",
-        ),
+        (dir.path().join("none"), "No such file or directory (ENOENT)"),
         (dir.path().join("plain"), "Not a directory (ENOTDIR)"),
     ] {
         launch.cwd = Some(cwd.clone());

@@ -64,15 +64,8 @@ impl Kept {
     fn new(kernel: Linux, launch: Launch, stop_timeout: Duration) -> Self {
         let (lines, printed) = mpsc::channel(1000);
         let (events, happened) = watch::channel(Vec::new());
-        let config = Config {
-            stop_signal: TERM,
-            stop_timeout,
-        };
-        let probe = Probe {
-            launch,
-            lines,
-            events,
-        };
+        let config = Config { stop_signal: TERM, stop_timeout };
+        let probe = Probe { launch, lines, events };
         Self {
             keeper: Keeper::spawn(config, Arc::new(kernel), probe),
             lines: printed,
@@ -116,10 +109,7 @@ impl Kept {
 
     fn last_exit(&self) -> Exit {
         match self.keeper.view().observed {
-            Observed::Stopped {
-                last_exit: Some(exit),
-                ..
-            } => exit,
+            Observed::Stopped { last_exit: Some(exit), .. } => exit,
             other => panic!("{other:?}"),
         }
     }
@@ -130,23 +120,15 @@ impl Kept {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .expect("in time")
+    tokio::time::timeout(DEADLINE, future).await.expect("in time")
 }
 
 fn sh(script: &str) -> Launch {
-    Launch {
-        args: vec!["-c".into(), script.into()],
-        ..Launch::new("/bin/sh")
-    }
+    Launch { args: vec!["-c".into(), script.into()], ..Launch::new("/bin/sh") }
 }
 
 const fn signal(signal: i32) -> Exit {
-    Exit::Signal {
-        signal,
-        core_dumped: false,
-    }
+    Exit::Signal { signal, core_dumped: false }
 }
 
 /// Whether a process is there and is not a zombie.

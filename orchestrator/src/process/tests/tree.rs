@@ -50,10 +50,7 @@ async fn every_process_of_the_group_gets_the_signal() {
             trap 'echo parent got it; wait; exit 5' TERM; echo ready; wait");
         let mut kept = Kept::new(kernel, script, LONG);
         kept.start().await;
-        assert_eq!(
-            (kept.line().await, kept.line().await),
-            ("ready".into(), "ready".into())
-        );
+        assert_eq!((kept.line().await, kept.line().await), ("ready".into(), "ready".into()));
         assert!(kept.stop().await);
         assert_eq!(kept.last_exit(), Exit::Code(5));
         let mut said = [kept.line().await, kept.line().await];
@@ -159,10 +156,7 @@ async fn a_program_that_closes_its_output_runs_on() {
 
 #[tokio::test]
 async fn a_slow_stop_delays_nobody_else() {
-    let mut slow = Kept::shell(
-        "trap '' TERM; echo ready; while :; do sleep 1000; done",
-        LONG,
-    );
+    let mut slow = Kept::shell("trap '' TERM; echo ready; while :; do sleep 1000; done", LONG);
     slow.start().await;
     slow.line().await;
     let stop = tokio::spawn({
@@ -170,11 +164,7 @@ async fn a_slow_stop_delays_nobody_else() {
         async move { keeper.stop().await }
     });
     let mut views = slow.keeper.watch();
-    drop(
-        within(views.wait_for(|view| view.observed.word() == "stopping"))
-            .await
-            .unwrap(),
-    );
+    drop(within(views.wait_for(|view| view.observed.word() == "stopping")).await.unwrap());
     for _ in 0..5 {
         let quick = Kept::shell("exec sleep 1000", LONG);
         quick.start().await;

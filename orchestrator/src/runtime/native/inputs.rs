@@ -37,11 +37,7 @@ impl Inputs {
         if inputs.contains_key(&decl.name) {
             return None;
         }
-        let granted = if window == 0 {
-            UNLIMITED
-        } else {
-            u64::from(window)
-        };
+        let granted = if window == 0 { UNLIMITED } else { u64::from(window) };
         let input = Arc::new(Input {
             channel,
             decl: decl.clone(),
@@ -93,10 +89,7 @@ impl Dialect for Inputs {
             return Err(DropReason::TooLong);
         }
         message_head(input.channel, length, head);
-        Ok(Body {
-            translated,
-            tail: b"",
-        })
+        Ok(Body { translated, tail: b"" })
     }
 
     fn taken(&self, input: &Arc<Input>, count: usize) {

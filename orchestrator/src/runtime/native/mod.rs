@@ -72,10 +72,7 @@ impl Connection {
 impl Upstream for Connection {
     fn window_moved(&self, channel: u16) {
         let granting = self.granting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tell(&Frame::Grant {
-            channel,
-            total: self.source.grant(channel),
-        });
+        self.tell(&Frame::Grant { channel, total: self.source.grant(channel) });
         drop(granting);
         // Not written in this call: it may come out of the writing of another connection.
         self.outlet.wake();

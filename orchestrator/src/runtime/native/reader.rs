@@ -68,9 +68,7 @@ fn checked(
         .map_err(|error| malformed(format!("the schema of {name}: {error}")))?;
     let computed = SchemaHash::of(canonical);
     if hash.is_some_and(|hash| hash != computed.0) {
-        return Err(malformed(format!(
-            "the hash of {name} is not that of its schema"
-        )));
+        return Err(malformed(format!("the hash of {name} is not that of its schema")));
     }
     Ok((computed, Arc::new(schema)))
 }
@@ -180,11 +178,9 @@ impl Reader {
             Err(error) => return Err(malformed(format!("a frame that is cut or wrong: {error}"))),
         };
         match frame {
-            Frame::Hello {
-                magic,
-                protocol,
-                sdk,
-            } if !self.greeted => self.hello(magic, protocol, sdk),
+            Frame::Hello { magic, protocol, sdk } if !self.greeted => {
+                self.hello(magic, protocol, sdk)
+            }
             _ if !self.greeted => Err(malformed("the first frame must be a hello")),
             Frame::Declare(declare) => self.declare(&declare),
             Frame::Grant { channel, total } => self.grant(channel, total),
@@ -202,16 +198,10 @@ impl Reader {
 
     fn hello(&mut self, magic: [u8; 4], protocol: u32, sdk: &str) -> Result<(), WireError> {
         if magic != MAGIC {
-            return Err(malformed(
-                "this is the socket of the native runtime protocol",
-            ));
+            return Err(malformed("this is the socket of the native runtime protocol"));
         }
         if protocol != PROTOCOL {
-            let older = if protocol < PROTOCOL {
-                "runtime's library"
-            } else {
-                "daemon"
-            };
+            let older = if protocol < PROTOCOL { "runtime's library" } else { "daemon" };
             return Err(WireError::new(
                 ErrorCode::VersionMismatch,
                 format!(
@@ -229,28 +219,16 @@ impl Reader {
             server: env!("CARGO_PKG_VERSION"),
             instance: connection.endpoint.instance,
         });
-        connection
-            .endpoint
-            .mailbox
-            .attach(connection.outlet.clone());
+        connection.endpoint.mailbox.attach(connection.outlet.clone());
         connection.outlet.kick();
         Ok(())
     }
 
     fn declare(&mut self, declare: &Declare<'_>) -> Result<(), WireError> {
-        let Declare {
-            channel,
-            direction,
-            name,
-            schema,
-            hash,
-            window,
-        } = *declare;
+        let Declare { channel, direction, name, schema, hash, window } = *declare;
         self.send_run();
         if channel >= MAX_CHANNELS {
-            return Err(malformed(format!(
-                "channel {channel}; channels are below {MAX_CHANNELS}"
-            )));
+            return Err(malformed(format!("channel {channel}; channels are below {MAX_CHANNELS}")));
         }
         let slot = usize::from(channel);
         if self.channels.len() <= slot {
@@ -259,16 +237,9 @@ impl Reader {
         if self.channels[slot].is_some() {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        let decl = Arc::new(TypeDecl {
-            name: name.into(),
-            schema: Some(checked(name, schema, hash)?),
-        });
-        let Connection {
-            endpoint,
-            source,
-            outlet,
-            ..
-        } = &*self.connection;
+        let decl =
+            Arc::new(TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?) });
+        let Connection { endpoint, source, outlet, .. } = &*self.connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
                 Channel::Output(endpoint.router.declare_output(source, decl, channel)?)
@@ -293,9 +264,7 @@ impl Reader {
         whole: Option<&Bytes>,
     ) -> Result<(), WireError> {
         let Some(Some(Channel::Output(output))) = self.channels.get(usize::from(channel)) else {
-            return Err(malformed(format!(
-                "a message on channel {channel}, which is no output"
-            )));
+            return Err(malformed(format!("a message on channel {channel}, which is no output")));
         };
         if payload.len() > MAX_PAYLOAD {
             return Err(malformed(format!(
@@ -324,9 +293,7 @@ impl Reader {
 
     fn grant(&mut self, channel: u16, total: u64) -> Result<(), WireError> {
         let Some(Some(Channel::Input(input))) = self.channels.get(usize::from(channel)) else {
-            return Err(malformed(format!(
-                "a grant for channel {channel}, which is no input"
-            )));
+            return Err(malformed(format!("a grant for channel {channel}, which is no input")));
         };
         input.grant(total);
         self.connection.endpoint.mailbox.unpark();
