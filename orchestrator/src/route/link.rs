@@ -27,6 +27,19 @@ pub enum LinkTarget {
     Udp(Arc<str>),
 }
 
+/// What a sender's credit is still to be told of; see [`Link::push_run`].
+#[derive(Default)]
+pub(super) struct Unsettled {
+    pub(super) given_up: u64,
+    pub(super) window_shrank: bool,
+}
+
+impl Unsettled {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.given_up == 0 && !self.window_shrank
+    }
+}
+
 /// One link.
 pub struct Link {
     /// Its id.
@@ -81,23 +94,27 @@ impl Link {
         self.mismatch.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes in a run of messages of one origin. The caller kicks the mailbox afterwards.
+    /// Takes in a run of messages of one origin. The caller wakes the mailbox afterwards, and
+    /// settles what is answered when it holds no lock of the source.
     pub(super) fn push_run(
         self: &Arc<Self>,
         bodies: impl Iterator<Item = Bytes>,
         origin: &Arc<Origin>,
         now_ms: u64,
-    ) {
-        let mut given_up = 0;
+    ) -> Unsettled {
+        let mut unsettled = Unsettled::default();
         let mut queue = self.queue();
         for body in bodies {
-            let standing = match &origin.credit {
+            let standing = match origin.credit.as_ref().map(|credit| credit.push(body.len())) {
                 None => Standing::Ungranted,
-                Some(credit) if credit.push() => Standing::Granted,
-                Some(_) => Standing::BeyondGrant,
+                Some(pushed) => {
+                    unsettled.window_shrank |= pushed.window_shrank;
+                    if pushed.within_grant { Standing::Granted } else { Standing::BeyondGrant }
+                }
             };
             let entry = Entry { body, origin: origin.clone() };
-            queue.push(entry, now_ms, standing, |_| given_up += 1);
+            // Only messages of this origin are given up where there is credit: those refused.
+            queue.push(entry, now_ms, standing, |_| unsettled.given_up += 1);
         }
         let schedule = !queue.scheduled && !queue.is_empty();
         queue.scheduled |= schedule;
@@ -105,17 +122,21 @@ impl Link {
         if schedule {
             self.mailbox.schedule(self.clone());
         }
-        // Only messages of this origin are given up where there is credit: those just refused.
-        if let Some(credit) = &origin.credit {
-            credit.consume(given_up);
-        }
+        unsettled
     }
 
-    /// For the sink: appends up to `max` messages to `out`. They stay counted as queued until
-    /// each of them is settled. Call [`Link::settled_for_now`] afterwards.
-    pub fn take(&self, max: usize, out: &mut Vec<Entry>) {
+    /// For the sink: appends up to `max` messages to `out`, and no further one once they have
+    /// `max_bytes`. They stay counted as queued until each of them is settled. Call
+    /// [`Link::settled_for_now`] afterwards.
+    pub fn take(&self, max: usize, max_bytes: usize, out: &mut Vec<Entry>) {
         let mut queue = self.queue();
-        out.extend(std::iter::from_fn(|| queue.take()).take(max));
+        let mut bytes = 0;
+        for _ in 0..max {
+            let fits = queue.next_size().is_some_and(|size| bytes == 0 || bytes + size <= max_bytes);
+            let Some(entry) = fits.then(|| queue.take()).flatten() else { break };
+            bytes += entry.body.len();
+            out.push(entry);
+        }
     }
 
     /// For the sink, after [`Link::take`]: whether more is waiting. If so the link is still in
@@ -172,6 +193,7 @@ impl Link {
     /// Ends the link: what waits is discarded, and how much that was is the answer.
     pub(super) fn remove(&self) -> u64 {
         self.removed.store(true, Ordering::Release);
+        self.mailbox.forget(self);
         let discarded = self.queue().clear();
         for entry in &discarded {
             if let Some(credit) = &entry.origin.credit {

@@ -89,6 +89,13 @@ impl Mailbox {
         }
     }
 
+    /// A removed link has nothing any more, and must not be kept by these lists.
+    pub(super) fn forget(&self, link: &Link) {
+        let is_other = |other: &Arc<Link>| !std::ptr::eq(&**other, link);
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(is_other);
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).retain(is_other);
+    }
+
     /// From now on `sink` is served, after the one before it has handed over.
     pub fn attach(&self, sink: Arc<dyn Sink>) {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use orchestrator_proto::{SchemaHash, TypeSchema};
 
+use super::queue::Limits;
 use super::source::Upstream;
 
 /// How a payload is written.
@@ -50,8 +51,10 @@ pub struct Credit {
     consumed: AtomicU64,
     /// Messages that came to the link, counted likewise.
     pushed: AtomicU64,
-    /// Messages that may be under way.
+    /// Messages that may be under way, as far as they are small.
     window: u64,
+    /// The largest message that came, bytes. Where messages are large, fewer may be under way.
+    largest: AtomicU64,
     /// Who is told.
     upstream: Weak<dyn Upstream>,
     /// Which of its outputs.
@@ -69,36 +72,58 @@ impl Credit {
             consumed: AtomicU64::new(already),
             pushed: AtomicU64::new(already),
             window,
+            largest: AtomicU64::new(0),
             upstream,
             channel,
         }
     }
 
-    /// One more message came to the link. Whether it is within what the sender was granted.
-    pub(super) fn push(&self) -> bool {
+    /// One more message came to the link, of this many bytes.
+    pub(super) fn push(&self, size: usize) -> Pushed {
+        let before = self.window();
+        self.largest.fetch_max(size as u64, Ordering::AcqRel);
         let pushed = self.pushed.fetch_add(1, Ordering::AcqRel);
-        pushed < self.total()
+        Pushed { within_grant: pushed < self.total(), window_shrank: self.window() < before }
+    }
+
+    /// Messages that may be under way: about [`Limits::BYTES`] of payload, at least one.
+    fn window(&self) -> u64 {
+        let largest = self.largest.load(Ordering::Acquire).max(1);
+        self.window.min((Limits::BYTES as u64 / largest).max(1))
     }
 
     /// The total that this route allows.
     pub(super) fn total(&self) -> u64 {
-        self.consumed.load(Ordering::Acquire).saturating_add(self.window)
+        self.consumed.load(Ordering::Acquire).saturating_add(self.window())
     }
 
-    /// `count` messages found their way or were given up.
+    /// `count` messages found their way or were given up. May tell the sender, so that no lock
+    /// of its source must be held.
     pub(super) fn consume(&self, count: u64) {
         if count == 0 {
             return;
         }
         let before = self.consumed.fetch_add(count, Ordering::AcqRel);
         // Tell the sender each time another half of the window is free, not for each message.
-        let half = (self.window / 2).max(1);
-        if before / half != (before + count) / half
-            && let Some(upstream) = self.upstream.upgrade()
-        {
+        let half = (self.window() / 2).max(1);
+        if before / half != (before + count) / half {
+            self.announce();
+        }
+    }
+
+    /// Tells the sender what it may send. Not to be called with a lock of its source held.
+    pub(super) fn announce(&self) {
+        if let Some(upstream) = self.upstream.upgrade() {
             upstream.window_moved(self.channel);
         }
     }
+}
+
+/// See [`Credit::push`].
+pub(super) struct Pushed {
+    pub(super) within_grant: bool,
+    /// The sender does not know yet that it may have fewer under way.
+    pub(super) window_shrank: bool,
 }
 
 /// A message in a queue.

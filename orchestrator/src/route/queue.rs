@@ -15,7 +15,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// The bytes that a link may hold, whatever its capacity: 64 MiB.
-    const BYTES: usize = 64 << 20;
+    pub(super) const BYTES: usize = 64 << 20;
 
     /// Messages beyond its grant that a sender may have on a `block` link: more than what can be
     /// on its way when the link is made.
@@ -98,11 +98,8 @@ impl<T: Sizable> Queue<T> {
         self.last_ms = Some(now_ms);
         let size = item.size();
         match (self.policy, standing) {
-            (Policy::Block, Standing::Granted) => {}
-            (Policy::Block, Standing::BeyondGrant) => {
-                if self.waiting.len() >= self.limits.messages + Limits::BEYOND_GRANT
-                    || self.bytes + size > self.limits.bytes
-                {
+            (Policy::Block, Standing::Granted | Standing::BeyondGrant) => {
+                if !self.has_emergency_room(size, standing) {
                     self.drops.full += 1;
                     return dropped(item);
                 }
@@ -125,6 +122,17 @@ impl<T: Sizable> Queue<T> {
         self.waiting.push_back(item);
     }
 
+    /// Under `block` the grants bound the queue. These bounds are for senders that go beyond
+    /// them, and for senders that come and go while nobody takes their messages.
+    fn has_emergency_room(&self, size: usize, standing: Standing) -> bool {
+        let bytes = match standing {
+            Standing::Granted => 8 * self.limits.bytes,
+            _ => 2 * self.limits.bytes,
+        };
+        self.waiting.len() < self.limits.messages + Limits::BEYOND_GRANT
+            && self.bytes + size <= bytes
+    }
+
     fn has_room(&self, size: usize) -> bool {
         self.waiting.is_empty()
             || (self.waiting.len() < self.limits.messages && self.bytes + size <= self.limits.bytes)
@@ -134,6 +142,11 @@ impl<T: Sizable> Queue<T> {
         let item = self.waiting.pop_front()?;
         self.bytes -= item.size();
         Some(item)
+    }
+
+    /// Bytes of the message that waited longest.
+    pub(super) fn next_size(&self) -> Option<usize> {
+        self.waiting.front().map(Sizable::size)
     }
 
     /// Hands out the message that waited longest. It still counts as queued until it is
@@ -202,7 +215,7 @@ impl<T: Sizable> Queue<T> {
     /// Empties the queue, for a link that is removed.
     pub(super) fn clear(&mut self) -> Vec<T> {
         self.bytes = 0;
-        self.waiting.drain(..).collect()
+        std::mem::take(&mut self.waiting).into()
     }
 }
 

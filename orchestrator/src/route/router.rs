@@ -157,7 +157,11 @@ impl Router {
         for id in &gone {
             self.unlink(&mut table, *id);
         }
-        table.instances.remove(&instance);
+        // Links from anybody may have disagreed with this instance only.
+        let types = table.instances.remove(&instance).map(|ends| ends.outputs).unwrap_or_default();
+        let links: Vec<_> =
+            types.keys().filter_map(|name| table.by_type.get(name)).flatten().cloned().collect();
+        self.check_links(table, &links);
         gone
     }
 

@@ -8,7 +8,7 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Policy;
 use orchestrator_proto::runtime::UNLIMITED;
 
-use super::link::{Link, LinkTarget};
+use super::link::{Link, LinkTarget, Unsettled};
 use super::mailbox::Mailbox;
 use super::message::{Credit, Origin, TypeDecl};
 use super::tap::Taps;
@@ -24,21 +24,37 @@ pub trait Upstream: Send + Sync {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutputIndex(usize);
 
-/// Mailboxes that got something, each of them once.
+/// What is left to be done when a sender's messages are in their queues.
 #[derive(Default)]
-pub struct Woken(Vec<Arc<Mailbox>>);
+pub struct Woken {
+    /// Mailboxes that got something, each of them once.
+    mailboxes: Vec<Arc<Mailbox>>,
+    unsettled: Vec<(Arc<Origin>, Unsettled)>,
+}
 
 impl Woken {
-    fn add(&mut self, mailbox: &Arc<Mailbox>) {
-        if !self.0.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
-            self.0.push(mailbox.clone());
+    fn add(&mut self, route: &Route, unsettled: Unsettled) {
+        let mailbox = &route.link.mailbox;
+        if !self.mailboxes.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
+            self.mailboxes.push(mailbox.clone());
+        }
+        if !unsettled.is_nothing() {
+            self.unsettled.push((route.origin.clone(), unsettled));
         }
     }
 
     /// Lets the messages set off, many of them per system call where there are many.
     pub fn kick(&mut self) {
-        for mailbox in self.0.drain(..) {
+        for mailbox in self.mailboxes.drain(..) {
             mailbox.kick();
+        }
+        for (origin, unsettled) in self.unsettled.drain(..) {
+            if let Some(credit) = &origin.credit {
+                credit.consume(unsettled.given_up);
+                if unsettled.window_shrank {
+                    credit.announce();
+                }
+            }
         }
     }
 }
@@ -109,12 +125,11 @@ impl Source {
         };
         let now_ms = now_ns / 1_000_000;
         for route in others {
-            route.link.push_run(bodies.iter().cloned(), &route.origin, now_ms);
+            let unsettled = route.link.push_run(bodies.iter().cloned(), &route.origin, now_ms);
+            woken.add(route, unsettled);
         }
-        last.link.push_run(bodies.drain(..), &last.origin, now_ms);
-        for route in &output.routes {
-            woken.add(&route.link.mailbox);
-        }
+        let unsettled = last.link.push_run(bodies.drain(..), &last.origin, now_ms);
+        woken.add(last, unsettled);
     }
 
     /// How many messages in total the sender may have sent on this output.

@@ -32,7 +32,7 @@ impl Sink for Receiver {
     fn kick(&self) {
         let mut taken = Vec::new();
         while let Some(link) = self.mailbox.next_link() {
-            link.take(3, &mut taken);
+            link.take(3, usize::MAX, &mut taken);
             for entry in taken.drain(..) {
                 let number = u32::from_le_bytes(entry.body[..4].try_into().unwrap());
                 self.got.lock().unwrap().push((link.id, number));
@@ -163,7 +163,7 @@ proptest! {
                 Step::Break(at) => {
                     if let Some(link) = mailboxes[at].next_link() {
                         let mut taken = Vec::new();
-                        link.take(4, &mut taken);
+                        link.take(4, usize::MAX, &mut taken);
                         mailboxes[at].give_back(link.clone());
                         link.put_back(taken.into_iter());
                     }
@@ -253,4 +253,75 @@ fn a_block_link_grants_its_capacity_beyond_what_was_consumed() {
     mailboxes[1].attach(Arc::new(receiver));
     assert_eq!(source.grant(7), 20);
     assert_eq!(told.0.lock().unwrap().len(), 3, "told for each half of the window, not more");
+}
+
+/// As a connection does: it asks for the new grant at once.
+struct Asking(std::sync::OnceLock<std::sync::Weak<Source>>);
+
+impl Upstream for Asking {
+    fn window_moved(&self, channel: u16) {
+        if let Some(source) = self.0.get().and_then(std::sync::Weak::upgrade) {
+            let _ = source.grant(channel);
+        }
+    }
+}
+
+#[test]
+fn a_sender_beyond_its_grant_does_not_lock_up_the_table() {
+    let (done, finished) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let router = Router::new(Box::new(Quiet));
+        let (from, to) = (InstanceId::generate(), InstanceId::generate());
+        let _mailboxes = [from, to].map(|id| router.add_instance(id));
+        let asking = Arc::new(Asking(std::sync::OnceLock::new()));
+        let concrete = Arc::downgrade(&asking);
+        let source = router.open_source(Some(from), Some(concrete), Arc::default());
+        asking.0.set(Arc::downgrade(&source)).unwrap();
+        let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7).unwrap();
+        let block = LinkRequest { policy: Policy::Block, capacity: 1, ..request(None, 0, to) };
+        router.add_link(&block).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Far beyond what finds a place: the rest is refused, which moves the window.
+                for _ in 0..3000 {
+                    let mut bodies = vec![Bytes::from_static(b"\0\0\0\0"); 100];
+                    let mut woken = Woken::default();
+                    source.send_run(output, &mut bodies, 1, &mut woken);
+                    woken.kick();
+                }
+                over.store(true, std::sync::atomic::Ordering::Release);
+            });
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Acquire) {
+                    let (id, _) = router.add_link(&request(Some(from), 0, from)).unwrap();
+                    router.remove_link(id).unwrap();
+                }
+            });
+        });
+        let counters = router.links()[0].counters();
+        assert_eq!(counters.sent, 300_000);
+        assert!(counters.drops.full > 0, "{counters:?}");
+        let _ = done.send(());
+    });
+    finished.recv_timeout(std::time::Duration::from_secs(60)).expect("nobody waits for ever");
+}
+
+#[test]
+fn large_messages_narrow_the_window() {
+    let router = Router::new(Box::new(Quiet));
+    let (from, to) = (InstanceId::generate(), InstanceId::generate());
+    let _mailboxes = [from, to].map(|id| router.add_instance(id));
+    let told = Arc::new(Told(Mutex::default()));
+    let concrete = Arc::downgrade(&told);
+    let source = router.open_source(Some(from), Some(concrete), Arc::default());
+    let output = router.declare_output(&source, decl(0, TypeSchema::Bytes), 7).unwrap();
+    let block = LinkRequest { policy: Policy::Block, ..request(None, 0, to) };
+    router.add_link(&block).unwrap();
+    assert_eq!(source.grant(7), 1000);
+    let mut woken = Woken::default();
+    source.send_run(output, &mut vec![vec![0; 16 << 20].into()], 1, &mut woken);
+    woken.kick();
+    assert_eq!(source.grant(7), 4, "64 MiB under way, not 16 GiB");
+    assert_eq!(told.0.lock().unwrap().len(), 2, "and the sender is told");
 }

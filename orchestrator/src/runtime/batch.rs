@@ -71,15 +71,14 @@ impl Batch {
         self.control == 0 && self.pieces.is_empty()
     }
 
-    /// Adds a message whose head stands at the end of `heads`, from `start` on. The answer is how
-    /// many bytes it has.
+    /// Adds a message whose head stands at the end of `heads`, from `start` on.
     pub(super) fn add(
         &mut self,
         link: &Arc<Link>,
         entry: Entry,
         start: usize,
         body: Body,
-    ) -> usize {
+    ) {
         let mut piece = Piece { link: link.clone(), entry, head: 0..0, body, inline: false };
         piece.inline = piece.payload().len() <= INLINE;
         if piece.inline {
@@ -87,9 +86,7 @@ impl Batch {
             self.heads.extend_from_slice(piece.body.tail);
         }
         piece.head = start..self.heads.len();
-        let length = piece.len();
         self.pieces.push_back(piece);
-        length
     }
 
     /// What is to be written, as few slices as possible: what stands together in `heads` is one.
@@ -234,7 +231,7 @@ mod tests {
             let link = link_with(&payloads);
             let mut batch = Batch { heads: control.clone(), control: control.len(), ..Batch::default() };
             let mut entries = Vec::new();
-            link.take(1000, &mut entries);
+            link.take(1000, usize::MAX, &mut entries);
             let mut expected = control;
             for (entry, payload) in entries.into_iter().zip(&payloads) {
                 let start = batch.heads.len();

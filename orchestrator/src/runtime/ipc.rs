@@ -151,7 +151,7 @@ impl Receiver {
             None => {
                 let decl = TypeDecl { name: Arc::from(&*storable.type_name), schema: None };
                 let declared = self.router.declare_output(&self.source, Arc::new(decl), 0);
-                let output = declared.map_err(|_| "too many message types")?;
+                let output = declared.map_err(|_| "more than 1,024 message types came here")?;
                 self.outputs.insert(Box::from(&*storable.type_name), output);
                 output
             }
@@ -216,7 +216,7 @@ impl Peer {
         loop {
             wake.0.notified().await;
             while let Some(link) = self.mailbox.next_link() {
-                link.take(BATCH, &mut taken);
+                link.take(BATCH, usize::MAX, &mut taken);
                 for entry in taken.drain(..) {
                     match self.send(&link, &entry).await {
                         Ok(()) => link.delivered(&entry.origin, 1),

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::unix::OwnedWriteHalf;
@@ -23,6 +23,8 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Batches that one caller writes before a task takes over, so that a fast sender does not
 /// keep its own reader waiting.
 const BATCHES_PER_FLUSH: usize = 4;
+/// How often one caller looks for more after it wrote everything.
+const ROUNDS_PER_FLUSH: usize = 4;
 /// Frames that are not messages (welcomes, grants, replies) that may wait, in bytes: 1 MiB. A
 /// peer that lets more pile up has stopped reading.
 const MAX_CONTROL_BYTES: usize = 1 << 20;
@@ -106,7 +108,7 @@ impl<D: Dialect + 'static> Outlet<D> {
     /// connection's task.
     pub(super) fn push_control(&self, frame: Vec<u8>) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        if control.bytes + frame.len() > MAX_CONTROL_BYTES {
+        if control.bytes > 0 && control.bytes + frame.len() > MAX_CONTROL_BYTES {
             drop(control);
             tracing::warn!("a peer does not read what it is told; its connection is closed");
             return self.shut();
@@ -157,10 +159,16 @@ impl<D: Dialect + 'static> Outlet<D> {
     }
 
     fn flush(&self) {
-        while !self.blocked.load(Ordering::Acquire) && !self.closed.load(Ordering::Acquire) {
-            // Whoever holds the lock looks again after letting go, below.
-            let Ok(mut batch) = self.batch.try_lock() else {
+        for _ in 0..ROUNDS_PER_FLUSH {
+            if self.blocked.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire) {
                 return;
+            }
+            let mut batch = match self.batch.try_lock() {
+                Ok(batch) => batch,
+                // Whoever holds the lock looks again after letting go, below.
+                Err(TryLockError::WouldBlock) => return,
+                // What was being written is lost with whoever panicked.
+                Err(TryLockError::Poisoned(_)) => return self.shut(),
             };
             let drained = self.drain(&mut batch);
             drop(batch);
@@ -175,6 +183,8 @@ impl<D: Dialect + 'static> Outlet<D> {
                 Drained::Broken => return self.shut(),
             }
         }
+        // Others keep refilling it: not at the cost of this caller.
+        self.wake.notify_one();
     }
 
     fn has_more(&self) -> bool {
@@ -215,17 +225,19 @@ impl<D: Dialect + 'static> Outlet<D> {
         if self.closed.load(Ordering::Acquire) || !self.mailbox.serves(self) {
             return;
         }
-        let mut bytes = 0;
-        while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
-            let Some(link) = self.mailbox.next_link() else {
-                break;
-            };
+        // Counted as taken, also those that turn out not to be translatable.
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {
+            let Some(link) = self.mailbox.next_link() else { break };
             let Some((way, quota)) = self.dialect.way(&link) else {
                 self.park(link);
                 continue;
             };
-            link.take(quota.min(BATCH_MESSAGES - batch.len()), &mut batch.taken);
-            bytes += self.encode(&link, &way, batch);
+            let quota = quota.min(BATCH_MESSAGES - messages);
+            link.take(quota, BATCH_BYTES - bytes, &mut batch.taken);
+            messages += batch.taken.len();
+            bytes += batch.taken.iter().map(|entry| entry.body.len()).sum::<usize>();
+            self.encode(&link, &way, batch);
             self.mailbox.give_back(link);
         }
     }
@@ -238,15 +250,14 @@ impl<D: Dialect + 'static> Outlet<D> {
         }
     }
 
-    /// Turns what was taken from `link` into pieces; the answer is their bytes.
-    fn encode(&self, link: &Arc<Link>, way: &D::Way, batch: &mut Batch) -> usize {
-        let mut bytes = 0;
+    /// Turns what was taken from `link` into pieces.
+    fn encode(&self, link: &Arc<Link>, way: &D::Way, batch: &mut Batch) {
         let mut taken = std::mem::take(&mut batch.taken);
         let before = batch.len();
         for entry in taken.drain(..) {
             let start = batch.heads.len();
             match self.dialect.encode(link, way, &entry, &mut batch.heads) {
-                Ok(body) => bytes += batch.add(link, entry, start, body),
+                Ok(body) => batch.add(link, entry, start, body),
                 Err(reason) => {
                     batch.heads.truncate(start);
                     link.give_up(&entry.origin, 1, reason);
@@ -255,7 +266,6 @@ impl<D: Dialect + 'static> Outlet<D> {
         }
         self.dialect.taken(way, batch.len() - before);
         batch.taken = taken;
-        bytes
     }
 }
 
@@ -268,5 +278,8 @@ impl<D: Dialect + 'static> Sink for Outlet<D> {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = self.closed.load(Ordering::Acquire);
         batch.give_back(closed, |link| self.dialect.returned(link));
+        drop(batch);
+        // Whoever had a frame for this peer meanwhile could not write it.
+        self.wake.notify_one();
     }
 }

@@ -7,7 +7,7 @@ mod reader;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use orchestrator_proto::WireError;
+use orchestrator_proto::{ErrorCode, WireError};
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::Frame;
 use tokio::net::UnixStream;
@@ -64,7 +64,14 @@ impl Connection {
     fn tell(&self, frame: &Frame<'_>) {
         match frame::encode(frame, MAX_RUNTIME) {
             Ok(frame) => self.outlet.push_control(frame),
-            Err(error) => tracing::error!(%error, "a frame could not be encoded"),
+            Err(error) => {
+                tracing::error!(%error, "a frame could not be encoded");
+                if let Frame::Reply { id, .. } = frame {
+                    let message = format!("the reply can't be sent: {error}");
+                    let result = Err(WireError::new(ErrorCode::LimitReached, message));
+                    self.tell(&Frame::Reply { id: *id, result });
+                }
+            }
         }
     }
 }

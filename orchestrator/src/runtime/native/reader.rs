@@ -24,8 +24,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a reader asks the kernel for at once, at first and at most.
 const READ_MIN: usize = 8 << 10;
 const READ_MAX: usize = 256 << 10;
-/// Payloads above this keep the buffer they were read into; smaller ones are copied out of it,
-/// so that one waiting message never keeps more than itself in memory.
+/// Frames above this keep the buffer that they were read into, if they fill at least half of
+/// it; others are copied out of it, so that a waiting message never keeps much more than itself
+/// in memory.
 const COPY_BELOW: usize = 16 << 10;
 /// Requests of one instance that may be under way.
 const MAX_REQUESTS: usize = 16;
@@ -147,7 +148,7 @@ impl Reader {
                 Err(error) => return Err(malformed(error.to_string())),
             };
             let end = at + PREFIX + length;
-            if length > COPY_BELOW && self.greeted {
+            if length > COPY_BELOW && 2 * length >= self.buffer.capacity() && self.greeted {
                 self.buffer.advance(at);
                 let frame = self.buffer.split_to(PREFIX + length).freeze();
                 at = 0;
