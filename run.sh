@@ -32,8 +32,9 @@ need() {
 build() {
     say "Building"
     cargo build --workspace --bins
-    bin=${CARGO_TARGET_DIR:-target}/debug
-    bin=$(cd "$bin" && pwd)
+    # Wherever a configuration puts it.
+    bin=$(cargo metadata --format-version 1 --no-deps |
+        sed -E 's/.*"target_directory":"([^"]+)".*/\1/')/debug
     cli=$bin/orchestrator-cli
 }
 
@@ -82,6 +83,12 @@ count() {
     "$cli" runtime stdout "$1" --no-follow | grep -c "$2" || true
 }
 
+# Ten seconds without the messages that are waited for are a failure, not a reason to wait.
+watch_messages() {
+    printf '$ orchestrator-cli link tap --count 20\n'
+    timeout 10 "$cli" link tap --count 20 || fail "no messages passed within ten seconds"
+}
+
 main_job() {
     begin
     say "A daemon on its own socket"
@@ -104,7 +111,7 @@ main_job() {
     show runtime start trace pong ping
 
     say "Messages as they pass"
-    show link tap --count 10
+    watch_messages
 
     say "What they print"
     show runtime stdout trace --tail 6 --no-follow
@@ -160,7 +167,7 @@ pair() {
 
     say "Start ping, and watch the messages pass on the right"
     ORCHESTRATOR_SOCKET=$left show runtime start ping
-    show link tap --count 10
+    watch_messages
     show link list
     local pings pongs
     pings=$(count pong 'received ping')

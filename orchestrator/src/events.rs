@@ -50,21 +50,23 @@ impl EventLog {
             name: name.map(str::to_owned),
             kind,
         };
-        say(&event);
         if kept.len() == KEPT {
             kept.pop_front();
         }
-        kept.push_back(event);
+        kept.push_back(event.clone());
         self.last.send_replace(seq);
+        drop(kept);
+        say(&event);
     }
 
     /// Up to `max` events with numbers above `after`.
     #[must_use]
     pub fn read(&self, after: u64, max: usize) -> EventBatch {
         let kept = self.kept();
-        let oldest = kept.front().map_or(after + 1, |event| event.seq);
-        let missed = oldest.saturating_sub(after + 1);
-        let skip = usize::try_from((after + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let next = after.saturating_add(1);
+        let oldest = kept.front().map_or(next, |event| event.seq);
+        let missed = oldest.saturating_sub(next);
+        let skip = usize::try_from(next.saturating_sub(oldest)).unwrap_or(usize::MAX);
         EventBatch { missed, events: kept.iter().skip(skip).take(max).cloned().collect() }
     }
 

@@ -2,11 +2,16 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use orchestrator::options::{LogFormat, Options};
 use orchestrator::{daemon, holder};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
+
+/// Lines of the daemon's own log that may wait to be written; more are lost.
+const LOG_LINES: usize = 8192;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -20,9 +25,16 @@ fn main() -> ExitCode {
     if !holder::attach() {
         return holder::run();
     }
+    // Written by a thread of its own: whoever reads the log and stalls, such as a pager or a
+    // full pipe, costs the daemon lines of its log and nothing else.
+    let (writer, flush_at_end) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES)
+        .lossy(true)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
     match options.log_format {
         LogFormat::Pretty => log.init(),
@@ -37,6 +49,9 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(daemon::run(options));
+    // Whatever still waits for a disk or a name server is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    drop(flush_at_end);
     holder::leave();
     match ended {
         Ok(code) => code,

@@ -20,7 +20,8 @@ Examples:
   orchestrator --ipc-socket 127.0.0.1:9000
       Take messages of another orchestrator on this machine.
 
-Signals: SIGTERM and SIGINT stop all instances and end the daemon; a second one kills them.";
+Signals: SIGTERM, SIGINT and SIGHUP stop all instances and end the daemon; a second one kills
+them. (There is nothing to reload.)";
 
 /// Supervises programs and routes typed messages between them.
 ///

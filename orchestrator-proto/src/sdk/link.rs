@@ -21,8 +21,8 @@ use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
 /// come on top.
 const MAX_PENDING: usize = 1 << 20;
 
-/// Requests that may wait for their answers.
-pub(super) const MAX_REQUESTS: usize = 256;
+/// Requests that may wait for their answers: as many as a daemon takes from one connection.
+pub(super) const MAX_REQUESTS: usize = 16;
 
 /// What handles and the connection's task share.
 pub(super) struct Shared {

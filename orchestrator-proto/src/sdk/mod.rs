@@ -145,6 +145,10 @@ impl Runtime {
     /// Connects to the daemon that started this program, as the environment says. Needs a
     /// tokio runtime with I/O and time.
     ///
+    /// Once per program: all messages for an instance go to its newest connection, so that a
+    /// second one takes them from the first, also if it declares no input. Clone the `Runtime`
+    /// instead.
+    ///
     /// # Errors
     ///
     /// When the program was not started by an orchestrator, when the daemon can't be reached,
@@ -198,6 +202,10 @@ impl Runtime {
 
     /// Declares that this runtime takes messages of type `T`, and that
     /// [`DEFAULT_WINDOW`](Self::DEFAULT_WINDOW) of them may wait in it.
+    ///
+    /// Keep what is returned for as long as the messages are wanted: an input that is dropped
+    /// takes no more of them until the program ends, so that under the policy `block` their
+    /// senders wait that long.
     ///
     /// # Errors
     ///

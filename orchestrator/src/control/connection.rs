@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use super::upload::{self, ChunkSender};
 use super::{Daemon, client_gone};
 
-/// How long a client may take to say hello, and to finish a frame that it began.
+/// How long a client may take to say hello, and to send the next byte of a frame that it began.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client whose connection ends may take to read why.

@@ -23,9 +23,18 @@ impl Daemon {
         };
         let log = self.registry.events();
         let mut newest = log.watch();
-        // Without a number to begin at, those that are no longer kept are not missed.
-        let mut seen = after
-            .unwrap_or_else(|| log.read(0, 1).events.first().map_or(0, |oldest| oldest.seq - 1));
+        let oldest = log.read(0, 1).events.first().map_or(1, |oldest| oldest.seq);
+        let mut seen = match after {
+            // Without a number to begin at, those that are no longer kept are not missed.
+            None => oldest - 1,
+            Some(after) if after > *newest.borrow() => {
+                // The numbers of a daemon that is gone: this one began anew.
+                let reason = "the daemon was started anew since that event";
+                items.send(missed(0, reason)).await?;
+                oldest - 1
+            }
+            Some(after) => after,
+        };
         loop {
             let last = *newest.borrow_and_update();
             loop {

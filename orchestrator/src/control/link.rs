@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use orchestrator_proto::control::{Item, LinkSpec, Reply, TapFilter, TapMessage};
 use orchestrator_proto::frame::MAX_CONTROL;
-use orchestrator_proto::{LinkId, WireError};
+use orchestrator_proto::{ErrorCode, LinkId, WireError};
 
 use super::connection::Items;
 use super::{Daemon, missed};
-use crate::route::TapItem;
+use crate::route::{MAX_TAPS, TapItem};
 use crate::runtime::to_json_text;
 
 /// How long a watcher may go without being told what it missed.
@@ -32,7 +32,11 @@ impl Daemon {
     pub(super) async fn link_tap(&self, filter: TapFilter, items: Items) -> Result<(), WireError> {
         let from = filter.from.map(|from| self.registry.find(&from)).transpose()?;
         let taps = self.registry.router().taps();
-        let mut tap = taps.open(filter.type_name.map(Arc::from), from.map(|from| from.id));
+        let tap = taps.open(filter.type_name.map(Arc::from), from.map(|from| from.id));
+        let mut tap = tap.ok_or_else(|| {
+            let message = format!("{MAX_TAPS} taps are open already; end one of them");
+            WireError::new(ErrorCode::LimitReached, message)
+        })?;
         loop {
             // What was missed came before what waits now, or in between: told as soon as known.
             let next = tokio::select! {

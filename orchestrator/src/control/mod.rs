@@ -16,7 +16,6 @@ mod status;
 mod upload;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use orchestrator_proto::control::{Item, Reply, Request};
@@ -32,6 +31,9 @@ use upload::Chunks;
 
 /// Connections at once.
 pub const MAX_CONNECTIONS: usize = 2048;
+
+/// Connections beyond that which are told so at the same time; others are just closed.
+const REFUSED_AT_ONCE: usize = 64;
 
 /// What requests are carried out on.
 pub struct Daemon {
@@ -56,8 +58,7 @@ pub struct Daemon {
 /// Accepts clients until the daemon ends, and then returns when each of them has been told
 /// what it is still to be told. If the task is aborted, their connections end at once.
 pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
-    let open = Arc::new(AtomicUsize::new(0));
-    let numbers = AtomicU64::new(0);
+    let mut number = 0_u64;
     let mut connections = tokio::task::JoinSet::new();
     let mut pause = Duration::from_millis(5);
     loop {
@@ -69,17 +70,15 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
         match accepted {
             Ok((stream, _)) => {
                 pause = Duration::from_millis(5);
-                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                number += 1;
                 let span = tracing::info_span!("client", number);
-                let place = Place::take(&open);
-                let served = connection::serve(stream, daemon.clone(), place.is_some());
-                connections.spawn(
-                    async move {
-                        served.await;
-                        drop(place);
-                    }
-                    .instrument(span),
-                );
+                if connections.len() >= MAX_CONNECTIONS + REFUSED_AT_ONCE {
+                    tracing::warn!("a client is turned away: too many are connected");
+                    continue;
+                }
+                let has_place = connections.len() < MAX_CONNECTIONS;
+                let served = connection::serve(stream, daemon.clone(), has_place);
+                connections.spawn(served.instrument(span));
             }
             Err(error) => {
                 // Out of files, most likely: new clients wait in the backlog meanwhile.
@@ -90,24 +89,6 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
         }
     }
     while connections.join_next().await.is_some() {}
-}
-
-/// One of the [`MAX_CONNECTIONS`].
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
-        let place = Self(open.clone());
-        // Counted even if there is none, and given back by the drop.
-        let before = open.fetch_add(1, Ordering::AcqRel);
-        (before < MAX_CONNECTIONS).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Daemon {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use orchestrator_proto::WireError;
 use orchestrator_proto::control::{Priority, Program, Reply, RuntimeSpec, Selector};
+use orchestrator_proto::{ErrorCode, WireError};
 
 use super::Daemon;
 use super::upload::{Chunks, Upload};
@@ -14,15 +14,24 @@ impl Daemon {
         mut spec: RuntimeSpec,
         chunks: Chunks,
     ) -> Result<Reply, WireError> {
-        let (id, warnings) = match &spec.program {
-            Program::Path(_) => self.registry.add(spec, None)?,
-            Program::Upload { .. } => {
-                let upload = Upload::receive(self, &mut spec, chunks).await?;
-                let added = self.registry.add(spec, Some(upload.file().to_owned()))?;
-                upload.keep();
-                added
-            }
+        let upload = match &spec.program {
+            Program::Path(_) => None,
+            Program::Upload { .. } => Some(Upload::receive(self, &mut spec, chunks).await?),
         };
+        // Looks at paths that a client chose, which may be on a disk that does not answer.
+        let registry = self.registry.clone();
+        let adding = tokio::task::spawn_blocking(move || {
+            let file = upload.as_ref().map(|upload| upload.file().to_owned());
+            let added = registry.add(spec, file)?;
+            if let Some(upload) = upload {
+                upload.keep();
+            }
+            Ok(added)
+        });
+        let (id, warnings) = adding.await.unwrap_or_else(|panic| {
+            let message = format!("adding the instance failed: {panic}");
+            Err(WireError::new(ErrorCode::Internal, message))
+        })?;
         Ok(Reply::Added { id, warnings })
     }
 

@@ -72,7 +72,13 @@ impl Upload {
         let unique = format!("{id}-{}", InstanceId::generate().simple());
         let dir = daemon.registry.directories().programs.join(unique);
         let upload = Self { file: dir.join(file_name.as_path()), dir, kept: false };
-        let mut file = upload.create()?;
+        let (upload, file) = tokio::task::spawn_blocking(move || (upload.create(), upload))
+            .await
+            .map(|(file, upload)| (upload, file))
+            .map_err(|panic| {
+                WireError::new(ErrorCode::Internal, format!("the upload failed: {panic}"))
+            })?;
+        let mut file = file?;
         let (mut digest, mut received) = (Sha256::new(), 0_u64);
         let announced = loop {
             match chunks.0.recv().await {
@@ -133,10 +139,19 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = fs::remove_dir_all(&self.dir)
-        {
-            tracing::warn!(dir = ?self.dir, %error, "an unfinished upload could not be removed");
+        if self.kept {
+            return;
+        }
+        let dir = std::mem::take(&mut self.dir);
+        let remove = move || {
+            if let Err(error) = fs::remove_dir_all(&dir) {
+                tracing::warn!(?dir, %error, "an unfinished upload could not be removed");
+            }
+        };
+        // Dropped on a worker of the message path, mostly, which must not wait for a disk.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

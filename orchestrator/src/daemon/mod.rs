@@ -2,6 +2,8 @@
 
 mod place;
 
+use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::control::{self, Daemon};
 use crate::events::EventLog;
-use crate::logs::{Capture, CaptureConfig};
+use crate::logs::{Capture, CaptureConfig, prune};
 use crate::options::Options;
 use crate::process::{Linux, raise_file_limit};
 use crate::registry::{Directories, Registry};
@@ -25,6 +27,9 @@ use place::Place;
 
 /// How long the last output of instances may take to be written at the end.
 const FLUSH: Duration = Duration::from_millis(250);
+
+/// Bytes of logs of earlier daemons that are kept: 256 MiB.
+const OLD_LOG_BYTES: u64 = 256 << 20;
 
 /// How long clients may take to read what they are told last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -44,6 +49,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut ends = Ends::new().context("cannot receive signals")?;
     let (place, listener) = Place::take(&options)?;
 
+    clear_leftovers(&place);
     raise_file_limit().context("cannot raise the bound on open files")?;
     let kernel = Linux::start().context("cannot start the thread that starts programs")?;
     let capture = Capture::start(CaptureConfig {
@@ -89,6 +95,22 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
 
     let name = ends.next().await;
     Ok(shut_down(name, ends, &daemon, place, serving).await)
+}
+
+/// Instances are not remembered from one daemon to the next as yet, so what is here belongs to
+/// nobody: programs that clients sent are deleted, logs are kept as far as there is room.
+fn clear_leftovers(place: &Place) {
+    match fs::remove_dir_all(place.state.join("programs")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(%error, "programs of an earlier daemon could not be deleted");
+        }
+        _ => {}
+    }
+    match prune(&place.state.join("logs"), OLD_LOG_BYTES) {
+        Ok(0) => {}
+        Ok(deleted) => tracing::info!(deleted, "deleted logs of earlier daemons"),
+        Err(error) => tracing::warn!(%error, "logs of earlier daemons could not be looked at"),
+    }
 }
 
 async fn listen_for_datagrams(

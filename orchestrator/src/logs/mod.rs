@@ -29,6 +29,7 @@ mod capture;
 mod file;
 mod instance;
 mod lines;
+mod prune;
 mod pump;
 mod read;
 mod record;
@@ -47,6 +48,7 @@ use orchestrator_proto::control::LogStream;
 
 pub use capture::Capture;
 pub use instance::InstanceLog;
+pub use prune::prune;
 pub use read::{LogReader, ReadItem, ReadQuery};
 pub use record::MAX_TEXT;
 

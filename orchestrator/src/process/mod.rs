@@ -1,7 +1,7 @@
 //! How it happens, on Linux: execute a program, signal everything it started, learn how it
 //! ended.
 //!
-//! For `daemon.rs` and `control/`, which hold one [`Keeper`] per instance. Nobody else starts
+//! For `registry/`, which holds one [`Keeper`] per instance. Nobody else starts
 //! a process in this program: the thread behind [`Linux`] collects the exit of every child,
 //! whoever started it, and of every orphan below the daemon.
 //!

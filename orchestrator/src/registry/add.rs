@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -131,6 +131,7 @@ impl Registry {
             keeper: Keeper::spawn(config, self.kernel.clone(), hooks),
             log,
             endpoint,
+            leaving: AtomicBool::new(false),
             sockets: Mutex::new(Some(sockets)),
             spec,
         })

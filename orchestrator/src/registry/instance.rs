@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_proto::control::{
@@ -43,6 +43,8 @@ pub struct Instance {
     pub(super) keeper: Keeper,
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
+    /// Somebody removes it.
+    pub(super) leaving: AtomicBool,
     /// None once the instance is removed.
     pub(super) sockets: Mutex<Option<InstanceSockets>>,
 }
@@ -141,11 +143,19 @@ impl Instance {
         let _ = tokio::time::timeout(LAST_OUTPUT, self.log.drained()).await;
     }
 
-    /// Ends what belongs to an instance that is not in the registry any more.
-    pub(super) async fn discard(&self) {
-        if let Err(error) = self.keeper.retire().await {
-            tracing::error!(instance = self.label(), %error, "a removed instance still runs");
+    /// Stops it for good: it can't be started any more.
+    pub(super) async fn leave(&self) -> Result<(), WireError> {
+        loop {
+            self.stop().await?;
+            // Fails if a start came in between.
+            if self.keeper.retire().await.is_ok() {
+                return Ok(());
+            }
         }
+    }
+
+    /// Ends what belongs to an instance that has left.
+    pub(super) async fn discard(&self) {
         // Whoever is still connected sees the end.
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(error) = self.log.remove().await {

@@ -244,32 +244,29 @@ impl Registry {
     }
 
     async fn remove_now(&self, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
-        // While it stops it is still listed, as stopping.
-        instance.stop().await?;
-        if !self.forget(instance) {
+        if instance.leaving.swap(true, Ordering::AcqRel) {
             return Err(WireError::new(
                 ErrorCode::NotFound,
-                format!("instance {} was removed by somebody else", instance.label()),
+                format!("instance {} is being removed by somebody else", instance.label()),
             ));
         }
-        // Nobody can start it any more; this ends a start that came in between. From here on
-        // nothing is a reason to leave half of it behind.
-        if let Err(error) = instance.stop().await {
-            tracing::error!(instance = instance.label(), %error, "stop failed");
+        // While it stops it is still listed, as stopping.
+        if let Err(error) = instance.leave().await {
+            instance.leaving.store(false, Ordering::Release);
+            return Err(error);
         }
         let links = self.router.remove_instance(instance.id);
         instance.discard().await;
-        let kind = EventKind::Removed { links: links.len() as u64 };
-        self.events.record(Some(instance.id), instance.name.as_deref(), kind);
-        Ok(links)
-    }
-
-    fn forget(&self, instance: &Instance) -> bool {
+        // Last, so that whoever gets the id or the name next finds nothing of it.
         let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
+        instances.by_id.remove(&instance.id);
         if let Some(name) = &instance.name {
             instances.by_name.remove(name);
         }
-        instances.by_id.remove(&instance.id).is_some()
+        drop(instances);
+        let kind = EventKind::Removed { links: links.len() as u64 };
+        self.events.record(Some(instance.id), instance.name.as_deref(), kind);
+        Ok(links)
     }
 
     /// Removes all instances and links. The answer is how many of each.

@@ -132,7 +132,8 @@ impl Link {
         let mut queue = self.queue();
         let mut bytes = 0;
         for _ in 0..max {
-            let fits = queue.next_size().is_some_and(|size| bytes == 0 || bytes + size <= max_bytes);
+            let fits =
+                queue.next_size().is_some_and(|size| bytes == 0 || bytes + size <= max_bytes);
             let Some(entry) = fits.then(|| queue.take()).flatten() else { break };
             bytes += entry.body.len();
             out.push(entry);

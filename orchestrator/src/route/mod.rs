@@ -6,9 +6,9 @@
 //! is emptied by whatever *sink* the target has at the moment: a connection, a datagram
 //! socket, or nothing at all.
 //!
-//! The message path takes three short locks, each of them shared by the two ends of one link
-//! at most: the source's routes (for reading), the link's queue, the mailbox's list of links
-//! that have something. The [`Router`] changes those under its own lock and is never on the
+//! The message path takes short locks that belong to one source (its routes, for reading), one
+//! link (its queue) or one target (its list of links that have something, and its sink), never
+//! to all. The [`Router`] changes those under its own lock and is never on the
 //! path. Nothing here waits: a full queue is answered by the policy, and a sender that must
 //! wait under `block` is told so by grants.
 //!
@@ -30,4 +30,4 @@ pub use message::{Encoding, Entry, Origin, TypeDecl};
 pub use queue::DropReason;
 pub use router::{LinkRequest, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};
-pub use tap::{Tap, TapItem, Taps};
+pub use tap::{MAX_TAPS, Tap, TapItem, Taps};

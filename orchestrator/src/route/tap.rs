@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 
 use super::message::TypeDecl;
 
+/// Taps of one daemon: each costs every message a little.
+pub const MAX_TAPS: usize = 64;
+
 /// Messages that may wait for one watcher.
 const TAP_CAPACITY: usize = 1024;
 
@@ -76,9 +79,14 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// Begins to watch messages of this type (or all), from this instance (or all).
+    /// Begins to watch messages of this type (or all), from this instance (or all). None when
+    /// there are [`MAX_TAPS`] already.
     #[must_use]
-    pub fn open(self: &Arc<Self>, type_name: Option<Arc<str>>, from: Option<InstanceId>) -> Tap {
+    pub fn open(
+        self: &Arc<Self>,
+        type_name: Option<Arc<str>>,
+        from: Option<InstanceId>,
+    ) -> Option<Tap> {
         let (sender, items) = mpsc::channel(TAP_CAPACITY);
         let shared = Arc::new(Watcher {
             type_name,
@@ -88,10 +96,13 @@ impl Taps {
             missed: AtomicU64::new(0),
         });
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        if list.len() >= MAX_TAPS {
+            return None;
+        }
         list.push(shared.clone());
         self.count.store(list.len(), Ordering::Release);
         drop(list);
-        Tap { taps: self.clone(), shared, items }
+        Some(Tap { taps: self.clone(), shared, items })
     }
 
     pub(super) fn any(&self) -> bool {

@@ -72,13 +72,7 @@ impl Batch {
     }
 
     /// Adds a message whose head stands at the end of `heads`, from `start` on.
-    pub(super) fn add(
-        &mut self,
-        link: &Arc<Link>,
-        entry: Entry,
-        start: usize,
-        body: Body,
-    ) {
+    pub(super) fn add(&mut self, link: &Arc<Link>, entry: Entry, start: usize, body: Body) {
         let mut piece = Piece { link: link.clone(), entry, head: 0..0, body, inline: false };
         piece.inline = piece.payload().len() <= INLINE;
         if piece.inline {

@@ -153,7 +153,7 @@ struct Reader {
     outlet: Arc<Outlet<Veecle>>,
     source: Arc<Source>,
     buffer: BytesMut,
-    /// Types that were seen on this connection; none is one that found no place.
+    /// Types that were seen on this connection.
     outputs: HashMap<Box<str>, OutputIndex>,
     requests: Arc<AtomicUsize>,
     /// Consecutive messages of one type, not sent yet.

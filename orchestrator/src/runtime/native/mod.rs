@@ -7,9 +7,9 @@ mod reader;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use orchestrator_proto::{ErrorCode, WireError};
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::Frame;
+use orchestrator_proto::{ErrorCode, WireError};
 use tokio::net::UnixStream;
 
 use super::Endpoint;
