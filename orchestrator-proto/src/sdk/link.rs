@@ -229,7 +229,7 @@ impl Shared {
         if link.writer.is_none() {
             return Err(super::RequestError::Disconnected);
         }
-        link.requests.retain(|_, waiting| !waiting.is_closed());
+        // Also those that nobody waits for any more: the daemon has not answered them.
         if link.requests.len() >= MAX_REQUESTS {
             return Err(super::RequestError::TooMany);
         }

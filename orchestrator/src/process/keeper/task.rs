@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{EventKind, Exit, LogStream, Observed};
+use orchestrator_proto::control::{EventKind, Exit, LogStream, Observed, Priority};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -44,6 +44,8 @@ pub(super) struct Task {
     warnings: Vec<String>,
     /// When the last main process ended.
     exited_ms: Option<u64>,
+    /// The priority of the next execution.
+    priority: Priority,
     starts_waiting: Vec<StartAnswer>,
     stops_waiting: Vec<StopAnswer>,
 }
@@ -67,6 +69,7 @@ impl Task {
             process: None,
             warnings: Vec::new(),
             exited_ms: None,
+            priority: Priority::default(),
             starts_waiting: Vec::new(),
             stops_waiting: Vec::new(),
         }
@@ -120,9 +123,9 @@ impl Task {
             }
             Request::Start(priority, answer) => {
                 if let Some(priority) = priority
-                    && !matches!(self.machine.state(), State::Running { .. })
+                    && !matches!(self.machine.state(), State::Starting | State::Running { .. })
                 {
-                    self.view.send_modify(|view| view.priority = priority);
+                    self.priority = priority;
                 }
                 self.starts_waiting.push(answer);
                 Event::StartRequested
@@ -188,7 +191,8 @@ impl Task {
         match action {
             Action::Spawn => {
                 let mut launch = self.hooks.launch();
-                launch.priority = self.view.borrow().priority;
+                launch.priority = self.priority;
+                self.view.send_modify(|view| view.priority = self.priority);
                 self.awaited = Awaited::Spawn(self.kernel.spawn(launch));
             }
             Action::SignalTree(signal) => signal_tree(self.process.clone(), signal).await,
