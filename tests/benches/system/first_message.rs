@@ -32,8 +32,8 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     };
     let target = Some(Target::AtMost(TARGET));
     vec![
-        row("from the return of the second `runtime start`", after_return, target),
-        row("from the launch of that command", after_launch, None),
+        row("first message, after the second `runtime start`", after_return, target),
+        row("first message, after the launch of that command", after_launch, None),
     ]
 }
 
