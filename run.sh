@@ -75,7 +75,7 @@ begin() {
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    dir=$(mktemp -d "${TMPDIR:-/tmp}/orchestrator-demo.XXXXXX")
+    dir=$(mktemp -d --suffix=.orchestrator)
 }
 
 # Lines of an instance's standard output that match.
