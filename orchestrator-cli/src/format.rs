@@ -85,7 +85,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escape(text, char::is_control)
 }
 
-/// As [`line`], but over several lines.
+/// As [`line()`], but over several lines.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| c.is_control() && c != '\n' && c != '\t')
 }

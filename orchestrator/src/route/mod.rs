@@ -28,6 +28,6 @@ pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
 pub use message::{Encoding, Entry, Origin, TypeDecl};
 pub use queue::DropReason;
-pub use router::{LinkRequest, RouteError, Router, Surroundings};
+pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};
 pub use tap::{MAX_TAPS, Tap, TapItem, Taps};

@@ -15,11 +15,11 @@ use super::source::{OutputIndex, Source, SourceStats, Upstream};
 use super::tap::Taps;
 
 /// Links of one daemon: a list of them fits a frame.
-pub(super) const MAX_LINKS: usize = 16_384;
+pub const MAX_LINKS: usize = 16_384;
 
 /// Outputs of one source. For senders that don't declare their types beforehand, this bounds
 /// how many names they can make the daemon remember.
-pub(super) const MAX_OUTPUTS: usize = 1024;
+pub const MAX_OUTPUTS: usize = 1024;
 
 /// A link to be made, with its ends resolved.
 #[derive(Clone, Debug)]
