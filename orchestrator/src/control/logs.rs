@@ -19,7 +19,7 @@ impl Daemon {
         }
         let instance = self.registry.find(&instance)?;
         let query = ReadQuery { stream, tail, since_ns, follow };
-        let mut reader = LogReader::open(instance.log(), query);
+        let mut reader = LogReader::open(instance.log().await, query);
         let label = instance.label();
         // Let go, so that an instance that is removed meanwhile is not kept by its reader.
         drop(instance);

@@ -59,9 +59,12 @@ impl Instance {
         }
     }
 
-    /// What it printed.
-    #[must_use]
-    pub fn log(&self) -> &InstanceLog {
+    /// What it printed. If it does not run any more, its last words are in it.
+    pub async fn log(&self) -> &InstanceLog {
+        if !self.is_active() {
+            // A process that it left behind may keep the pipe open.
+            let _ = tokio::time::timeout(LAST_OUTPUT, self.log.drained()).await;
+        }
         &self.log
     }
 
@@ -97,15 +100,6 @@ impl Instance {
     ///
     /// When its keeper is gone: it was removed.
     pub async fn stop(&self) -> Result<bool, WireError> {
-        let stopped = self.end().await?;
-        if stopped {
-            self.last_output().await;
-        }
-        Ok(stopped)
-    }
-
-    /// Stops it, without waiting for its last output to be in the log.
-    pub(super) async fn end(&self) -> Result<bool, WireError> {
         self.keeper.stop().await.map_err(|error| self.gone(&error))
     }
 
@@ -136,11 +130,6 @@ impl Instance {
     fn gone(&self, error: &(dyn std::error::Error + 'static)) -> WireError {
         let message = format!("instance {} could not be stopped", self.label());
         WireError::caused_by(ErrorCode::Internal, message, error)
-    }
-
-    /// What a process printed just before its end should be in the log when its end is told.
-    async fn last_output(&self) {
-        let _ = tokio::time::timeout(LAST_OUTPUT, self.log.drained()).await;
     }
 
     /// Stops it for good: it can't be started any more.

@@ -30,8 +30,7 @@ pub use instance::Instance;
 /// Instances of one daemon.
 pub const MAX_INSTANCES: usize = 4096;
 
-/// How long the last output of a process that ended is waited for, in case a process that it
-/// left behind keeps the pipe open.
+/// How long who reads a log waits for the last output of a process that has ended.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 /// Where things are kept.
@@ -197,7 +196,7 @@ impl Registry {
     async fn undo_if_closing(&self, instance: &Instance) -> Result<(), WireError> {
         let closing = self.check_open();
         if closing.is_err() {
-            instance.end().await?;
+            instance.stop().await?;
         }
         closing
     }
@@ -326,7 +325,7 @@ impl Registry {
     /// [`Registry::flush_logs`] brings their last output into the logs.
     pub async fn stop_all(&self) {
         self.for_all(|instance| async move {
-            if let Err(error) = instance.end().await {
+            if let Err(error) = instance.stop().await {
                 tracing::error!(instance = instance.label(), %error, "stop failed");
             }
         })
