@@ -10,6 +10,7 @@
 //! - [`registry`]: the instances, where these meet;
 //! - [`control`]: the socket that clients talk over;
 //! - [`daemon`]: builds the rooms, connects them, shuts them down in order;
+//! - [`log`]: the daemon's own log;
 //! - [`options`]: the command line.
 //!
 //! Arrows point upwards in this list only: a room knows those above it and none below.
@@ -18,6 +19,7 @@ pub mod control;
 pub mod daemon;
 pub mod events;
 pub mod holder;
+pub mod log;
 pub mod logs;
 pub mod options;
 pub mod process;

@@ -5,13 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use orchestrator::log::Log;
 use orchestrator::options::{LogFormat, Options};
 use orchestrator::{daemon, holder};
-use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
-
-/// Lines of the daemon's own log that may wait to be written; more are lost.
-const LOG_LINES: usize = 8192;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -25,13 +22,7 @@ fn main() -> ExitCode {
     if !holder::attach() {
         return holder::run();
     }
-    // Written by a thread of its own: whoever reads the log and stalls, such as a pager or a
-    // full pipe, costs the daemon lines of its log and nothing else.
-    let (writer, flush_at_end) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LOG_LINES)
-        .lossy(true)
-        .thread_name("log")
-        .finish(std::io::stderr());
+    let (writer, flush_at_end) = Log::start(options.log_format == LogFormat::Json);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
