@@ -5,12 +5,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use orchestrator::holder::Role;
 use orchestrator::log::Log;
 use orchestrator::options::{LogFormat, Options};
 use orchestrator::{daemon, holder};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    let holder = match holder::role() {
+        Role::Holder => return holder::run(),
+        Role::Daemon(holder) => holder,
+    };
     let options = Options::parse();
     let filter = match EnvFilter::try_new(&options.log) {
         Ok(filter) => filter,
@@ -19,9 +24,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if !holder::attach() {
-        return holder::run();
-    }
     let (writer, flush_at_end) = Log::start(options.log_format == LogFormat::Json);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -39,11 +41,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(daemon::run(options));
+    let ended = runtime.block_on(daemon::run(options, holder));
     // Whatever still waits for a disk or a name server is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(flush_at_end);
-    holder::leave();
     match ended {
         Ok(code) => code,
         Err(error) => {

@@ -5,6 +5,7 @@ mod place;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{Capture, CaptureConfig, prune};
 use crate::options::Options;
-use crate::process::{Linux, raise_file_limit};
+use crate::process::Linux;
 use crate::registry::{Directories, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use place::Place;
@@ -39,19 +40,18 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// stop timeout whatever the instances do.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until it is told to end. `holder` is the connection to its holder.
 ///
 /// # Errors
 ///
 /// When it can't begin: the socket or the state directory can't be had.
-pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
+pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> {
     // First, so that no signal is missed from now on.
     let mut ends = Ends::new().context("cannot receive signals")?;
     let (place, listener) = Place::take(&options)?;
 
     clear_leftovers(&place);
-    raise_file_limit().context("cannot raise the bound on open files")?;
-    let kernel = Linux::start().context("cannot start the thread that starts programs")?;
+    let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
     let capture = Capture::start(CaptureConfig {
         max_file_bytes: options.instance_log_bytes,
         max_files: options.instance_log_files,

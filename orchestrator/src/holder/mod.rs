@@ -1,37 +1,61 @@
-//! The parent process: starts the daemon proper, passes signals on to it, and when it has
-//! ended, however it did, ends everything that is left below it.
+//! The parent process: starts the daemon proper and, for it, every program; collects their ends
+//! and reports them; passes signals on to the daemon, and when that has ended, however it did,
+//! ends everything that is left below it.
 //!
-//! For `main.rs` alone: `if !attach() { return run(); }` is the first thing it does. No
-//! policy, no thread, no async; it knows no other room.
+//! `main.rs` asks it for this process's [`role`], first of all; `process/` speaks with it, by
+//! [`frame`]s over a [`socket`]. No policy, no thread, no async; it knows no other room.
 //!
 //! It promises that
 //!
 //! - nothing that the daemon started outlives it, not even after `kill -9` of the daemon, and
 //!   not by setsid(2): the kernel gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
+//! - it waits for nobody: not for a program on a file system that does not answer, not for a
+//!   daemon that does not listen, which is told the same later;
+//! - once it runs, it takes no memory but for images that are longer than a datagram, and if
+//!   there is none for these, it says so;
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
-//! - if the holder itself is killed, the daemon is asked to end (`PR_SET_PDEATHSIG`), and ends
-//!   what is left in the holder's place;
+//! - if the holder itself is killed, so is the daemon (`PR_SET_PDEATHSIG`);
 //! - its exit code is the daemon's, or 128 and the number of the signal that ended the daemon.
-//!
-//! It is here that instances will be spawned, and the daemon restarted.
 
-use std::collections::HashSet;
+mod below;
+mod children;
+mod exec;
+pub mod frame;
+mod hold;
+pub mod image;
+mod launch;
+pub mod socket;
+mod sys;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::start_holder;
+
 use std::env;
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio, exit};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{ExitCode, exit};
 
-use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, getppid};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::getppid;
+use rustix::process::Rlimit;
 
-/// Tells the daemon that it is the daemon, and who holds it. Set by the holder, for itself.
-pub const ENV_HOLDER: &str = "ORCHESTRATOR_HOLDER_PID";
+use exec::{Begun, Landing, Place, Wishes};
+use frame::How;
+use hold::{Daemon, Holder};
+
+/// Tells a process of this program what it is. Set by the holder, for what it starts.
+pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";
+
+/// The value of [`ENV_ROLE`] for the daemon.
+const DAEMON: &str = "daemon";
 
 /// What is passed on. Not SIGTSTP and its like, which are about the holder's own terminal.
 const PASSED_ON: [Signal; 6] = [
@@ -43,41 +67,50 @@ const PASSED_ON: [Signal; 6] = [
     Signal::SIGUSR2,
 ];
 
-/// Whether this process is the daemon proper; if not, it is to become the holder.
-///
-/// From then on the daemon gets SIGTERM when its holder ends. If it has ended already, so
-/// does this process, with exit code 1: nobody is left to clean up after it. Must be called
-/// before this process has a second thread.
-#[must_use]
-pub fn attach() -> bool {
-    let Some(holder) = env::var_os(ENV_HOLDER) else {
-        return false;
-    };
-    let armed = prctl::set_pdeathsig(Signal::SIGTERM);
-    // Asked after that, so that there is no moment at which its end would go unnoticed.
-    let held = holder.to_str() == Some(getppid().to_string().as_str());
-    if armed.is_err() || !held {
-        eprintln!("error: the holder has ended (or {ENV_HOLDER} was set by somebody else)");
-        exit(1);
-    }
-    // What the holder waits for is blocked in it, and so in us as yet.
-    if let Err(error) = SigSet::empty().thread_set_mask() {
-        eprintln!("error: cannot unblock signals: {error}");
-        exit(1);
-    }
-    // The kernel named us after the link that we were executed by.
-    let _ = prctl::set_name(c"orchestrator");
-    true
+/// What is not blocked.
+const STOPPING: [Signal; 4] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGCONT];
+
+/// What this process is.
+#[derive(Debug)]
+pub enum Role {
+    /// The holder: it is to [`run`].
+    Holder,
+    /// The daemon, with its connection to the holder.
+    Daemon(OwnedFd),
 }
 
-/// For the daemon, as the last thing it does: if the holder was killed, its work is done here.
-pub fn leave() {
-    let held = env::var_os(ENV_HOLDER);
-    if held.is_some_and(|holder| holder.to_str() != Some(getppid().to_string().as_str()))
-        && let Err(error) = end_all_below()
-    {
-        eprintln!("error: cannot end what is left: {error}");
+/// What this process is. A daemon is killed when its holder ends, from now on; if that has ended
+/// already, so does this process, with exit code 1. Must be called before this process has a
+/// second thread.
+#[must_use]
+pub fn role() -> Role {
+    if env::var_os(ENV_ROLE).is_none_or(|role| role != DAEMON) {
+        return Role::Holder;
     }
+    match attach() {
+        Ok(socket) => Role::Daemon(socket),
+        Err(error) => {
+            eprintln!(
+                "error: the holder of this daemon has ended, or somebody else has set {ENV_ROLE}: \
+                 {error}"
+            );
+            exit(1);
+        }
+    }
+}
+
+fn attach() -> io::Result<OwnedFd> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    // Asked after that, so that there is no moment at which its end would go unnoticed.
+    let holder = getsockopt(&socket, PeerCredentials)?.pid();
+    if holder != getppid().as_raw() {
+        return Err(io::Error::other("its parent is another process"));
+    }
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    // The kernel named us after the link that we were executed by.
+    let _ = prctl::set_name(c"orchestrator");
+    Ok(socket)
 }
 
 /// Holds the daemon until it ends. Must be called before this process has a second thread.
@@ -93,120 +126,80 @@ pub fn run() -> ExitCode {
 }
 
 fn hold() -> io::Result<ExitCode> {
-    prctl::set_child_subreaper(true)?;
+    let hangup_ignored = is_ignored(Signal::SIGHUP);
+    let files = prepare()?;
     let mut signals: SigSet = PASSED_ON.into_iter().collect();
     signals.add(Signal::SIGCHLD);
-    // The daemon inherits that, and undoes it in `attach`.
-    signals.thread_block()?;
-    let mut signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?;
-    let hangup_ignored = is_ignored(Signal::SIGHUP);
-    let mut daemon = start()?;
-    let ended = pass_on_signals(&mut daemon, &mut signals, hangup_ignored)?;
-    let left = end_all_below()?;
-    Ok(report(daemon.id(), ended, left))
+    let daemon = start(Rlimit { current: files.maximum, ..files })?;
+    let pid = daemon.pid;
+    let ended = Holder::new(&signals, hangup_ignored, daemon, files)?.serve();
+    let left = below::end_all_below()?;
+    Ok(report(pid, ended, left))
 }
 
-/// The same program with the same arguments, even if its file was replaced in the meantime.
-fn start() -> io::Result<Child> {
-    let mut args = env::args_os();
-    let mut command = Command::new("/proc/self/exe");
-    if let Some(name) = args.next() {
-        command.arg0(name);
+/// Makes this process what a holder has to be. The answer is how many files it could have open.
+fn prepare() -> io::Result<Rlimit> {
+    prctl::set_child_subreaper(true)?;
+    let mut blocked = SigSet::all();
+    for signal in STOPPING {
+        blocked.remove(signal);
     }
-    command
-        .args(args)
-        .env(ENV_HOLDER, Pid::this().to_string())
-        // A terminal's Ctrl-C goes to a whole process group; the daemon gets ours instead.
-        .process_group(0)
-        .stdin(Stdio::null())
-        .spawn()
+    blocked.thread_set_mask()?;
+    sys::default_signals();
+    pass_on_no_files()?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Each instance costs it several files.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(Rlimit { current: Some(soft), maximum: Some(hard) })
 }
 
-/// Waits for the daemon's end. Until then every orphan goes to the daemon, which is nearer.
-fn pass_on_signals(
-    daemon: &mut Child,
-    signals: &mut SignalFd,
-    hangup_ignored: bool,
-) -> io::Result<ExitStatus> {
-    let pid = Pid::from_raw(daemon.id().cast_signed());
+/// Starts the same program with the same arguments as the daemon, even if its file was replaced
+/// in the meantime. It may have so many files open.
+fn start(files: Rlimit) -> io::Result<Daemon> {
+    let (ours, its) = socket::pair()?;
+    let args: Vec<OsString> = env::args_os().collect();
+    let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
+    let mut cwd = env::current_dir().unwrap_or_default();
+    if cwd.as_os_str().is_empty() {
+        cwd.push("/");
+    }
+    let image = image::Program {
+        path: OsStr::new("/proc/self/exe"),
+        cwd: cwd.as_os_str(),
+        args: &args,
+        env: &image::own_environment(&[(ENV_ROLE, DAEMON)]),
+    }
+    .image()
+    .map_err(io::Error::other)?;
+    let mut place = Place::new();
+    image::copy(&image, place.image()).map_err(io::Error::other)?;
+    let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
+    let Begun { pid, pidfd: _, mut flight } = place.begin(wishes).map_err(|failed| failed.2)?;
     loop {
-        if let Some(status) = daemon.try_wait()? {
-            return Ok(status);
-        }
-        let info = match signals.read_signal() {
-            Ok(Some(info)) => info,
-            Ok(None) | Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let signal = i32::try_from(info.ssi_signo).map(Signal::try_from);
-        match signal {
-            Ok(Ok(Signal::SIGCHLD)) => {}
-            // Under nohup(1). A signal that is blocked comes although it is ignored.
-            Ok(Ok(Signal::SIGHUP)) if hangup_ignored => {}
-            // The number is the daemon's: only we can collect it, and we have not.
-            Ok(Ok(signal)) => kill(pid, signal)?,
-            _ => {}
+        let mut status = [rustix::event::PollFd::from_borrowed_fd(
+            flight.status(),
+            rustix::event::PollFlags::IN,
+        )];
+        let _ = rustix::event::poll(&mut status, None);
+        match flight.look() {
+            Landing::Underway | Landing::Warning(_) => {}
+            Landing::Failed(_, errno) => return Err(io::Error::from_raw_os_error(errno)),
+            Landing::Landed(_) => return Ok(Daemon { pid, socket: ours }),
         }
     }
 }
 
-/// Sends SIGKILL to every process below us until none is left. Answers how many there were.
-///
-/// What a process that is killed had started becomes our child before that process can be
-/// collected, so each round sees it. By number, because a child's is its own until we, and
-/// only we, collect it.
-fn end_all_below() -> io::Result<usize> {
-    let mut killed = HashSet::new();
-    loop {
-        let mut reachable = 0;
-        let children = children()?;
-        for child in &children {
-            if kill(child.pid, Signal::SIGKILL).is_ok() {
-                reachable += 1;
-                if !child.zombie {
-                    killed.insert(child.pid);
-                }
-            }
-        }
-        if !children.is_empty() && reachable == 0 {
-            eprintln!("error: processes of another user are left, see ps --ppid 1");
-            return Ok(killed.len());
-        }
-        match waitpid(None, None) {
-            Err(Errno::ECHILD) => return Ok(killed.len()),
-            // EINVAL: one was collected that a signal without a name had ended.
-            Ok(_) | Err(Errno::EINTR | Errno::EINVAL) => {}
-            Err(error) => return Err(error.into()),
+/// Files that were open when we were started, by somebody who forgot about them.
+fn pass_on_no_files() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        if let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
+            && fd > 2
+        {
+            // It fails for the one that lists the directory, closed by now.
+            let _ = sys::close_on_exec(fd);
         }
     }
-}
-
-struct Below {
-    pid: Pid,
-    zombie: bool,
-}
-
-/// Our children, from `/proc/PID/stat`; `/proc/PID/task/PID/children` is not on every kernel.
-fn children() -> io::Result<Vec<Below>> {
-    let us = Pid::this().to_string();
-    let mut children = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let stat = String::from_utf8_lossy(&stat);
-        // The name in parentheses may hold anything; state and parent follow it.
-        let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
-        let state = fields.next();
-        if fields.next() == Some(us.as_str()) {
-            let pid = Pid::from_raw(pid);
-            let zombie = state == Some("Z");
-            children.push(Below { pid, zombie });
-        }
-    }
-    Ok(children)
+    Ok(())
 }
 
 /// Whether this process was started with a signal ignored.
@@ -218,23 +211,25 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 /// Says what an operator would not expect.
-fn report(daemon: u32, ended: ExitStatus, left: usize) -> ExitCode {
+fn report(daemon: i32, ended: How, left: usize) -> ExitCode {
     let left = match left {
         0 => String::new(),
         1 => "; 1 process that was left below it was killed".to_owned(),
         n => format!("; {n} processes that were left below it were killed"),
     };
-    if let Some(number) = ended.signal() {
-        let name = Signal::try_from(number).map_or("no name", Signal::as_str);
-        let core = if ended.core_dumped() { ", core dumped" } else { "" };
-        eprintln!(
-            "error: the daemon (process {daemon}) was ended by signal {number} ({name}{core}){left}"
-        );
-        return ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX));
-    }
-    let code = ended.code().unwrap_or(1);
-    if !left.is_empty() {
-        eprintln!("the daemon (process {daemon}) has ended{left}");
-    }
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+    let (number, core) = match ended {
+        How::Code(code) => {
+            if !left.is_empty() {
+                eprintln!("the daemon (process {daemon}) has ended{left}");
+            }
+            return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
+        }
+        How::Signal(number) => (number, ""),
+        How::Dumped(number) => (number, ", core dumped"),
+    };
+    let name = Signal::try_from(number).map_or("no name", Signal::as_str);
+    eprintln!(
+        "error: the daemon (process {daemon}) was ended by signal {number} ({name}{core}){left}"
+    );
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
 }

@@ -7,10 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
 use thiserror::Error;
 
 use super::Launch;
+use crate::holder::frame::Stage;
 
 /// Why a program could not be executed.
 #[derive(Debug, Error)]
@@ -59,26 +59,19 @@ impl SpawnError {
         }
     }
 
-    /// Finds out what an errno of a spawn was about: the kernel gives one number for the
-    /// working directory, the program and its interpreter. Reads files, so it may block.
-    pub(super) fn diagnose(launch: &Launch, source: io::Error) -> Self {
+    /// Puts in words what the holder could not do, and finds out what to do about it. Reads
+    /// files, so it may block.
+    pub(super) fn diagnose(launch: &Launch, stage: Stage, source: io::Error) -> Self {
         let program = launch.program.clone();
-        if let Some(cwd) = &launch.cwd
-            && let Err(source) = can_enter(cwd)
-        {
-            let cwd = cwd.clone();
-            return Self::Cwd { program, cwd, source };
+        match (stage, &launch.cwd) {
+            (Stage::Cwd, Some(cwd)) => Self::Cwd { program, cwd: cwd.clone(), source },
+            _ => {
+                let hint = hint(&program, &source);
+                let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+                Self::Program { program, source, hint }
+            }
         }
-        let hint = hint(&program, &source).map_or_else(String::new, |hint| format!("; {hint}"));
-        Self::Program { program, source, hint }
     }
-}
-
-fn can_enter(cwd: &Path) -> io::Result<()> {
-    if !fs::metadata(cwd)?.is_dir() {
-        return Err(Errno::ENOTDIR.into());
-    }
-    Ok(access(cwd, AccessFlags::X_OK)?)
 }
 
 /// An error of the kernel as `No such file or directory (ENOENT)`.
@@ -101,7 +94,9 @@ fn hint(program: &Path, error: &io::Error) -> Option<String> {
         Errno::ETXTBSY => "somebody is still writing to it",
         Errno::E2BIG => "its arguments and environment are too long, see execve(2)",
         Errno::EAGAIN => "too many processes, see RLIMIT_NPROC in getrlimit(2) and pids.max",
-        Errno::EMFILE => "the daemon has too many open files, see RLIMIT_NOFILE in getrlimit(2)",
+        Errno::EMFILE => {
+            "the orchestrator has too many open files, see RLIMIT_NOFILE in getrlimit(2)"
+        }
         _ => return None,
     };
     Some(hint.to_owned())

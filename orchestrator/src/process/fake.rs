@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use orchestrator_proto::control::Exit;
 use tokio::sync::{oneshot, watch};
 
-use super::{Kernel, Launch, Pending, Process, SpawnError, Spawned};
+use super::{Ended, Kernel, Launch, Pending, Process, SpawnError, Spawned};
 use crate::supervise::SIGKILL;
 
 /// See the module.
@@ -33,7 +33,7 @@ pub(crate) struct FakeProcess {
     /// Members of the group besides the main process.
     others: Arc<watch::Sender<u32>>,
     signals: Arc<watch::Sender<Vec<i32>>>,
-    exit: Arc<Mutex<Option<oneshot::Sender<Exit>>>>,
+    exit: Arc<Mutex<Option<oneshot::Sender<Ended>>>>,
 }
 
 impl FakeKernel {
@@ -117,14 +117,14 @@ impl Kernel for FakeKernel {
 }
 
 impl FakeProcess {
-    fn exit(&self) -> MutexGuard<'_, Option<oneshot::Sender<Exit>>> {
+    fn exit(&self) -> MutexGuard<'_, Option<oneshot::Sender<Ended>>> {
         self.exit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The main process ends.
     pub(crate) fn ends(&self, exit: Exit) {
         if let Some(tell) = self.exit().take() {
-            let _ = tell.send(exit);
+            let _ = tell.send(Ended { exit, time_ms: 1 });
         }
     }
 

@@ -1,20 +1,23 @@
 //! A process group, known by its leader: who is in it, and how to signal them all.
 //!
 //! Since Linux 6.9 the kernel does both through the leader's pidfd, also when the leader has
-//! been collected and only others are left. On older kernels the group's number is used while
-//! the leader has not been collected (until then nobody else can have that number), and then
-//! `/proc` is searched for members below the daemon, each of which is signalled by a pidfd.
+//! been collected and only others are left. On older kernels the holder, which collects the
+//! leader, uses the group's number until then, when nobody else can have it; and after that
+//! `/proc` is searched for members below the holder, each of which is signalled by a pidfd.
 
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::unistd::{Pid, getpgid};
 
+use super::linux::Link;
 use super::procfs::{self, Stat};
 use super::{Pending, Process, sys};
+use crate::holder::frame::Name;
 use crate::supervise::SIGKILL;
 
 /// How often `/proc` is searched for processes that were born during the search before.
@@ -33,24 +36,17 @@ pub(super) enum Calls {
     Before6_9,
 }
 
-/// Whose the leader's number is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Number {
-    /// The leader's: it has not been collected.
-    Held,
-    /// The group's, as long as it has a member.
-    OfGroup,
-    /// Another process's, so the group has no member.
-    Reused,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Group {
     leader: i32,
     pidfd: OwnedFd,
     calls: Calls,
-    number: Mutex<Number>,
+    /// What the holder calls the leader.
+    name: Name,
+    holder: Arc<Link>,
+    /// The leader's number has been given to another process, so the group has no member.
+    reused: AtomicBool,
 }
 
 /// A process of a group, alive when it was looked at.
@@ -62,21 +58,27 @@ struct Member {
 }
 
 impl Group {
-    pub(super) const fn new(leader: i32, pidfd: OwnedFd, calls: Calls) -> Self {
-        Self { leader, pidfd, calls, number: Mutex::new(Number::Held) }
+    pub(super) const fn new(
+        leader: i32,
+        pidfd: OwnedFd,
+        calls: Calls,
+        name: Name,
+        holder: Arc<Link>,
+    ) -> Self {
+        Self { leader, pidfd, calls, name, holder, reused: AtomicBool::new(false) }
     }
 
     pub(super) const fn leader(&self) -> i32 {
         self.leader
     }
 
-    /// Held while the leader is being collected, so that its number is not used meanwhile.
-    pub(super) fn number(&self) -> MutexGuard<'_, Number> {
-        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Another process was given the leader's number.
+    pub(super) fn number_is_reused(&self) {
+        self.reused.store(true, Ordering::Release);
     }
 
-    /// Signals the group with one system call; none if `/proc` has to be searched for that.
-    pub(super) fn signal_at_once(&self, signal: i32) -> Option<io::Result<bool>> {
+    /// Signals the group with one system call, if the kernel has one for that.
+    fn signal_at_once(&self, signal: i32) -> Option<io::Result<bool>> {
         if self.calls == Calls::Current {
             let sent = sys::pidfd_send_signal(self.pidfd.as_fd(), signal, sys::PROCESS_GROUP);
             match sent {
@@ -85,11 +87,13 @@ impl Group {
                 sent => return Some(was_there(sent)),
             }
         }
-        let number = self.number();
-        match *number {
-            Number::Held => Some(was_there(sys::kill_group(self.leader, signal))),
-            Number::OfGroup => None,
-            Number::Reused => Some(Ok(false)),
+        self.reused.load(Ordering::Acquire).then_some(Ok(false))
+    }
+
+    /// Signals the group without waiting and without hearing whether it worked.
+    pub(super) fn signal_unheard(&self, signal: i32) {
+        if self.signal_at_once(signal).is_none() {
+            self.holder.signal_unheard(self.name, signal);
         }
     }
 
@@ -123,10 +127,7 @@ impl Group {
             Some(Ok(true) | Err(_)) => None,
             Some(Ok(false)) => Some(true),
             // If no group at all has that number, ours hasn't.
-            None => match was_there(sys::kill_group(self.leader, 0)) {
-                Ok(false) => Some(true),
-                Ok(true) | Err(_) => None,
-            },
+            None => (!sys::group_is_there(self.leader)).then_some(true),
         }
     }
 
@@ -177,7 +178,7 @@ impl Group {
             // It was there before and is there now, so its number was its own all the time.
             Some(Ok(true) | Err(_)) => {}
             Some(Ok(false)) => members.clear(),
-            None => members.retain(|member| is_below_us(member.pid)),
+            None => members.retain(|member| is_below(self.holder.holder, member.pid)),
         }
     }
 }
@@ -191,15 +192,14 @@ fn was_there(result: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Whether a process descends from this one, which adopts the orphans below it.
-fn is_below_us(pid: i32) -> bool {
-    let us = Pid::this().as_raw();
+/// Whether a process descends from the holder, which adopts the orphans below it.
+fn is_below(holder: i32, pid: i32) -> bool {
     let mut parent = Stat::of(pid).map(|stat| stat.parent);
     // The chain can't be longer than there are processes; a bound all the same, because it
     // may change while we walk along it.
     for _ in 0..4096 {
         match parent {
-            Some(pid) if pid == us => return true,
+            Some(pid) if pid == holder => return true,
             Some(pid) if pid > 1 => parent = Stat::of(pid).map(|stat| stat.parent),
             _ => return false,
         }
@@ -229,7 +229,13 @@ impl Process for LinuxProcess {
         Box::pin(async move {
             match group.signal_at_once(signal) {
                 Some(sent) => sent,
-                None => search(group, move |group| group.signal_by_search(signal)).await,
+                None => match group.holder.signal(group.name, signal).await {
+                    // Its leader has been collected, so that only others can be left.
+                    Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                        search(group, move |group| group.signal_by_search(signal)).await
+                    }
+                    sent => was_there(sent),
+                },
             }
         })
     }

@@ -1,9 +1,9 @@
 //! How it happens, on Linux: execute a program, signal everything it started, learn how it
 //! ended.
 //!
-//! For `registry/`, which holds one [`Keeper`] per instance. Nobody else starts
-//! a process in this program: the thread behind [`Linux`] collects the exit of every child,
-//! whoever started it, and of every orphan below the daemon.
+//! For `registry/`, which holds one [`Keeper`] per instance. The work itself is done by the
+//! holder, which is the parent of all instances and adopts the orphans below them; [`Linux`]
+//! gives the orders and hears what comes of them.
 //!
 //! It promises that
 //!
@@ -15,14 +15,13 @@
 //! - it does not wake up unless something happened.
 //!
 //! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
-//! out of reach until the daemon ends, when the holder ends it.
+//! out of reach until the holder ends, which ends it.
 
 mod error;
-mod files;
 mod group;
 mod keeper;
+mod linux;
 mod procfs;
-mod spawner;
 mod sys;
 
 #[cfg(test)]
@@ -37,21 +36,21 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use tokio::sync::oneshot;
 
 pub use error::SpawnError;
-pub use files::raise_file_limit;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, StartError, Started, StopError, View, WAITING,
 };
-pub use spawner::Linux;
+pub use linux::Linux;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
 pub const NOT_INHERITED: [&str; 11] = [
-    "ORCHESTRATOR_HOLDER_PID",
     "ORCHESTRATOR_LOG",
+    crate::holder::ENV_ROLE,
     "ORCHESTRATOR_SOCKET",
     "ORCHESTRATOR_STATE_DIR",
     // sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)
@@ -105,6 +104,8 @@ pub trait Process: std::fmt::Debug + Send + Sync + 'static {
 /// A program to be executed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Launch {
+    /// Whose program.
+    pub instance: InstanceId,
     /// An absolute path.
     pub program: PathBuf,
     /// Its arguments, without the program itself.
@@ -119,9 +120,10 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// This program, everything else as it is by default.
-    pub fn new(program: impl Into<PathBuf>) -> Self {
+    /// This program of this instance, everything else as it is by default.
+    pub fn new(instance: InstanceId, program: impl Into<PathBuf>) -> Self {
         Self {
+            instance,
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
@@ -131,17 +133,26 @@ impl Launch {
     }
 }
 
+/// The end of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub exit: Exit,
+    /// When, milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+}
+
 /// A program that was executed.
 #[derive(Debug)]
 pub struct Spawned {
     /// The process.
     pub process: Arc<dyn Process>,
-    /// The reading end of its standard output. Blocking.
+    /// The reading end of its standard output. Reading does not wait.
     pub stdout: OwnedFd,
-    /// The reading end of its standard error. Blocking.
+    /// The reading end of its standard error. Reading does not wait.
     pub stderr: OwnedFd,
     /// How it ended, once it has.
-    pub exited: oneshot::Receiver<Exit>,
+    pub exited: oneshot::Receiver<Ended>,
     /// What was asked for and could not be had, a sentence each.
     pub warnings: Vec<String>,
 }

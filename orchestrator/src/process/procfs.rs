@@ -57,28 +57,6 @@ pub(super) fn pids() -> io::Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// The signals that this process ignores.
-pub(super) fn ignored_signals() -> io::Result<Vec<i32>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .ok_or_else(|| io::Error::other("no SigIgn in /proc/self/status"))?;
-    Ok((1..=64).filter(|signal| mask & (1 << (signal - 1)) != 0).collect())
-}
-
-/// The open files of this process, by number.
-pub(super) fn open_files() -> io::Result<Vec<i32>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        if let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-            files.push(fd);
-        }
-    }
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

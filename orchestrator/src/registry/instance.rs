@@ -252,6 +252,6 @@ pub(super) fn launch(
             .chain(own.map(|(key, value)| (key.into(), value)))
             .collect(),
         cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
-        ..Launch::new(program)
+        ..Launch::new(id, program)
     }
 }

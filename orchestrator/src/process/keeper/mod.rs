@@ -26,7 +26,7 @@ pub trait Hooks: Send + Sync + 'static {
     /// What to execute. Asked at each start; the keeper puts in its own priority.
     fn launch(&self) -> Launch;
 
-    /// The reading end of what a process that was just executed prints; blocking as yet.
+    /// The reading end of what a process that was just executed prints; reading does not wait.
     fn output(&self, stream: LogStream, pipe: OwnedFd);
 
     /// Something happened to the instance. [`Keeper::view`] shows it by then.

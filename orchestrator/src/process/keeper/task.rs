@@ -5,11 +5,11 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{EventKind, Exit, LogStream, Observed, Priority};
+use orchestrator_proto::control::{EventKind, LogStream, Observed, Priority};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{Kernel, Pending, Process, SpawnError, Spawned};
+use super::super::{Ended, Kernel, Pending, Process, SpawnError, Spawned};
 use super::{
     Hooks, Request, StartAnswer, StartError, Started, StopAnswer, StopError, View, WAITING,
 };
@@ -20,14 +20,14 @@ use crate::supervise::{self, Action, Config, Event, Machine, Main, Notice, SIGKI
 enum Awaited {
     Nothing,
     Spawn(Pending<Result<Spawned, SpawnError>>),
-    Exit(oneshot::Receiver<Exit>),
+    Exit(oneshot::Receiver<Ended>),
     TreeGone(Pending<()>),
 }
 
 /// What came of it.
 enum Outcome {
     Spawn(Result<Spawned, SpawnError>),
-    Exit(Exit),
+    Exit(Ended),
     TreeGone,
 }
 
@@ -165,8 +165,8 @@ impl Task {
                 let error = error.to_string();
                 Event::SpawnFailed { error }
             }
-            Outcome::Exit(exit) => {
-                self.exited_ms = Some(now_ms());
+            Outcome::Exit(Ended { exit, time_ms }) => {
+                self.exited_ms = Some(time_ms);
                 let tree_empty = tree_empty(self.process.clone()).await;
                 Event::MainExited { exit, tree_empty }
             }
@@ -281,8 +281,8 @@ impl Awaited {
             Self::Nothing => pending().await,
             Self::Spawn(spawn) => Outcome::Spawn(spawn.await),
             Self::Exit(exited) => match exited.await {
-                Ok(exit) => Outcome::Exit(exit),
-                // A kernel reports every exit or ends the daemon; nothing true can be said.
+                Ok(ended) => Outcome::Exit(ended),
+                // The holder has gone, and the daemon is about to; nothing true can be said.
                 Err(_) => pending().await,
             },
             Self::TreeGone(gone) => {

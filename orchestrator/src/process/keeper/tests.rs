@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Exit;
 
 use super::super::fake::FakeKernel;
@@ -17,7 +18,7 @@ struct Recorder(Arc<Mutex<Vec<EventKind>>>);
 
 impl Hooks for Recorder {
     fn launch(&self) -> Launch {
-        Launch::new("/bin/fake")
+        Launch::new(InstanceId::from_bytes([1; 16]), "/bin/fake")
     }
 
     fn output(&self, _stream: LogStream, _pipe: OwnedFd) {}

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::procfs::Stat;
 use super::*;
+use crate::holder::start_holder;
 use crate::supervise::Config;
 
 const TERM: i32 = 15;
@@ -41,6 +42,7 @@ impl Hooks for Probe {
 
     fn output(&self, _stream: LogStream, pipe: OwnedFd) {
         let lines = self.lines.clone();
+        rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::empty()).unwrap();
         std::thread::spawn(move || {
             for line in BufReader::new(File::from(pipe)).lines() {
                 let _ = lines.blocking_send(line.unwrap());
@@ -74,7 +76,7 @@ impl Kept {
     }
 
     fn shell(script: &str, stop_timeout: Duration) -> Self {
-        Self::new(Linux::start().unwrap(), sh(script), stop_timeout)
+        Self::new(linux(), sh(script), stop_timeout)
     }
 
     async fn line(&mut self) -> String {
@@ -124,7 +126,17 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn sh(script: &str) -> Launch {
-    Launch { args: vec!["-c".into(), script.into()], ..Launch::new("/bin/sh") }
+    Launch { args: vec!["-c".into(), script.into()], ..program("/bin/sh") }
+}
+
+/// A program of an instance of its own.
+fn program(path: impl Into<PathBuf>) -> Launch {
+    Launch::new(InstanceId::generate(), path)
+}
+
+/// A holder for this test alone.
+fn linux() -> Linux {
+    Linux::attach(start_holder()).unwrap()
 }
 
 const fn signal(signal: i32) -> Exit {
@@ -138,8 +150,7 @@ fn is_alive(pid: i32) -> bool {
 
 /// Both ways to reach a group: this kernel's, and the older one.
 fn kernels() -> [Linux; 2] {
-    let linux = Linux::start().unwrap();
-    [linux.clone(), linux.before_6_9()]
+    [linux(), Linux::attach_before_6_9(start_holder()).unwrap()]
 }
 
 fn kill(pid: i32) {

@@ -201,7 +201,7 @@ async fn a_hundred_starts_and_stops() {
 
 #[tokio::test]
 async fn a_start_that_nobody_waits_for_leaves_nothing() {
-    let linux = Linux::start().unwrap();
+    let linux = linux();
     // Both ends of the race: dropped before the program is executed, and after.
     for _ in 0..50 {
         let mut spawn = linux.spawn(sh("exec sleep 54321"));

@@ -1,0 +1,140 @@
+//! The children of the holder, and what their daemon has not been told of them.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::frame::{How, Name, News};
+use super::launch::{Failure, Launched, PLACES};
+
+/// Children that there can be, alive or ended and not released.
+/// Taken in one piece at the start; memory that is never used is never had.
+pub(super) const MAX_CHILDREN: usize = 16 << 10;
+
+/// A child, alive or ended.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) program: Launched,
+    started_told: bool,
+    ended: Option<Ended>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    how: How,
+    time_ns: u64,
+    told: bool,
+}
+
+/// All of them.
+pub(super) struct Children {
+    all: Vec<Child>,
+    failed: Vec<Failure>,
+    /// Of all these, how much the daemon has not been told.
+    untold: usize,
+}
+
+impl Children {
+    pub(super) fn new() -> Self {
+        Self {
+            all: Vec::with_capacity(MAX_CHILDREN),
+            // No order is taken while something is owed, so one more than are on their way.
+            failed: Vec::with_capacity(PLACES + 1),
+            untold: 0,
+        }
+    }
+
+    /// Whether there is no room for another one.
+    pub(super) const fn is_full(&self) -> bool {
+        self.all.len() >= MAX_CHILDREN
+    }
+
+    pub(super) fn find(&self, name: Name) -> Option<&Child> {
+        self.all.iter().find(|child| child.program.child == name)
+    }
+
+    /// A program runs, or did.
+    pub(super) fn started(&mut self, program: Launched) {
+        self.untold += 1;
+        self.all.push(Child { program, started_told: false, ended: None });
+    }
+
+    /// A program could not be executed. What was to become it has ended, or is about to.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.untold += 1;
+        self.failed.push(failure);
+    }
+
+    /// A process was collected. It need not be one of these.
+    pub(super) fn ended(&mut self, pid: i32, how: How, time_ns: u64) {
+        let alive = |child: &&mut Child| child.program.pid == pid && child.ended.is_none();
+        if let Some(child) = self.all.iter_mut().find(alive) {
+            child.ended = Some(Ended { how, time_ns, told: false });
+            self.untold += 1;
+        }
+    }
+
+    /// Forgets a child that has ended and closes its files. One that lives is not forgotten.
+    pub(super) fn release(&mut self, name: Name) {
+        let found = self.all.iter().position(|child| child.program.child == name);
+        if let Some(at) = found
+            && self.all[at].ended.is_some()
+        {
+            let child = self.all.swap_remove(at);
+            self.untold -= child.untold();
+        }
+    }
+
+    /// Whether the daemon has not been told something.
+    pub(super) const fn owes(&self) -> bool {
+        self.untold > 0
+    }
+
+    /// Tells what has not been told, in order for each child, as far as `tell` takes it.
+    pub(super) fn tell(&mut self, mut tell: impl FnMut(News, &[BorrowedFd<'_>]) -> bool) {
+        if self.untold == 0 {
+            return;
+        }
+        while let Some(&Failure { child, stage, errno }) = self.failed.last() {
+            if !tell(News::NotSpawned { child, stage, errno }, &[]) {
+                return;
+            }
+            self.failed.pop();
+            self.untold -= 1;
+        }
+        for child in &mut self.all {
+            if self.untold == 0 {
+                return;
+            }
+            let Launched { child: name, pid, warning, .. } = child.program;
+            if !child.started_told {
+                let program = &child.program;
+                let files = [program.pidfd.as_fd(), program.stdout.as_fd(), program.stderr.as_fd()];
+                if !tell(News::Spawned { child: name, pid, warning }, &files) {
+                    return;
+                }
+                child.started_told = true;
+                self.untold -= 1;
+            }
+            if let Some(ended) = &mut child.ended
+                && !ended.told
+            {
+                let Ended { how, time_ns, .. } = *ended;
+                if !tell(News::Exited { child: name, pid, how, time_ns }, &[]) {
+                    return;
+                }
+                ended.told = true;
+                self.untold -= 1;
+            }
+        }
+    }
+}
+
+impl Child {
+    fn untold(&self) -> usize {
+        usize::from(!self.started_told) + usize::from(self.ended.is_some_and(|ended| !ended.told))
+    }
+
+    /// Whether its number is its own.
+    pub(super) const fn is_alive(&self) -> bool {
+        self.ended.is_none()
+    }
+}

@@ -1,0 +1,263 @@
+//! Executing a program without waiting for it: the part that runs in the new process.
+//!
+//! It shares our memory until execve(2) gives it its own (`CLONE_VM`, see clone(2)), as the
+//! child of posix_spawn(3) does, so that nothing has to be copied. But we do not wait for that
+//! meanwhile: a program on a file system that does not answer holds up nobody.
+//!
+//! This is what makes that sound, besides what is said at each unsafe block:
+//!
+//! - it has a stack of its own, and what it reads (a [`Job`], an image) stays where it is, and
+//!   unchanged, until the end of its writing end of the status pipe tells that it has gone: the
+//!   kernel closes that after it has given the process its own memory, or has taken it away;
+//! - it makes system calls and nothing else, by rustix, and syscalls, which call the kernel themselves: nothing
+//!   in it allocates, locks, panics, or touches `errno`, which it shares with us;
+//! - all signals are blocked in us and so in it, until just before the program begins; and we
+//!   handle none, so that nothing has to be set back.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit};
+use syscalls::{Sysno, syscall};
+
+use super::frame::Stage;
+use super::image::{self, Located};
+
+/// Bytes of the stack of a process that has not been given its own memory. It needs a few
+/// hundred.
+const STACK: usize = 16 << 10;
+
+/// Bytes of what it reports, if it has anything to report: a stage or [`WARNING`], three
+/// zeros, the errno.
+const REPORT: usize = 8;
+
+/// The most of an image's memory that is kept for the next one: as much as a datagram has.
+const KEPT_WORDS: usize = 4096;
+
+/// In the place of a stage: it goes on, but its nice value is not what it should be.
+const WARNING: u8 = 255;
+
+/// What the new process has to do.
+#[derive(Debug)]
+struct Job {
+    image: Located,
+    wishes: Wishes,
+    /// Where it reports to. Closed by execve(2), as all our files but the first three are.
+    status: RawFd,
+}
+
+/// What a program is given, besides its image.
+#[derive(Clone, Debug)]
+pub(super) struct Wishes {
+    /// Files of ours that become its first three. Each either is that number or above them.
+    pub(super) streams: [RawFd; 3],
+    /// None if it is to have ours.
+    pub(super) nice: Option<i32>,
+    /// How many files it may have open.
+    pub(super) files: Rlimit,
+}
+
+/// A stack. Aligned as the processor wants it.
+#[repr(align(16))]
+struct Stack {
+    _bytes: [u8; STACK],
+}
+
+/// The memory that a process needs until it has its own.
+pub(super) struct Place {
+    image: Vec<u64>,
+    job: Box<Option<Job>>,
+    stack: Box<Stack>,
+}
+
+/// A process that may not have its own memory yet.
+pub(super) struct Flight {
+    /// None when it has landed.
+    place: Option<Place>,
+    status: OwnedFd,
+}
+
+/// A process that was begun.
+pub(super) struct Begun {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) flight: Flight,
+}
+
+/// What there is to know of a flight.
+pub(super) enum Landing {
+    /// Nothing new.
+    Underway,
+    /// It goes on, but something is not as wished.
+    Warning(i32),
+    /// It will end without having become the program.
+    Failed(Stage, i32),
+    /// It has become the program, or has ended. The place is free.
+    Landed(Place),
+}
+
+impl Place {
+    pub(super) fn new() -> Self {
+        let stack = Box::new(Stack { _bytes: [0; STACK] });
+        Self { image: Vec::new(), job: Box::new(None), stack }
+    }
+
+    /// Where the image goes, whatever was there before.
+    pub(super) fn image(&mut self) -> &mut Vec<u64> {
+        self.image.clear();
+        self.image.shrink_to(KEPT_WORDS);
+        &mut self.image
+    }
+
+    /// Begins a process that becomes the program of the image. None of `wishes.streams` is
+    /// needed any more when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When the image is none, or when there is no process or no file left. The place is free
+    /// again.
+    pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, Box<(Self, Stage, io::Error)>> {
+        let failed = |place, stage, error| Err(Box::new((place, stage, error)));
+        let Some(image) = image::locate(&mut self.image) else {
+            return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
+        };
+        let (ours, its) = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
+            Ok(pipe) => pipe,
+            Err(errno) => return failed(self, Stage::Clone, errno.into()),
+        };
+        let job: *const Job = self.job.insert(Job { image, wishes, status: its.as_raw_fd() });
+        // SAFETY: all three are on the heap and stay there with what they hold, since nobody
+        // else gets at them: the flight gives the place back when the last writing end of the
+        // pipe is closed (ours is at the end of this function, the other one is the process's),
+        // and never if it is dropped before.
+        match unsafe { begin(job, &raw mut *self.stack) } {
+            Ok((pid, pidfd)) => {
+                let flight = Flight { place: Some(self), status: ours };
+                Ok(Begun { pid, pidfd, flight })
+            }
+            Err(error) => failed(self, Stage::Clone, error),
+        }
+    }
+}
+
+impl Flight {
+    /// Readable when there is something to know.
+    pub(super) fn status(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+
+    /// What has happened. Never waits.
+    pub(super) fn look(&mut self) -> Landing {
+        let mut report = [0; REPORT];
+        match rustix::io::read(&self.status, &mut report) {
+            // It comes in one piece.
+            Ok(REPORT) => {
+                let errno = i32::from_le_bytes([report[4], report[5], report[6], report[7]]);
+                match Stage::from_number(report[0]) {
+                    Some(stage) => Landing::Failed(stage, errno),
+                    None => Landing::Warning(errno),
+                }
+            }
+            Ok(0) => self.place.take().map_or(Landing::Underway, Landing::Landed),
+            Ok(_) | Err(_) => Landing::Underway,
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        // It may be in use.
+        std::mem::forget(self.place.take());
+    }
+}
+
+/// # Safety
+///
+/// Until the last copy of `job.status` is closed, `job`, its image and `stack` stay where they
+/// are, unchanged, and are used for nothing else.
+unsafe fn begin(job: *const Job, stack: *mut Stack) -> io::Result<(i32, OwnedFd)> {
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: `child` is given a stack that is its own (it grows down from the end) and a job
+    // that outlives it, both by our caller's promise. `CLONE_PIDFD` makes the kernel write a
+    // file's number to `pidfd`, which lives until the call returns. The flags that are not set
+    // give it a copy of everything else: files, signal handlers, working directory.
+    let pid = unsafe {
+        let top = stack.add(1).cast::<c_void>();
+        libc::clone(child, top, flags, job.cast_mut().cast(), &raw mut pidfd)
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this file for us; nobody else knows it.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Runs in the new process. What it answers is its exit status.
+extern "C" fn child(job: *mut c_void) -> c_int {
+    // SAFETY: `begin` passes on a job that stays as it is until we have gone.
+    let job = unsafe { &*job.cast::<Job>() };
+    let Err((stage, errno)) = become_program(job);
+    report(job, stage.number(), errno);
+    127
+}
+
+enum Never {}
+
+fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
+    let prepare = |errno| (Stage::Prepare, errno);
+    rustix::process::setpgid(None, None).map_err(prepare)?;
+    let [stdin, stdout, stderr] = job.wishes.streams;
+    // SAFETY: our files are copies of those of the process that we come from, where these are
+    // open at the time of the copy.
+    let file = |number: RawFd| unsafe { BorrowedFd::borrow_raw(number) };
+    if stdin != 0 {
+        rustix::stdio::dup2_stdin(file(stdin)).map_err(prepare)?;
+    }
+    if stdout != 1 {
+        rustix::stdio::dup2_stdout(file(stdout)).map_err(prepare)?;
+    }
+    if stderr != 2 {
+        rustix::stdio::dup2_stderr(file(stderr)).map_err(prepare)?;
+    }
+    rustix::process::setrlimit(Resource::Nofile, job.wishes.files).map_err(prepare)?;
+    if let Some(nice) = job.wishes.nice
+        && let Err(errno) = rustix::process::setpriority_process(None, nice)
+    {
+        report(job, WARNING, errno);
+    }
+    // SAFETY: the address of a string with a final zero, in an image that stays as it is.
+    let cwd = unsafe { CStr::from_ptr(job.image.cwd) };
+    rustix::process::chdir(cwd).map_err(|errno| (Stage::Cwd, errno))?;
+    let nothing = [0_u64; 1];
+    // SAFETY: the kernel reads a set of 64 signals, which is empty, and writes nothing. From here
+    // on a signal may end us, as it should; it can't run any code of ours.
+    let unblocked = unsafe {
+        let (nothing, none) = (nothing.as_ptr(), 0_usize);
+        syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, nothing, none, size_of::<u64>())
+    };
+    unblocked.map_err(|errno| (Stage::Prepare, in_rustix(errno)))?;
+    // SAFETY: the path and, in both lists, each address is that of a string with a final zero;
+    // each list is ended by a null.
+    let executed =
+        unsafe { syscall!(Sysno::execve, job.image.path, job.image.args, job.image.env) };
+    Err((Stage::Exec, executed.map_or_else(in_rustix, |_| Errno::INVAL)))
+}
+
+fn in_rustix(errno: syscalls::Errno) -> Errno {
+    Errno::from_raw_os_error(errno.into_raw())
+}
+
+fn report(job: &Job, stage: u8, errno: Errno) {
+    let mut bytes = [0; REPORT];
+    bytes[0] = stage;
+    bytes[4..].copy_from_slice(&errno.raw_os_error().to_le_bytes());
+    // SAFETY: open in us, see above.
+    let status = unsafe { BorrowedFd::borrow_raw(job.status) };
+    // So few bytes are written at once or, if nobody reads them any more, need not be.
+    let _ = rustix::io::write(status, &bytes);
+}

@@ -1,0 +1,311 @@
+//! What the holder and a daemon say to each other: datagrams of one fixed layout over a socket
+//! pair of type `SOCK_SEQPACKET`, with files beside them (`SCM_RIGHTS`, unix(7)).
+//!
+//! A holder lives longer than the daemons that it starts, so it will meet newer ones. What is
+//! there is never changed; what is new gets a new number, and whoever reads a number that it
+//! does not know says so and goes on.
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 0 | kind |
+//! | 1 | a [`Stage`], or how a process ended |
+//! | 2, 3 | zero |
+//! | 4 to 7 | a number: protocol, nice value, errno, exit status or signal |
+//! | 8 to 11 | a process's number |
+//! | 12 to 15 | zero |
+//! | 16 to 31 | key |
+//! | 32 to 39 | run, or tag |
+//! | 40 to 47 | time, nanoseconds since 1970 (UTC) |
+//!
+//! All integers are little-endian. A [`Order::Spawn`] is followed by the image of the program,
+//! see [`image`](super::image), unless that is too long and comes in a file.
+
+/// The version of this protocol.
+pub const PROTOCOL: i32 = 1;
+
+/// Bytes of a frame.
+pub const SIZE: usize = 48;
+
+/// The most bytes of a datagram: a frame and an image.
+pub const MAX_DATAGRAM: usize = 32 << 10;
+
+/// The most files beside a frame.
+pub const MAX_FILES: usize = 3;
+
+/// A child of the holder, or a file that it keeps, under a name of the daemon's choice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Name {
+    /// Whose it is: an instance's id.
+    pub key: [u8; 16],
+    /// Which of them: a child's run, a file's purpose.
+    pub tag: u64,
+}
+
+/// A daemon to its holder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// First. Answered by [`News::Welcome`].
+    Hello {
+        /// [`PROTOCOL`].
+        protocol: i32,
+    },
+    /// Execute a program. With it, in this order: its image if that does not follow the frame,
+    /// its standard input if that is not `/dev/null`. Answered by [`News::Spawned`] or
+    /// [`News::NotSpawned`].
+    Spawn {
+        /// What to call it. Nothing that lives may have that name.
+        child: Name,
+        /// Its nice value.
+        nice: i32,
+        /// Whether a file with the image is there.
+        image: bool,
+        /// Whether a file to read from is there.
+        stdin: bool,
+    },
+    /// The end of a child has been taken note of: forget it, and close its files.
+    Release {
+        /// Which.
+        child: Name,
+    },
+    /// Signal a child's process group, for kernels where a daemon can't do that itself without
+    /// risk. Answered by [`News::Signalled`].
+    Signal {
+        /// Which.
+        child: Name,
+        /// The signal's number; 0 only asks.
+        signal: i32,
+    },
+    /// This daemon is at work.
+    Ready,
+    /// The end of this daemon is to be the end of everything.
+    End,
+}
+
+/// A holder to its daemon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    /// The holder is there.
+    Welcome {
+        /// [`PROTOCOL`] of the holder.
+        protocol: i32,
+    },
+    /// A program was executed. With it: a pidfd, the reading ends of its output and its errors.
+    Spawned {
+        /// What it is called.
+        child: Name,
+        /// Its number.
+        pid: i32,
+        /// The errno of what was tried and is not as was asked for: its nice value; or 0.
+        warning: i32,
+    },
+    /// A program was not executed, and nothing is left of it.
+    NotSpawned {
+        /// What it would have been called.
+        child: Name,
+        /// What did not work.
+        stage: Stage,
+        /// Why.
+        errno: i32,
+    },
+    /// A child has ended and was collected.
+    Exited {
+        /// What it is called.
+        child: Name,
+        /// Its number, which may be another process's by now.
+        pid: i32,
+        /// How.
+        how: How,
+        /// When, nanoseconds since 1970 (UTC).
+        time_ns: u64,
+    },
+    /// What became of [`Order::Signal`].
+    Signalled {
+        /// Which child.
+        child: Name,
+        /// The errno, or 0. `ECHILD` if the child has ended, so that its number is no longer its
+        /// own.
+        errno: i32,
+    },
+}
+
+/// How a process ended, see waitpid(2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// By this signal, and its memory was written to a file.
+    Dumped(i32),
+}
+
+/// The steps of executing a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// The image is not one, or is not there.
+    Image,
+    /// As many children as there can be, or as can be on their way.
+    Room,
+    /// Pipes, a place in memory, a process.
+    Clone,
+    /// Its process group, its streams, its bounds.
+    Prepare,
+    /// Its working directory.
+    Cwd,
+    /// execve(2).
+    Exec,
+}
+
+impl Stage {
+    const ALL: [Self; 6] =
+        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec];
+
+    pub(super) const fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+}
+
+const IMAGE: u8 = 1;
+const STDIN: u8 = 2;
+
+/// The fields of the layout, whatever they mean.
+#[derive(Default)]
+struct Fields {
+    kind: u8,
+    stage: u8,
+    number: i32,
+    pid: i32,
+    name: Name,
+    time_ns: u64,
+}
+
+impl Fields {
+    fn encode(&self) -> [u8; SIZE] {
+        let mut bytes = [0; SIZE];
+        bytes[0] = self.kind;
+        bytes[1] = self.stage;
+        bytes[4..8].copy_from_slice(&self.number.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.pid.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.name.key);
+        bytes[32..40].copy_from_slice(&self.name.tag.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.time_ns.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        fn array<const N: usize>(bytes: &[u8; SIZE], from: usize) -> [u8; N] {
+            std::array::from_fn(|i| bytes[from + i])
+        }
+        let bytes: &[u8; SIZE] = bytes.first_chunk()?;
+        Some(Self {
+            kind: bytes[0],
+            stage: bytes[1],
+            number: i32::from_le_bytes(array(bytes, 4)),
+            pid: i32::from_le_bytes(array(bytes, 8)),
+            name: Name { key: array(bytes, 16), tag: u64::from_le_bytes(array(bytes, 32)) },
+            time_ns: u64::from_le_bytes(array(bytes, 40)),
+        })
+    }
+}
+
+impl Order {
+    /// The frame.
+    #[must_use]
+    pub fn encode(self) -> [u8; SIZE] {
+        let fields = Fields::default();
+        match self {
+            Self::Hello { protocol } => Fields { kind: 1, number: protocol, ..fields },
+            Self::Spawn { child, nice, image, stdin } => {
+                let stage = if image { IMAGE } else { 0 } | if stdin { STDIN } else { 0 };
+                Fields { kind: 2, stage, number: nice, name: child, ..fields }
+            }
+            Self::Release { child } => Fields { kind: 3, name: child, ..fields },
+            Self::Signal { child, signal } => {
+                Fields { kind: 4, number: signal, name: child, ..fields }
+            }
+            Self::Ready => Fields { kind: 5, ..fields },
+            Self::End => Fields { kind: 6, ..fields },
+        }
+        .encode()
+    }
+
+    /// The order at the beginning of a datagram; none if it is too short or unknown.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::decode(bytes)?;
+        Some(match fields.kind {
+            1 => Self::Hello { protocol: fields.number },
+            2 => Self::Spawn {
+                child: fields.name,
+                nice: fields.number,
+                image: fields.stage & IMAGE != 0,
+                stdin: fields.stage & STDIN != 0,
+            },
+            3 => Self::Release { child: fields.name },
+            4 => Self::Signal { child: fields.name, signal: fields.number },
+            5 => Self::Ready,
+            6 => Self::End,
+            _ => return None,
+        })
+    }
+}
+
+impl News {
+    /// The frame.
+    #[must_use]
+    pub fn encode(self) -> [u8; SIZE] {
+        let fields = Fields::default();
+        match self {
+            Self::Welcome { protocol } => Fields { kind: 1, number: protocol, ..fields },
+            Self::Spawned { child, pid, warning } => {
+                Fields { kind: 2, number: warning, pid, name: child, ..fields }
+            }
+            Self::NotSpawned { child, stage, errno } => {
+                Fields { kind: 3, stage: stage.number(), number: errno, name: child, ..fields }
+            }
+            Self::Exited { child, pid, how, time_ns } => {
+                let (stage, number) = match how {
+                    How::Code(code) => (0, code),
+                    How::Signal(signal) => (1, signal),
+                    How::Dumped(signal) => (2, signal),
+                };
+                Fields { kind: 4, stage, number, pid, name: child, time_ns }
+            }
+            Self::Signalled { child, errno } => {
+                Fields { kind: 5, number: errno, name: child, ..fields }
+            }
+        }
+        .encode()
+    }
+
+    /// The news in a datagram; none if it is too short or unknown.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::decode(bytes)?;
+        let (child, number) = (fields.name, fields.number);
+        Some(match fields.kind {
+            1 => Self::Welcome { protocol: number },
+            2 => Self::Spawned { child, pid: fields.pid, warning: number },
+            3 => {
+                Self::NotSpawned { child, stage: Stage::from_number(fields.stage)?, errno: number }
+            }
+            4 => Self::Exited {
+                child,
+                pid: fields.pid,
+                how: match fields.stage {
+                    0 => How::Code(number),
+                    1 => How::Signal(number),
+                    2 => How::Dumped(number),
+                    _ => return None,
+                },
+                time_ns: fields.time_ns,
+            },
+            5 => Self::Signalled { child, errno: number },
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! What execve(2) needs of a program, in one piece of memory that can be used as it is: the
+//! daemon builds it, the holder only puts in where it lies.
+//!
+//! It is a table of words of eight bytes, in the machine's order, and then the strings, each
+//! with its final zero, filled up to whole words. The table: the words in it; the offset of the program's path; that of
+//! its working directory; those of its arguments, then 0; those of its environment, then 0.
+
+use std::collections::TryReserveError;
+use std::ffi::{CStr, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+
+const WORD: usize = size_of::<u64>();
+
+/// Words before the arguments.
+const HEAD: usize = 3;
+
+/// What is to be executed.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Its path.
+    pub path: &'a OsStr,
+    /// Its working directory.
+    pub cwd: &'a OsStr,
+    /// Its arguments, the first of which is its own name.
+    pub args: &'a [&'a OsStr],
+    /// `NAME=VALUE`, as it will find them.
+    pub env: &'a [Vec<u8>],
+}
+
+/// A string with a zero byte in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("nul byte found in provided data")]
+pub struct ZeroByte;
+
+impl Program<'_> {
+    /// The image.
+    ///
+    /// # Errors
+    ///
+    /// [`ZeroByte`] if any of the strings has one.
+    pub fn image(&self) -> Result<Vec<u8>, ZeroByte> {
+        let words = HEAD + self.args.len() + 1 + self.env.len() + 1;
+        let args = self.args.iter().map(|arg| arg.as_bytes());
+        let strings = [self.path.as_bytes(), self.cwd.as_bytes()].into_iter().chain(args.clone());
+        let size = strings.chain(self.env.iter().map(Vec::as_slice)).map(|text| text.len() + 1);
+        let mut image =
+            Image { bytes: Vec::with_capacity(words * WORD + size.sum::<usize>()), words: 0 };
+        image.bytes.resize(words * WORD, 0);
+        image.put(words as u64);
+        image.string(self.path.as_bytes())?;
+        image.string(self.cwd.as_bytes())?;
+        for arg in args {
+            image.string(arg)?;
+        }
+        image.put(0);
+        for variable in self.env {
+            image.string(variable)?;
+        }
+        let mut bytes = image.bytes;
+        bytes.resize(bytes.len().next_multiple_of(WORD), 0);
+        Ok(bytes)
+    }
+}
+
+struct Image {
+    bytes: Vec<u8>,
+    words: usize,
+}
+
+impl Image {
+    fn put(&mut self, word: u64) {
+        let at = self.words * WORD;
+        self.bytes[at..at + WORD].copy_from_slice(&word.to_ne_bytes());
+        self.words += 1;
+    }
+
+    fn string(&mut self, text: &[u8]) -> Result<(), ZeroByte> {
+        if text.contains(&0) {
+            return Err(ZeroByte);
+        }
+        self.put(self.bytes.len() as u64);
+        self.bytes.extend_from_slice(text);
+        self.bytes.push(0);
+        Ok(())
+    }
+}
+
+/// Where execve(2) finds what it needs, in an image that stays where it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Located {
+    pub(super) path: *const c_char,
+    pub(super) cwd: *const c_char,
+    pub(super) args: *const *const u8,
+    pub(super) env: *const *const u8,
+}
+
+/// Turns the offsets of an image into addresses, in place. None if it is not an image.
+pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
+    let base = image.as_mut_ptr();
+    let len = size_of_val(image) as u64;
+    // So each string that begins before the end has an end.
+    if image.last()?.to_ne_bytes()[WORD - 1] != 0 {
+        return None;
+    }
+    let words = usize::try_from(*image.first()?).ok()?;
+    let table = image.get_mut(..words)?;
+    if words < HEAD + 2 || table[words - 1] != 0 || table[HEAD..words - 1].iter().all(|&w| w != 0) {
+        return None;
+    }
+    let strings = (words * WORD) as u64;
+    let end_of_args = HEAD + table[HEAD..].iter().position(|&offset| offset == 0)?;
+    for (at, word) in table.iter_mut().enumerate().skip(1) {
+        if at == end_of_args || at == words - 1 {
+            continue;
+        }
+        // A zero among them would end the environment too early.
+        if !(strings..len).contains(word) {
+            return None;
+        }
+        *word += base as u64;
+    }
+    let at = |word: usize| base.wrapping_add(word);
+    Some(Located {
+        path: table[1] as *const c_char,
+        cwd: table[2] as *const c_char,
+        args: at(HEAD).cast_const().cast(),
+        env: at(end_of_args + 1).cast_const().cast(),
+    })
+}
+
+/// Puts an image, or a piece of one that ends with a whole word, behind what is in `words`.
+///
+/// # Errors
+///
+/// When there is no memory.
+pub(super) fn copy(bytes: &[u8], words: &mut Vec<u64>) -> Result<(), TryReserveError> {
+    words.try_reserve(bytes.len() / WORD)?;
+    let exact = bytes.chunks_exact(WORD);
+    words.extend(exact.flat_map(|word| word.try_into().map(u64::from_ne_bytes)));
+    Ok(())
+}
+
+/// An environment as this process has it.
+pub(super) fn own_environment(extra: &[(&str, &str)]) -> Vec<Vec<u8>> {
+    let is_extra = |name: &OsStr| extra.iter().any(|(extra, _)| name == OsStr::new(extra));
+    let own = std::env::vars_os().filter(|(name, _)| !is_extra(name));
+    own.map(|(name, value)| variable(&name, &value))
+        .chain(extra.iter().map(|(name, value)| variable(OsStr::new(name), OsStr::new(value))))
+        .collect()
+}
+
+/// `NAME=VALUE`.
+#[must_use]
+pub fn variable(name: &OsStr, value: &OsStr) -> Vec<u8> {
+    [name.as_bytes(), b"=", value.as_bytes()].concat()
+}
+
+/// For the file that holds an image which is too long for a datagram.
+pub const FILE_NAME: &CStr = c"image of a program";

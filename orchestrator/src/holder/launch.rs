@@ -1,0 +1,190 @@
+//! Programs on their way: from an order to execute one until it runs or has failed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Rlimit;
+
+use super::exec::{Begun, Flight, Landing, Place, Wishes};
+use super::frame::{Name, Stage};
+use super::image;
+
+/// Programs that can be on their way at once. It takes a file system that does not answer to
+/// need more than one or two.
+pub(super) const PLACES: usize = 32;
+
+/// The largest image: more than execve(2) takes.
+const MAX_IMAGE: u64 = 16 << 20;
+
+/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
+const PIPE_BYTES: usize = 256 << 10;
+
+/// An order to execute a program.
+pub(super) struct Launch<'a> {
+    pub(super) child: Name,
+    /// Its image, if that did not come in a file.
+    pub(super) image: &'a [u8],
+    /// The file that it came in.
+    pub(super) image_file: Option<OwnedFd>,
+    /// None is `/dev/null`.
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) nice: i32,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) child: Name,
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    /// The reading ends of what it prints.
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// The errno of what is not as wished, or 0.
+    pub(super) warning: i32,
+}
+
+/// Why a program does not run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Failure {
+    pub(super) child: Name,
+    pub(super) stage: Stage,
+    pub(super) errno: i32,
+}
+
+/// A program on its way.
+struct Underway {
+    program: Launched,
+    flight: Flight,
+    failed: Option<(Stage, i32)>,
+}
+
+/// All of them.
+pub(super) struct Launches {
+    places: Vec<Place>,
+    underway: Vec<Underway>,
+    /// `/dev/null`.
+    nothing: File,
+    /// How many files a program may have open.
+    files: Rlimit,
+    /// Our own nice value.
+    nice: i32,
+}
+
+impl Launches {
+    /// Takes all memory that it will need, but for images that are too long for a datagram.
+    pub(super) fn new(files: Rlimit) -> io::Result<Self> {
+        Ok(Self {
+            places: std::iter::repeat_with(Place::new).take(PLACES).collect(),
+            underway: Vec::with_capacity(PLACES),
+            nothing: File::open("/dev/null")?,
+            files,
+            nice: rustix::process::getpriority_process(None)?,
+        })
+    }
+
+    /// What is readable when there is something to know of a program on its way.
+    pub(super) fn status(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.underway.iter().map(|underway| underway.flight.status())
+    }
+
+    /// Whether a program of this name is on its way.
+    pub(super) fn is_underway(&self, child: Name) -> bool {
+        self.underway.iter().any(|underway| underway.program.child == child)
+    }
+
+    /// Begins to execute a program.
+    pub(super) fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
+        let child = launch.child;
+        let failure = |stage, error: &io::Error| {
+            let errno = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
+            Failure { child, stage, errno }
+        };
+        let (stdout, to_stdout) = output().map_err(|error| failure(Stage::Clone, &error))?;
+        let (stderr, to_stderr) = output().map_err(|error| failure(Stage::Clone, &error))?;
+        let Some(mut place) = self.places.pop() else {
+            return Err(failure(Stage::Room, &Errno::AGAIN.into()));
+        };
+        if let Err(error) = fill(place.image(), launch.image, launch.image_file) {
+            self.places.push(place);
+            return Err(failure(Stage::Image, &error));
+        }
+        let stdin = launch.stdin.as_ref().map_or(self.nothing.as_fd(), AsFd::as_fd);
+        let wishes = Wishes {
+            streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
+            nice: (launch.nice != self.nice).then_some(launch.nice),
+            files: self.files,
+        };
+        match place.begin(wishes) {
+            Ok(Begun { pid, pidfd, flight }) => {
+                let program = Launched { child, pid, pidfd, stdout, stderr, warning: 0 };
+                self.underway.push(Underway { program, flight, failed: None });
+                Ok(())
+            }
+            Err(failed) => {
+                let (place, stage, error) = *failed;
+                self.places.push(place);
+                Err(failure(stage, &error))
+            }
+        }
+    }
+
+    /// A program that has arrived, one way or the other, if there is one. Never waits.
+    pub(super) fn arrived(&mut self) -> Option<Result<Launched, Failure>> {
+        let mut at = 0;
+        while let Some(underway) = self.underway.get_mut(at) {
+            match underway.flight.look() {
+                Landing::Underway => at += 1,
+                Landing::Warning(errno) => underway.program.warning = errno,
+                Landing::Failed(stage, errno) => underway.failed = Some((stage, errno)),
+                Landing::Landed(place) => {
+                    self.places.push(place);
+                    let Underway { program, failed, .. } = self.underway.swap_remove(at);
+                    let child = program.child;
+                    return Some(match failed {
+                        Some((stage, errno)) => Err(Failure { child, stage, errno }),
+                        None => Ok(program),
+                    });
+                }
+            }
+        }
+        None
+    }
+}
+
+/// A pipe for what a program prints. Only the reading end does not wait: a program whose output
+/// did not wait would not expect it.
+fn output() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, its) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&ours, rustix::fs::OFlags::NONBLOCK)?;
+    // Refused to users who have many large pipes; it works with a small one too.
+    let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE_BYTES);
+    Ok((ours, its))
+}
+
+/// Puts an image into memory that it can be used in.
+fn fill(words: &mut Vec<u64>, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
+    let Some(file) = file else {
+        return image::copy(bytes, words).map_err(|_| Errno::NOMEM.into());
+    };
+    let len = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(u64::MAX);
+    if len > MAX_IMAGE {
+        return Err(Errno::TOOBIG.into());
+    }
+    let mut buffer = [0; 4096];
+    let mut offset = 0;
+    while offset < len {
+        // If somebody changes the file meanwhile, this is no image, which will be noticed.
+        match rustix::io::pread(&file, &mut buffer, offset)? {
+            0 => break,
+            count => {
+                image::copy(&buffer[..count], words).map_err(|_| Errno::NOMEM)?;
+                offset += count as u64;
+            }
+        }
+    }
+    Ok(())
+}

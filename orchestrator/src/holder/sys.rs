@@ -1,0 +1,42 @@
+//! System calls that neither std nor rustix nor nix has in a safe shape.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::RawFd;
+
+use syscalls::{Sysno, syscall};
+
+/// kill(2) for a whole process group. Its number must be above 1, and ours.
+pub(super) fn kill_group(group: i32, signal: i32) -> io::Result<()> {
+    if group <= 1 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: takes two integers and touches no memory of ours.
+    if unsafe { libc::kill(-group, signal) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Handles and ignores no signal from now on: what is executed inherits what is ignored.
+pub(super) fn default_signals() {
+    // The kernel's `struct sigaction` has at most four words; all zeros are SIG_DFL.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        let (action, before) = (default.as_ptr(), 0_usize);
+        // SAFETY: the kernel reads the structure and writes nothing, and no code of ours is made
+        // to run. Not by the C library, which keeps two signals for itself and may ignore them.
+        // It fails for SIGKILL and SIGSTOP, which are as they should be.
+        let _ = unsafe { syscall!(Sysno::rt_sigaction, signal, action, before, size_of::<u64>()) };
+    }
+}
+
+/// Closes a file of this process on every exec. By its number, because files that were open when
+/// this process started have no owner in Rust.
+pub(super) fn close_on_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes integers and touches no memory of ours; the flag harms no owner.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Frames, images, and the holder itself as a process of its own.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+
+use super::frame::{Name, News, Order, SIZE, Stage};
+use super::*;
+
+/// Set for a test process that is to be a holder.
+const ENV_TEST: &str = "ORCHESTRATOR_TEST_HOLDER";
+
+/// Starts a holder that ends when the answer is closed, and everything below it too.
+pub(crate) fn start_holder() -> OwnedFd {
+    let (ours, its) = socket::pair().expect("a socket pair");
+    let mut holder = Command::new("/proc/self/exe")
+        .args(["--exact", "holder::tests::act_as_holder", "--test-threads=1", "--quiet"])
+        .env(ENV_TEST, "1")
+        .stdin(Stdio::from(its))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("this program");
+    std::thread::spawn(move || holder.wait());
+    ours
+}
+
+/// Not a test, but the holder for tests, in a process of its own.
+#[test]
+fn act_as_holder() {
+    if env::var_os(ENV_TEST).is_none() {
+        return;
+    }
+    if !SigSet::thread_get_mask().unwrap().contains(Signal::SIGCHLD) {
+        // The other threads of a test program would take the signals. The mask is inherited.
+        SigSet::all().thread_set_mask().unwrap();
+        let args: Vec<_> = env::args().map(|arg| CString::new(arg).unwrap()).collect();
+        let failed = nix::unistd::execv(c"/proc/self/exe", &args);
+        panic!("{failed:?}");
+    }
+    let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let files = prepare().unwrap();
+    let signals: SigSet = [Signal::SIGCHLD].into_iter().collect();
+    let daemon = Daemon { pid: 0, socket };
+    let mut holder = Holder::new(&signals, false, daemon, files).unwrap();
+    holder.serve_stranger();
+    drop(holder);
+    below::end_all_below().unwrap();
+}
+
+fn orders() -> impl Strategy<Value = Order> {
+    let name = || (any::<[u8; 16]>(), any::<u64>()).prop_map(|(key, tag)| Name { key, tag });
+    prop_oneof![
+        any::<i32>().prop_map(|protocol| Order::Hello { protocol }),
+        (name(), any::<i32>(), any::<bool>(), any::<bool>())
+            .prop_map(|(child, nice, image, stdin)| Order::Spawn { child, nice, image, stdin }),
+        name().prop_map(|child| Order::Release { child }),
+        (name(), any::<i32>()).prop_map(|(child, signal)| Order::Signal { child, signal }),
+        Just(Order::Ready),
+        Just(Order::End),
+    ]
+}
+
+fn news() -> impl Strategy<Value = News> {
+    let name = || (any::<[u8; 16]>(), any::<u64>()).prop_map(|(key, tag)| Name { key, tag });
+    let how = prop_oneof![
+        any::<i32>().prop_map(How::Code),
+        any::<i32>().prop_map(How::Signal),
+        any::<i32>().prop_map(How::Dumped),
+    ];
+    let stage = (0..6_u8).prop_map(|number| Stage::from_number(number).unwrap());
+    prop_oneof![
+        any::<i32>().prop_map(|protocol| News::Welcome { protocol }),
+        (name(), any::<i32>(), any::<i32>()).prop_map(|(child, pid, warning)| News::Spawned {
+            child,
+            pid,
+            warning
+        }),
+        (name(), stage, any::<i32>()).prop_map(|(child, stage, errno)| News::NotSpawned {
+            child,
+            stage,
+            errno
+        }),
+        (name(), any::<i32>(), how, any::<u64>())
+            .prop_map(|(child, pid, how, time_ns)| News::Exited { child, pid, how, time_ns }),
+        (name(), any::<i32>()).prop_map(|(child, errno)| News::Signalled { child, errno }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_said_is_heard(order in orders(), news in news()) {
+        prop_assert_eq!(Order::decode(&order.encode()), Some(order));
+        prop_assert_eq!(News::decode(&news.encode()), Some(news));
+        prop_assert_eq!(Order::decode(&order.encode()[..SIZE - 1]), None);
+    }
+
+    #[test]
+    fn noise_is_no_reason_to_panic(noise in prop::collection::vec(any::<u8>(), 0..100)) {
+        let _ = (Order::decode(&noise), News::decode(&noise));
+    }
+
+    /// Whatever is in it: every address that comes out is that of a string inside.
+    #[test]
+    fn an_image_that_is_none_is_refused(
+        mut words in prop::collection::vec(prop_oneof![0..12_u64, 0..200_u64, any::<u64>()], 0..24),
+    ) {
+        let range = words.as_ptr_range();
+        let inside = |address: u64| (range.start as u64..range.end as u64).contains(&address);
+        if let Some(located) = image::locate(&mut words) {
+            prop_assert!(inside(located.path as u64) && inside(located.cwd as u64));
+            prop_assert!(inside(located.args as u64) && inside(located.env as u64));
+            let table = usize::try_from(words[0]).unwrap();
+            prop_assert!(words[1..table].iter().all(|&word| word == 0 || inside(word)));
+            prop_assert_eq!(words[table - 1], 0);
+            prop_assert_eq!(words.last().unwrap().to_ne_bytes()[7], 0);
+        }
+    }
+
+    #[test]
+    fn an_image_has_what_was_put_in(
+        args in prop::collection::vec("[a-z ]{0,20}", 0..6),
+        env in prop::collection::vec("[A-Z]{1,9}=[a-z]{0,9}", 0..6),
+    ) {
+        let os: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
+        let vars: Vec<Vec<u8>> = env.iter().map(|v| v.clone().into_bytes()).collect();
+        let program = image::Program {
+            path: OsStr::new("/bin/sh"), cwd: OsStr::new("/"), args: &os, env: &vars,
+        };
+        let mut words = Vec::new();
+        image::copy(&program.image().unwrap(), &mut words).unwrap();
+        let base = words.as_ptr() as u64;
+        image::locate(&mut words).unwrap();
+        // As the kernel reads it, but by offsets.
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let text = |address: u64| {
+            let at = usize::try_from(address - base).unwrap();
+            CStr::from_bytes_until_nul(&bytes[at..]).unwrap().to_str().unwrap().to_owned()
+        };
+        prop_assert_eq!((text(words[1]), text(words[2])), ("/bin/sh".into(), "/".into()));
+        let table = &words[3..usize::try_from(words[0]).unwrap()];
+        let mut lists = table.split(|&word| word == 0);
+        let mut next = || lists.next().unwrap().iter().map(|&word| text(word)).collect::<Vec<_>>();
+        prop_assert_eq!(next(), args);
+        prop_assert_eq!(next(), env);
+    }
+}
+
+#[test]
+fn a_string_with_a_zero_byte_is_refused() {
+    let program = image::Program {
+        path: OsStr::new("/bin/sh"),
+        cwd: OsStr::new("/"),
+        args: &[OsStr::new("a\0b")],
+        env: &[],
+    };
+    assert_eq!(program.image(), Err(image::ZeroByte));
+}

@@ -1,0 +1,450 @@
+//! The real kernel: programs are executed by the holder, which also collects their ends and
+//! tells of them.
+//!
+//! Whoever wants a program executed sends the order; one task reads what the holder says and
+//! passes it on.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use orchestrator_proto::control::{Exit, Priority};
+use rustix::fs::{MemfdFlags, memfd_create};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::group::{Calls, Group, LinuxProcess};
+use super::{Ended, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, sys};
+use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage};
+use crate::holder::image::{self, Program};
+use crate::holder::socket::{self, Files};
+use crate::supervise::SIGKILL;
+
+/// How long the holder remembers an end that it has told of, if it has nothing else to do.
+const RELEASE: Duration = Duration::from_millis(100);
+
+/// This machine's kernel, reached through the holder. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Linux(Arc<Link>);
+
+/// The connection to the holder.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Waited for to be readable only: to be told each time that it is writable would cost a
+    /// wake-up for each order.
+    socket: AsyncFd<OwnedFd>,
+    /// The holder's number, for as long as there is a connection.
+    pub(super) holder: i32,
+    table: Mutex<Table>,
+    /// What every program finds in its environment, by name.
+    environment: Vec<(OsString, Vec<u8>)>,
+    /// The nice value of what is executed, if nothing is done about it.
+    nice: i32,
+    next_run: AtomicU64,
+    calls: Calls,
+}
+
+/// Who waits for what the holder will say.
+#[derive(Debug, Default)]
+struct Table {
+    spawns: HashMap<Name, oneshot::Sender<Result<Born, Refusal>>>,
+    alive: HashMap<Name, oneshot::Sender<Ended>>,
+    signals: HashMap<Name, Vec<oneshot::Sender<i32>>>,
+    /// Groups that somebody still cares for, by number, to tell them when it is reused.
+    groups: HashMap<i32, Weak<Group>>,
+    /// Ends that the holder need not remember any more.
+    released: Vec<Name>,
+    /// The holder has gone.
+    ended: bool,
+}
+
+/// A program that was not executed.
+#[derive(Debug)]
+struct Refusal {
+    stage: Stage,
+    error: io::Error,
+}
+
+#[derive(Debug)]
+struct Born {
+    claim: Claim,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    exited: oneshot::Receiver<Ended>,
+    warning: i32,
+}
+
+/// A group that its asker has not taken. If that never happens, because the asker has gone,
+/// nobody else could ever stop it.
+#[derive(Debug)]
+struct Claim(Option<Arc<Group>>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(group) = &self.0 {
+            group.signal_unheard(SIGKILL);
+        }
+    }
+}
+
+impl Linux {
+    /// Takes up the connection to the holder, the other end of which is `socket`. Must be called
+    /// within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When it is no connection of that kind, or the runtime has no room for it.
+    pub fn attach(socket: OwnedFd) -> io::Result<Self> {
+        Self::attach_with(socket, Calls::Current)
+    }
+
+    /// The same, but with only the calls of a kernel before Linux 6.9.
+    #[cfg(test)]
+    pub(super) fn attach_before_6_9(socket: OwnedFd) -> io::Result<Self> {
+        Self::attach_with(socket, Calls::Before6_9)
+    }
+
+    fn attach_with(socket: OwnedFd, calls: Calls) -> io::Result<Self> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let link = Arc::new(Link {
+            holder: getsockopt(&socket, PeerCredentials)?.pid(),
+            socket: sys::readable(socket)?,
+            table: Mutex::default(),
+            environment: environment(),
+            nice: rustix::process::getpriority_process(None)?,
+            // No number of an earlier daemon's.
+            next_run: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0)),
+            calls,
+        });
+        tokio::spawn(read(Arc::clone(&link)));
+        Ok(Self(link))
+    }
+
+    /// Tells the holder that the end of this daemon is to be the end of everything.
+    pub async fn end(&self) {
+        if let Err(error) = self.0.order(Order::End, &[], &[]).await {
+            tracing::error!(%error, "the holder can't be told that this is the end");
+        }
+    }
+}
+
+impl Kernel for Linux {
+    fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>> {
+        let link = Arc::clone(&self.0);
+        Box::pin(async move {
+            if !launch.program.is_absolute() {
+                return Err(SpawnError::NotAbsolute { program: launch.program });
+            }
+            match link.spawn(&launch).await {
+                Ok(mut born) => match born.claim.0.take() {
+                    Some(group) => Ok(Spawned {
+                        process: Arc::new(LinuxProcess(group)),
+                        stdout: born.stdout,
+                        stderr: born.stderr,
+                        exited: born.exited,
+                        warnings: link.warning(launch.priority, born.warning).into_iter().collect(),
+                    }),
+                    None => Err(SpawnError::Ending { program: launch.program }),
+                },
+                Err(None) => Err(SpawnError::Ending { program: launch.program }),
+                Err(Some(Refusal { stage, error })) => {
+                    let program = launch.program.clone();
+                    let look = move || SpawnError::diagnose(&launch, stage, error);
+                    let found = tokio::task::spawn_blocking(look).await;
+                    Err(found.unwrap_or(SpawnError::Ending { program }))
+                }
+            }
+        })
+    }
+}
+
+impl Link {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error is none if the holder has gone.
+    async fn spawn(&self, launch: &Launch) -> Result<Born, Option<Refusal>> {
+        let refusal = |error| Some(Refusal { stage: Stage::Image, error });
+        let image = self
+            .image(launch)
+            .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
+        let child = Name { key: *launch.instance.as_bytes(), tag };
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut table = self.table();
+            if table.ended {
+                return Err(None);
+            }
+            table.spawns.insert(child, answer);
+        }
+        let file = if frame::SIZE + image.len() > MAX_DATAGRAM {
+            let file = in_file(&image);
+            Some(file.inspect_err(|_| self.forget(child)).map_err(refusal)?)
+        } else {
+            None
+        };
+        let order = Order::Spawn {
+            child,
+            nice: launch.priority.nice(),
+            image: file.is_some(),
+            stdin: false,
+        };
+        let sent = match &file {
+            Some(file) => self.order(order, &[], &[file.as_fd()]).await,
+            None => self.order(order, &image, &[]).await,
+        };
+        sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
+        // Nobody answers when the holder has gone.
+        answered.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    fn forget(&self, child: Name) {
+        self.table().spawns.remove(&child);
+    }
+
+    fn image(&self, launch: &Launch) -> Result<Vec<u8>, image::ZeroByte> {
+        let own = |name: &OsStr| launch.env.iter().any(|(own, _)| own == name);
+        let inherited = self.environment.iter().filter(|(name, _)| !own(name));
+        let mut env: Vec<_> = inherited.map(|(_, variable)| variable.clone()).collect();
+        for (at, (name, value)) in launch.env.iter().enumerate() {
+            // The last one counts.
+            if !launch.env[at + 1..].iter().any(|(later, _)| later == name) {
+                env.push(image::variable(name, value));
+            }
+        }
+        let program = launch.program.as_os_str();
+        let args = launch.args.iter().map(OsString::as_os_str);
+        Program {
+            path: program,
+            cwd: launch.cwd.as_ref().map_or(OsStr::new("/"), |cwd| cwd.as_os_str()),
+            args: &std::iter::once(program).chain(args).collect::<Vec<_>>(),
+            env: &env,
+        }
+        .image()
+    }
+
+    /// Sends an order, after everything that the holder can forget. Waits while the holder does
+    /// not keep up.
+    async fn order(&self, order: Order, image: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.release();
+        loop {
+            match self.try_order(order, image, files) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent,
+            }
+            let socket = self.socket.get_ref().try_clone()?;
+            let _writable = sys::writable(socket)?.writable().await?;
+        }
+    }
+
+    fn try_order(&self, order: Order, image: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let frame = order.encode();
+        socket::send(self.socket.get_ref(), &[IoSlice::new(&frame), IoSlice::new(image)], files)
+    }
+
+    /// Tells the holder what it can forget, as far as it listens.
+    fn release(&self) {
+        let mut table = self.table();
+        while let Some(&child) = table.released.last() {
+            if self.try_order(Order::Release { child }, &[], &[]).is_err() {
+                return;
+            }
+            table.released.pop();
+        }
+    }
+
+    /// Has the holder signal a group by its number. `ECHILD` if its leader has been collected.
+    pub(super) async fn signal(&self, child: Name, signal: i32) -> io::Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.table().signals.entry(child).or_default().push(answer);
+        self.order(Order::Signal { child, signal }, &[], &[]).await?;
+        match answered.await {
+            Ok(0) => Ok(()),
+            Ok(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Err(_) => Err(io::Error::other("the holder has ended")),
+        }
+    }
+
+    /// The same, without waiting for anything, when nobody is there to hear of it.
+    pub(super) fn signal_unheard(&self, child: Name, signal: i32) {
+        let _ = self.try_order(Order::Signal { child, signal }, &[], &[]);
+    }
+
+    fn hear(self: &Arc<Self>, news: News, files: Files) {
+        match news {
+            News::Welcome { protocol } => tracing::debug!(protocol, "the holder is there"),
+            News::Spawned { child, pid, warning } => self.spawned(child, pid, warning, files),
+            News::NotSpawned { child, stage, errno } => {
+                if let Some(asker) = self.table().spawns.remove(&child) {
+                    let error = io::Error::from_raw_os_error(errno);
+                    let _ = asker.send(Err(Refusal { stage, error }));
+                }
+            }
+            News::Exited { child, how, time_ns, .. } => {
+                let mut table = self.table();
+                table.released.push(child);
+                let alive = table.alive.remove(&child);
+                drop(table);
+                if let Some(exited) = alive {
+                    let time_ms = time_ns / 1_000_000;
+                    // Nobody has to care.
+                    let _ = exited.send(Ended { exit: exit(how), time_ms });
+                }
+            }
+            News::Signalled { child, errno } => {
+                let askers = self.table().signals.remove(&child).unwrap_or_default();
+                for asker in askers {
+                    let _ = asker.send(errno);
+                }
+            }
+        }
+    }
+
+    fn spawned(self: &Arc<Self>, child: Name, pid: i32, warning: i32, files: Files) {
+        let mut table = self.table();
+        let asker = table.spawns.remove(&child);
+        let [Some(pidfd), Some(stdout), Some(stderr)] = files else {
+            drop(table);
+            // It runs, but can't be kept.
+            self.signal_unheard(child, SIGKILL);
+            if let Some(asker) = asker {
+                let error = rustix::io::Errno::MFILE.into();
+                let _ = asker.send(Err(Refusal { stage: Stage::Room, error }));
+            }
+            return;
+        };
+        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self));
+        let group = Arc::new(group);
+        let (exited, receiver) = oneshot::channel();
+        table.alive.insert(child, exited);
+        table.remember(pid, &group);
+        drop(table);
+        let claim = Claim(Some(group));
+        if let Some(asker) = asker {
+            let born = Born { claim, stdout, stderr, exited: receiver, warning };
+            // If the asker has gone, the claim is dropped here.
+            let _ = asker.send(Ok(born));
+        }
+    }
+
+    /// A failure is a warning: the program does run.
+    fn warning(&self, priority: Priority, errno: i32) -> Option<String> {
+        if errno == 0 {
+            return None;
+        }
+        let error = io::Error::from_raw_os_error(errno);
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                " (the daemon would need CAP_SYS_NICE or a higher RLIMIT_NICE)"
+            }
+            _ => "",
+        };
+        let (nice, keeps) = (priority.nice(), self.nice);
+        Some(format!(
+            "priority {priority} (nice {nice}) could not be set: {error}{hint}; it runs with nice \
+             {keeps}"
+        ))
+    }
+}
+
+impl Table {
+    fn remember(&mut self, pid: i32, group: &Arc<Group>) {
+        if self.groups.len() > 2 * self.alive.len() + 64 {
+            self.groups.retain(|_, group| group.strong_count() > 0);
+        }
+        let before = self.groups.insert(pid, Arc::downgrade(group));
+        if let Some(before) = before.and_then(|before| before.upgrade()) {
+            before.number_is_reused();
+        }
+    }
+}
+
+/// Hears what the holder says, until it ends.
+async fn read(link: Arc<Link>) {
+    let mut forget_at = None;
+    let error = loop {
+        tokio::select! {
+            ready = link.socket.readable() => {
+                let mut ready = match ready {
+                    Ok(ready) => ready,
+                    Err(error) => break error,
+                };
+                loop {
+                    let mut bytes = [0; frame::SIZE];
+                    match ready.try_io(|socket| socket::receive(socket, &mut bytes)) {
+                        Err(_would_block) => break,
+                        Ok(Ok((0, _))) => {
+                            link.ended(&io::ErrorKind::UnexpectedEof.into());
+                            return;
+                        }
+                        Ok(Ok((len, files))) => match News::decode(&bytes[..len]) {
+                            Some(news) => link.hear(news, files),
+                            None => tracing::warn!("the holder said what is not known here"),
+                        },
+                        Ok(Err(error)) => {
+                            link.ended(&error);
+                            return;
+                        }
+                    }
+                }
+                if forget_at.is_none() && !link.table().released.is_empty() {
+                    forget_at = Some(Instant::now() + RELEASE);
+                }
+            }
+            () = sleep_until(forget_at.unwrap_or_else(Instant::now)), if forget_at.is_some() => {
+                forget_at = None;
+                link.release();
+            }
+        }
+    };
+    link.ended(&error);
+}
+
+impl Link {
+    /// Nothing can be executed, and no end be heard of, from now on.
+    fn ended(&self, error: &io::Error) {
+        tracing::error!(%error, "the holder has gone");
+        let mut table = self.table();
+        table.ended = true;
+        table.spawns.clear();
+        table.signals.clear();
+    }
+}
+
+/// What this process has in its environment and programs may have too.
+fn environment() -> Vec<(OsString, Vec<u8>)> {
+    let inherited = std::env::vars_os()
+        .filter(|(name, _)| !NOT_INHERITED.iter().any(|not| OsStr::new(not) == name));
+    inherited
+        .map(|(name, value)| {
+            let variable = image::variable(&name, &value);
+            (name, variable)
+        })
+        .collect()
+}
+
+/// An image that is too long for a datagram.
+fn in_file(image: &[u8]) -> io::Result<OwnedFd> {
+    let file = memfd_create(image::FILE_NAME, MemfdFlags::CLOEXEC)?;
+    let mut written = 0;
+    while written < image.len() {
+        written += rustix::io::write(&file, &image[written..])?;
+    }
+    Ok(file)
+}
+
+const fn exit(how: How) -> Exit {
+    match how {
+        How::Code(code) => Exit::Code(code),
+        How::Signal(signal) => Exit::Signal { signal, core_dumped: false },
+        How::Dumped(signal) => Exit::Signal { signal, core_dumped: true },
+    }
+}
