@@ -52,6 +52,7 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
 
     clear_leftovers(&place);
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
+    let left = kernel.left().await.context("cannot speak with the holder")?;
     let capture = Capture::start(CaptureConfig {
         max_file_bytes: options.instance_log_bytes,
         max_files: options.instance_log_files,
@@ -59,7 +60,7 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
     .context("cannot start the thread that captures output")?;
     let events = Arc::new(EventLog::default());
     let registry = Registry::new(
-        Arc::new(kernel),
+        Arc::new(kernel.clone()),
         capture,
         events.clone(),
         options.telemetry.clone().map(Telemetry::start),
@@ -93,8 +94,12 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
     events.record(None, None, EventKind::DaemonStarted);
     let serving = tokio::spawn(control::serve(listener, daemon.clone()));
 
+    kernel.ready().await.context("cannot speak with the holder")?;
+
     let name = ends.next().await;
-    Ok(shut_down(name, ends, &daemon, place, serving).await)
+    let code = shut_down(name, ends, &daemon, place, serving).await;
+    kernel.end().await.context("cannot speak with the holder")?;
+    Ok(code)
 }
 
 /// Instances are not remembered from one daemon to the next as yet, so what is here belongs to

@@ -83,33 +83,52 @@ impl Children {
         }
     }
 
+    /// There is a new daemon, which knows of none. Failures concern nobody any more.
+    pub(super) fn tell_again(&mut self) {
+        self.failed.clear();
+        self.untold = 0;
+        for child in &mut self.all {
+            child.started_told = false;
+            if let Some(ended) = &mut child.ended {
+                ended.told = false;
+            }
+            self.untold += child.untold();
+        }
+    }
+
+    /// The numbers of those that live.
+    pub(super) fn alive(&self) -> impl Iterator<Item = i32> {
+        self.all.iter().filter(|child| child.is_alive()).map(|child| child.program.pid)
+    }
+
     /// Whether the daemon has not been told something.
     pub(super) const fn owes(&self) -> bool {
         self.untold > 0
     }
 
     /// Tells what has not been told, in order for each child, as far as `tell` takes it.
-    pub(super) fn tell(&mut self, mut tell: impl FnMut(News, &[BorrowedFd<'_>]) -> bool) {
+    /// False if it did not take all.
+    pub(super) fn tell(&mut self, mut tell: impl FnMut(News, &[BorrowedFd<'_>]) -> bool) -> bool {
         if self.untold == 0 {
-            return;
+            return true;
         }
         while let Some(&Failure { child, stage, errno }) = self.failed.last() {
             if !tell(News::NotSpawned { child, stage, errno }, &[]) {
-                return;
+                return false;
             }
             self.failed.pop();
             self.untold -= 1;
         }
         for child in &mut self.all {
             if self.untold == 0 {
-                return;
+                return true;
             }
             let Launched { child: name, pid, warning, .. } = child.program;
             if !child.started_told {
                 let program = &child.program;
                 let files = [program.pidfd.as_fd(), program.stdout.as_fd(), program.stderr.as_fd()];
                 if !tell(News::Spawned { child: name, pid, warning }, &files) {
-                    return;
+                    return false;
                 }
                 child.started_told = true;
                 self.untold -= 1;
@@ -119,12 +138,13 @@ impl Children {
             {
                 let Ended { how, time_ns, .. } = *ended;
                 if !tell(News::Exited { child: name, pid, how, time_ns }, &[]) {
-                    return;
+                    return false;
                 }
                 ended.told = true;
                 self.untold -= 1;
             }
         }
+        true
     }
 }
 

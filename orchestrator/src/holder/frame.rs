@@ -44,7 +44,9 @@ pub struct Name {
 /// A daemon to its holder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// First. Answered by [`News::Welcome`].
+    /// First. Answered by [`News::Welcome`]; then by [`News::Spawned`] for every child that was
+    /// not released, followed by [`News::Exited`] if it has ended; [`News::Kept`] for every file;
+    /// and [`News::Complete`].
     Hello {
         /// [`PROTOCOL`].
         protocol: i32,
@@ -75,8 +77,29 @@ pub enum Order {
         /// The signal's number; 0 only asks.
         signal: i32,
     },
-    /// This daemon is at work.
+    /// Keep the file that comes with this, for the daemon after this one, instead of another one
+    /// of that name.
+    Keep {
+        /// What to call it.
+        file: Name,
+    },
+    /// Close a file that is kept.
+    Forget {
+        /// Which.
+        file: Name,
+    },
+    /// This daemon is at work. It has been told [`News::Complete`].
     Ready,
+    /// Start another daemon, which takes the place of this one when it can. With it its image, if
+    /// that does not follow the frame. Answered by [`News::Successor`].
+    Replace {
+        /// Whether a file with the image is there.
+        image: bool,
+    },
+    /// This daemon could take the place of the one before it.
+    Able,
+    /// This daemon lets go: the one that is to take its place may do so when this one has ended.
+    Yield,
     /// The end of this daemon is to be the end of everything.
     End,
 }
@@ -126,6 +149,25 @@ pub enum News {
         /// own.
         errno: i32,
     },
+    /// A file is kept, and comes with this.
+    Kept {
+        /// What it is called.
+        file: Name,
+    },
+    /// That was all that an earlier daemon has left. It is this daemon's from now on.
+    Complete,
+    /// What became of the daemon that is to take the place of this one.
+    Successor {
+        /// Whether it could, now; if not, it is gone.
+        able: bool,
+        /// If it is gone: the errno, if it was not even started; or 0.
+        errno: i32,
+    },
+    /// A file could not be kept: there are too many.
+    NotKept {
+        /// What it would have been called.
+        file: Name,
+    },
 }
 
 /// How a process ended, see waitpid(2).
@@ -137,6 +179,16 @@ pub enum How {
     Signal(i32),
     /// By this signal, and its memory was written to a file.
     Dumped(i32),
+}
+
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "ended with exit code {code}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::Dumped(signal) => write!(f, "was ended by signal {signal}, core dumped"),
+        }
+    }
 }
 
 /// The steps of executing a program.
@@ -229,6 +281,13 @@ impl Order {
             }
             Self::Ready => Fields { kind: 5, ..fields },
             Self::End => Fields { kind: 6, ..fields },
+            Self::Keep { file } => Fields { kind: 7, name: file, ..fields },
+            Self::Forget { file } => Fields { kind: 8, name: file, ..fields },
+            Self::Replace { image } => {
+                Fields { kind: 9, stage: if image { IMAGE } else { 0 }, ..fields }
+            }
+            Self::Able => Fields { kind: 10, ..fields },
+            Self::Yield => Fields { kind: 11, ..fields },
         }
         .encode()
     }
@@ -249,6 +308,11 @@ impl Order {
             4 => Self::Signal { child: fields.name, signal: fields.number },
             5 => Self::Ready,
             6 => Self::End,
+            7 => Self::Keep { file: fields.name },
+            8 => Self::Forget { file: fields.name },
+            9 => Self::Replace { image: fields.stage & IMAGE != 0 },
+            10 => Self::Able,
+            11 => Self::Yield,
             _ => return None,
         })
     }
@@ -278,6 +342,12 @@ impl News {
             Self::Signalled { child, errno } => {
                 Fields { kind: 5, number: errno, name: child, ..fields }
             }
+            Self::Kept { file } => Fields { kind: 6, name: file, ..fields },
+            Self::Complete => Fields { kind: 7, ..fields },
+            Self::NotKept { file } => Fields { kind: 8, name: file, ..fields },
+            Self::Successor { able, errno } => {
+                Fields { kind: 9, stage: able.into(), number: errno, ..fields }
+            }
         }
         .encode()
     }
@@ -305,6 +375,10 @@ impl News {
                 time_ns: fields.time_ns,
             },
             5 => Self::Signalled { child, errno: number },
+            6 => Self::Kept { file: child },
+            7 => Self::Complete,
+            8 => Self::NotKept { file: child },
+            9 => Self::Successor { able: fields.stage != 0, errno: number },
             _ => return None,
         })
     }

@@ -1,120 +1,190 @@
 //! The holder's loop: orders of the daemon, signals, programs on their way.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Rlimit, WaitOptions, wait};
 
 use super::children::Children;
+use super::daemon::Daemon;
+use super::files::Files;
 use super::frame::{How, MAX_DATAGRAM, Name, News, Order, PROTOCOL, SIZE, Stage};
 use super::launch::{Failure, Launch, Launches, PLACES};
-use super::socket::{self, Files};
+use super::lives::{Lives, Next};
+use super::{say, socket};
 
-/// The daemon, as long as it lives.
-pub(super) struct Daemon {
-    pub(super) pid: i32,
-    pub(super) socket: OwnedFd,
-}
+/// How long what runs may take to end by itself, when the holder has no daemon and is told to
+/// end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything that the holder has.
 pub(super) struct Holder {
+    began: Instant,
     signals: SignalFd,
     hangup_ignored: bool,
-    daemon: Daemon,
+    /// None between the end of one and the start of the next.
+    daemon: Option<Daemon>,
+    /// The one that is to take its place.
+    successor: Option<Daemon>,
+    lives: Lives,
+    /// When there will be a daemon again.
+    start_at: Option<Duration>,
+    /// Told to end while there was no daemon: when what is left is killed.
+    end_at: Option<Duration>,
+    /// What is executed as the daemon.
+    image: Vec<u8>,
+    /// What will be, if it works.
+    next_image: Option<Vec<u8>>,
+    /// Whether the daemon has not been told that it has been told everything.
+    incomplete: bool,
     children: Children,
+    files: Files,
     launches: Launches,
+    /// How many files a daemon may have open.
+    daemon_files: Rlimit,
     datagram: Box<[u8]>,
-    /// An answer that the daemon has had no room for. No order is taken until it has.
-    reply: Option<News>,
-    /// The daemon has closed its end: it is about to end.
-    closed: bool,
-    /// The end of this daemon is the end of everything.
-    pub(super) meant: bool,
+}
+
+/// What has happened while the holder waited.
+#[derive(Clone, Copy, Default, Debug)]
+struct Happened {
+    signal: bool,
+    order: bool,
+    order_of_successor: bool,
+}
+
+/// How it all ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct End {
+    /// The last daemon.
+    pub(super) daemon: i32,
+    /// How it ended.
+    pub(super) how: How,
 }
 
 impl Holder {
-    /// Takes all memory that the loop needs. `signals` are blocked.
+    /// Takes all memory that the loop needs. `signals` are blocked. Programs may have `files`
+    /// open, daemons as many as they may.
     pub(super) fn new(
         signals: &SigSet,
         hangup_ignored: bool,
-        daemon: Daemon,
+        image: Vec<u8>,
         files: Rlimit,
     ) -> io::Result<Self> {
         Ok(Self {
+            began: Instant::now(),
             signals: SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             hangup_ignored,
-            daemon,
+            daemon: None,
+            successor: None,
+            lives: Lives::default(),
+            start_at: None,
+            end_at: None,
+            image,
+            next_image: None,
+            incomplete: false,
             children: Children::new(),
+            files: Files::new(),
             launches: Launches::new(files)?,
+            daemon_files: Rlimit { current: files.maximum, ..files },
             datagram: vec![0; MAX_DATAGRAM].into(),
-            reply: None,
-            closed: false,
-            meant: false,
         })
     }
 
-    /// Serves the daemon until it has ended. The answer is how.
-    pub(super) fn serve(&mut self) -> How {
+    /// Starts a daemon, and another one whenever it ends, until that is the end of everything.
+    ///
+    /// # Errors
+    ///
+    /// Why the first one could not be started.
+    pub(super) fn serve(&mut self) -> io::Result<End> {
+        self.daemon = Some(Daemon::start(&self.image, self.daemon_files)?);
         loop {
-            let [signal, order] = self.wait();
-            if let Some(how) = self.step(signal, order) {
-                return how;
+            if let Some(end) = self.step() {
+                return Ok(end);
             }
         }
     }
 
     /// Serves whoever has the other end until it is closed.
     #[cfg(test)]
-    pub(super) fn serve_stranger(&mut self) {
-        while !self.closed {
-            let [signal, order] = self.wait();
-            self.step(signal, order);
+    pub(super) fn serve_stranger(&mut self, stranger: Daemon) {
+        self.daemon = Some(stranger);
+        while self.daemon.as_ref().is_some_and(|daemon| !daemon.closed) {
+            self.step();
         }
     }
 
-    /// Does what there is to do. The answer is the end of the daemon, if it has ended.
-    fn step(&mut self, signal: bool, order: bool) -> Option<How> {
+    /// Waits until something happens, and does what there is to do then. The answer is the end.
+    fn step(&mut self) -> Option<End> {
+        let happened = self.wait();
         self.arrivals();
-        if signal && let Some(how) = self.signals() {
-            return Some(how);
+        if happened.signal
+            && let Some(end) = self.signals()
+        {
+            return Some(end);
         }
-        if order {
+        if happened.order {
             self.order();
         }
-        if !self.closed {
-            self.tell();
+        if happened.order_of_successor {
+            self.order_of_successor();
         }
-        None
+        self.tell();
+        self.time()
     }
 
-    /// Waits until something happens. The answer is whether there is a signal, and an order.
-    fn wait(&self) -> [bool; 2] {
-        let owes = self.reply.is_some() || self.children.owes();
-        let order = if owes { PollFlags::OUT } else { PollFlags::IN };
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Whether the daemon has not been told something.
+    fn owes(&self) -> bool {
+        self.incomplete
+            || self.children.owes()
+            || self.files.owes()
+            || self.daemon.as_ref().is_some_and(Daemon::owes)
+    }
+
+    fn wait(&self) -> Happened {
+        let owes = self.owes();
+        let what = if owes { PollFlags::OUT } else { PollFlags::IN };
         let signals = PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN);
-        let mut files: [PollFd<'_>; 2 + PLACES] = std::array::from_fn(|_| signals.clone());
+        let mut files: [PollFd<'_>; 3 + PLACES] = std::array::from_fn(|_| signals.clone());
         let mut used = 1;
-        if !self.closed {
-            files[used] = PollFd::from_borrowed_fd(self.daemon.socket.as_fd(), order);
+        let mut add = |file| {
+            files[used] = file;
             used += 1;
-        }
+            used - 1
+        };
+        let open = |daemon: &&Daemon| !daemon.closed;
+        let daemon = self.daemon.as_ref().filter(open);
+        let daemon = daemon.map(|daemon| add(PollFd::new(&daemon.socket, what)));
+        let successor = self.successor.as_ref().filter(open);
+        let successor = successor.map(|it| add(PollFd::new(&it.socket, PollFlags::IN)));
         for status in self.launches.status() {
-            files[used] = PollFd::from_borrowed_fd(status, PollFlags::IN);
-            used += 1;
+            add(PollFd::from_borrowed_fd(status, PollFlags::IN));
         }
-        match poll(&mut files[..used], None) {
-            Ok(_) => {
-                let order = files[1].revents().intersects(PollFlags::IN | PollFlags::HUP);
-                [!files[0].revents().is_empty(), !self.closed && order]
-            }
+        let due = [self.start_at, self.end_at].into_iter().flatten().min();
+        let timeout = due.map(|due| due.saturating_sub(self.now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let polled = poll(&mut files[..used], timeout.as_ref());
+        let ready = |at: Option<usize>| match polled {
+            Ok(_) => at.is_some_and(|at| {
+                files[at].revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+            }),
             // EINTR, or ENOMEM, which may pass: to look once too often does no harm.
-            Err(_) => [true, !self.closed && !owes],
+            Err(_) => at.is_some(),
+        };
+        Happened {
+            signal: ready(Some(0)),
+            order: ready(daemon),
+            order_of_successor: ready(successor),
         }
     }
 
@@ -128,27 +198,50 @@ impl Holder {
         }
     }
 
-    /// What has happened to others. The answer is the end of the daemon, if it has ended.
-    fn signals(&mut self) -> Option<How> {
+    /// What has happened to others.
+    fn signals(&mut self) -> Option<End> {
         let mut end = None;
         while let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).map(Signal::try_from) {
                 Ok(Ok(Signal::SIGCHLD)) => end = end.or(self.collect()),
                 // Under nohup(1). A signal that is blocked comes although it is ignored.
                 Ok(Ok(Signal::SIGHUP)) if self.hangup_ignored => {}
-                // The number is the daemon's: only we can collect it, and we have not.
-                Ok(Ok(signal)) if end.is_none() => {
-                    let _ = kill(Pid::from_raw(self.daemon.pid), signal);
-                }
+                Ok(Ok(signal)) => self.pass_on(signal),
                 _ => {}
             }
         }
         end
     }
 
+    /// To the daemon; when there is none, SIGHUP and the like start one now, and others end what
+    /// there is.
+    fn pass_on(&mut self, signal: Signal) {
+        match &self.daemon {
+            // The number is the daemon's: only we can collect it, and we have not.
+            Some(daemon) if daemon.pid > 0 => {
+                let _ = kill(Pid::from_raw(daemon.pid), signal);
+            }
+            Some(_) => {}
+            None => match signal {
+                Signal::SIGHUP | Signal::SIGUSR1 | Signal::SIGUSR2 => {
+                    self.start_at = self.start_at.map(|_| Duration::ZERO);
+                }
+                _ => {
+                    for pid in self.children.alive() {
+                        let _ = super::sys::kill_group(pid, libc::SIGTERM);
+                    }
+                    // The second time, at once.
+                    let now = self.now();
+                    self.end_at = Some(self.end_at.map_or(now + PATIENCE, |_| now));
+                    self.start_at = None;
+                }
+            },
+        }
+    }
+
     /// Collects every child that has ended, ours and adopted ones, before anybody is told: who
     /// looks at a process group then sees no zombie of ours in it.
-    fn collect(&mut self) -> Option<How> {
+    fn collect(&mut self) -> Option<End> {
         let mut end = None;
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
@@ -158,53 +251,130 @@ impl Holder {
                 (None, Some(signal)) => How::Signal(signal),
                 (None, None) => continue,
             };
-            if pid == self.daemon.pid {
-                end = Some(how);
-                continue;
+            if self.successor.as_ref().is_some_and(|it| it.pid == pid) {
+                self.successor_ended(0);
+            } else if self.daemon.as_ref().is_some_and(|it| it.pid == pid) {
+                // What it said last.
+                while self.daemon.as_ref().is_some_and(|it| !it.closed) {
+                    self.order();
+                }
+                end = end.or(self.daemon_ended(pid, how));
+            } else {
+                // If its program was on its way, the kernel has ended that by now.
+                self.arrivals();
+                self.children.ended(pid, how, now_ns());
             }
-            // If its program was on its way, the kernel has ended that by now.
-            self.arrivals();
-            self.children.ended(pid, how, now_ns());
         }
         end
     }
 
-    /// Takes one order.
+    fn daemon_ended(&mut self, pid: i32, how: How) -> Option<End> {
+        self.daemon = None;
+        if let Some(successor) = self.successor.take_if(|it| it.able) {
+            self.install(successor);
+            self.lives.replaced();
+            if let Some(image) = self.next_image.take() {
+                self.image = image;
+            }
+            return None;
+        }
+        if let Some(successor) = self.successor.take() {
+            // It is not known what it is good for.
+            let _ = kill(Pid::from_raw(successor.pid), Signal::SIGKILL);
+        }
+        match self.lives.ended(self.now()) {
+            Next::End => Some(End { daemon: pid, how }),
+            Next::Start { at, hopeless } => {
+                say(format_args!(
+                    "error: the daemon (process {pid}) {how}; what it started goes on"
+                ));
+                self.start_later(at, hopeless);
+                None
+            }
+        }
+    }
+
+    fn start_later(&mut self, at: Duration, hopeless: bool) {
+        self.start_at = Some(at);
+        if hopeless {
+            let (us, delay) = (std::process::id(), at.saturating_sub(self.now()));
+            say(format_args!(
+                "error: the daemon does not come to work; the next attempt is in {} s. What it \
+                 started goes on. When the reason, see above, is mended: kill -HUP {us}. To end \
+                 everything: kill -TERM {us}",
+                delay.as_secs()
+            ));
+        }
+    }
+
+    /// Does what is due. The answer is the end.
+    fn time(&mut self) -> Option<End> {
+        let now = self.now();
+        if self.end_at.is_some_and(|at| at <= now || self.children.alive().next().is_none()) {
+            return Some(End { daemon: 0, how: How::Signal(libc::SIGTERM) });
+        }
+        if self.start_at.is_some_and(|at| at <= now) {
+            self.start_at = None;
+            match Daemon::start(&self.image, self.daemon_files) {
+                Ok(daemon) => self.install(daemon),
+                Err(error) => {
+                    say(format_args!("error: the daemon can't be started: {error}"));
+                    match self.lives.ended(now) {
+                        Next::End => return Some(End { daemon: 0, how: How::Code(1) }),
+                        Next::Start { at, hopeless } => self.start_later(at, hopeless),
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// There is a daemon, which is told nothing before it asks.
+    fn install(&mut self, daemon: Daemon) {
+        // One that was to take another's place has asked already.
+        let asked = daemon.able;
+        self.daemon = Some(daemon);
+        if asked {
+            self.tell_everything();
+        }
+    }
+
+    fn tell_everything(&mut self) {
+        self.children.tell_again();
+        self.files.tell_again();
+        self.incomplete = true;
+    }
+
+    /// Takes one order of the daemon.
     fn order(&mut self) {
         let mut datagram = std::mem::take(&mut self.datagram);
-        match socket::receive(&self.daemon.socket, &mut datagram) {
-            Ok((0, _)) => self.closed = true,
-            Ok((len, files)) => self.carry_out(datagram.get(..len).unwrap_or_default(), files),
-            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                // There is nothing after all, or it is longer than any order.
-                Some(Errno::EAGAIN | Errno::EMSGSIZE) => {}
-                _ => self.closed = true,
-            },
+        if let Some(daemon) = &mut self.daemon
+            && let Some((len, files)) = receive(daemon, &mut datagram)
+        {
+            self.carry_out(datagram.get(..len).unwrap_or_default(), files);
         }
         self.datagram = datagram;
     }
 
-    fn carry_out(&mut self, datagram: &[u8], files: Files) {
+    fn carry_out(&mut self, datagram: &[u8], files: socket::Files) {
         let Some(order) = Order::decode(datagram) else {
             return;
         };
+        let image = datagram.get(SIZE..).unwrap_or_default();
+        let [first, second, _] = files;
         match order {
-            Order::Hello { .. } => self.reply = Some(News::Welcome { protocol: PROTOCOL }),
-            Order::Spawn { child, nice, image, stdin } => {
-                let [first, second, _] = files;
-                let (image_file, stdin) = match (image, stdin) {
+            Order::Hello { .. } => {
+                self.answer(News::Welcome { protocol: PROTOCOL });
+                self.tell_everything();
+            }
+            Order::Spawn { child, nice, image: in_file, stdin } => {
+                let (image_file, stdin) = match (in_file, stdin) {
                     (true, true) => (first, second),
                     (true, false) => (first, None),
                     (false, true) => (None, first),
                     (false, false) => (None, None),
                 };
-                let launch = Launch {
-                    child,
-                    image: datagram.get(SIZE..).unwrap_or_default(),
-                    image_file,
-                    stdin,
-                    nice,
-                };
+                let launch = Launch { child, image, image_file, stdin, nice };
                 if let Err(failure) = self.launch(launch) {
                     self.children.failed(failure);
                 }
@@ -212,10 +382,30 @@ impl Holder {
             Order::Release { child } => self.children.release(child),
             Order::Signal { child, signal } => {
                 let errno = self.signal(child, signal);
-                self.reply = Some(News::Signalled { child, errno });
+                self.answer(News::Signalled { child, errno });
             }
-            Order::Ready => {}
-            Order::End => self.meant = true,
+            Order::Keep { file } => {
+                if !first.is_some_and(|kept| self.files.keep(file, kept)) {
+                    self.answer(News::NotKept { file });
+                }
+            }
+            Order::Forget { file } => self.files.forget(file),
+            Order::Ready => self.lives.ready(self.now()),
+            Order::End => self.lives.end_is_meant(),
+            Order::Replace { .. } => {
+                if let Err(error) = self.replace(image, first) {
+                    let errno = error.raw_os_error().unwrap_or(Errno::EINVAL as i32);
+                    self.answer(News::Successor { able: false, errno });
+                }
+            }
+            // For those that are not daemons yet; and the end says the same.
+            Order::Able | Order::Yield => {}
+        }
+    }
+
+    fn answer(&mut self, news: News) {
+        if let Some(daemon) = &mut self.daemon {
+            daemon.answer(news);
         }
     }
 
@@ -233,29 +423,84 @@ impl Holder {
     /// Signals a group by its number, which is its own because we have not collected its leader.
     fn signal(&self, child: Name, signal: i32) -> i32 {
         match self.children.find(child) {
-            Some(child) if child.is_alive() => super::sys::kill_group(child.program.pid, signal)
-                .err()
-                .map_or(0, |error| error.raw_os_error().unwrap_or(Errno::EINVAL as i32)),
-            _ => Errno::ECHILD as i32,
+            Some(child) if child.is_alive() => {
+                let sent = super::sys::kill_group(child.program.pid, signal);
+                let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
+                sent.err().map_or(0, errno)
+            }
+            _ => libc::ECHILD,
         }
+    }
+
+    /// Starts the one that is to take the daemon's place.
+    fn replace(&mut self, image: &[u8], file: Option<std::os::fd::OwnedFd>) -> io::Result<()> {
+        if self.successor.is_some() {
+            return Err(Errno::EBUSY.into());
+        }
+        let mut words = Vec::new();
+        super::launch::fill(&mut words, image, file)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve(words.len() * 8).map_err(|_| Errno::ENOMEM)?;
+        bytes.extend(words.into_iter().flat_map(u64::to_ne_bytes));
+        self.successor = Some(Daemon::start(&bytes, self.daemon_files)?);
+        self.next_image = Some(bytes);
+        Ok(())
+    }
+
+    fn order_of_successor(&mut self) {
+        let mut datagram = std::mem::take(&mut self.datagram);
+        if let Some(successor) = &mut self.successor
+            && let Some((len, _)) = receive(successor, &mut datagram)
+        {
+            match Order::decode(&datagram[..len]) {
+                Some(Order::Hello { .. }) => {
+                    successor.answer(News::Welcome { protocol: PROTOCOL });
+                    successor.tell_reply();
+                }
+                Some(Order::Able) => {
+                    successor.able = true;
+                    self.answer(News::Successor { able: true, errno: 0 });
+                }
+                _ => {}
+            }
+        }
+        self.datagram = datagram;
+    }
+
+    fn successor_ended(&mut self, errno: i32) {
+        self.successor = None;
+        self.next_image = None;
+        self.answer(News::Successor { able: false, errno });
     }
 
     /// Tells the daemon what it has not been told, as far as it listens.
     fn tell(&mut self) {
-        let socket = self.daemon.socket.as_fd();
-        if let Some(reply) = self.reply {
-            if !tell(socket, reply, &[]) {
-                return;
-            }
-            self.reply = None;
+        let Some(daemon) = self.daemon.as_mut().filter(|daemon| !daemon.closed) else {
+            return;
+        };
+        if daemon.tell_reply()
+            && self.children.tell(|news, files| daemon.tell(news, files))
+            && self.files.tell(|news, files| daemon.tell(news, files))
+            && self.incomplete
+            && daemon.tell(News::Complete, &[])
+        {
+            self.incomplete = false;
         }
-        self.children.tell(|news, files| tell(socket, news, files));
     }
 }
 
-/// False if the daemon does not listen at the moment.
-fn tell(socket: BorrowedFd<'_>, news: News, files: &[BorrowedFd<'_>]) -> bool {
-    socket::send(socket, &[io::IoSlice::new(&news.encode())], files).is_ok()
+/// One datagram, if there is one.
+fn receive(daemon: &mut Daemon, datagram: &mut [u8]) -> Option<(usize, socket::Files)> {
+    match socket::receive(&daemon.socket, datagram) {
+        Ok((0, _)) => daemon.closed = true,
+        Ok(received) => return Some(received),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            // There is nothing after all, or it is longer than any order.
+            Some(Errno::EAGAIN | Errno::EMSGSIZE) => {}
+            _ => daemon.closed = true,
+        },
+    }
+    None
 }
 
 /// Nanoseconds since 1970 (UTC).

@@ -166,7 +166,7 @@ fn output() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Puts an image into memory that it can be used in.
-fn fill(words: &mut Vec<u64>, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
+pub(super) fn fill(words: &mut Vec<u64>, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
     let Some(file) = file else {
         return image::copy(bytes, words).map_err(|_| Errno::NOMEM.into());
     };

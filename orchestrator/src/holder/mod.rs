@@ -1,14 +1,15 @@
 //! The parent process: starts the daemon proper and, for it, every program; collects their ends
-//! and reports them; passes signals on to the daemon, and when that has ended, however it did,
-//! ends everything that is left below it.
+//! and reports them; keeps files for the next daemon; passes signals on to the daemon.
 //!
 //! `main.rs` asks it for this process's [`role`], first of all; `process/` speaks with it, by
 //! [`frame`]s over a [`socket`]. No policy, no thread, no async; it knows no other room.
 //!
 //! It promises that
 //!
-//! - nothing that the daemon started outlives it, not even after `kill -9` of the daemon, and
-//!   not by setsid(2): the kernel gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
+//! - a daemon that ends without having said that it means it is started again, and told of every
+//!   program that runs, of every end since, and of every file that it has had kept;
+//! - one that does mean it takes everything with it, even what has called setsid(2): the kernel
+//!   gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
 //! - it waits for nobody: not for a program on a file system that does not answer, not for a
 //!   daemon that does not listen, which is told the same later;
 //! - once it runs, it takes no memory but for images that are longer than a datagram, and if
@@ -20,11 +21,14 @@
 
 mod below;
 mod children;
+mod daemon;
 mod exec;
+mod files;
 pub mod frame;
 mod hold;
 pub mod image;
 mod launch;
+mod lives;
 pub mod socket;
 mod sys;
 
@@ -34,10 +38,9 @@ mod tests;
 pub(crate) use tests::start_holder;
 
 use std::env;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitCode, exit};
 
 use nix::sys::prctl;
@@ -47,9 +50,8 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::getppid;
 use rustix::process::Rlimit;
 
-use exec::{Begun, Landing, Place, Wishes};
 use frame::How;
-use hold::{Daemon, Holder};
+use hold::Holder;
 
 /// Tells a process of this program what it is. Set by the holder, for what it starts.
 pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";
@@ -127,14 +129,13 @@ pub fn run() -> ExitCode {
 
 fn hold() -> io::Result<ExitCode> {
     let hangup_ignored = is_ignored(Signal::SIGHUP);
+    let image = daemon::own_image()?;
     let files = prepare()?;
     let mut signals: SigSet = PASSED_ON.into_iter().collect();
     signals.add(Signal::SIGCHLD);
-    let daemon = start(Rlimit { current: files.maximum, ..files })?;
-    let pid = daemon.pid;
-    let ended = Holder::new(&signals, hangup_ignored, daemon, files)?.serve();
+    let ended = Holder::new(&signals, hangup_ignored, image, files)?.serve()?;
     let left = below::end_all_below()?;
-    Ok(report(pid, ended, left))
+    Ok(report(ended.daemon, ended.how, left))
 }
 
 /// Makes this process what a holder has to be. The answer is how many files it could have open.
@@ -151,42 +152,6 @@ fn prepare() -> io::Result<Rlimit> {
     // Each instance costs it several files.
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(Rlimit { current: Some(soft), maximum: Some(hard) })
-}
-
-/// Starts the same program with the same arguments as the daemon, even if its file was replaced
-/// in the meantime. It may have so many files open.
-fn start(files: Rlimit) -> io::Result<Daemon> {
-    let (ours, its) = socket::pair()?;
-    let args: Vec<OsString> = env::args_os().collect();
-    let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
-    let mut cwd = env::current_dir().unwrap_or_default();
-    if cwd.as_os_str().is_empty() {
-        cwd.push("/");
-    }
-    let image = image::Program {
-        path: OsStr::new("/proc/self/exe"),
-        cwd: cwd.as_os_str(),
-        args: &args,
-        env: &image::own_environment(&[(ENV_ROLE, DAEMON)]),
-    }
-    .image()
-    .map_err(io::Error::other)?;
-    let mut place = Place::new();
-    image::copy(&image, place.image()).map_err(io::Error::other)?;
-    let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
-    let Begun { pid, pidfd: _, mut flight } = place.begin(wishes).map_err(|failed| failed.2)?;
-    loop {
-        let mut status = [rustix::event::PollFd::from_borrowed_fd(
-            flight.status(),
-            rustix::event::PollFlags::IN,
-        )];
-        let _ = rustix::event::poll(&mut status, None);
-        match flight.look() {
-            Landing::Underway | Landing::Warning(_) => {}
-            Landing::Failed(_, errno) => return Err(io::Error::from_raw_os_error(errno)),
-            Landing::Landed(_) => return Ok(Daemon { pid, socket: ours }),
-        }
-    }
 }
 
 /// Files that were open when we were started, by somebody who forgot about them.
@@ -208,6 +173,24 @@ fn is_ignored(signal: Signal) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & (1 << (signal as i32 - 1)) != 0)
+}
+
+/// Says something on standard error, unless nobody listens there: to wait for that could be
+/// for ever.
+fn say(what: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let mut text = [0; 512];
+    let mut rest = &mut text[..];
+    // What is longer is cut.
+    let _ = writeln!(rest, "{what}");
+    let unused = rest.len();
+    let len = text.len() - unused;
+    let stderr = io::stderr();
+    let mut ready = [rustix::event::PollFd::new(&stderr, rustix::event::PollFlags::OUT)];
+    let now = rustix::event::Timespec::default();
+    if rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(&stderr, &text[..len]);
+    }
 }
 
 /// Says what an operator would not expect.

@@ -1,6 +1,6 @@
 //! Frames, images, and the holder itself as a process of its own.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
@@ -42,9 +42,8 @@ fn act_as_holder() {
     let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
     let files = prepare().unwrap();
     let signals: SigSet = [Signal::SIGCHLD].into_iter().collect();
-    let daemon = Daemon { pid: 0, socket };
-    let mut holder = Holder::new(&signals, false, daemon, files).unwrap();
-    holder.serve_stranger();
+    let mut holder = Holder::new(&signals, false, Vec::new(), files).unwrap();
+    holder.serve_stranger(daemon::Daemon::new(0, socket));
     drop(holder);
     below::end_all_below().unwrap();
 }
@@ -57,6 +56,11 @@ fn orders() -> impl Strategy<Value = Order> {
             .prop_map(|(child, nice, image, stdin)| Order::Spawn { child, nice, image, stdin }),
         name().prop_map(|child| Order::Release { child }),
         (name(), any::<i32>()).prop_map(|(child, signal)| Order::Signal { child, signal }),
+        name().prop_map(|file| Order::Keep { file }),
+        name().prop_map(|file| Order::Forget { file }),
+        any::<bool>().prop_map(|image| Order::Replace { image }),
+        Just(Order::Able),
+        Just(Order::Yield),
         Just(Order::Ready),
         Just(Order::End),
     ]
@@ -85,6 +89,10 @@ fn news() -> impl Strategy<Value = News> {
         (name(), any::<i32>(), how, any::<u64>())
             .prop_map(|(child, pid, how, time_ns)| News::Exited { child, pid, how, time_ns }),
         (name(), any::<i32>()).prop_map(|(child, errno)| News::Signalled { child, errno }),
+        name().prop_map(|file| News::Kept { file }),
+        name().prop_map(|file| News::NotKept { file }),
+        (any::<bool>(), any::<i32>()).prop_map(|(able, errno)| News::Successor { able, errno }),
+        Just(News::Complete),
     ]
 }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::unix::AsyncFd;
@@ -60,8 +61,28 @@ struct Table {
     groups: HashMap<i32, Weak<Group>>,
     /// Ends that the holder need not remember any more.
     released: Vec<Name>,
+    /// Who waits for what an earlier daemon has left, and that, as far as it is known.
+    left: Option<(Left, oneshot::Sender<Left>)>,
     /// The holder has gone.
     ended: bool,
+}
+
+/// What an earlier daemon has left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Programs that it had executed and of whose end it had not taken note.
+    pub survivors: Vec<Survivor>,
+    /// Files that it had had kept.
+    pub files: HashMap<Name, OwnedFd>,
+}
+
+/// A program that an earlier daemon had executed.
+#[derive(Debug)]
+pub struct Survivor {
+    /// Whose program.
+    pub instance: InstanceId,
+    /// The same as if it had been executed now. It may have ended since.
+    pub spawned: Spawned,
 }
 
 /// A program that was not executed.
@@ -126,11 +147,60 @@ impl Linux {
         Ok(Self(link))
     }
 
+    /// Asks the holder for what an earlier daemon has left. To be called once, before anything
+    /// is spawned.
+    ///
+    /// # Errors
+    ///
+    /// When the holder has gone, or speaks another language.
+    pub async fn left(&self) -> io::Result<Left> {
+        let (answer, left) = oneshot::channel();
+        self.0.table().left = Some((Left::default(), answer));
+        self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
+        left.await.map_err(|_| io::Error::other("it has ended, or speaks another language"))
+    }
+
+    /// Has the holder keep a file for the next daemon, instead of another one of that name.
+    ///
+    /// # Errors
+    ///
+    /// When the holder has gone.
+    pub async fn keep(&self, name: Name, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.order(Order::Keep { file: name }, &[], &[file]).await
+    }
+
+    /// Has the holder close a file that it keeps.
+    ///
+    /// # Errors
+    ///
+    /// When the holder has gone.
+    pub async fn forget(&self, name: Name) -> io::Result<()> {
+        self.0.order(Order::Forget { file: name }, &[], &[]).await
+    }
+
+    /// Tells the holder that this daemon is at work, so that it is started again when it ends
+    /// without having meant it.
+    ///
+    /// # Errors
+    ///
+    /// When the holder has gone.
+    pub async fn ready(&self) -> io::Result<()> {
+        self.0.order(Order::Ready, &[], &[]).await
+    }
+
     /// Tells the holder that the end of this daemon is to be the end of everything.
-    pub async fn end(&self) {
-        if let Err(error) = self.0.order(Order::End, &[], &[]).await {
-            tracing::error!(%error, "the holder can't be told that this is the end");
-        }
+    ///
+    /// # Errors
+    ///
+    /// When the holder has gone.
+    pub async fn end(&self) -> io::Result<()> {
+        self.0.order(Order::End, &[], &[]).await
+    }
+
+    /// The holder's process number.
+    #[must_use]
+    pub fn holder(&self) -> i32 {
+        self.0.holder
     }
 }
 
@@ -305,6 +375,23 @@ impl Link {
                     let _ = asker.send(errno);
                 }
             }
+            News::Kept { file } => {
+                let [kept, ..] = files;
+                if let (Some((left, _)), Some(kept)) = (&mut self.table().left, kept) {
+                    left.files.insert(file, kept);
+                }
+            }
+            News::Complete => {
+                if let Some((left, asker)) = self.table().left.take() {
+                    let _ = asker.send(left);
+                }
+            }
+            News::NotKept { file } => {
+                tracing::error!(?file, "the holder has no room for a file");
+            }
+            News::Successor { able, errno } => {
+                tracing::debug!(able, errno, "news of a successor");
+            }
         }
     }
 
@@ -326,11 +413,20 @@ impl Link {
         let (exited, receiver) = oneshot::channel();
         table.alive.insert(child, exited);
         table.remember(pid, &group);
+        if let Some((left, _)) = &mut table.left {
+            let process = Arc::new(LinuxProcess(group));
+            let warnings = Vec::new();
+            let spawned = Spawned { process, stdout, stderr, exited: receiver, warnings };
+            let instance = InstanceId::from_bytes(child.key);
+            left.survivors.push(Survivor { instance, spawned });
+            return;
+        }
         drop(table);
         let claim = Claim(Some(group));
         if let Some(asker) = asker {
             let born = Born { claim, stdout, stderr, exited: receiver, warning };
-            // If the asker has gone, the claim is dropped here.
+            // If the asker has gone, the claim is dropped here. Likewise if an earlier daemon
+            // was the asker, and the answer comes so late.
             let _ = asker.send(Ok(born));
         }
     }
@@ -416,6 +512,7 @@ impl Link {
         table.ended = true;
         table.spawns.clear();
         table.signals.clear();
+        table.left = None;
     }
 }
 

@@ -44,7 +44,9 @@ pub use error::SpawnError;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, StartError, Started, StopError, View, WAITING,
 };
-pub use linux::Linux;
+pub use linux::{Left, Linux, Survivor};
+
+pub use crate::holder::frame::Name;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.

@@ -1,0 +1,101 @@
+//! A daemon, as its holder sees it: a process and a socket.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::Rlimit;
+
+use super::exec::{Begun, Landing, Place, Wishes};
+use super::frame::News;
+use super::{DAEMON, ENV_ROLE, image, socket};
+
+/// A daemon that has not ended.
+pub(super) struct Daemon {
+    pub(super) pid: i32,
+    pub(super) socket: OwnedFd,
+    /// An answer that it has had no room for. No order is taken until it has.
+    reply: Option<News>,
+    /// It has closed its end: it is about to end itself.
+    pub(super) closed: bool,
+    /// It has said that it can do what a daemon has to.
+    pub(super) able: bool,
+}
+
+impl Daemon {
+    /// Whoever has the other end.
+    pub(super) const fn new(pid: i32, socket: OwnedFd) -> Self {
+        Self { pid, socket, reply: None, closed: false, able: false }
+    }
+
+    /// Executes a daemon. It may have so many files open. Waits until it is executed, which is a
+    /// program on the file system that this process came from.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be executed.
+    pub(super) fn start(image: &[u8], files: Rlimit) -> io::Result<Self> {
+        let (ours, its) = socket::pair()?;
+        let mut place = Place::new();
+        image::copy(image, place.image()).map_err(|_| rustix::io::Errno::NOMEM)?;
+        let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
+        let Begun { pid, mut flight, .. } = place.begin(wishes).map_err(|failed| failed.2)?;
+        loop {
+            let _ = poll(&mut [PollFd::from_borrowed_fd(flight.status(), PollFlags::IN)], None);
+            match flight.look() {
+                Landing::Underway | Landing::Warning(_) => {}
+                Landing::Failed(_, errno) => return Err(io::Error::from_raw_os_error(errno)),
+                Landing::Landed(_) => return Ok(Self::new(pid, ours)),
+            }
+        }
+    }
+
+    /// Answers it, now or when it listens.
+    pub(super) fn answer(&mut self, news: News) {
+        self.reply = Some(news);
+    }
+
+    /// Whether there is an answer that it has had no room for.
+    pub(super) const fn owes(&self) -> bool {
+        self.reply.is_some()
+    }
+
+    /// Tells it something. False if it does not listen at the moment.
+    pub(super) fn tell(&mut self, news: News, files: &[BorrowedFd<'_>]) -> bool {
+        let frame = news.encode();
+        match socket::send(self.socket.as_fd(), &[io::IoSlice::new(&frame)], files) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            // Too many files are on their way, to somebody who does not take them.
+            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => false,
+            Err(_) => {
+                self.closed = true;
+                false
+            }
+        }
+    }
+
+    /// Tells it what it is owed. False if it does not listen at the moment.
+    pub(super) fn tell_reply(&mut self) -> bool {
+        if let Some(reply) = self.reply {
+            if !self.tell(reply, &[]) {
+                return false;
+            }
+            self.reply = None;
+        }
+        true
+    }
+}
+
+/// The image of the daemon: this program, even if its file was replaced in the meantime, with the
+/// arguments and the environment of this process.
+pub(super) fn own_image() -> io::Result<Vec<u8>> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
+    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let env = image::own_environment(&[(ENV_ROLE, DAEMON)]);
+    let path = OsStr::new("/proc/self/exe");
+    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env: &env };
+    program.image().map_err(io::Error::other)
+}
