@@ -71,6 +71,13 @@ fn what(kind: &EventKind) -> String {
         EventKind::Disconnected { dialect, error: Some(error) } => {
             format!("was disconnected ({dialect}): {error}")
         }
+        EventKind::StateSetAside { path, reason } => {
+            format!("found a corrupt database ({reason}), moved it to {path} and began anew")
+        }
+        EventKind::EventsLost { count } => {
+            let events = format::count(*count, "event");
+            format!("could not store {events}, which came before this")
+        }
     }
 }
 

@@ -113,6 +113,16 @@ fn say(event: &Event) {
         EventKind::Disconnected { dialect, error: Some(error) } => {
             tracing::warn!(instance, dialect, error, "connection closed: protocol error");
         }
+        EventKind::StateSetAside { path, reason } => {
+            tracing::error!(
+                path,
+                reason,
+                "the database was corrupt and was moved aside; all instances and links that were \
+                 in it are unknown to this daemon"
+            );
+        }
+        // Said by those who lose them.
+        EventKind::EventsLost { .. } => {}
     }
 }
 

@@ -330,7 +330,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::LinkRemoved { .. } => EventKind::LinkRemoved { link: LinkId(300) },
             EventKind::LinkMismatched { .. } => EventKind::LinkMismatched { link: LinkId(300), error: "no".into() },
             EventKind::Connected { .. } => EventKind::Connected { dialect: "native".into() },
-            EventKind::Disconnected { .. } => EventKind::Disconnected { dialect: "veecle".into(), error: Some("no".into()) }),
+            EventKind::Disconnected { .. } => EventKind::Disconnected { dialect: "veecle".into(), error: Some("no".into()) },
+            EventKind::StateSetAside { .. } => EventKind::StateSetAside { path: "/a".into(), reason: "no".into() },
+            EventKind::EventsLost { .. } => EventKind::EventsLost { count: 300 }),
     ]
 }
 
