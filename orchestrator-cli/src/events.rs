@@ -5,6 +5,7 @@ use orchestrator_proto::control::{Event, EventKind, Item, Request};
 use orchestrator_proto::signal;
 
 use crate::cli::EventsArgs;
+use crate::cli::value::Begin;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::{format, logs};
@@ -15,9 +16,15 @@ pub(crate) async fn events(
     out: &mut Output,
     args: EventsArgs,
 ) -> Result<Exit, Failure> {
+    let (after, since_ms) = match args.since {
+        None => (args.after, None),
+        Some(Begin::Number(number)) => (Some(number.saturating_sub(1)), None),
+        Some(Begin::Time(since)) => (None, Some(since.ns(format::now_ns()).div_ceil(1_000_000))),
+    };
     let request = Request::Events {
         follow: args.follow,
-        after: args.after,
+        after,
+        since_ms,
         instance: args.instance.map(Into::into),
     };
     let mut items = client.stream(request).await?;

@@ -1,9 +1,8 @@
 //! Builds the rooms, connects them, and shuts them down in order.
 
+mod leftovers;
 mod place;
 
-use std::fs;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,18 +17,20 @@ use tokio::task::JoinHandle;
 
 use crate::control::{self, Daemon};
 use crate::events::EventLog;
-use crate::logs::{Capture, CaptureConfig, prune};
-use crate::options::Options;
+use crate::logs::{Capture, CaptureConfig};
+use crate::options::{Options, Sync};
 use crate::process::{Linux, raise_file_limit};
 use crate::registry::{Directories, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
+use crate::store::{Durability, SetAside, Store};
 use place::Place;
 
 /// How long the last output of instances may take to be written at the end.
 const FLUSH: Duration = Duration::from_millis(250);
 
-/// Bytes of logs of earlier daemons that are kept: 256 MiB.
-const OLD_LOG_BYTES: u64 = 256 << 20;
+/// How long the database may take at the end to be brought to the disk. It is whole if it takes
+/// longer too: that is then done at the next start.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// How long clients may take to read what they are told last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -49,7 +50,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     let mut ends = Ends::new().context("cannot receive signals")?;
     let (place, listener) = Place::take(&options)?;
 
-    clear_leftovers(&place);
+    let (store, mut snapshot) = Store::open(&place.state)?;
+    leftovers::clear(&place.state, &snapshot);
+    let set_aside = snapshot.set_aside.take();
     raise_file_limit().context("cannot raise the bound on open files")?;
     let kernel = Linux::start().context("cannot start the thread that starts programs")?;
     let capture = Capture::start(CaptureConfig {
@@ -57,7 +60,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         max_files: options.instance_log_files,
     })
     .context("cannot start the thread that captures output")?;
-    let events = Arc::new(EventLog::default());
+    let events = Arc::new(EventLog::new(store.clone()));
+    let durability = match options.sync {
+        Sync::Soon => Durability::Logged,
+        Sync::Full => Durability::Synced,
+    };
     let registry = Registry::new(
         Arc::new(kernel),
         capture,
@@ -68,7 +75,9 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
             logs: place.state.join("logs"),
             programs: place.state.join("programs"),
         },
+        (store.clone(), durability),
     );
+    let restored = registry.restore(snapshot);
     let ipc = match options.ipc_socket {
         None => None,
         Some(address) => Some(listen_for_datagrams(address, &options, &registry).await?),
@@ -80,6 +89,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         state_dir: place.state.as_os_str().into(),
         started_ms: now_ns() / 1_000_000,
         client_timeout: Duration::from_secs(options.client_timeout),
+        warnings: warnings(set_aside.as_ref(), restored.failures),
         max_upload: u64::from(options.max_upload_mib) << 20,
         ending: watch::Sender::new(false),
     });
@@ -91,26 +101,30 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         "listening"
     );
     events.record(None, None, EventKind::DaemonStarted);
+    if let Some(SetAside { path, reason, .. }) = set_aside {
+        let path = path.display().to_string();
+        events.record(None, None, EventKind::StateSetAside { path, reason });
+    }
     let serving = tokio::spawn(control::serve(listener, daemon.clone()));
+    tokio::spawn(registry.clone().start_again(restored.to_be_started));
 
     let name = ends.next().await;
     Ok(shut_down(name, ends, &daemon, place, serving).await)
 }
 
-/// Instances are not remembered from one daemon to the next as yet, so what is here belongs to
-/// nobody: programs that clients sent are deleted, logs are kept as far as there is room.
-fn clear_leftovers(place: &Place) {
-    match fs::remove_dir_all(place.state.join("programs")) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(%error, "programs of an earlier daemon could not be deleted");
-        }
-        _ => {}
+/// What `status` warns of for as long as this daemon runs; said in its log too.
+fn warnings(set_aside: Option<&SetAside>, failures: Vec<String>) -> Vec<String> {
+    let set_aside = set_aside.map(|SetAside { path, reason, .. }| {
+        format!(
+            "the database was corrupt ({reason}): it is now {}, and this daemon began without \
+             instances and links",
+            path.display()
+        )
+    });
+    for failure in &failures {
+        tracing::error!(failure, "something of an earlier daemon is left out, and kept");
     }
-    match prune(&place.state.join("logs"), OLD_LOG_BYTES) {
-        Ok(0) => {}
-        Ok(deleted) => tracing::info!(deleted, "deleted logs of earlier daemons"),
-        Err(error) => tracing::warn!(%error, "logs of earlier daemons could not be looked at"),
-    }
+    set_aside.into_iter().chain(failures).collect()
 }
 
 async fn listen_for_datagrams(
@@ -163,11 +177,16 @@ async fn shut_down(
         }
     }
     registry.flush_logs(FLUSH).await;
+    // What happened last is there to be read when they are told that nothing more will.
+    let _ = tokio::time::timeout(CLOSE, registry.events().settle()).await;
     // Clients that follow anything are told how it ended.
     daemon.ending.send_replace(true);
     if tokio::time::timeout(LAST_WORDS, &mut serving).await.is_err() {
         serving.abort();
         let _ = serving.await;
+    }
+    if tokio::time::timeout(CLOSE, registry.store().close()).await.is_err() {
+        tracing::warn!("the disk is slow: the database is put in order at the next start");
     }
     drop(place);
     tracing::info!("ended");

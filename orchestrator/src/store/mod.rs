@@ -231,6 +231,12 @@ impl Store {
         self.shared().failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Events that were lost because [`MAX_WAITING_EVENTS`] waited, since this was opened.
+    #[must_use]
+    pub fn events_lost(&self) -> u64 {
+        self.shared().queue.lost()
+    }
+
     /// The number of the newest event that was committed, and a way to wait for newer ones. As
     /// long as anybody has one of these, events are written at once.
     #[must_use]

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use orchestrator_proto::control::EventKind;
 use tokio::sync::oneshot;
 
 use super::error::WriteFailure;
@@ -37,8 +38,8 @@ struct Waiting {
     events: VecDeque<NewEvent>,
     /// Who waits for all that was put here before. Each belongs to a request of a client.
     barriers: Vec<(Durability, Answer)>,
-    /// Events that found no place since the last that did.
-    lost: u64,
+    /// Events that found no place, ever.
+    lost_in_all: u64,
     /// Somebody waits, or follows: write now.
     urgent: bool,
     /// When the oldest of what is here came.
@@ -70,14 +71,12 @@ pub(super) struct Group {
     pub(super) runs: HashMap<u64, RunRecord>,
     pub(super) events: VecDeque<NewEvent>,
     pub(super) barriers: Vec<(Durability, Answer)>,
-    /// Events that were lost after the last of `events`.
-    pub(super) lost: u64,
 }
 
 impl Group {
     /// Whether there is anything to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.runs.is_empty() && self.events.is_empty() && self.lost == 0
+        self.changes.is_empty() && self.runs.is_empty() && self.events.is_empty()
     }
 
     /// Whether anybody waits until it is on the disk.
@@ -140,12 +139,13 @@ impl Queue {
     /// Written soon, or now if `urgent`. Lost, and counted, if there is no place.
     pub(super) fn event(&self, event: NewEvent, urgent: bool) {
         self.put(urgent, |waiting| {
-            if waiting.events.len() >= MAX_WAITING_EVENTS || waiting.lost > 0 {
-                waiting.lost += 1;
-            } else {
-                waiting.events.push_back(event);
-            }
+            waiting.event(event);
         });
+    }
+
+    /// Events that were lost since the daemon began.
+    pub(super) fn lost(&self) -> u64 {
+        self.lock().lost_in_all
     }
 
     /// Answered when all that was put here before is written, or could not be.
@@ -230,15 +230,10 @@ impl Queue {
             waiting.runs.entry(order).or_insert(record);
         }
         let came_since = std::mem::replace(&mut waiting.events, group.events);
-        waiting.lost += group.lost;
         for event in came_since {
-            if waiting.events.len() >= MAX_WAITING_EVENTS || waiting.lost > 0 {
-                waiting.lost += 1;
-            } else {
-                waiting.events.push_back(event);
-            }
+            waiting.event(event);
         }
-        if !(waiting.runs.is_empty() && waiting.events.is_empty() && waiting.lost == 0) {
+        if !(waiting.runs.is_empty() && waiting.events.is_empty()) {
             waiting.since.get_or_insert_with(Instant::now);
         }
     }
@@ -250,13 +245,36 @@ impl Waiting {
         self.changes.is_empty() && self.barriers.is_empty() && !self.closing
     }
 
+    /// Where events find no place, one stands in for them that says how many they are.
+    fn event(&mut self, event: NewEvent) {
+        if self.events.len() < MAX_WAITING_EVENTS {
+            self.events.push_back(event);
+            return;
+        }
+        let more = match event.kind {
+            EventKind::EventsLost { count } => count,
+            _ => {
+                self.lost_in_all += 1;
+                1
+            }
+        };
+        match self.events.back_mut().map(|last| &mut last.kind) {
+            Some(EventKind::EventsLost { count }) => *count += more,
+            _ => self.events.push_back(NewEvent {
+                time_ms: event.time_ms,
+                instance: None,
+                name: None,
+                kind: EventKind::EventsLost { count: more },
+            }),
+        }
+    }
+
     fn take(&mut self) -> Group {
         // All changes and runs, because barriers wait for them; events in parts, because a group
         // should be short, unless somebody waits for them too.
         let all_events = !self.barriers.is_empty() || self.closing;
         let count = if all_events { self.events.len() } else { self.events.len().min(MAX_GROUP) };
         let events: VecDeque<_> = self.events.drain(..count).collect();
-        let lost = if self.events.is_empty() { std::mem::take(&mut self.lost) } else { 0 };
         if self.events.is_empty() {
             self.since = None;
         }
@@ -266,7 +284,6 @@ impl Waiting {
             runs: std::mem::take(&mut self.runs),
             events,
             barriers: std::mem::take(&mut self.barriers),
-            lost,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use orchestrator_proto::control::{Event, EventKind};
+use orchestrator_proto::control::Event;
 use rusqlite::Connection;
 
 use super::error::WriteFailure;
@@ -174,14 +174,8 @@ impl Writer {
         for (order, record) in &group.runs {
             write::note_run(connection, *order, record, false)?;
         }
-        let lost = (group.lost > 0).then(|| NewEvent {
-            time_ms: now_ms(),
-            instance: None,
-            name: None,
-            kind: EventKind::EventsLost { count: group.lost },
-        });
-        let mut events = Vec::with_capacity(group.events.len() + 1);
-        for (seq, event) in (self.events.1 + 1..).zip(group.events.iter().cloned().chain(lost)) {
+        let mut events = Vec::with_capacity(group.events.len());
+        for (seq, event) in (self.events.1 + 1..).zip(group.events.iter().cloned()) {
             let NewEvent { time_ms, instance, name, kind } = event;
             let event = Event { seq, time_ms, instance, name, kind };
             write::event(connection, &event)?;

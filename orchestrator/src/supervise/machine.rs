@@ -51,6 +51,12 @@ impl Machine {
         Self { config, state: State::Stopped, last_exit: None }
     }
 
+    /// An instance of which nothing is left, as another machine left it. `state` is final.
+    #[must_use]
+    pub const fn resume(config: Config, state: State, last_exit: Option<Exit>) -> Self {
+        Self { config, state, last_exit }
+    }
+
     /// What it does.
     #[must_use]
     pub const fn state(&self) -> &State {

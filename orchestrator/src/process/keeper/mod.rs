@@ -31,6 +31,10 @@ pub trait Hooks: Send + Sync + 'static {
 
     /// Something happened to the instance. [`Keeper::view`] shows it by then.
     fn event(&self, event: EventKind);
+
+    /// The instance is shown like this from now on. Comes before the event that tells of it, and
+    /// before the answer to who asked for it. Must not ask the keeper anything.
+    fn changed(&self, _view: &View) {}
 }
 
 /// A handle to one instance. Cheap to clone; all clones are the same instance.
@@ -114,6 +118,7 @@ enum Request {
     Start(Option<Priority>, StartAnswer),
     Restart(StartAnswer),
     Stop(StopAnswer),
+    Suspend(StopAnswer),
     Kill(StopAnswer),
     Retire(oneshot::Sender<Result<(), RetireError>>),
 }
@@ -121,13 +126,21 @@ enum Request {
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
     pub fn spawn(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
-        let (requests, inbox) = mpsc::channel(QUEUE);
-        let (shown, view) = watch::channel(View {
+        let never_started = View {
             desired: Desired::Stopped,
             observed: Observed::Stopped { last_exit: None, at_ms: None },
             priority: Priority::default(),
             starts: 0,
-        });
+        };
+        Self::resume(config, kernel, hooks, never_started)
+    }
+
+    /// Keeps an instance that another keeper left like this. Nothing of it is left, whatever
+    /// `view` says; it is shown as it is there until something happens, desired or not. Must be
+    /// called within a tokio runtime.
+    pub fn resume(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks, view: View) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(view);
         tokio::spawn(task::Task::new(config, kernel, Box::new(hooks), inbox, shown).run());
         Self { requests, view }
     }
@@ -163,7 +176,16 @@ impl Keeper {
         self.ask(Request::Stop).await.unwrap_or(Err(StopError::Retired))
     }
 
-    /// As [`stop`](Self::stop), but with SIGKILL at once.
+    /// As [`stop`](Self::stop), because the daemon ends: what is desired stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`StopError`].
+    pub async fn suspend(&self) -> Result<bool, StopError> {
+        self.ask(Request::Suspend).await.unwrap_or(Err(StopError::Retired))
+    }
+
+    /// As [`suspend`](Self::suspend), but with SIGKILL at once.
     ///
     /// # Errors
     ///

@@ -42,6 +42,9 @@ pub(super) struct Task {
     awaited: Awaited,
     process: Option<Arc<dyn Process>>,
     warnings: Vec<String>,
+    /// Nobody has asked for anything since the daemon began, or it ends: what is desired is what
+    /// is shown, not what the machine does.
+    suspended: bool,
     /// When the last main process ended.
     exited_ms: Option<u64>,
     /// The priority of the next execution.
@@ -58,8 +61,10 @@ impl Task {
         inbox: mpsc::Receiver<Request>,
         view: watch::Sender<View>,
     ) -> Self {
+        let View { observed, priority, .. } = view.borrow().clone();
+        let (machine, exited_ms) = resume(config, observed);
         Self {
-            machine: Machine::new(config),
+            machine,
             kernel,
             hooks,
             inbox,
@@ -68,8 +73,9 @@ impl Task {
             awaited: Awaited::Nothing,
             process: None,
             warnings: Vec::new(),
-            exited_ms: None,
-            priority: Priority::default(),
+            suspended: true,
+            exited_ms,
+            priority,
             starts_waiting: Vec::new(),
             stops_waiting: Vec::new(),
         }
@@ -93,6 +99,7 @@ impl Task {
                     Some(request) => self.request(request).await,
                     None => {
                         abandoned = true;
+                        self.suspended = true;
                         self.feed(Event::StopRequested).await;
                     }
                 },
@@ -108,6 +115,7 @@ impl Task {
     }
 
     async fn request(&mut self, request: Request) {
+        let suspends = matches!(request, Request::Suspend(_) | Request::Kill(_));
         let event = match request {
             Request::Start(_, answer) | Request::Restart(answer)
                 if self.starts_waiting.len() >= WAITING =>
@@ -115,7 +123,7 @@ impl Task {
                 let _ = answer.send(Err(StartError::Busy));
                 return;
             }
-            Request::Stop(answer) | Request::Kill(answer)
+            Request::Stop(answer) | Request::Suspend(answer) | Request::Kill(answer)
                 if self.stops_waiting.len() >= WAITING =>
             {
                 let _ = answer.send(Err(StopError::Busy));
@@ -134,7 +142,7 @@ impl Task {
                 self.starts_waiting.push(answer);
                 Event::RestartRequested
             }
-            Request::Stop(answer) => {
+            Request::Stop(answer) | Request::Suspend(answer) => {
                 self.stops_waiting.push(answer);
                 Event::StopRequested
             }
@@ -145,6 +153,7 @@ impl Task {
             // Answered by the caller, which alone can end the task.
             Request::Retire(_) => return,
         };
+        self.suspended = suspends;
         self.feed(event).await;
     }
 
@@ -232,14 +241,17 @@ impl Task {
 
     /// Shows the machine's state to others.
     fn show(&self) {
-        let desired = self.machine.desired();
-        self.view.send_if_modified(|view| {
+        let changed = self.view.send_if_modified(|view| {
+            let desired = if self.suspended { view.desired } else { self.machine.desired() };
             let observed = self.observed(&view.observed);
             let changed = view.desired != desired || observed.is_some();
             view.desired = desired;
             view.observed = observed.unwrap_or_else(|| view.observed.clone());
             changed
         });
+        if changed {
+            self.hooks.changed(&self.view.borrow());
+        }
     }
 
     /// The machine's state in the protocol's words; none if `shown` still says so.
@@ -272,6 +284,19 @@ impl Task {
         };
         (observed != *shown).then_some(observed)
     }
+}
+
+/// The machine of an instance that was left like this, and when its main process ended.
+fn resume(config: Config, observed: Observed) -> (Machine, Option<u64>) {
+    let (state, last_exit, exited_ms) = match observed {
+        Observed::Stopped { last_exit, at_ms } => (State::Stopped, last_exit, at_ms),
+        Observed::Exited { exit, at_ms } => (State::Exited { exit }, Some(exit), Some(at_ms)),
+        Observed::Failed { error, .. } => (State::Failed { error }, None, None),
+        Observed::Starting | Observed::Running { .. } | Observed::Stopping { .. } => {
+            (State::Stopped, None, None)
+        }
+    };
+    (Machine::resume(config, state, last_exit), exited_ms)
 }
 
 impl Awaited {

@@ -32,7 +32,9 @@ async fn a_full_disk_refuses_changes_keeps_the_rest_and_recovers_by_itself() {
     // More than there is place for. The last of what is told of a run counts.
     let waiting = u32::try_from(MAX_WAITING_EVENTS).unwrap();
     for number in 1..=waiting + 10 {
-        store.record_event(event(number));
+        // The first does not fit into any page there is, so that none of them is written.
+        let name = (number == 1).then(|| "x".repeat(5000));
+        store.record_event(NewEvent { name, ..event(number) });
     }
     let full = store.commit(Durability::Logged).await;
     assert!(matches!(full, Err(StoreError::Write(WriteFailure { full: true, .. }))), "{full:?}");
