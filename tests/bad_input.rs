@@ -53,7 +53,7 @@ fn code(body: ServerBody) -> ErrorCode {
 }
 
 fn events(follow: bool) -> Request {
-    Request::Events { follow, after: Some(0), instance: None }
+    Request::Events { follow, after: Some(0), since_ms: None, instance: None }
 }
 
 fn show(instance: &str) -> Request {

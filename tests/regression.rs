@@ -12,7 +12,8 @@ use tests::{Daemon, SOON, block_on, eventually};
 fn first_items(daemon: &Daemon, after: u64) -> Vec<Item> {
     block_on(async {
         let client = daemon.client().await;
-        let request = Request::Events { follow: false, after: Some(after), instance: None };
+        let request =
+            Request::Events { follow: false, after: Some(after), since_ms: None, instance: None };
         let mut stream = client.stream(request).await.unwrap();
         let mut items = Vec::new();
         while let Some(item) = stream.next().await {
@@ -87,17 +88,20 @@ fn taps_are_bounded_over_all_clients() {
 }
 
 #[test]
-fn programs_that_clients_sent_to_an_earlier_daemon_are_deleted() {
+fn programs_that_belong_to_no_instance_are_deleted() {
     let mut daemon = Daemon::start();
     daemon.add(["--copy", "--name", "echo", "/bin/echo"]);
     let programs = daemon.state_dir().join("programs");
-    assert_eq!(fs::read_dir(&programs).unwrap().count(), 1);
+    fs::create_dir(programs.join("unfinished")).unwrap();
+    assert_eq!(fs::read_dir(&programs).unwrap().count(), 2);
     daemon.terminate();
     daemon.launch();
     // Once it answers it has done what it does first.
     daemon.status();
-    assert!(!programs.exists() || fs::read_dir(&programs).unwrap().count() == 0);
-    daemon.add(["--copy", "--name", "echo", "/bin/echo"]);
+    assert_eq!(fs::read_dir(&programs).unwrap().count(), 1);
+    daemon.ok(["runtime", "start", "echo"]);
+    daemon.ok(["runtime", "remove", "--force", "echo"]);
+    assert_eq!(fs::read_dir(&programs).unwrap().count(), 0);
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn who_is_connected_while_it_ends_is_told_so() {
     let deaf = start_script(&daemon, "deaf", "1h", DEAF);
     daemon.add(["/bin/true", "--name", "true"]);
     let mut client = Control::connect(daemon.socket());
-    let events = Request::Events { follow: true, after: None, instance: None };
+    let events = Request::Events { follow: true, after: None, since_ms: None, instance: None };
     client.request(1, events);
     daemon.signal(Signal::SIGTERM);
     loop {

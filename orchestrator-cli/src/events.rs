@@ -5,6 +5,7 @@ use orchestrator_proto::control::{Event, EventKind, Item, Request};
 use orchestrator_proto::signal;
 
 use crate::cli::EventsArgs;
+use crate::cli::value::Begin;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::{format, logs};
@@ -15,9 +16,15 @@ pub(crate) async fn events(
     out: &mut Output,
     args: EventsArgs,
 ) -> Result<Exit, Failure> {
+    let (after, since_ms) = match args.since {
+        None => (args.after, None),
+        Some(Begin::Number(number)) => (Some(number.saturating_sub(1)), None),
+        Some(Begin::Time(since)) => (None, Some(since.ns(format::now_ns()).div_ceil(1_000_000))),
+    };
     let request = Request::Events {
         follow: args.follow,
-        after: args.after,
+        after,
+        since_ms,
         instance: args.instance.map(Into::into),
     };
     let mut items = client.stream(request).await?;
@@ -52,6 +59,7 @@ fn what(kind: &EventKind) -> String {
         EventKind::Removed { links: 0 } => "removed".into(),
         EventKind::Removed { links } => format!("removed with {}", format::count(*links, "link")),
         EventKind::Started { pid } => format!("started as process {pid}"),
+        EventKind::Adopted { pid } => format!("goes on as process {pid}"),
         EventKind::StartFailed { error } => format!("could not be started: {error}"),
         EventKind::Stopping { signal } => {
             let name = signal::name(*signal).map_or_else(|| signal.to_string(), Into::into);
@@ -70,6 +78,13 @@ fn what(kind: &EventKind) -> String {
         EventKind::Disconnected { dialect, error: None } => format!("disconnected ({dialect})"),
         EventKind::Disconnected { dialect, error: Some(error) } => {
             format!("was disconnected ({dialect}): {error}")
+        }
+        EventKind::StateSetAside { path, reason } => {
+            format!("found a corrupt database ({reason}), moved it to {path} and began anew")
+        }
+        EventKind::EventsLost { count } => {
+            let events = format::count(*count, "event");
+            format!("could not store {events}, which came before this")
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::format;
 use crate::logs::{self, Form};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add};
+use crate::{action, add, status};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -63,6 +63,10 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     if out.is_json() {
         out.json(&reply)?;
         return Ok(Exit::Ok);
+    }
+    if runtimes.is_empty() {
+        // Perhaps there were some.
+        status::warn(client, out).await?;
     }
     if runtimes.is_empty() && out.is_terminal() {
         out.line("no instances; add one with `orchestrator-cli runtime add PATH`")?;

@@ -28,8 +28,21 @@ pub(crate) async fn status(client: &Client, out: &mut Output) -> Result<Exit, Fa
         out.json(&reply)?;
     } else {
         out.line(&table::facts(&facts(status, format::now_ms())))?;
+        for warning in &status.warnings {
+            out.warning(warning);
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// What the daemon warns of, where a person might wonder.
+pub(crate) async fn warn(client: &Client, out: &mut Output) -> Result<(), Failure> {
+    if let Reply::Status(status) = client.request(Request::Status).await? {
+        for warning in &status.warnings {
+            out.warning(warning);
+        }
+    }
+    Ok(())
 }
 
 fn facts(status: &Status, now_ms: u64) -> Vec<(&'static str, String)> {

@@ -1,83 +1,85 @@
-//! What happened: a numbered, bounded sequence that anybody can read at their own pace.
-
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+//! What happened: a numbered sequence that outlives the daemon and that anybody can read at
+//! their own pace.
+//!
+//! For `registry/` and `daemon/`, which record, and `control/`, which reads. The store keeps
+//! the events; see there for what it promises.
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::{Event, EventKind};
+use orchestrator_proto::control::EventKind;
 use tokio::sync::watch;
 
 use crate::runtime::now_ns;
+use crate::store::{Durability, EventBatch, EventQuery, NewEvent, Store, StoreError};
 
-/// Events that are kept.
-pub const KEPT: usize = 8192;
-
-/// The events of a daemon. Readers pull: a slow one misses what is no longer kept, learns how
-/// much that was, and slows nobody.
+/// The events of a daemon and of those before it. Readers pull: a slow one misses what is no
+/// longer kept, learns how much that was, and slows nobody.
 pub struct EventLog {
-    kept: Mutex<VecDeque<Event>>,
-    last: watch::Sender<u64>,
-}
-
-/// What a reader gets.
-#[derive(Debug, Default)]
-pub struct EventBatch {
-    /// Events that were asked for and are no longer kept.
-    pub missed: u64,
-    /// The next ones, in order.
-    pub events: Vec<Event>,
-}
-
-impl Default for EventLog {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), last: watch::Sender::new(0) }
-    }
+    store: Store,
 }
 
 impl EventLog {
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Event>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds an event and writes it to the daemon's own log.
-    pub fn record(&self, instance: Option<InstanceId>, name: Option<&str>, kind: EventKind) {
-        let mut kept = self.kept();
-        let seq = *self.last.borrow() + 1;
-        let event = Event {
-            seq,
-            time_ms: now_ns() / 1_000_000,
-            instance,
-            name: name.map(str::to_owned),
-            kind,
-        };
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(event.clone());
-        self.last.send_replace(seq);
-        drop(kept);
-        say(&event);
-    }
-
-    /// Up to `max` events with numbers above `after`.
+    /// The events in this store.
     #[must_use]
-    pub fn read(&self, after: u64, max: usize) -> EventBatch {
-        let kept = self.kept();
-        let next = after.saturating_add(1);
-        let oldest = kept.front().map_or(next, |event| event.seq);
-        let missed = oldest.saturating_sub(next);
-        let skip = usize::try_from(next.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        EventBatch { missed, events: kept.iter().skip(skip).take(max).cloned().collect() }
+    pub const fn new(store: Store) -> Self {
+        Self { store }
     }
 
-    /// The number of the newest event, and a way to wait for newer ones.
+    /// Adds an event, and writes it to the daemon's own log. Never waits: the event gets its
+    /// number, and can be read, when it is committed, a few milliseconds later.
+    pub fn record(&self, instance: Option<InstanceId>, name: Option<&str>, kind: EventKind) {
+        self.record_at(instance, name, kind, now_ns() / 1_000_000);
+    }
+
+    /// The same, of something that happened at this time, milliseconds since 1970 (UTC).
+    pub fn record_at(
+        &self,
+        instance: Option<InstanceId>,
+        name: Option<&str>,
+        kind: EventKind,
+        time_ms: u64,
+    ) {
+        let name = name.map(str::to_owned);
+        let event = NewEvent { time_ms, instance, name, kind };
+        say(&event);
+        self.store.record_event(event);
+    }
+
+    /// Waits until everything that was recorded before can be read. If it can't be committed,
+    /// as on a full disk, it will be later; there is nothing to wait for then.
+    pub async fn settle(&self) {
+        if let Err(error) = self.store.commit(Durability::Logged).await {
+            tracing::debug!(%error, "events wait to be written");
+        }
+    }
+
+    /// The next events, up to `max`.
+    ///
+    /// # Errors
+    ///
+    /// When older ones can't be read from the database.
+    pub async fn read(&self, query: EventQuery, max: usize) -> Result<EventBatch, StoreError> {
+        self.store.read_events(query, max).await
+    }
+
+    /// The number of the oldest event that is kept.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        self.store.oldest_event()
+    }
+
+    /// A reader has come to the newest event.
+    pub fn end_of_history(&self) {
+        self.store.end_of_history();
+    }
+
+    /// The number of the newest event that can be read, and a way to wait for newer ones.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.last.subscribe()
+        self.store.watch_events()
     }
 }
 
-fn say(event: &Event) {
+fn say(event: &NewEvent) {
     let instance = match (event.instance, &event.name) {
         (Some(id), Some(name)) => format!("{name} ({id})"),
         (Some(id), None) => id.to_string(),
@@ -88,6 +90,7 @@ fn say(event: &Event) {
         EventKind::Added => tracing::info!(instance, "added"),
         EventKind::Removed { links } => tracing::info!(instance, links, "removed"),
         EventKind::Started { pid } => tracing::info!(instance, pid, "started"),
+        EventKind::Adopted { pid } => tracing::info!(instance, pid, "goes on"),
         EventKind::StartFailed { error } => tracing::warn!(instance, error, "start failed"),
         EventKind::Stopping { signal } => tracing::info!(instance, signal, "stopping"),
         EventKind::Killed => tracing::warn!(instance, "did not stop in time and was killed"),
@@ -113,24 +116,15 @@ fn say(event: &Event) {
         EventKind::Disconnected { dialect, error: Some(error) } => {
             tracing::warn!(instance, dialect, error, "connection closed: protocol error");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_no_gaps_and_what_is_gone_is_counted() {
-        let log = EventLog::default();
-        for _ in 0..KEPT + 10 {
-            log.record(None, None, EventKind::DaemonStarted);
+        EventKind::StateSetAside { path, reason } => {
+            tracing::error!(
+                path,
+                reason,
+                "the database was corrupt and was moved aside; all instances and links that were \
+                 in it are unknown to this daemon"
+            );
         }
-        let batch = log.read(0, 3);
-        assert_eq!(batch.missed, 10);
-        let numbers: Vec<u64> = batch.events.iter().map(|event| event.seq).collect();
-        assert_eq!(numbers, [11, 12, 13]);
-        let end = log.read((KEPT + 10) as u64, 3);
-        assert_eq!((end.missed, end.events.len()), (0, 0));
+        // Said by those who lose them.
+        EventKind::EventsLost { .. } => {}
     }
 }

@@ -6,6 +6,7 @@
 //! - [`route`]: links, mailboxes, policies;
 //! - [`runtime`]: the sockets that instances talk over;
 //! - [`logs`]: what instances print;
+//! - [`store`]: what outlives the daemon;
 //! - [`events`]: what happened;
 //! - [`registry`]: the instances, where these meet;
 //! - [`control`]: the socket that clients talk over;
@@ -26,4 +27,5 @@ pub mod process;
 pub mod registry;
 pub mod route;
 pub mod runtime;
+pub mod store;
 pub mod supervise;

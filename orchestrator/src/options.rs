@@ -35,10 +35,16 @@ pub struct Options {
     #[arg(long, value_name = "PATH", env = "ORCHESTRATOR_SOCKET")]
     pub socket: Option<PathBuf>,
 
-    /// Where logs and programs are kept. Default: /var/lib/orchestrator for root, else
+    /// Where instances, links, events, logs and programs are kept. Default: /var/lib/orchestrator for root, else
     /// $XDG_STATE_HOME/orchestrator or ~/.local/state/orchestrator
     #[arg(long, value_name = "DIR", env = "ORCHESTRATOR_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+
+    /// When a start and a stop are answered: once they survive the end of the daemon, and a power
+    /// cut 100 ms later (soon), or once they survive a power cut too (full). What is added, linked
+    /// and removed always survives one
+    #[arg(long, value_name = "WHEN", default_value = "soon")]
+    pub sync: Sync,
 
     /// What the daemon's own log says, as EnvFilter directives: a level (error, warn, info,
     /// debug, trace), or levels by module such as `info,orchestrator::route=trace`
@@ -83,6 +89,15 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub client_timeout: u64,
+}
+
+/// See [`Options::sync`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Sync {
+    /// Answered when it is written, synced soon after.
+    Soon,
+    /// Answered when it is synced.
+    Full,
 }
 
 /// See [`Options::log_format`].

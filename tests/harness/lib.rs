@@ -248,7 +248,8 @@ impl Daemon {
     pub fn event<T>(&self, what: &str, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
         let found = block_on(async {
             let client = self.client().await;
-            let request = Request::Events { follow: true, after: Some(0), instance: None };
+            let request =
+                Request::Events { follow: true, after: Some(0), since_ms: None, instance: None };
             let mut events = client.stream(request).await.unwrap();
             tokio::time::timeout(SOON, async {
                 while let Some(item) = events.next().await {

@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
 
+use value::Begin;
+
 pub(crate) use link::{LinkCommand, LinkTap};
 pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand};
 
@@ -104,9 +106,13 @@ pub(crate) enum Command {
     },
 
     /// Show what happened: starts, exits, links, connections.
+    ///
+    /// Each event has a number. The last 100,000 are kept, also when the daemon is started anew.
     #[command(after_help = "Examples:
   orchestrator-cli events
-  orchestrator-cli events --follow --instance ping")]
+  orchestrator-cli events --since 10m
+  orchestrator-cli events --follow --instance ping
+  orchestrator-cli --json events --follow --after 4711")]
     Events(EventsArgs),
 
     /// Print a script that completes this program's command line in a shell.
@@ -133,9 +139,15 @@ pub(crate) struct EventsArgs {
     #[arg(short, long)]
     pub(crate) follow: bool,
 
-    /// Only events with a higher number. Example: events --after 120
-    #[arg(long, value_name = "SEQ")]
+    /// Only events with a higher number: to go on where another call ended. Example:
+    /// events --after 120
+    #[arg(long, value_name = "SEQ", conflicts_with = "since")]
     pub(crate) after: Option<u64>,
+
+    /// Only events from this number or this time on: a number, a time ago with its unit, or a
+    /// time as in RFC 3339. Example: --since 121, --since 10m, --since 2026-11-20T08:00:00Z
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub(crate) since: Option<Begin>,
 
     /// Only events of this instance. Example: events --instance ping
     #[arg(long, value_name = "INSTANCE")]

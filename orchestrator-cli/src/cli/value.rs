@@ -102,6 +102,31 @@ impl FromStr for Since {
     }
 }
 
+/// Where to begin in a sequence of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// With the event of this number.
+    Number(u64),
+    /// With those of this time.
+    Time(Since),
+}
+
+impl FromStr for Begin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(number) = text.parse() {
+            return Ok(Self::Number(number));
+        }
+        text.parse().map(Self::Time).map_err(|_| {
+            format!(
+                "{text:?} is neither the number of an event, nor a time ago with its unit, such as \
+                 10m, nor a time as in RFC 3339, such as 2026-11-20T08:00:00Z"
+            )
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +176,14 @@ mod tests {
         assert!(parse("yesterday").is_err());
         assert_eq!(Since::Ago(DAY).ns(5), 0);
         assert_eq!(Since::Ago(Duration::from_nanos(2)).ns(5), 3);
+    }
+
+    #[test]
+    fn a_plain_number_is_that_of_an_event() {
+        let parse = |text: &str| text.parse::<Begin>();
+        assert_eq!(parse("120"), Ok(Begin::Number(120)));
+        assert_eq!(parse("120s"), Ok(Begin::Time(Since::Ago(Duration::from_secs(120)))));
+        assert_eq!(parse("1970-01-01T00:00:00Z"), Ok(Begin::Time(Since::At(0))));
+        assert!(parse("-1").is_err() && parse("soon").is_err());
     }
 }

@@ -92,4 +92,24 @@ pub enum EventKind {
         /// What it did wrong, if that was the reason.
         error: Option<String>,
     },
+    /// The daemon's database was corrupt. It was moved to `path`, and the daemon began with an
+    /// empty one.
+    StateSetAside {
+        /// Where it is now.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Events are missing before this one: they could not be written, and there were more than
+    /// are kept in memory. They have no numbers.
+    EventsLost {
+        /// How many.
+        count: u64,
+    },
+    /// Its program, which an earlier daemon had executed, was found running and is supervised
+    /// again.
+    Adopted {
+        /// The process.
+        pid: u32,
+    },
 }

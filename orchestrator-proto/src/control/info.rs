@@ -36,6 +36,9 @@ pub struct Status {
     pub ipc: Option<IpcStatus>,
     /// The telemetry server, when one is set.
     pub telemetry: Option<TelemetryStatus>,
+    /// What an operator should know, a sentence each: a database that was corrupt, a disk that
+    /// is full.
+    pub warnings: Vec<String>,
 }
 
 /// Counts of the datagram socket.

@@ -28,7 +28,7 @@ use crate::error::{ErrorCode, WireError};
 use crate::id::{InstanceId, LinkId};
 
 /// The version of this protocol. Both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Begins every hello, so that a stranger is recognised at once.
 pub const MAGIC: [u8; 4] = *b"ORCC";
@@ -175,6 +175,8 @@ pub enum Request {
         follow: bool,
         /// Only events with a higher number.
         after: Option<u64>,
+        /// Only events of this time or later, milliseconds since 1970 (UTC).
+        since_ms: Option<u64>,
         /// Only events of this instance.
         instance: Option<Selector>,
     },
@@ -381,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::Events { follow: false, after: None, instance: None };
+        let last = Request::Events { follow: false, after: None, since_ms: None, instance: None };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -119,7 +119,7 @@ fn link_info() -> LinkInfo {
 pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".into(),
-        protocol: 1,
+        protocol: PROTOCOL,
         pid: 1201,
         holder_pid: 1200,
         started_ms: NOON_MS,
@@ -135,6 +135,7 @@ pub(crate) fn status() -> Status {
             sent: 300,
             dropped: 7,
         }),
+        warnings: vec!["the disk is full".into()],
     }
 }
 
@@ -265,7 +266,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::LinkList => Request::LinkList,
             Request::LinkTap(_) => Request::LinkTap(TapFilter { type_name: Some("a".into()), from: Some(instance()) }),
             Request::Clear { .. } => Request::Clear { force: true },
-            Request::Events { .. } => Request::Events { follow: true, after: Some(300), instance: Some(instance()) }),
+            Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) }),
         variants!(Reply:
             Reply::Status(_) => Reply::Status(status()),
             Reply::Added { .. } => Reply::Added { id, warnings: vec!["it is a directory".into()] },
@@ -330,7 +331,10 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::LinkRemoved { .. } => EventKind::LinkRemoved { link: LinkId(300) },
             EventKind::LinkMismatched { .. } => EventKind::LinkMismatched { link: LinkId(300), error: "no".into() },
             EventKind::Connected { .. } => EventKind::Connected { dialect: "native".into() },
-            EventKind::Disconnected { .. } => EventKind::Disconnected { dialect: "veecle".into(), error: Some("no".into()) }),
+            EventKind::Disconnected { .. } => EventKind::Disconnected { dialect: "veecle".into(), error: Some("no".into()) },
+            EventKind::StateSetAside { .. } => EventKind::StateSetAside { path: "/a".into(), reason: "no".into() },
+            EventKind::EventsLost { .. } => EventKind::EventsLost { count: 300 },
+            EventKind::Adopted { .. } => EventKind::Adopted { pid: 300 }),
     ]
 }
 

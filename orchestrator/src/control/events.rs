@@ -1,62 +1,67 @@
 //! What happened, as a stream.
 
-use orchestrator_proto::WireError;
 use orchestrator_proto::control::{Item, Selector};
+use orchestrator_proto::{ErrorCode, WireError};
 
 use super::connection::Items;
 use super::{Daemon, missed};
+use crate::store::EventQuery;
 
 /// Events that are taken from the log at once.
 const BATCH: usize = 64;
 
+/// What a client asked for.
+pub(super) struct Wanted {
+    pub(super) follow: bool,
+    pub(super) after: Option<u64>,
+    pub(super) since_ms: Option<u64>,
+    pub(super) instance: Option<Selector>,
+}
+
 impl Daemon {
-    pub(super) async fn events(
-        &self,
-        mut follow: bool,
-        after: Option<u64>,
-        instance: Option<Selector>,
-        items: Items,
-    ) -> Result<(), WireError> {
+    pub(super) async fn events(&self, wanted: Wanted, items: Items) -> Result<(), WireError> {
+        let Wanted { mut follow, after, since_ms, instance } = wanted;
         let instance = match instance {
             Some(selector) => Some(self.registry.find(&selector)?.id),
             None => None,
         };
         let log = self.registry.events();
+        // Before anything is awaited: from here on new events are written at once.
         let mut newest = log.watch();
-        let oldest = log.read(0, 1).events.first().map_or(1, |oldest| oldest.seq);
-        let mut seen = match after {
+        log.settle().await;
+        let oldest = log.oldest();
+        let seen = match after {
             // Without a number to begin at, those that are no longer kept are not missed.
             None => oldest - 1,
             Some(after) if after > *newest.borrow() => {
-                // The numbers of a daemon that is gone: this one began anew.
-                let reason = "the daemon was started anew since that event";
+                // The numbers of a database that is gone: this one began anew.
+                let reason = "the daemon's events were begun anew since that event";
                 items.send(missed(0, reason)).await?;
                 oldest - 1
             }
             Some(after) => after,
         };
+        let mut query = EventQuery { after: seen, since_ms, instance };
         loop {
             let last = *newest.borrow_and_update();
-            loop {
-                let batch = log.read(seen, BATCH);
+            while query.after < last {
+                let batch = log.read(query, BATCH).await.map_err(|error| {
+                    let message = "events of before can't be read";
+                    WireError::caused_by(ErrorCode::Io, message, &error)
+                })?;
                 if batch.missed > 0 {
                     items.send(missed(batch.missed, "they are no longer kept")).await?;
                 }
-                let Some(newest) = batch.events.last() else {
-                    break;
-                };
-                seen = newest.seq;
-                let wanted = batch
-                    .events
-                    .into_iter()
-                    .filter(|event| instance.is_none() || event.instance == instance);
-                for event in wanted {
+                if batch.unreadable > 0 {
+                    let reason = "their rows in the database can't be read";
+                    items.send(missed(batch.unreadable, reason)).await?;
+                }
+                query.after = batch.seen;
+                for event in batch.events {
                     items.send(Item::Event(event)).await?;
                 }
-                if !follow && seen >= last {
-                    return Ok(());
-                }
             }
+            log.end_of_history();
             if !follow {
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use orchestrator_proto::frame::MAX_CONTROL;
 use orchestrator_proto::{ErrorCode, LinkId, WireError};
 
 use super::connection::Items;
-use super::{Daemon, missed};
+use super::{Daemon, missed, to_its_end};
 use crate::route::{MAX_TAPS, TapItem};
 use crate::runtime::to_json_text;
 
@@ -19,13 +19,15 @@ const TELL_MISSED: Duration = Duration::from_secs(1);
 const MAX_SHOWN: usize = MAX_CONTROL / 2;
 
 impl Daemon {
-    pub(super) fn link_add(&self, spec: &LinkSpec) -> Result<Reply, WireError> {
-        let (id, created) = self.registry.add_link(spec)?;
+    pub(super) async fn link_add(&self, spec: LinkSpec) -> Result<Reply, WireError> {
+        let registry = self.registry.clone();
+        let (id, created) = to_its_end(async move { registry.add_link(&spec).await }).await?;
         Ok(Reply::LinkAdded { id, created })
     }
 
-    pub(super) fn link_remove(&self, link: LinkId) -> Result<Reply, WireError> {
-        let discarded = self.registry.remove_link(link)?;
+    pub(super) async fn link_remove(&self, link: LinkId) -> Result<Reply, WireError> {
+        let registry = self.registry.clone();
+        let discarded = to_its_end(async move { registry.remove_link(link).await }).await?;
         Ok(Reply::LinkRemoved { id: link, discarded })
     }
 

@@ -27,6 +27,7 @@ use tracing::Instrument;
 use crate::registry::Registry;
 use crate::runtime::IpcSocket;
 use connection::Items;
+use events::Wanted;
 use upload::Chunks;
 
 /// Connections at once.
@@ -49,6 +50,8 @@ pub struct Daemon {
     pub started_ms: u64,
     /// How long a client may not read what it is told before it is dropped.
     pub client_timeout: Duration,
+    /// What an operator should know and what does not change: how the daemon began.
+    pub warnings: Vec<String>,
     /// The largest program that a client may send, bytes.
     pub max_upload: u64,
     /// Set when nothing will happen any more: streams end, and then connections.
@@ -119,8 +122,8 @@ impl Daemon {
             }
             Request::RuntimeList => Reply::Runtimes(self.registry.list()),
             Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
-            Request::LinkAdd(spec) => self.link_add(&spec)?,
-            Request::LinkRemove { link } => self.link_remove(link)?,
+            Request::LinkAdd(spec) => self.link_add(spec).await?,
+            Request::LinkRemove { link } => self.link_remove(link).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
             Request::Clear { force } => self.clear(force).await?,
             Request::Logs(query) => {
@@ -131,13 +134,23 @@ impl Daemon {
                 self.link_tap(filter, items).await?;
                 return Ok(None);
             }
-            Request::Events { follow, after, instance } => {
-                self.events(follow, after, instance, items).await?;
+            Request::Events { follow, after, since_ms, instance } => {
+                self.events(Wanted { follow, after, since_ms, instance }, items).await?;
                 return Ok(None);
             }
         };
         Ok(Some(reply))
     }
+}
+
+/// Carries out a change to its end, also when nobody waits for the answer any more.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, WireError>> + Send + 'static,
+) -> Result<T, WireError> {
+    let done = tokio::spawn(change.in_current_span());
+    done.await.unwrap_or_else(|panic| {
+        Err(WireError::new(ErrorCode::Internal, format!("the request failed: {panic}")))
+    })
 }
 
 /// The client is gone: whatever was being done for it may stop.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use orchestrator_proto::WireError;
 use orchestrator_proto::control::{Priority, Program, Reply, RuntimeSpec, Selector};
-use orchestrator_proto::{ErrorCode, WireError};
 
-use super::Daemon;
 use super::upload::{Chunks, Upload};
+use super::{Daemon, to_its_end};
 
 impl Daemon {
     pub(super) async fn runtime_add(
@@ -18,20 +18,16 @@ impl Daemon {
             Program::Path(_) => None,
             Program::Upload { .. } => Some(Upload::receive(self, &mut spec, chunks).await?),
         };
-        // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.registry.clone();
-        let adding = tokio::task::spawn_blocking(move || {
+        let (id, warnings) = to_its_end(async move {
             let file = upload.as_ref().map(|upload| upload.file().to_owned());
-            let added = registry.add(spec, file)?;
+            let added = registry.add(spec, file).await?;
             if let Some(upload) = upload {
                 upload.keep();
             }
             Ok(added)
-        });
-        let (id, warnings) = adding.await.unwrap_or_else(|panic| {
-            let message = format!("adding the instance failed: {panic}");
-            Err(WireError::new(ErrorCode::Internal, message))
-        })?;
+        })
+        .await?;
         Ok(Reply::Added { id, warnings })
     }
 

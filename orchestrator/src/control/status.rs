@@ -25,6 +25,21 @@ impl Daemon {
             links: self.registry.router().links().len() as u64,
             ipc: self.ipc.as_ref().map(IpcSocket::status),
             telemetry: self.registry.telemetry().map(Telemetry::status),
+            warnings: self.warnings(),
         })
+    }
+
+    /// What an operator should know, a sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let store = self.registry.store();
+        let mut warnings = self.warnings.clone();
+        if let Some(failure) = store.failing() {
+            warnings.push(format!("{failure}; until then changes are refused"));
+        }
+        match store.events_lost() {
+            0 => {}
+            lost => warnings.push(format!("events that could not be stored and are lost: {lost}")),
+        }
+        warnings
     }
 }

@@ -115,9 +115,13 @@ impl Upload {
             );
             return Err(WireError::new(ErrorCode::ChecksumMismatch, message));
         }
+        let dir = upload.dir.clone();
         let done = tokio::task::spawn_blocking(move || {
             file.set_permissions(fs::Permissions::from_mode(0o500))?;
-            file.sync_all()
+            file.sync_all()?;
+            // The names that lead to it too, up to the state directory: it is to survive a power
+            // cut, as the instance does.
+            dir.ancestors().take(3).try_for_each(|dir| fs::File::open(dir)?.sync_all())
         });
         done.await
             .map_err(|error| failed(&upload, &error))?

@@ -1,9 +1,8 @@
 //! Builds the rooms, connects them, and shuts them down in order.
 
+mod leftovers;
 mod place;
 
-use std::fs;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -19,18 +18,20 @@ use tokio::task::JoinHandle;
 
 use crate::control::{self, Daemon};
 use crate::events::EventLog;
-use crate::logs::{Capture, CaptureConfig, prune};
-use crate::options::Options;
+use crate::logs::{Capture, CaptureConfig};
+use crate::options::{Options, Sync};
 use crate::process::Linux;
 use crate::registry::{Directories, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
+use crate::store::{Durability, SetAside, Store};
 use place::Place;
 
 /// How long the last output of instances may take to be written at the end.
 const FLUSH: Duration = Duration::from_millis(250);
 
-/// Bytes of logs of earlier daemons that are kept: 256 MiB.
-const OLD_LOG_BYTES: u64 = 256 << 20;
+/// How long the database may take at the end to be brought to the disk. It is whole if it takes
+/// longer too: that is then done at the next start.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// How long clients may take to read what they are told last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -48,17 +49,23 @@ const GRACE: Duration = Duration::from_millis(250);
 pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> {
     // First, so that no signal is missed from now on.
     let mut ends = Ends::new().context("cannot receive signals")?;
-    let (place, listener) = Place::take(&options)?;
-
-    clear_leftovers(&place);
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
-    let left = kernel.left().await.context("cannot speak with the holder")?;
+    let mut left = kernel.left().await.context("cannot speak with the holder")?;
+    let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
+
+    let (store, mut snapshot) = Store::open(&place.state)?;
+    leftovers::clear(&place.state, &snapshot);
+    let set_aside = snapshot.set_aside.take();
     let capture = Capture::start(CaptureConfig {
         max_file_bytes: options.instance_log_bytes,
         max_files: options.instance_log_files,
     })
     .context("cannot start the thread that captures output")?;
-    let events = Arc::new(EventLog::default());
+    let events = Arc::new(EventLog::new(store.clone()));
+    let durability = match options.sync {
+        Sync::Soon => Durability::Logged,
+        Sync::Full => Durability::Synced,
+    };
     let registry = Registry::new(
         Arc::new(kernel.clone()),
         capture,
@@ -69,7 +76,9 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
             logs: place.state.join("logs"),
             programs: place.state.join("programs"),
         },
+        (store.clone(), durability),
     );
+    let restored = registry.restore(snapshot, left).await;
     let ipc = match options.ipc_socket {
         None => None,
         Some(address) => Some(listen_for_datagrams(address, &options, &registry).await?),
@@ -81,6 +90,7 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
         state_dir: place.state.as_os_str().into(),
         started_ms: now_ns() / 1_000_000,
         client_timeout: Duration::from_secs(options.client_timeout),
+        warnings: warnings(set_aside.as_ref(), restored.failures),
         max_upload: u64::from(options.max_upload_mib) << 20,
         ending: watch::Sender::new(false),
     });
@@ -92,7 +102,12 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
         "listening"
     );
     events.record(None, None, EventKind::DaemonStarted);
+    if let Some(SetAside { path, reason, .. }) = set_aside {
+        let path = path.display().to_string();
+        events.record(None, None, EventKind::StateSetAside { path, reason });
+    }
     let serving = tokio::spawn(control::serve(listener, daemon.clone()));
+    tokio::spawn(registry.clone().start_again(restored.to_be_started));
 
     kernel.ready().await.context("cannot speak with the holder")?;
 
@@ -102,20 +117,19 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
     Ok(code)
 }
 
-/// Instances are not remembered from one daemon to the next as yet, so what is here belongs to
-/// nobody: programs that clients sent are deleted, logs are kept as far as there is room.
-fn clear_leftovers(place: &Place) {
-    match fs::remove_dir_all(place.state.join("programs")) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            tracing::warn!(%error, "programs of an earlier daemon could not be deleted");
-        }
-        _ => {}
+/// What `status` warns of for as long as this daemon runs; said in its log too.
+fn warnings(set_aside: Option<&SetAside>, failures: Vec<String>) -> Vec<String> {
+    let set_aside = set_aside.map(|SetAside { path, reason, .. }| {
+        format!(
+            "the database was corrupt ({reason}): it is now {}, and this daemon began without \
+             instances and links",
+            path.display()
+        )
+    });
+    for failure in &failures {
+        tracing::error!(failure, "something of an earlier daemon is left out, and kept");
     }
-    match prune(&place.state.join("logs"), OLD_LOG_BYTES) {
-        Ok(0) => {}
-        Ok(deleted) => tracing::info!(deleted, "deleted logs of earlier daemons"),
-        Err(error) => tracing::warn!(%error, "logs of earlier daemons could not be looked at"),
-    }
+    set_aside.into_iter().chain(failures).collect()
 }
 
 async fn listen_for_datagrams(
@@ -168,11 +182,16 @@ async fn shut_down(
         }
     }
     registry.flush_logs(FLUSH).await;
+    // What happened last is there to be read when they are told that nothing more will.
+    let _ = tokio::time::timeout(CLOSE, registry.events().settle()).await;
     // Clients that follow anything are told how it ended.
     daemon.ending.send_replace(true);
     if tokio::time::timeout(LAST_WORDS, &mut serving).await.is_err() {
         serving.abort();
         let _ = serving.await;
+    }
+    if tokio::time::timeout(CLOSE, registry.store().close()).await.is_err() {
+        tracing::warn!("the disk is slow: the database is put in order at the next start");
     }
     drop(place);
     tracing::info!("ended");

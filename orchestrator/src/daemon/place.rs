@@ -1,7 +1,9 @@
 //! The daemon's place in the file system: one daemon for each socket and each state directory.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,18 @@ use orchestrator_proto::paths;
 use tokio::net::UnixListener;
 
 use crate::options::Options;
+use crate::process::{Kernel, Name};
 use crate::runtime::InstanceSockets;
+
+/// What the holder calls the files of the daemon itself.
+const LISTENER: Name = own(1);
+const STATE_LOCK: Name = own(2);
+const SOCKET_LOCK: Name = own(3);
+
+const fn own(tag: u64) -> Name {
+    // No instance has this id.
+    Name { key: [0; 16], tag }
+}
 
 /// What belongs to this daemon alone. Dropping it removes what is as short-lived as the daemon.
 pub(super) struct Place {
@@ -28,8 +41,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Takes the socket and the state directory, and listens.
-    pub(super) fn take(options: &Options) -> anyhow::Result<(Self, UnixListener)> {
+    /// Takes the socket and the state directory, and listens; goes on listening where an earlier
+    /// daemon did, if it has left that with the holder, which keeps it for the next.
+    pub(super) fn take(
+        options: &Options,
+        kernel: &dyn Kernel,
+        left: &mut HashMap<Name, OwnedFd>,
+    ) -> anyhow::Result<(Self, UnixListener)> {
         let uid = nix::unistd::geteuid().as_raw();
         let state = absolute(&options.state_dir.clone().map_or_else(default_state_dir, Ok)?)?;
         let socket = absolute(&options.socket.clone().unwrap_or_else(|| {
@@ -46,19 +64,33 @@ impl Place {
         }
 
         private_dir(&state).with_context(|| format!("cannot use the state directory {state:?}"))?;
-        let state_lock = lock(&state.join("lock"), "the state directory", &state)?;
+        let state_lock =
+            lock(&state.join("lock"), ("the state directory", &state), left.remove(&STATE_LOCK))?;
+        keep(kernel, STATE_LOCK, &*state_lock)?;
         if let Some(parent) = socket.parent() {
             private_dir(parent)
                 .with_context(|| format!("cannot use the directory of the socket {socket:?}"))?;
         }
         // Before the directory of instance sockets is touched: it may be a living daemon's.
-        let socket_lock = lock(&with_suffix(&socket, ".lock"), "the socket", &socket)?;
-        refuse_living(&socket)?;
-        clear(&sockets)?;
+        let socket_lock = lock(
+            &with_suffix(&socket, ".lock"),
+            ("the socket", &socket),
+            left.remove(&SOCKET_LOCK),
+        )?;
+        keep(kernel, SOCKET_LOCK, &*socket_lock)?;
+        let listener = match left.remove(&LISTENER) {
+            Some(kept) if socket.exists() => UnixListener::from_std(kept.into())?,
+            _ => {
+                refuse_living(&socket)?;
+                clear(&sockets)?;
+                let cannot = || format!("cannot listen on the control socket {socket:?}");
+                let listener = UnixListener::bind(&socket).with_context(cannot)?;
+                fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+                keep(kernel, LISTENER, &listener)?;
+                listener
+            }
+        };
         private_dir(&sockets).with_context(|| format!("cannot make the directory {sockets:?}"))?;
-        let listener = UnixListener::bind(&socket)
-            .with_context(|| format!("cannot listen on the control socket {socket:?}"))?;
-        fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
         Ok((Self { socket, sockets, state, _locks: [state_lock, socket_lock] }, listener))
     }
 
@@ -75,6 +107,12 @@ impl Drop for Place {
         // The lock is still held, so this is not another daemon's file.
         remove(&with_suffix(&self.socket, ".lock"));
     }
+}
+
+/// Has the holder keep a file of the daemon's own for the next one.
+fn keep(kernel: &dyn Kernel, name: Name, file: impl AsFd) -> anyhow::Result<()> {
+    kernel.keep(name, file.as_fd().try_clone_to_owned()?);
+    Ok(())
 }
 
 fn remove(path: &Path) {
@@ -128,17 +166,26 @@ fn private_dir(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One daemon at a time: the kernel lets go of the lock when its holder ends, however it ends.
-fn lock(path: &Path, what: &str, used: &Path) -> anyhow::Result<Flock<File>> {
+/// One daemon at a time, and its successors: the kernel lets go of the lock when all of them have
+/// ended, and the process that holds them, however they end. `kept` is an earlier daemon's.
+fn lock(
+    path: &Path,
+    (what, used): (&str, &Path),
+    mut kept: Option<OwnedFd>,
+) -> anyhow::Result<Flock<File>> {
     loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .with_context(|| format!("cannot write to {path:?}"))?;
+        let file = match kept.take() {
+            // The same lock, which is not refused to who has it.
+            Some(kept) => kept.into(),
+            None => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)
+                .with_context(|| format!("cannot write to {path:?}"))?,
+        };
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {

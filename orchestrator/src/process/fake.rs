@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use orchestrator_proto::control::Exit;
 use tokio::sync::{oneshot, watch};
 
-use super::{Ended, Kernel, Launch, Pending, Process, SpawnError, Spawned};
+use super::{Ended, Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned};
 use crate::supervise::SIGKILL;
 
 /// See the module.
@@ -93,7 +93,7 @@ impl FakeKernel {
             process: Arc::new(process),
             stdout: nothing(),
             stderr: nothing(),
-            exited,
+            exited: Exited::new(exited),
             warnings: Vec::new(),
         })
     }

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use super::group::{Calls, Group, LinuxProcess};
-use super::{Ended, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, sys};
+use super::{Ended, Exited, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, sys};
 use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage};
 use crate::holder::image::{self, Program};
 use crate::holder::socket::{self, Files};
@@ -81,6 +81,8 @@ pub struct Left {
 pub struct Survivor {
     /// Whose program.
     pub instance: InstanceId,
+    /// Higher for what was executed later.
+    pub run: u64,
     /// The same as if it had been executed now. It may have ended since.
     pub spawned: Spawned,
 }
@@ -160,24 +162,6 @@ impl Linux {
         left.await.map_err(|_| io::Error::other("it has ended, or speaks another language"))
     }
 
-    /// Has the holder keep a file for the next daemon, instead of another one of that name.
-    ///
-    /// # Errors
-    ///
-    /// When the holder has gone.
-    pub async fn keep(&self, name: Name, file: BorrowedFd<'_>) -> io::Result<()> {
-        self.0.order(Order::Keep { file: name }, &[], &[file]).await
-    }
-
-    /// Has the holder close a file that it keeps.
-    ///
-    /// # Errors
-    ///
-    /// When the holder has gone.
-    pub async fn forget(&self, name: Name) -> io::Result<()> {
-        self.0.order(Order::Forget { file: name }, &[], &[]).await
-    }
-
     /// Tells the holder that this daemon is at work, so that it is started again when it ends
     /// without having meant it.
     ///
@@ -217,7 +201,7 @@ impl Kernel for Linux {
                         process: Arc::new(LinuxProcess(group)),
                         stdout: born.stdout,
                         stderr: born.stderr,
-                        exited: born.exited,
+                        exited: Exited::new(born.exited),
                         warnings: link.warning(launch.priority, born.warning).into_iter().collect(),
                     }),
                     None => Err(SpawnError::Ending { program: launch.program }),
@@ -231,6 +215,14 @@ impl Kernel for Linux {
                 }
             }
         })
+    }
+
+    fn keep(&self, name: Name, file: OwnedFd) {
+        self.0.order_unheard(Order::Keep { file: name }, Some(file));
+    }
+
+    fn forget(&self, name: Name) {
+        self.0.order_unheard(Order::Forget { file: name }, None);
     }
 }
 
@@ -315,6 +307,20 @@ impl Link {
         }
     }
 
+    /// Sends an order that is not answered; later, if the holder does not keep up. If it has
+    /// gone, so will this process.
+    fn order_unheard(self: &Arc<Self>, order: Order, file: Option<OwnedFd>) {
+        let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        let busy = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if self.try_order(order, &[], &files).is_err_and(busy) {
+            let link = Arc::clone(self);
+            tokio::spawn(async move {
+                let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+                let _ = link.order(order, &[], &files).await;
+            });
+        }
+    }
+
     fn try_order(&self, order: Order, image: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
         let frame = order.encode();
         socket::send(self.socket.get_ref(), &[IoSlice::new(&frame), IoSlice::new(image)], files)
@@ -362,6 +368,13 @@ impl Link {
                 let mut table = self.table();
                 table.released.push(child);
                 let alive = table.alive.remove(&child);
+                if let Some((left, _)) = &mut table.left {
+                    let name = |it: &Survivor| (*it.instance.as_bytes(), it.run);
+                    let mut survivors = left.survivors.iter_mut();
+                    if let Some(it) = survivors.find(|it| name(it) == (child.key, child.tag)) {
+                        it.spawned.exited.before = true;
+                    }
+                }
                 drop(table);
                 if let Some(exited) = alive {
                     let time_ms = time_ns / 1_000_000;
@@ -416,9 +429,10 @@ impl Link {
         if let Some((left, _)) = &mut table.left {
             let process = Arc::new(LinuxProcess(group));
             let warnings = Vec::new();
-            let spawned = Spawned { process, stdout, stderr, exited: receiver, warnings };
+            let exited = Exited::new(receiver);
+            let spawned = Spawned { process, stdout, stderr, exited, warnings };
             let instance = InstanceId::from_bytes(child.key);
-            left.survivors.push(Survivor { instance, spawned });
+            left.survivors.push(Survivor { instance, run: child.tag, spawned });
             return;
         }
         drop(table);

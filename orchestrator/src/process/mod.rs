@@ -35,6 +35,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
@@ -78,6 +79,12 @@ pub trait Kernel: Send + Sync + 'static {
     ///
     /// See [`SpawnError`]; then no process is left.
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>>;
+
+    /// Keeps a file for the next daemon, instead of another one of that name.
+    fn keep(&self, _name: Name, _file: OwnedFd) {}
+
+    /// Closes a file that is kept.
+    fn forget(&self, _name: Name) {}
 }
 
 /// A process that was spawned, and everything else in its process group.
@@ -144,6 +151,35 @@ pub struct Ended {
     pub time_ms: u64,
 }
 
+/// The end of a process, waited for.
+#[derive(Debug)]
+pub struct Exited {
+    end: oneshot::Receiver<Ended>,
+    /// Whether it had ended when it was found.
+    before: bool,
+}
+
+impl Exited {
+    pub(crate) const fn new(end: oneshot::Receiver<Ended>) -> Self {
+        Self { end, before: false }
+    }
+
+    /// Whether it had ended already when it was found.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.before
+    }
+}
+
+impl Future for Exited {
+    type Output = Option<Ended>;
+
+    /// None if nobody will ever know.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.end).poll(context).map(Result::ok)
+    }
+}
+
 /// A program that was executed.
 #[derive(Debug)]
 pub struct Spawned {
@@ -154,7 +190,7 @@ pub struct Spawned {
     /// The reading end of its standard error. Reading does not wait.
     pub stderr: OwnedFd,
     /// How it ended, once it has.
-    pub exited: oneshot::Receiver<Ended>,
+    pub exited: Exited,
     /// What was asked for and could not be had, a sentence each.
     pub warnings: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
@@ -12,9 +12,12 @@ use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::host::RegistryHost;
 use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, launch};
-use super::{Instances, MAX_INSTANCES, Registry, shorten};
-use crate::process::Keeper;
+use super::left::InstanceShelf;
+use super::run::{RunNotes, view_of};
+use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten};
+use crate::process::{Keeper, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
+use crate::store::{Change, InstanceRecord, RunRecord};
 use crate::supervise::Config;
 
 /// The longest name, bytes.
@@ -26,45 +29,90 @@ const MAX_PATH: usize = 4095;
 /// The longest time between the stop signal and SIGKILL: one day.
 const MAX_STOP_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
+/// An instance to be built: a new one, or one of before.
+pub(super) struct Plan {
+    pub(super) record: InstanceRecord,
+    pub(super) run: RunRecord,
+    /// What runs of it already, and how it is to be shown.
+    pub(super) survivor: Option<(Spawned, View)>,
+}
+
+/// An id and a name that nobody else can take until this is dropped.
+struct Reserved {
+    registry: Arc<Registry>,
+    id: InstanceId,
+    name: Option<String>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut instances = self.registry.write();
+        instances.reserved_ids.remove(&self.id);
+        if let Some(name) = &self.name {
+            instances.reserved_names.remove(name);
+        }
+    }
+}
+
 impl Registry {
     /// Adds an instance. `copy` is the program that a client sent for it, in a directory of its
-    /// own, which the instance owns from now on if this succeeds. The answer is what will be
-    /// in the way of a start.
+    /// own below that of programs, which the instance owns from now on if this succeeds. It is
+    /// on the disk when this is answered. The answer is what will be in the way of a start. To
+    /// be carried to its end once it is begun.
     ///
     /// # Errors
     ///
-    /// When anything in `spec` is not allowed, or the id or the name is taken.
-    pub fn add(
+    /// When anything in `spec` is not allowed, or the id or the name is taken, or it can't be
+    /// stored.
+    pub async fn add(
         self: &Arc<Self>,
         spec: RuntimeSpec,
         copy: Option<PathBuf>,
     ) -> Result<(InstanceId, Vec<String>), WireError> {
         self.check_open()?;
         check(&spec)?;
-        let (program, copy_dir) = match (&spec.program, copy) {
-            (Program::Path(path), _) => (path.as_path().to_owned(), None),
+        let copy = match (&spec.program, copy) {
+            (Program::Path(_), _) => None,
             (Program::Upload { .. }, Some(file)) => {
-                let dir = file.parent().map(Path::to_owned);
-                (file, dir)
+                let below = file.strip_prefix(&self.directories.programs).map(Path::to_owned);
+                Some(below.map_err(|_| {
+                    WireError::new(ErrorCode::Internal, "the upload is not where programs are")
+                })?)
             }
             (Program::Upload { .. }, None) => {
                 return Err(WireError::new(ErrorCode::Internal, "the upload is missing"));
             }
         };
-        let warnings = obstacles(&program);
-
-        // Held while the instance is built, so that an id and a name have one owner. Nothing
-        // below waits for anything but the file system.
-        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
-        check_free(&instances, &spec)?;
-        let id = spec.id.unwrap_or_else(InstanceId::generate);
-        let instance = self.build(id, spec, program, copy_dir)?;
-        if let Some(name) = &instance.name {
-            instances.by_name.insert(name.clone(), id);
+        let reserved = self.reserve(&spec)?;
+        let record = InstanceRecord {
+            order: self.last_order.fetch_add(1, Ordering::Relaxed) + 1,
+            id: reserved.id,
+            spec,
+            copy,
+            added_ms: now_ns() / 1_000_000,
+        };
+        let plan = Plan { record: record.clone(), run: RunRecord::default(), survivor: None };
+        // Looks at paths that a client chose, which may be on a disk that does not answer.
+        let registry = self.clone();
+        let building = tokio::task::spawn_blocking(move || registry.build(plan));
+        let instance = building.await.unwrap_or_else(|panic| {
+            let message = format!("adding the instance failed: {panic}");
+            Err(WireError::new(ErrorCode::Internal, message))
+        })?;
+        let looking = tokio::task::spawn_blocking({
+            let program = instance.program.clone();
+            move || obstacles(&program)
+        });
+        let warnings = looking.await.unwrap_or_default();
+        let stored = self.store.change(Change::AddInstance(Box::new(record))).await;
+        if let Err(error) = stored {
+            self.router.remove_instance(instance.id);
+            instance.abandon().await;
+            return Err(not_stored(format!("instance {} was not added", instance.label()), &error));
         }
-        let name = instance.name.clone();
-        instances.by_id.insert(id, Arc::new(instance));
-        drop(instances);
+        let (id, name) = (instance.id, instance.name.clone());
+        self.enter(instance);
+        drop(reserved);
         self.events.record(Some(id), name.as_deref(), EventKind::Added);
         Ok((id, warnings))
     }
@@ -80,14 +128,39 @@ impl Registry {
         check_free(&self.read(), spec)
     }
 
-    fn build(
-        self: &Arc<Self>,
-        id: InstanceId,
-        spec: RuntimeSpec,
-        program: PathBuf,
-        copy: Option<PathBuf>,
-    ) -> Result<Instance, WireError> {
-        static ADDED: AtomicU64 = AtomicU64::new(0);
+    fn reserve(self: &Arc<Self>, spec: &RuntimeSpec) -> Result<Reserved, WireError> {
+        let mut instances = self.write();
+        check_free(&instances, spec)?;
+        let id = spec.id.unwrap_or_else(InstanceId::generate);
+        instances.reserved_ids.insert(id);
+        if let Some(name) = &spec.name {
+            instances.reserved_names.insert(name.clone());
+        }
+        Ok(Reserved { registry: self.clone(), id, name: spec.name.clone() })
+    }
+
+    /// From now on it can be found.
+    pub(super) fn enter(&self, instance: Instance) -> Arc<Instance> {
+        let instance = Arc::new(instance);
+        let mut instances = self.write();
+        if let Some(name) = &instance.name {
+            instances.by_name.insert(name.clone(), instance.id);
+        }
+        instances.by_id.insert(instance.id, instance.clone());
+        instance
+    }
+
+    pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
+        let Plan { record: InstanceRecord { order, id, spec, copy, added_ms }, run, survivor } =
+            plan;
+        let program = match (&spec.program, &copy) {
+            (Program::Path(path), _) => path.as_path().to_owned(),
+            (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
+            (Program::Upload { .. }, None) => {
+                return Err(WireError::new(ErrorCode::Internal, "the upload is missing"));
+            }
+        };
+        let copy = copy.and(program.parent().map(Path::to_owned));
         let log = self.open_log(id)?;
         let endpoint = Arc::new(Endpoint {
             instance: id,
@@ -101,50 +174,66 @@ impl Registry {
                 name: spec.name.clone(),
                 log: log.clone(),
             }),
+            shelf: Box::new(InstanceShelf {
+                id,
+                left: self.left.clone(),
+                kernel: self.kernel.clone(),
+            }),
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
         let sockets = sockets.map_err(|error| {
             self.router.remove_instance(id);
-            let log = log.clone();
-            tokio::spawn(async move { log.remove().await });
+            if run.starts == 0 {
+                let log = log.clone();
+                tokio::spawn(async move { log.remove().await });
+            }
             let message = "cannot make the sockets of the instance";
             WireError::caused_by(ErrorCode::Io, message, &error)
         })?;
+        let config = Config {
+            stop_signal: spec.stop_signal,
+            stop_timeout: Duration::from_millis(spec.stop_timeout_ms),
+        };
+        let view = view_of(&run);
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
             launch: launch(id, &spec, program.clone(), &sockets),
             log: log.clone(),
             events: self.events.clone(),
+            run: RunNotes::new(self.store.clone(), order, run),
         };
-        let config = Config {
-            stop_signal: spec.stop_signal,
-            stop_timeout: Duration::from_millis(spec.stop_timeout_ms),
+        let kernel = self.kernel.clone();
+        let keeper = match survivor {
+            Some((spawned, view)) => Keeper::adopt(config, kernel, hooks, view, spawned),
+            None => Keeper::resume(config, kernel, hooks, view),
         };
         Ok(Instance {
             id,
             name: spec.name.clone(),
             program,
             copy,
-            order: ADDED.fetch_add(1, Ordering::Relaxed),
-            added_ms: now_ns() / 1_000_000,
-            keeper: Keeper::spawn(config, self.kernel.clone(), hooks),
+            order,
+            added_ms,
+            keeper,
             log,
             endpoint,
             leaving: AtomicBool::new(false),
             sockets: Mutex::new(Some(sockets)),
+            store: self.store.clone(),
+            durability: self.durability,
             spec,
         })
     }
 }
 
 fn check_free(instances: &Instances, spec: &RuntimeSpec) -> Result<(), WireError> {
-    if instances.by_id.len() >= MAX_INSTANCES {
+    if instances.by_id.len() + instances.reserved_ids.len() >= MAX_INSTANCES {
         let message = format!("there are {MAX_INSTANCES} instances already");
         return Err(WireError::new(ErrorCode::LimitReached, message));
     }
     if let Some(id) = &spec.id
-        && instances.by_id.contains_key(id)
+        && (instances.by_id.contains_key(id) || instances.reserved_ids.contains(id))
     {
         let message = format!("the id {id} is taken; leave --id out for a new one");
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
@@ -153,6 +242,12 @@ fn check_free(instances: &Instances, spec: &RuntimeSpec) -> Result<(), WireError
         && let Some(owner) = instances.by_name.get(name)
     {
         let message = format!("the name {name:?} is taken by instance {owner}");
+        return Err(WireError::new(ErrorCode::AlreadyExists, message));
+    }
+    if let Some(name) = &spec.name
+        && instances.reserved_names.contains(name)
+    {
+        let message = format!("the name {name:?} is being taken by somebody else");
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
     }
     Ok(())

@@ -11,12 +11,14 @@ use orchestrator_proto::control::{
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
-use super::{LAST_OUTPUT, Registry};
+use super::run::RunNotes;
+use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::logs::InstanceLog;
-use crate::process::{Hooks, Keeper, Launch};
+use crate::process::{Hooks, Keeper, Launch, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
+use crate::store::{Durability, Store, StoreError};
 
 /// How existing Veecle OS runtimes find their socket and their id.
 const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
@@ -37,7 +39,7 @@ pub struct Instance {
     pub program: PathBuf,
     /// The directory of that copy.
     pub(super) copy: Option<PathBuf>,
-    /// How many instances were added before.
+    /// Higher than that of all that were added before.
     pub(super) order: u64,
     pub(super) added_ms: u64,
     pub(super) keeper: Keeper,
@@ -47,6 +49,9 @@ pub struct Instance {
     pub(super) leaving: AtomicBool,
     /// None once the instance is removed.
     pub(super) sockets: Mutex<Option<InstanceSockets>>,
+    pub(super) store: Store,
+    /// What a start and a stop wait for before they are answered.
+    pub(super) durability: Durability,
 }
 
 impl Instance {
@@ -79,13 +84,19 @@ impl Instance {
 
     /// Starts it; see [`Registry::start`].
     pub(super) async fn start(&self, priority: Option<Priority>) -> Result<Reply, WireError> {
-        let started = self.keeper.start(priority).await.map_err(|error| {
-            WireError::caused_by(
-                ErrorCode::SpawnFailed,
-                format!("instance {} was not started", self.label()),
-                &error,
-            )
-        })?;
+        let failed = || format!("instance {} was not started", self.label());
+        self.check_store().await.map_err(|error| not_stored(failed(), &error))?;
+        let started = self.keeper.start(priority).await;
+        let stored = self.store.commit(self.durability).await;
+        let started = started
+            .map_err(|error| WireError::caused_by(ErrorCode::SpawnFailed, failed(), &error))?;
+        if let Err(error) = stored {
+            // So that what runs after the next start of the daemon is what was answered.
+            if started.changed {
+                let _ = self.keeper.stop().await;
+            }
+            return Err(not_stored(failed(), &error));
+        }
         Ok(Reply::Started {
             id: self.id,
             pid: started.pid,
@@ -94,23 +105,56 @@ impl Instance {
         })
     }
 
+    /// While nothing can be stored, nothing is begun.
+    async fn check_store(&self) -> Result<(), StoreError> {
+        match self.store.failing() {
+            None => Ok(()),
+            Some(_) => self.store.commit(self.durability).await,
+        }
+    }
+
+    /// Starts it, because it ran when an earlier daemon ended, or should have. Nobody waits for
+    /// that, so it is done on a full disk too.
+    pub(super) async fn start_again(&self) {
+        // The keeper tells of a failure as an event.
+        let _ = self.keeper.start(None).await;
+    }
+
     /// Stops it. The answer is whether anything ran.
     ///
     /// # Errors
     ///
-    /// When its keeper is gone: it was removed.
+    /// When its keeper is gone: it was removed. When it is stopped, and that could not be stored.
     pub async fn stop(&self) -> Result<bool, WireError> {
-        self.keeper.stop().await.map_err(|error| self.gone(&error))
+        let changed = self.keeper.stop().await.map_err(|error| self.gone(&error))?;
+        self.store.commit(self.durability).await.map_err(|error| {
+            let message = format!(
+                "instance {} is stopped, but that could not be stored: it will be started again \
+                 if the daemon ends before that works",
+                self.label()
+            );
+            not_stored(message, &error)
+        })?;
+        Ok(changed)
+    }
+
+    /// Stops it because the daemon ends: the next daemon starts it again.
+    pub(super) async fn suspend(&self) -> Result<bool, WireError> {
+        self.keeper.suspend().await.map_err(|error| self.gone(&error))
     }
 
     /// Stops it, then starts it; see [`Registry::restart`].
     pub(super) async fn restart(&self) -> Result<Reply, WireError> {
-        let started = self.keeper.restart().await.map_err(|error| {
-            WireError::caused_by(
-                ErrorCode::SpawnFailed,
-                format!("instance {} was not restarted", self.label()),
-                &error,
-            )
+        let failed = || format!("instance {} was not restarted", self.label());
+        self.check_store().await.map_err(|error| not_stored(failed(), &error))?;
+        let started = self.keeper.restart().await;
+        let stored = self.store.commit(self.durability).await;
+        let started = started
+            .map_err(|error| WireError::caused_by(ErrorCode::SpawnFailed, failed(), &error))?;
+        stored.map_err(|error| {
+            let message =
+                format!("instance {} was restarted, but that could not be stored", self.label());
+            not_stored(message, &error)
         })?;
         Ok(Reply::Started {
             id: self.id,
@@ -135,11 +179,20 @@ impl Instance {
     /// Stops it for good: it can't be started any more.
     pub(super) async fn leave(&self) -> Result<(), WireError> {
         loop {
-            self.stop().await?;
+            self.keeper.stop().await.map_err(|error| self.gone(&error))?;
             // Fails if a start came in between.
             if self.keeper.retire().await.is_ok() {
                 return Ok(());
             }
+        }
+    }
+
+    /// Ends what belongs to a new instance that could not be added, but for its program.
+    pub(super) async fn abandon(&self) {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = self.keeper.retire().await;
+        if let Err(error) = self.log.remove().await {
+            tracing::warn!(instance = self.label(), %error, "the log could not be removed");
         }
     }
 
@@ -211,6 +264,7 @@ pub(super) struct InstanceHooks {
     pub(super) launch: Launch,
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
+    pub(super) run: RunNotes,
 }
 
 impl Hooks for InstanceHooks {
@@ -224,8 +278,14 @@ impl Hooks for InstanceHooks {
         }
     }
 
-    fn event(&self, kind: EventKind) {
-        self.events.record(Some(self.id), self.name.as_deref(), kind);
+    fn changed(&self, view: &View) {
+        self.run.changed(view);
+    }
+
+    fn event(&self, kind: EventKind, time_ms: u64) {
+        // First, so that whoever is told of it finds it to be true after a power cut too.
+        self.run.event(&kind, time_ms);
+        self.events.record_at(Some(self.id), self.name.as_deref(), kind, time_ms);
     }
 }
 

@@ -1,16 +1,19 @@
 //! Links as clients speak of them.
 
-use std::sync::{Arc, Weak};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 
 use orchestrator_proto::control::{
     EventKind, LinkInfo, LinkSpec, LinkState, TargetInfo, TargetSpec,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
-use super::{Registry, shorten};
+use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
-use crate::route::{Link, LinkRequest, LinkTarget, Mailbox, Surroundings};
+use crate::route::{Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings};
 use crate::runtime::Peers;
+use crate::store::{Change, Durability, LinkEnd, LinkRecord, StoreError};
 
 /// Mismatched links that are listed with their schemas side by side, so that a list fits a
 /// frame.
@@ -46,13 +49,39 @@ impl Surroundings for Around {
     }
 }
 
+/// When a change is stored, or could not be.
+type Stored = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
+fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
+    let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
+    let to = match to {
+        LinkTarget::Instance(id) => LinkEnd::Instance(id),
+        LinkTarget::Udp(address) => LinkEnd::Udp(address),
+    };
+    LinkRecord { id, from, type_name, to, policy, capacity }
+}
+
 impl Registry {
-    /// Makes a link; the answer says whether it is new.
+    /// Makes a link that was there before, under its id.
+    pub(super) fn restore_link(&self, record: LinkRecord) -> Result<(), RouteError> {
+        let LinkRecord { id, from, type_name, to, policy, capacity } = record;
+        let to = match to {
+            LinkEnd::Instance(id) => LinkTarget::Instance(id),
+            LinkEnd::Udp(address) => LinkTarget::Udp(address),
+        };
+        self.router.set_last_id(LinkId(id.0.saturating_sub(1)));
+        let request = LinkRequest { from, type_name, to, policy, capacity };
+        self.router.add_link(&request).map(|_| ())
+    }
+
+    /// Makes a link; the answer says whether it is new. It is on the disk when this is answered.
+    /// To be carried to its end once it is begun.
     ///
     /// # Errors
     ///
-    /// When an end does not exist, a value is out of bounds, or the two ends disagree.
-    pub fn add_link(&self, spec: &LinkSpec) -> Result<(LinkId, bool), WireError> {
+    /// When an end does not exist, a value is out of bounds, the two ends disagree, or it can't
+    /// be stored.
+    pub async fn add_link(&self, spec: &LinkSpec) -> Result<(LinkId, bool), WireError> {
         self.check_open()?;
         let invalid = |message| WireError::new(ErrorCode::InvalidArgument, message);
         if spec.type_name.is_empty() || spec.type_name.len() > LinkSpec::MAX_TYPE_NAME {
@@ -70,11 +99,14 @@ impl Registry {
             )));
         }
         let from = spec.from.as_ref().map(|from| self.find(from)).transpose()?;
-        let to = match &spec.to {
-            TargetSpec::Instance(to) => LinkTarget::Instance(self.find(to)?.id),
+        let (to, receiver) = match &spec.to {
+            TargetSpec::Instance(to) => {
+                let receiver = self.find(to)?;
+                (LinkTarget::Instance(receiver.id), Some(receiver))
+            }
             TargetSpec::Udp(address) => {
                 format!("udp:{address}").parse::<TargetSpec>().map_err(invalid)?;
-                LinkTarget::Udp(address.as_str().into())
+                (LinkTarget::Udp(address.as_str().into()), None)
             }
         };
         let request = LinkRequest {
@@ -84,7 +116,14 @@ impl Registry {
             policy: spec.policy.unwrap_or_default(),
             capacity,
         };
-        let (link, created) = self.router.add_link(&request)?;
+        let ends = from.iter().chain(receiver.iter());
+        let (link, created, stored) = self.begin_link(&request, ends)?;
+        if let Err(error) = stored.await {
+            if created {
+                let _ = self.router.remove_link(link);
+            }
+            return Err(not_stored("the link was not made".to_owned(), &error));
+        }
         if created {
             let sender = from.as_ref().map_or("anybody".to_owned(), |from| from.label());
             let description =
@@ -96,12 +135,39 @@ impl Registry {
         Ok((link, created))
     }
 
-    /// Removes a link; the answer is how many messages waited in it.
+    /// Makes a link and has it stored, in one step: the database sees links that are made and
+    /// instances that are removed in the order in which the router does.
+    fn begin_link<'a>(
+        &self,
+        request: &LinkRequest,
+        mut ends: impl Iterator<Item = &'a Arc<Instance>>,
+    ) -> Result<(LinkId, bool, Stored), WireError> {
+        let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(end) = ends.find(|end| end.leaving.load(Ordering::Acquire)) {
+            return Err(being_removed(end));
+        }
+        let (link, created) = self.router.add_link(request)?;
+        let stored: Stored = if created {
+            Box::pin(self.store.change(Change::AddLink(record(link, request))))
+        } else {
+            // It may be so new that it is not on the disk as yet.
+            Box::pin(self.store.commit(Durability::Synced))
+        };
+        Ok((link, created, stored))
+    }
+
+    /// Removes a link; the answer is how many messages waited in it. It is gone from the disk
+    /// when this is answered. To be carried to its end once it is begun.
     ///
     /// # Errors
     ///
-    /// When there is no such link.
-    pub fn remove_link(&self, link: LinkId) -> Result<u64, WireError> {
+    /// When there is no such link, or that can't be stored.
+    pub async fn remove_link(&self, link: LinkId) -> Result<u64, WireError> {
+        if !self.router.links().iter().any(|known| known.id == link) {
+            return Err(RouteError::NoLink(link).into());
+        }
+        let stored = self.store.change(Change::RemoveLink(link)).await;
+        stored.map_err(|error| not_stored(format!("link {link} was not removed"), &error))?;
         let discarded = self.router.remove_link(link)?;
         self.events.record(None, None, EventKind::LinkRemoved { link });
         Ok(discarded)

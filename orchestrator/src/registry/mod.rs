@@ -8,12 +8,15 @@
 mod add;
 mod host;
 mod instance;
+mod left;
 mod links;
+mod restore;
+mod run;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Priority, Reply, RuntimeInfo, Selector};
@@ -24,8 +27,11 @@ use crate::logs::{Capture, InstanceLog};
 use crate::process::Kernel;
 use crate::route::Router;
 use crate::runtime::{Peers, Telemetry};
+use crate::store::{Change, Durability, Store, StoreError};
 
 pub use instance::Instance;
+use left::LeftFiles;
+pub use restore::Restored;
 
 /// Instances of one daemon.
 pub const MAX_INSTANCES: usize = 4096;
@@ -55,16 +61,29 @@ pub struct Registry {
     events: Arc<EventLog>,
     telemetry: Option<Telemetry>,
     directories: Directories,
+    /// Files that an earlier daemon has left, until the instance is built whose they are.
+    left: LeftFiles,
+    store: Store,
+    /// What a start and a stop wait for before they are answered.
+    durability: Durability,
+    /// The order of the instance that was added last.
+    last_order: AtomicU64,
+    /// Held while links are made, or can't be any more, and that is put on its way to the disk.
+    link_changes: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Instances {
     by_id: BTreeMap<InstanceId, Arc<Instance>>,
     by_name: HashMap<String, InstanceId>,
+    /// Of instances that are being added: they are on their way to the disk.
+    reserved_ids: HashSet<InstanceId>,
+    reserved_names: HashSet<String>,
 }
 
 impl Registry {
-    /// A registry without instances.
+    /// A registry without instances. What changes is kept in the store; starts and stops are
+    /// answered when they are kept as well as `durability` says.
     #[must_use]
     pub fn new(
         kernel: Arc<dyn Kernel>,
@@ -72,6 +91,7 @@ impl Registry {
         events: Arc<EventLog>,
         telemetry: Option<Telemetry>,
         directories: Directories,
+        (store, durability): (Store, Durability),
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             instances: RwLock::default(),
@@ -86,11 +106,26 @@ impl Registry {
             events,
             telemetry,
             directories,
+            left: LeftFiles::default(),
+            store,
+            durability,
+            last_order: AtomicU64::new(0),
+            link_changes: Mutex::default(),
         })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Instances> {
         self.instances.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Instances> {
+        self.instances.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What outlives the daemon.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The links.
@@ -187,6 +222,7 @@ impl Registry {
         priority: Option<Priority>,
     ) -> Result<Reply, WireError> {
         self.check_open()?;
+        check_staying(instance)?;
         let reply = instance.start(priority).await?;
         self.undo_if_closing(instance).await?;
         Ok(reply)
@@ -196,7 +232,7 @@ impl Registry {
     async fn undo_if_closing(&self, instance: &Instance) -> Result<(), WireError> {
         let closing = self.check_open();
         if closing.is_err() {
-            instance.stop().await?;
+            instance.suspend().await?;
         }
         closing
     }
@@ -208,6 +244,7 @@ impl Registry {
     /// As [`Registry::start`].
     pub async fn restart(&self, instance: &Instance) -> Result<Reply, WireError> {
         self.check_open()?;
+        check_staying(instance)?;
         let reply = instance.restart().await?;
         self.undo_if_closing(instance).await?;
         Ok(reply)
@@ -243,21 +280,27 @@ impl Registry {
     }
 
     async fn remove_now(&self, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
-        if instance.leaving.swap(true, Ordering::AcqRel) {
-            return Err(WireError::new(
-                ErrorCode::NotFound,
-                format!("instance {} is being removed by somebody else", instance.label()),
-            ));
+        {
+            // From now on it gets no new links.
+            let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
+            if instance.leaving.swap(true, Ordering::AcqRel) {
+                return Err(being_removed(instance));
+            }
         }
         // While it stops it is still listed, as stopping.
-        if let Err(error) = instance.leave().await {
+        if let Err(error) = self.forget(instance).await {
             instance.leaving.store(false, Ordering::Release);
             return Err(error);
+        }
+        while let Err(error) = instance.leave().await {
+            // Too many requests wait for its end, which will come.
+            tracing::debug!(instance = instance.label(), %error, "its removal waits");
+            tokio::task::yield_now().await;
         }
         let links = self.router.remove_instance(instance.id);
         instance.discard().await;
         // Last, so that whoever gets the id or the name next finds nothing of it.
-        let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
+        let mut instances = self.write();
         instances.by_id.remove(&instance.id);
         if let Some(name) = &instance.name {
             instances.by_name.remove(name);
@@ -266,6 +309,16 @@ impl Registry {
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)
+    }
+
+    /// Stops an instance, and removes it and its links from the disk. From then on it is gone,
+    /// whatever happens.
+    async fn forget(&self, instance: &Instance) -> Result<(), WireError> {
+        instance.stop().await?;
+        let change = Change::RemoveInstance { order: instance.order, id: instance.id };
+        self.store.change(change).await.map_err(|error| {
+            not_stored(format!("instance {} was not removed", instance.label()), &error)
+        })
     }
 
     /// Removes all instances and links. The answer is how many of each.
@@ -304,10 +357,24 @@ impl Registry {
             }
         }
         // Links from anybody to a datagram address belong to no instance.
+        let mut tasks = tokio::task::JoinSet::new();
         for link in self.router.links() {
-            if self.router.remove_link(link.id).is_ok() {
-                links += 1;
+            let registry = self.clone();
+            tasks.spawn(async move { registry.remove_link(link.id).await });
+        }
+        while let Some(result) = tasks.join_next().await {
+            match result {
+                Ok(Ok(_)) => links += 1,
+                Ok(Err(error)) if error.code == ErrorCode::NotFound => {}
+                Ok(Err(error)) => failure = Some(error),
+                Err(panic) => {
+                    let message = format!("removing a link failed: {panic}");
+                    failure = Some(WireError::new(ErrorCode::Internal, message));
+                }
             }
+        }
+        if let Err(error) = self.store.change(Change::RemoveUnreadable).await {
+            failure = Some(not_stored("what can't be read was not removed".to_owned(), &error));
         }
         failure.map_or(Ok((runtimes, links)), Err)
     }
@@ -321,11 +388,12 @@ impl Registry {
         if self.closing.load(Ordering::Acquire) { Err(shutting_down()) } else { Ok(()) }
     }
 
-    /// Stops everything that runs, all at once, each with its own sequence.
+    /// Stops everything that runs, all at once, each with its own sequence; the next daemon
+    /// starts it again.
     /// [`Registry::flush_logs`] brings their last output into the logs.
     pub async fn stop_all(&self) {
         self.for_all(|instance| async move {
-            if let Err(error) = instance.stop().await {
+            if let Err(error) = instance.suspend().await {
                 tracing::error!(instance = instance.label(), %error, "stop failed");
             }
         })
@@ -381,6 +449,26 @@ impl Registry {
 
 fn shutting_down() -> WireError {
     WireError::new(ErrorCode::ShuttingDown, "the daemon is shutting down")
+}
+
+fn being_removed(instance: &Instance) -> WireError {
+    let message = format!("instance {} is being removed by somebody else", instance.label());
+    WireError::new(ErrorCode::NotFound, message)
+}
+
+fn check_staying(instance: &Instance) -> Result<(), WireError> {
+    if instance.leaving.load(Ordering::Acquire) { Err(being_removed(instance)) } else { Ok(()) }
+}
+
+/// `message` says what was not done, or what was done although.
+fn not_stored(message: String, error: &StoreError) -> WireError {
+    let code = match error {
+        StoreError::Conflict(_) => ErrorCode::AlreadyExists,
+        StoreError::Busy => ErrorCode::LimitReached,
+        StoreError::Closed => ErrorCode::ShuttingDown,
+        _ => ErrorCode::Io,
+    };
+    WireError::caused_by(code, message, error)
 }
 
 /// A text of a client, in quotes, cut where it is too long to be repeated.

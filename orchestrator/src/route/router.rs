@@ -281,6 +281,12 @@ impl Router {
         Ok((id, true))
     }
 
+    /// The next link gets the id after this one: for links that were made before, each with its
+    /// own, and so that no id is used twice.
+    pub fn set_last_id(&self, id: LinkId) {
+        self.table().last_id = id.0;
+    }
+
     /// Ends a link. After this returns it takes no message any more. The answer is how many
     /// waited in it and are gone.
     ///

@@ -14,6 +14,7 @@ mod batch;
 mod ipc;
 mod native;
 mod outlet;
+mod shelf;
 mod socket;
 mod telemetry;
 mod translate;
@@ -31,6 +32,7 @@ use orchestrator_proto::{InstanceId, WireError};
 use crate::route::{Mailbox, Router, SourceStats};
 
 pub use ipc::{IpcConfig, IpcSocket, Peers};
+pub use shelf::Shelf;
 pub use socket::{InstanceSockets, SocketError};
 pub use telemetry::{Telemetry, log_line};
 pub(crate) use translate::to_json_text;
@@ -67,6 +69,8 @@ pub struct Endpoint {
     pub router: Arc<Router>,
     /// The rest of the daemon.
     pub host: Arc<dyn Host>,
+    /// What outlives the daemon.
+    pub shelf: Box<dyn Shelf>,
 }
 
 /// The time, nanoseconds since 1970.

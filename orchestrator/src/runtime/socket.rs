@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub struct InstanceSockets {
     pub native: PathBuf,
     /// The Veecle OS dialect.
     pub veecle: PathBuf,
+    endpoint: Arc<Endpoint>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -46,6 +48,14 @@ enum DialectName {
 }
 
 impl DialectName {
+    /// Where its listener is on the shelf.
+    const fn place(self) -> u64 {
+        match self {
+            Self::Native => 1,
+            Self::Veecle => 2,
+        }
+    }
+
     const fn text(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -62,7 +72,8 @@ impl InstanceSockets {
         longest.saturating_sub(MAX_PATH)
     }
 
-    /// Listens for one instance, below `dir`.
+    /// Listens for one instance, below `dir`; goes on listening where an earlier daemon did, so
+    /// that who has connected meanwhile is not refused.
     ///
     /// # Errors
     ///
@@ -73,11 +84,12 @@ impl InstanceSockets {
         };
         let native = path(endpoint.instance, DialectName::Native);
         let veecle = path(endpoint.instance, DialectName::Veecle);
-        let first = listen(&native)?;
-        let second = match listen(&veecle) {
+        let first = listen(&native, endpoint, DialectName::Native)?;
+        let second = match listen(&veecle, endpoint, DialectName::Veecle) {
             Ok(listener) => listener,
             Err(error) => {
                 let _ = fs::remove_file(&native);
+                endpoint.shelf.clear(DialectName::Native.place());
                 return Err(error);
             }
         };
@@ -85,7 +97,7 @@ impl InstanceSockets {
             tokio::spawn(accept(first, endpoint.clone(), DialectName::Native)),
             tokio::spawn(accept(second, endpoint.clone(), DialectName::Veecle)),
         ];
-        Ok(Self { native, veecle, tasks })
+        Ok(Self { native, veecle, endpoint: endpoint.clone(), tasks })
     }
 }
 
@@ -93,6 +105,9 @@ impl Drop for InstanceSockets {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
+        }
+        for dialect in [DialectName::Native, DialectName::Veecle] {
+            self.endpoint.shelf.clear(dialect.place());
         }
         for path in [&self.native, &self.veecle] {
             if let Err(error) = fs::remove_file(path)
@@ -104,14 +119,27 @@ impl Drop for InstanceSockets {
     }
 }
 
-fn listen(path: &Path) -> Result<UnixListener, SocketError> {
-    // The directory is 0700, so nobody gets in between the two calls.
-    UnixListener::bind(path)
-        .and_then(|listener| {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-            Ok(listener)
-        })
-        .map_err(|source| SocketError { path: path.to_owned(), source })
+fn listen(
+    path: &Path,
+    endpoint: &Endpoint,
+    dialect: DialectName,
+) -> Result<UnixListener, SocketError> {
+    let listener = match endpoint.shelf.take(dialect.place()) {
+        Some(kept) if path.exists() => UnixListener::from_std(kept.into()),
+        _ => bind(path).inspect(|listener| endpoint.shelf.put(dialect.place(), listener.as_fd())),
+    };
+    listener.map_err(|source| SocketError { path: path.to_owned(), source })
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    // The directory is 0700, so nobody gets in between these calls.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: DialectName) {

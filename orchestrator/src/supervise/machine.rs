@@ -24,6 +24,9 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// | stopping | then start | then start | then rest | kill, then rest |
 /// | exited, failed | → starting | as start | → stopped | → stopped |
 ///
+/// A machine of an instance at rest whose main process is found running, because an earlier
+/// daemon had started it, goes to running.
+///
 /// | state | spawned | spawn failed | main exited | tree empty | deadline |
 /// | --- | --- | --- | --- | --- | --- |
 /// | starting | → running | → failed | | | |
@@ -49,6 +52,12 @@ impl Machine {
     #[must_use]
     pub const fn new(config: Config) -> Self {
         Self { config, state: State::Stopped, last_exit: None }
+    }
+
+    /// An instance of which nothing is left, as another machine left it. `state` is final.
+    #[must_use]
+    pub const fn resume(config: Config, state: State, last_exit: Option<Exit>) -> Self {
+        Self { config, state, last_exit }
     }
 
     /// What it does.
@@ -172,6 +181,12 @@ impl Machine {
                 }
             }
 
+            // What an earlier machine left.
+            (S::Stopped | S::Exited { .. } | S::Failed { .. }, E::Adopted { pid }) => {
+                todo.push(Action::Emit(Notice::Adopted { pid }));
+                S::Running { pid }
+            }
+
             // What became of a spawn.
             (S::Starting, E::Spawned { pid }) => {
                 let changed = true;
@@ -232,7 +247,8 @@ impl Machine {
             // Nothing else changes anything: a deadline that no longer stands, for example.
             (
                 state,
-                E::Spawned { .. }
+                E::Adopted { .. }
+                | E::Spawned { .. }
                 | E::SpawnFailed { .. }
                 | E::MainExited { .. }
                 | E::TreeEmpty

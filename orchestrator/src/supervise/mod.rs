@@ -52,6 +52,11 @@ pub enum Event {
         /// The main process.
         pid: u32,
     },
+    /// A main process was found that an earlier machine had asked for. First of all.
+    Adopted {
+        /// The main process.
+        pid: u32,
+    },
     /// [`Action::Spawn`] did not work, and nothing is left of the attempt.
     SpawnFailed {
         /// Why, with the errno in words.
@@ -116,6 +121,11 @@ pub enum StartAnswer {
 pub enum Notice {
     /// The program was executed.
     Started {
+        /// The main process.
+        pid: u32,
+    },
+    /// It was found running.
+    Adopted {
         /// The main process.
         pid: u32,
     },

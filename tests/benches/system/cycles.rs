@@ -125,6 +125,7 @@ impl Driver {
         let follow = Request::Events {
             follow: true,
             after: None,
+            since_ms: None,
             instance: Some(instance.to_string().into()),
         };
         self.tokio.block_on(self.client.stream(follow)).unwrap()

@@ -11,7 +11,7 @@ use orchestrator_proto::control::{Desired, EventKind, LogStream, Observed, Prior
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Kernel, Launch};
+use super::{Kernel, Launch, Spawned};
 use crate::supervise::Config;
 
 /// Requests to one instance that may be on their way; more wait where they are made.
@@ -29,8 +29,13 @@ pub trait Hooks: Send + Sync + 'static {
     /// The reading end of what a process that was just executed prints; reading does not wait.
     fn output(&self, stream: LogStream, pipe: OwnedFd);
 
-    /// Something happened to the instance. [`Keeper::view`] shows it by then.
-    fn event(&self, event: EventKind);
+    /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
+    /// [`Keeper::view`] shows it by then.
+    fn event(&self, event: EventKind, time_ms: u64);
+
+    /// The instance is shown like this from now on. Comes before the event that tells of it, and
+    /// before the answer to who asked for it. Must not ask the keeper anything.
+    fn changed(&self, _view: &View) {}
 }
 
 /// A handle to one instance. Cheap to clone; all clones are the same instance.
@@ -114,6 +119,7 @@ enum Request {
     Start(Option<Priority>, StartAnswer),
     Restart(StartAnswer),
     Stop(StopAnswer),
+    Suspend(StopAnswer),
     Kill(StopAnswer),
     Retire(oneshot::Sender<Result<(), RetireError>>),
 }
@@ -121,14 +127,42 @@ enum Request {
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
     pub fn spawn(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
-        let (requests, inbox) = mpsc::channel(QUEUE);
-        let (shown, view) = watch::channel(View {
+        let never_started = View {
             desired: Desired::Stopped,
             observed: Observed::Stopped { last_exit: None, at_ms: None },
             priority: Priority::default(),
             starts: 0,
-        });
+        };
+        Self::resume(config, kernel, hooks, never_started)
+    }
+
+    /// Keeps an instance that another keeper left like this. Nothing of it is left, whatever
+    /// `view` says; it is shown as it is there until something happens, desired or not. Must be
+    /// called within a tokio runtime.
+    pub fn resume(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks, view: View) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(view);
         tokio::spawn(task::Task::new(config, kernel, Box::new(hooks), inbox, shown).run());
+        Self { requests, view }
+    }
+
+    /// Keeps an instance whose program an earlier daemon has executed, and which may have ended
+    /// since. `view` is how it is to be shown, running. If it is not desired, it is stopped. Must
+    /// be called within a tokio runtime.
+    pub fn adopt(
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+        hooks: impl Hooks,
+        view: View,
+        spawned: Spawned,
+    ) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(view);
+        let mut task = task::Task::new(config, kernel, Box::new(hooks), inbox, shown);
+        tokio::spawn(async move {
+            task.adopt(spawned).await;
+            task.run().await;
+        });
         Self { requests, view }
     }
 
@@ -163,7 +197,16 @@ impl Keeper {
         self.ask(Request::Stop).await.unwrap_or(Err(StopError::Retired))
     }
 
-    /// As [`stop`](Self::stop), but with SIGKILL at once.
+    /// As [`stop`](Self::stop), because the daemon ends: what is desired stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// See [`StopError`].
+    pub async fn suspend(&self) -> Result<bool, StopError> {
+        self.ask(Request::Suspend).await.unwrap_or(Err(StopError::Retired))
+    }
+
+    /// As [`suspend`](Self::suspend), but with SIGKILL at once.
     ///
     /// # Errors
     ///

@@ -5,11 +5,11 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{EventKind, LogStream, Observed, Priority};
-use tokio::sync::{mpsc, oneshot, watch};
+use orchestrator_proto::control::{Desired, EventKind, LogStream, Observed, Priority};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{Ended, Kernel, Pending, Process, SpawnError, Spawned};
+use super::super::{Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
 use super::{
     Hooks, Request, StartAnswer, StartError, Started, StopAnswer, StopError, View, WAITING,
 };
@@ -20,7 +20,7 @@ use crate::supervise::{self, Action, Config, Event, Machine, Main, Notice, SIGKI
 enum Awaited {
     Nothing,
     Spawn(Pending<Result<Spawned, SpawnError>>),
-    Exit(oneshot::Receiver<Ended>),
+    Exit(Exited),
     TreeGone(Pending<()>),
 }
 
@@ -42,6 +42,9 @@ pub(super) struct Task {
     awaited: Awaited,
     process: Option<Arc<dyn Process>>,
     warnings: Vec<String>,
+    /// Nobody has asked for anything since the daemon began, or it ends: what is desired is what
+    /// is shown, not what the machine does.
+    suspended: bool,
     /// When the last main process ended.
     exited_ms: Option<u64>,
     /// The priority of the next execution.
@@ -58,8 +61,10 @@ impl Task {
         inbox: mpsc::Receiver<Request>,
         view: watch::Sender<View>,
     ) -> Self {
+        let View { observed, priority, .. } = view.borrow().clone();
+        let (machine, exited_ms) = resume(config, observed);
         Self {
-            machine: Machine::new(config),
+            machine,
             kernel,
             hooks,
             inbox,
@@ -68,8 +73,9 @@ impl Task {
             awaited: Awaited::Nothing,
             process: None,
             warnings: Vec::new(),
-            exited_ms: None,
-            priority: Priority::default(),
+            suspended: true,
+            exited_ms,
+            priority,
             starts_waiting: Vec::new(),
             stops_waiting: Vec::new(),
         }
@@ -93,6 +99,7 @@ impl Task {
                     Some(request) => self.request(request).await,
                     None => {
                         abandoned = true;
+                        self.suspended = true;
                         self.feed(Event::StopRequested).await;
                     }
                 },
@@ -102,12 +109,29 @@ impl Task {
         }
     }
 
+    /// Takes over a process of an earlier daemon. To be called once, before [`run`](Self::run).
+    pub(super) async fn adopt(&mut self, spawned: Spawned) {
+        let pid = spawned.process.pid();
+        self.process = Some(spawned.process);
+        self.awaited = Awaited::Exit(spawned.exited);
+        self.hooks.output(LogStream::Stdout, spawned.stdout);
+        self.hooks.output(LogStream::Stderr, spawned.stderr);
+        let desired = self.view.borrow().desired;
+        self.feed(Event::Adopted { pid }).await;
+        if desired == Desired::Stopped {
+            // Somebody had asked for that, and nobody has waited for the end of it.
+            self.suspended = false;
+            self.feed(Event::StopRequested).await;
+        }
+    }
+
     /// When the machine wants to be woken. Not at all, if that is beyond the clock's reach.
     fn deadline(&self) -> Option<Instant> {
         self.epoch.checked_add(self.machine.next_deadline()?)
     }
 
     async fn request(&mut self, request: Request) {
+        let suspends = matches!(request, Request::Suspend(_) | Request::Kill(_));
         let event = match request {
             Request::Start(_, answer) | Request::Restart(answer)
                 if self.starts_waiting.len() >= WAITING =>
@@ -115,7 +139,7 @@ impl Task {
                 let _ = answer.send(Err(StartError::Busy));
                 return;
             }
-            Request::Stop(answer) | Request::Kill(answer)
+            Request::Stop(answer) | Request::Suspend(answer) | Request::Kill(answer)
                 if self.stops_waiting.len() >= WAITING =>
             {
                 let _ = answer.send(Err(StopError::Busy));
@@ -134,7 +158,7 @@ impl Task {
                 self.starts_waiting.push(answer);
                 Event::RestartRequested
             }
-            Request::Stop(answer) => {
+            Request::Stop(answer) | Request::Suspend(answer) => {
                 self.stops_waiting.push(answer);
                 Event::StopRequested
             }
@@ -145,6 +169,7 @@ impl Task {
             // Answered by the caller, which alone can end the task.
             Request::Retire(_) => return,
         };
+        self.suspended = suspends;
         self.feed(event).await;
     }
 
@@ -202,7 +227,13 @@ impl Task {
                     self.awaited = Awaited::TreeGone(process.tree_gone());
                 }
             }
-            Action::Emit(notice) => self.hooks.event(in_protocol(notice)),
+            Action::Emit(notice) => {
+                let time_ms = match notice {
+                    Notice::Exited { .. } => self.exited_ms.unwrap_or_else(now_ms),
+                    _ => now_ms(),
+                };
+                self.hooks.event(in_protocol(notice), time_ms);
+            }
             Action::AnswerStart(answer) => {
                 let answer = match answer {
                     supervise::StartAnswer::Running { pid, changed } => Ok(Started {
@@ -232,14 +263,17 @@ impl Task {
 
     /// Shows the machine's state to others.
     fn show(&self) {
-        let desired = self.machine.desired();
-        self.view.send_if_modified(|view| {
+        let changed = self.view.send_if_modified(|view| {
+            let desired = if self.suspended { view.desired } else { self.machine.desired() };
             let observed = self.observed(&view.observed);
             let changed = view.desired != desired || observed.is_some();
             view.desired = desired;
             view.observed = observed.unwrap_or_else(|| view.observed.clone());
             changed
         });
+        if changed {
+            self.hooks.changed(&self.view.borrow());
+        }
     }
 
     /// The machine's state in the protocol's words; none if `shown` still says so.
@@ -274,6 +308,19 @@ impl Task {
     }
 }
 
+/// The machine of an instance that was left like this, and when its main process ended.
+fn resume(config: Config, observed: Observed) -> (Machine, Option<u64>) {
+    let (state, last_exit, exited_ms) = match observed {
+        Observed::Stopped { last_exit, at_ms } => (State::Stopped, last_exit, at_ms),
+        Observed::Exited { exit, at_ms } => (State::Exited { exit }, Some(exit), Some(at_ms)),
+        Observed::Failed { error, .. } => (State::Failed { error }, None, None),
+        Observed::Starting | Observed::Running { .. } | Observed::Stopping { .. } => {
+            (State::Stopped, None, None)
+        }
+    };
+    (Machine::resume(config, state, last_exit), exited_ms)
+}
+
 impl Awaited {
     /// Waits without giving up its place: it can be called again if it was dropped.
     async fn wait(&mut self) -> Outcome {
@@ -281,9 +328,9 @@ impl Awaited {
             Self::Nothing => pending().await,
             Self::Spawn(spawn) => Outcome::Spawn(spawn.await),
             Self::Exit(exited) => match exited.await {
-                Ok(ended) => Outcome::Exit(ended),
+                Some(ended) => Outcome::Exit(ended),
                 // The holder has gone, and the daemon is about to; nothing true can be said.
-                Err(_) => pending().await,
+                None => pending().await,
             },
             Self::TreeGone(gone) => {
                 gone.await;
@@ -323,6 +370,7 @@ async fn until(deadline: Option<Instant>) {
 fn in_protocol(notice: Notice) -> EventKind {
     match notice {
         Notice::Started { pid } => EventKind::Started { pid },
+        Notice::Adopted { pid } => EventKind::Adopted { pid },
         Notice::StartFailed { error } => EventKind::StartFailed { error },
         Notice::Stopping { signal } => EventKind::Stopping { signal },
         Notice::Killed => EventKind::Killed,

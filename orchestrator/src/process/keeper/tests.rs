@@ -23,7 +23,7 @@ impl Hooks for Recorder {
 
     fn output(&self, _stream: LogStream, _pipe: OwnedFd) {}
 
-    fn event(&self, event: EventKind) {
+    fn event(&self, event: EventKind, _time_ms: u64) {
         self.0.lock().unwrap().push(event);
     }
 }
@@ -221,4 +221,54 @@ async fn an_abandoned_instance_is_stopped() {
     kernel.last().ends(EXIT);
     while view.changed().await.is_ok() {}
     assert_eq!(view.borrow().observed.word(), "stopped");
+}
+
+#[tokio::test]
+async fn an_end_of_the_daemon_changes_nothing_that_is_desired() {
+    for kill in [false, true] {
+        let kernel = FakeKernel::new();
+        let (keeper, _) = keep(&kernel);
+        keeper.start(None).await.unwrap();
+        let suspend = match kill {
+            true => ask!(keeper.kill()),
+            false => ask!(keeper.suspend()),
+        };
+        kernel.last().ends(EXIT);
+        assert_eq!(suspend.await.unwrap(), Ok(true));
+        let view = keeper.view();
+        assert_eq!((view.desired, view.observed.word()), (Desired::Running, "stopped"));
+        // Unless somebody says so meanwhile.
+        assert_eq!(keeper.stop().await, Ok(false));
+        assert_eq!(keeper.view().desired, Desired::Stopped);
+    }
+}
+
+#[tokio::test]
+async fn an_instance_goes_on_as_another_keeper_left_it() {
+    let kernel = FakeKernel::new();
+    let (exit, at_ms) = (Exit::Code(3), 7);
+    let left = [
+        (Desired::Running, Observed::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) }),
+        (Desired::Running, Observed::Exited { exit, at_ms }),
+        (Desired::Running, Observed::Failed { error: "no".into(), at_ms }),
+        (Desired::Stopped, Observed::Stopped { last_exit: None, at_ms: None }),
+    ];
+    for (desired, observed) in left {
+        let view = View { desired, observed, priority: Priority::Low, starts: 8 };
+        let recorder = Recorder::default();
+        let keeper =
+            Keeper::resume(CONFIG, Arc::new(kernel.clone()), recorder.clone(), view.clone());
+        assert_eq!(keeper.view(), view);
+        keeper.start(None).await.unwrap();
+        assert_eq!((keeper.view().starts, keeper.view().priority), (9, Priority::Low));
+        kernel.last().ends(EXIT);
+        let mut views = keeper.watch();
+        views.wait_for(|view| view.observed.word() == "exited").await.unwrap();
+        // A stop now says so, and knows how it ended.
+        assert_eq!(keeper.stop().await, Ok(false));
+        let Observed::Stopped { last_exit, .. } = keeper.view().observed else {
+            panic!("{:?}", keeper.view());
+        };
+        assert_eq!((last_exit, keeper.view().desired), (Some(EXIT), Desired::Stopped));
+    }
 }

@@ -50,7 +50,7 @@ impl Hooks for Probe {
         });
     }
 
-    fn event(&self, event: EventKind) {
+    fn event(&self, event: EventKind, _time_ms: u64) {
         self.events.send_modify(|events| events.push(event));
     }
 }

@@ -1,0 +1,242 @@
+//! What is kept of an instance's run: from what its keeper shows and tells.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use orchestrator_proto::control::{Desired, EventKind, Observed};
+
+use crate::process::View;
+use crate::store::{ProcessRecord, Rest, RunRecord, Store};
+
+/// Tells the store of one instance's runs.
+pub(super) struct RunNotes {
+    store: Store,
+    /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
+    order: u64,
+    /// Only the keeper's task comes here, so nobody waits for this.
+    run: Mutex<RunRecord>,
+}
+
+impl RunNotes {
+    pub(super) fn new(store: Store, order: u64, run: RunRecord) -> Self {
+        Self { store, order, run: Mutex::new(run) }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut RunRecord)) {
+        let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = run.clone();
+        change(&mut run);
+        if *run != before {
+            self.store.note_run(self.order, run.clone());
+        }
+    }
+
+    /// It is shown like this now.
+    pub(super) fn changed(&self, view: &View) {
+        self.note(|run| shown(run, view, |pid| identify(pid)));
+    }
+
+    /// This happened to it.
+    pub(super) fn event(&self, kind: &EventKind, time_ms: u64) {
+        if let EventKind::Exited { exit, requested: false } = kind {
+            let (exit, at_ms) = (*exit, time_ms);
+            self.note(|run| {
+                run.active = false;
+                run.rest = Rest::Exited { exit, at_ms };
+            });
+        }
+    }
+}
+
+/// How an instance is to be shown that nobody runs any more.
+pub(super) fn view_of(run: &RunRecord) -> View {
+    View {
+        desired: run.desired,
+        observed: match run.rest.clone() {
+            Rest::Stopped { last_exit, at_ms } => Observed::Stopped { last_exit, at_ms },
+            Rest::Exited { exit, at_ms } => Observed::Exited { exit, at_ms },
+            Rest::Failed { error, at_ms } => Observed::Failed { error, at_ms },
+        },
+        priority: run.priority,
+        starts: run.starts,
+    }
+}
+
+/// How it is after the end of the daemon that kept it: nothing of it runs.
+pub(super) fn after_end(run: &RunRecord) -> RunRecord {
+    let mut run = run.clone();
+    if run.is_to_be_started() {
+        // Until it is started it is shown as stopped, not as what it was before its last start.
+        let (last_exit, at_ms) = match run.rest {
+            Rest::Stopped { last_exit, at_ms } => (last_exit, at_ms),
+            Rest::Exited { exit, at_ms } => (Some(exit), Some(at_ms)),
+            Rest::Failed { .. } => (None, None),
+        };
+        run.rest = Rest::Stopped { last_exit, at_ms };
+    }
+    run.active = false;
+    run.process = None;
+    run
+}
+
+/// Notes what `view` shows.
+fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<Identity>) {
+    run.desired = view.desired;
+    run.priority = view.priority;
+    run.starts = view.starts;
+    match &view.observed {
+        Observed::Starting => {
+            run.active = true;
+            run.process = None;
+        }
+        Observed::Running { pid, since_ms } => {
+            run.active = true;
+            if run.process.as_ref().is_none_or(|process| process.run != view.starts) {
+                run.process = identify(*pid).map(|identity| ProcessRecord {
+                    pid: *pid,
+                    start_ticks: identity.start_ticks,
+                    boot_id: identity.boot_id,
+                    started_ms: *since_ms,
+                    run: view.starts,
+                });
+            }
+        }
+        // Some of its processes are left. Whether it is active: as before, or as its end says.
+        Observed::Stopping { .. } => {}
+        Observed::Stopped { last_exit, at_ms } => {
+            // A main process that ended by itself has done so, even if the daemon ends while
+            // what it left behind is being stopped.
+            let ended_by_itself = !run.active && matches!(run.rest, Rest::Exited { .. });
+            if !(ended_by_itself && view.desired == Desired::Running) {
+                run.rest = Rest::Stopped { last_exit: *last_exit, at_ms: *at_ms };
+            }
+            run.active = false;
+            run.process = None;
+        }
+        Observed::Exited { exit, at_ms } => {
+            run.rest = Rest::Exited { exit: *exit, at_ms: *at_ms };
+            run.active = false;
+            run.process = None;
+        }
+        Observed::Failed { error, at_ms } => {
+            run.rest = Rest::Failed { error: error.clone(), at_ms: *at_ms };
+            run.active = false;
+            run.process = None;
+        }
+    }
+}
+
+/// What names a process for ever, besides its number.
+struct Identity {
+    start_ticks: u64,
+    boot_id: Arc<str>,
+}
+
+/// None if it is gone already, or `/proc` does not say.
+fn identify(pid: u32) -> Option<Identity> {
+    static BOOT: LazyLock<Option<Arc<str>>> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(text.trim().into())
+    });
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, parentheses and newlines too; the last one ends it. The start
+    // is field 22, and the name is the second; see proc(5).
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let group: u32 = fields.nth(2)?.parse().ok()?;
+    let start_ticks = fields.nth(16)?.parse().ok()?;
+    // Each main process leads a group of its own; another that got its number need not.
+    (group == pid).then_some(())?;
+    Some(Identity { start_ticks, boot_id: BOOT.clone()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use orchestrator_proto::control::{Exit, Priority};
+    use std::os::unix::process::CommandExt;
+
+    const EXIT: Exit = Exit::Code(3);
+
+    fn view(desired: Desired, observed: Observed) -> View {
+        View { desired, observed, priority: Priority::Low, starts: 1 }
+    }
+
+    fn known(_: u32) -> Option<Identity> {
+        Some(Identity { start_ticks: 77, boot_id: "boot".into() })
+    }
+
+    fn running() -> RunRecord {
+        let mut run = RunRecord::default();
+        let desired = Desired::Running;
+        shown(&mut run, &view(desired, Observed::Starting), known);
+        shown(&mut run, &view(desired, Observed::Running { pid: 5, since_ms: 6 }), known);
+        run
+    }
+
+    #[test]
+    fn what_runs_is_started_again_and_what_was_stopped_is_not() {
+        let run = running();
+        let process = run.process.clone().unwrap();
+        assert_eq!((process.pid, process.start_ticks, process.run), (5, 77, 1));
+        assert!(run.is_to_be_started());
+        let stopping = Observed::Stopping { pid: Some(5), since_ms: 7 };
+        let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
+        for desired in [Desired::Running, Desired::Stopped] {
+            let mut run = running();
+            shown(&mut run, &view(desired, stopping.clone()), known);
+            assert_eq!(run.process, Some(process.clone()));
+            assert_eq!(run.is_to_be_started(), desired == Desired::Running);
+            shown(&mut run, &view(desired, stopped.clone()), known);
+            assert_eq!((run.active, &run.process), (false, &None));
+            assert_eq!(run.is_to_be_started(), desired == Desired::Running);
+            assert_eq!(view_of(&run).observed, stopped);
+        }
+    }
+
+    #[test]
+    fn what_ended_by_itself_is_not_started_again_even_if_it_left_something_behind() {
+        let notes_exit = |run: &mut RunRecord| {
+            run.active = false;
+            run.rest = Rest::Exited { exit: EXIT, at_ms: 8 };
+        };
+        let desired = Desired::Running;
+        let left = Observed::Stopping { pid: None, since_ms: 8 };
+        let mut run = running();
+        shown(&mut run, &view(desired, left), known);
+        notes_exit(&mut run);
+        // A power cut now.
+        assert!(!run.is_to_be_started());
+        assert!(run.process.is_some());
+        // Or an end of the daemon.
+        let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
+        shown(&mut run, &view(desired, stopped), known);
+        assert!(!run.is_to_be_started());
+        assert_eq!(view_of(&run).observed, Observed::Exited { exit: EXIT, at_ms: 8 });
+        // Once it is started it is like any other.
+        shown(&mut run, &view(desired, Observed::Starting), known);
+        assert!(run.is_to_be_started());
+    }
+
+    #[test]
+    fn what_could_not_be_executed_is_tried_again() {
+        let mut run = running();
+        let failed = Observed::Failed { error: "no".into(), at_ms: 9 };
+        shown(&mut run, &view(Desired::Running, failed), known);
+        assert!(run.is_to_be_started());
+        let after = after_end(&run);
+        assert!(after.is_to_be_started());
+        assert_eq!(view_of(&after).observed.word(), "stopped");
+    }
+
+    #[test]
+    fn a_process_is_identified_by_its_start() {
+        let mut child =
+            std::process::Command::new("/bin/sleep").arg("1000").process_group(0).spawn().unwrap();
+        let first = identify(child.id()).unwrap();
+        assert!(first.start_ticks > 0 && first.boot_id.len() == 36);
+        assert_eq!(identify(child.id()).unwrap().start_ticks, first.start_ticks);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(identify(child.id()).is_none());
+    }
+}

@@ -1,0 +1,26 @@
+//! Where files outlive the daemon.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// The place of one instance's files that the next daemon will find again.
+pub trait Shelf: Send + Sync + 'static {
+    /// Takes what an earlier daemon has put there. Once.
+    fn take(&self, place: u64) -> Option<OwnedFd>;
+
+    /// Puts a file there, instead of another one in that place.
+    fn put(&self, place: u64, file: BorrowedFd<'_>);
+
+    /// Nothing is to be found there any more.
+    fn clear(&self, place: u64);
+}
+
+/// A shelf that keeps nothing.
+impl Shelf for () {
+    fn take(&self, _: u64) -> Option<OwnedFd> {
+        None
+    }
+
+    fn put(&self, _: u64, _: BorrowedFd<'_>) {}
+
+    fn clear(&self, _: u64) {}
+}

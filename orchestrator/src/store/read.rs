@@ -1,0 +1,220 @@
+//! Rows into records, and what to do with those that can't be read.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use orchestrator_proto::control::{Desired, Event, Exit};
+use orchestrator_proto::{InstanceId, LinkId};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+
+use super::record::{
+    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, Snapshot,
+};
+use super::spec;
+
+/// Why a row is no record, in words.
+type Bad = String;
+
+/// Everything but the events; and the keys of rows that can't be read.
+pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, Unreadable)> {
+    let mut snapshot = Snapshot::default();
+    let mut unreadable = Unreadable::default();
+    let mut statement = connection.prepare(
+        "SELECT i.number, i.id, i.name, i.spec, i.copy, i.added_ms, r.* FROM instances i
+         LEFT JOIN runs r ON r.number = i.number ORDER BY i.number",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        if let Ok(id) = row.get::<_, String>(1) {
+            snapshot.ids.insert(id);
+        }
+        if let Ok(Some(copy)) = copy(row) {
+            snapshot.copies.insert(copy);
+        }
+        match instance(row) {
+            Ok(record) => {
+                let run = run(row).unwrap_or_else(|bad| {
+                    let what = format!("whether instance {} is to run: {bad}", record.id);
+                    snapshot.unreadable.push(what);
+                    RunRecord::default()
+                });
+                snapshot.instances.push((record, run));
+            }
+            Err(bad) => {
+                snapshot.unreadable.push(format!("instance number {number}: {bad}"));
+                unreadable.instances.push(number);
+            }
+        }
+    }
+    let mut statement = connection.prepare(
+        "SELECT id, sender, type, receiver, udp, policy, capacity FROM links ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let number: i64 = row.get(0)?;
+        match link(row) {
+            Ok(record) => snapshot.links.push(record),
+            Err(bad) => {
+                snapshot.unreadable.push(format!("link {number}: {bad}"));
+                unreadable.links.push(number);
+            }
+        }
+    }
+    snapshot.last_order = last(connection, "instances")?;
+    snapshot.last_link = last(connection, "links")?;
+    Ok((snapshot, unreadable))
+}
+
+/// The keys of rows that can't be read.
+#[derive(Debug, Default)]
+pub(super) struct Unreadable {
+    pub(super) instances: Vec<i64>,
+    pub(super) links: Vec<i64>,
+}
+
+/// The highest key that a table ever had.
+fn last(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = ?1";
+    connection.query_row(sql, [table], |row| unsigned(row, 0))
+}
+
+/// The numbers of the oldest event that is kept, and of the newest that there ever was.
+pub(super) fn event_numbers(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let numbers = "SELECT coalesce(max(value), 0) FROM numbers WHERE name = 'last event'";
+    let before = connection.query_row(numbers, [], |row| unsigned(row, 0))?;
+    let sql = "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)";
+    let (oldest, newest) = connection.query_row(sql, [], |row| {
+        Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?))
+    })?;
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    let newest = newest.map_or(0, unsigned).max(before);
+    Ok((oldest.map_or(newest + 1, unsigned), newest))
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
+}
+
+fn copy(row: &Row<'_>) -> rusqlite::Result<Option<PathBuf>> {
+    let bytes = match row.get_ref(4)? {
+        ValueRef::Null => return Ok(None),
+        value => value.as_bytes()?.to_vec(),
+    };
+    Ok(Some(OsString::from_vec(bytes).into()))
+}
+
+fn words(error: impl std::fmt::Display) -> Bad {
+    error.to_string()
+}
+
+fn instance(row: &Row<'_>) -> Result<InstanceRecord, Bad> {
+    let id: String = row.get(1).map_err(words)?;
+    let name: Option<String> = row.get(2).map_err(words)?;
+    let json: String = row.get(3).map_err(words)?;
+    let shown = name.clone().unwrap_or_else(|| id.clone());
+    let spec = spec::from_json(&json, name).map_err(|error| format!("{shown}: {error}"))?;
+    Ok(InstanceRecord {
+        order: unsigned(row, 0).map_err(words)?,
+        id: id.parse().map_err(|_| format!("{id:?} is no id"))?,
+        spec,
+        copy: copy(row).map_err(words)?,
+        added_ms: unsigned(row, 5).map_err(words)?,
+    })
+}
+
+/// From the columns of `runs`, which begin with its number at 6. All are nothing if there is no
+/// such row.
+fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
+    let Some(desired) = row.get::<_, Option<String>>(7).map_err(words)? else {
+        return Err("there is no row".to_owned());
+    };
+    let time = |column| -> Result<Option<u64>, Bad> {
+        let number: Option<i64> = row.get(column).map_err(words)?;
+        Ok(number.and_then(|number| u64::try_from(number).ok()))
+    };
+    let exit = match (
+        row.get::<_, Option<i32>>(12).map_err(words)?,
+        row.get::<_, Option<i32>>(13).map_err(words)?,
+    ) {
+        (Some(code), _) => Some(Exit::Code(code)),
+        (None, Some(signal)) => {
+            let core_dumped: Option<bool> = row.get(14).map_err(words)?;
+            Some(Exit::Signal { signal, core_dumped: core_dumped.unwrap_or(false) })
+        }
+        (None, None) => None,
+    };
+    let at_ms = time(15)?;
+    let rest: String = row.get(11).map_err(words)?;
+    Ok(RunRecord {
+        desired: match desired.as_str() {
+            "running" => Desired::Running,
+            "stopped" => Desired::Stopped,
+            other => return Err(format!("{other:?} is neither running nor stopped")),
+        },
+        priority: row.get::<_, String>(8).map_err(words)?.parse()?,
+        starts: unsigned(row, 9).map_err(words)?,
+        active: row.get(10).map_err(words)?,
+        rest: match (rest.as_str(), exit) {
+            ("stopped", last_exit) => Rest::Stopped { last_exit, at_ms },
+            ("exited", Some(exit)) => Rest::Exited { exit, at_ms: at_ms.unwrap_or(0) },
+            ("failed", _) => Rest::Failed {
+                error: row.get::<_, Option<String>>(16).map_err(words)?.unwrap_or_default(),
+                at_ms: at_ms.unwrap_or(0),
+            },
+            (other, _) => return Err(format!("{other:?} without an exit")),
+        },
+        process: process(row).map_err(words)?,
+    })
+}
+
+fn process(row: &Row<'_>) -> rusqlite::Result<Option<ProcessRecord>> {
+    let Some(pid) = row.get::<_, Option<u32>>(17)? else {
+        return Ok(None);
+    };
+    Ok(Some(ProcessRecord {
+        pid,
+        start_ticks: unsigned(row, 18)?,
+        boot_id: row.get::<_, String>(19)?.into(),
+        started_ms: unsigned(row, 20)?,
+        run: unsigned(row, 21)?,
+    }))
+}
+
+fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
+    let id = |text: String| text.parse::<InstanceId>().map_err(|_| format!("{text:?} is no id"));
+    let sender: Option<String> = row.get(1).map_err(words)?;
+    let receiver: Option<String> = row.get(3).map_err(words)?;
+    let udp: Option<String> = row.get(4).map_err(words)?;
+    let policy: String = row.get(5).map_err(words)?;
+    Ok(LinkRecord {
+        id: LinkId(unsigned(row, 0).map_err(words)?),
+        from: sender.map(id).transpose()?,
+        type_name: Arc::from(row.get::<_, String>(2).map_err(words)?),
+        to: match (receiver, udp) {
+            (Some(receiver), None) => LinkEnd::Instance(id(receiver)?),
+            (None, Some(address)) => LinkEnd::Udp(address.into()),
+            _ => return Err("it has not one target".to_owned()),
+        },
+        policy: policy.parse()?,
+        capacity: row.get(6).map_err(words)?,
+    })
+}
+
+/// An event, from the columns of its table in their order.
+pub(super) fn event(row: &Row<'_>) -> Result<Event, Bad> {
+    let instance: Option<String> = row.get(2).map_err(words)?;
+    let json: String = row.get(4).map_err(words)?;
+    Ok(Event {
+        seq: unsigned(row, 0).map_err(words)?,
+        time_ms: unsigned(row, 1).map_err(words)?,
+        instance: instance
+            .map(|id| id.parse().map_err(|_| format!("{id:?} is no id")))
+            .transpose()?,
+        name: row.get(3).map_err(words)?,
+        kind: serde_json::from_str(&json).map_err(words)?,
+    })
+}

@@ -1,0 +1,208 @@
+//! What is kept, as plain values.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use orchestrator_proto::control::{Desired, EventKind, Exit, Policy, Priority, RuntimeSpec};
+use orchestrator_proto::{InstanceId, LinkId};
+
+/// An instance as it was added.
+#[derive(Clone, PartialEq, Debug)]
+pub struct InstanceRecord {
+    /// How many instances were added before, at least: the order in which they are listed, and
+    /// the key of what else is kept of this one.
+    pub order: u64,
+    /// Its id.
+    pub id: InstanceId,
+    /// How it is to be run. Its `id` is not kept here but above.
+    pub spec: RuntimeSpec,
+    /// What it executes, relative to the directory of programs that clients sent; none if it is
+    /// executed where it is.
+    pub copy: Option<PathBuf>,
+    /// When it was added, milliseconds since 1970 (UTC).
+    pub added_ms: u64,
+}
+
+/// A link as it was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkRecord {
+    /// Its id.
+    pub id: LinkId,
+    /// Whose messages; none means anybody's.
+    pub from: Option<InstanceId>,
+    /// Messages of this type.
+    pub type_name: Arc<str>,
+    /// Who gets them.
+    pub to: LinkEnd,
+    /// What happens when there is no room.
+    pub policy: Policy,
+    /// Messages that may wait.
+    pub capacity: u32,
+}
+
+/// Who gets a link's messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkEnd {
+    /// An instance.
+    Instance(InstanceId),
+    /// Another orchestrator's datagram socket, `HOST:PORT`.
+    Udp(Arc<str>),
+}
+
+/// Whether an instance should run, whether it does, and what became of it before.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunRecord {
+    /// Whether it should run.
+    pub desired: Desired,
+    /// The priority of its last start.
+    pub priority: Priority,
+    /// How many times its program was executed.
+    pub starts: u64,
+    /// Its program is being executed, or its main process runs, or it is being stopped.
+    pub active: bool,
+    /// How it was last at rest, or, if it is, is.
+    pub rest: Rest,
+    /// What runs of it, if anything does and could be identified.
+    pub process: Option<ProcessRecord>,
+}
+
+/// An instance of which nothing runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// It was never started, or it was stopped, or the daemon ended and with it the instance.
+    Stopped {
+        /// How its main process last ended; none if none ever did.
+        last_exit: Option<Exit>,
+        /// When, milliseconds since 1970 (UTC).
+        at_ms: Option<u64>,
+    },
+    /// Its main process ended by itself.
+    Exited {
+        /// How.
+        exit: Exit,
+        /// When, milliseconds since 1970 (UTC).
+        at_ms: u64,
+    },
+    /// Its program could not be executed.
+    Failed {
+        /// Why, with the errno in words.
+        error: String,
+        /// When, milliseconds since 1970 (UTC).
+        at_ms: u64,
+    },
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self::Stopped { last_exit: None, at_ms: None }
+    }
+}
+
+impl Default for RunRecord {
+    /// Added and never started.
+    fn default() -> Self {
+        Self {
+            desired: Desired::Stopped,
+            priority: Priority::default(),
+            starts: 0,
+            active: false,
+            rest: Rest::default(),
+            process: None,
+        }
+    }
+}
+
+impl RunRecord {
+    /// Whether a daemon that finds nothing running is to start it: it should run, and its main
+    /// process has not ended by itself.
+    #[must_use]
+    pub const fn is_to_be_started(&self) -> bool {
+        matches!(self.desired, Desired::Running)
+            && (self.active || !matches!(self.rest, Rest::Exited { .. }))
+    }
+}
+
+/// A main process, named for ever: its number is given to others after its end, but never with
+/// the same start in the same boot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProcessRecord {
+    /// Its number, which is also that of its process group.
+    pub pid: u32,
+    /// When it started, clock ticks since boot: field 22 of `/proc/PID/stat`, see proc(5).
+    pub start_ticks: u64,
+    /// Which boot: `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Arc<str>,
+    /// When it started, milliseconds since 1970 (UTC).
+    pub started_ms: u64,
+    /// Which execution of the instance's program it is: the first is 1.
+    pub run: u64,
+}
+
+/// Something that happened and has no number yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewEvent {
+    /// When, milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+    /// The instance that it is about, if any.
+    pub instance: Option<InstanceId>,
+    /// That instance's name, if it has one.
+    pub name: Option<String>,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// Something that clients are told is done only once it is on the disk.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change {
+    /// An instance was added; it was never started.
+    AddInstance(Box<InstanceRecord>),
+    /// An instance is removed, with its links.
+    RemoveInstance {
+        /// Its order.
+        order: u64,
+        /// Its id.
+        id: InstanceId,
+    },
+    /// A link was made.
+    AddLink(LinkRecord),
+    /// A link is removed.
+    RemoveLink(LinkId),
+    /// Instances and links that could not be read when the database was opened are removed.
+    RemoveUnreadable,
+    /// From now on the database may have this many pages: a disk that is full.
+    #[cfg(test)]
+    LimitPages(u32),
+}
+
+/// What is there when the database is opened.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// All instances that can be read, in their order.
+    pub instances: Vec<(InstanceRecord, RunRecord)>,
+    /// All links that can be read, by id.
+    pub links: Vec<LinkRecord>,
+    /// The highest order that an instance ever had; 0 if there was none.
+    pub last_order: u64,
+    /// The highest id that a link ever had; 0 if there was none.
+    pub last_link: u64,
+    /// What can't be read, a sentence each. It is kept as it is.
+    pub unreadable: Vec<String>,
+    /// Ids of all instances, those that can't be read too, as they are in the database.
+    pub ids: HashSet<String>,
+    /// What [`InstanceRecord::copy`] says for all instances, those that can't be read too.
+    pub copies: HashSet<PathBuf>,
+    /// The database of before, if it was corrupt.
+    pub set_aside: Option<SetAside>,
+}
+
+/// A database that was corrupt and was moved out of the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetAside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// What was added to its name, such as `.corrupt-20261120T213217.120Z`.
+    pub suffix: String,
+    /// What is wrong with it.
+    pub reason: String,
+}

@@ -1,0 +1,116 @@
+//! The tables, and how older ones become those of today.
+//!
+//! The version is SQLite's `user_version`. Migrations are only ever added: the one at place
+//! `n` brings a database from version `n` to `n + 1`.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+/// From nothing to today's tables.
+const MIGRATIONS: [&str; 1] = [
+    // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
+    "CREATE TABLE instances (
+        number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
+        id       TEXT NOT NULL UNIQUE,
+        name     TEXT,
+        spec     TEXT NOT NULL,                     -- JSON
+        copy     BLOB,                              -- below programs/, if a client sent it
+        added_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE runs (                             -- one row for each instance
+        number      INTEGER PRIMARY KEY,
+        desired     TEXT NOT NULL,                  -- stopped, running
+        priority    TEXT NOT NULL,
+        starts      INTEGER NOT NULL,
+        active      INTEGER NOT NULL,               -- starting, running or stopping
+        rest        TEXT NOT NULL,                  -- stopped, exited, failed: when last at rest
+        exit_code   INTEGER,
+        exit_signal INTEGER,
+        core_dumped INTEGER,
+        rest_ms     INTEGER,
+        error       TEXT,
+        pid         INTEGER,                        -- of the main process, while there is one
+        start_ticks INTEGER,
+        boot_id     TEXT,
+        started_ms  INTEGER,
+        run         INTEGER
+    ) STRICT;
+    CREATE TABLE links (
+        id       INTEGER PRIMARY KEY AUTOINCREMENT,
+        sender   TEXT,                              -- an instance; nothing is anybody
+        type     TEXT NOT NULL,
+        receiver TEXT,                              -- an instance,
+        udp      TEXT,                              -- or HOST:PORT
+        policy   TEXT NOT NULL,
+        capacity INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX links_by_sender ON links (sender) WHERE sender IS NOT NULL;
+    CREATE INDEX links_by_receiver ON links (receiver) WHERE receiver IS NOT NULL;
+    CREATE TABLE events (
+        seq      INTEGER PRIMARY KEY,
+        time_ms  INTEGER NOT NULL,
+        instance TEXT,
+        name     TEXT,
+        kind     TEXT NOT NULL                      -- JSON
+    ) STRICT;
+    CREATE TABLE numbers (
+        name  TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;",
+];
+
+/// The version of today's tables.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// The version of a database; 0 is an empty one.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings the tables to today's version, each step as a whole or not at all.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    migrate_with(connection, &MIGRATIONS)
+}
+
+fn migrate_with(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<()> {
+    let from = usize::try_from(version(connection)?).unwrap_or(usize::MAX);
+    for (done, migration) in migrations.iter().enumerate().skip(from) {
+        let step = Transaction::new(connection, TransactionBehavior::Immediate)?;
+        step.execute_batch(migration)?;
+        step.pragma_update(None, "user_version", done as i64 + 1)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_done_once_and_as_a_whole() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let steps =
+            ["CREATE TABLE a (x)", "INSERT INTO a VALUES (1); INSERT INTO a VALUES (2)", "bad"];
+        let rows = |connection: &Connection| {
+            connection.query_row("SELECT count(*) FROM a", [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        migrate_with(&mut connection, &steps[..1]).unwrap();
+        assert_eq!((version(&connection).unwrap(), rows(&connection)), (1, 0));
+        for _ in 0..2 {
+            migrate_with(&mut connection, &steps[..2]).unwrap();
+            assert_eq!((version(&connection).unwrap(), rows(&connection)), (2, 2));
+        }
+        migrate_with(&mut connection, &steps).unwrap_err();
+        let halfway = ["", "", "INSERT INTO a VALUES (3); bad"];
+        migrate_with(&mut connection, &halfway).unwrap_err();
+        assert_eq!((version(&connection).unwrap(), rows(&connection)), (2, 2));
+    }
+
+    #[test]
+    fn todays_tables_come_from_nothing() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        assert_eq!(version(&connection).unwrap(), VERSION);
+        migrate(&mut connection).unwrap();
+    }
+}

@@ -1,0 +1,164 @@
+//! How a runtime is kept: JSON that people can read, and that is exact.
+//!
+//! Not the protocol's own JSON, which shows what is not UTF-8 as U+FFFD. Fields that are
+//! missing get their default, so that a field can be added without a migration; fields that
+//! are not known are refused, so that nothing that was asked for is silently left out.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use orchestrator_proto::OsBytes;
+use orchestrator_proto::control::{Program, RuntimeSpec};
+use serde::{Deserialize, Serialize};
+
+/// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    program: KeptProgram,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    args: Vec<Text>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    env: Vec<(Text, Text)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cwd: Option<Text>,
+    #[serde(default)]
+    privileged: bool,
+    #[serde(default = "stop_signal")]
+    stop_signal: i32,
+    #[serde(default = "stop_timeout_ms")]
+    stop_timeout_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KeptProgram {
+    Path(Text),
+    Upload { file_name: Text, size: u64 },
+}
+
+/// Text where it is UTF-8, else the bytes as numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Utf8(String),
+    Bytes(Vec<u8>),
+}
+
+const fn stop_signal() -> i32 {
+    RuntimeSpec::DEFAULT_STOP_SIGNAL
+}
+
+const fn stop_timeout_ms() -> u64 {
+    RuntimeSpec::DEFAULT_STOP_TIMEOUT_MS
+}
+
+impl From<&OsBytes> for Text {
+    fn from(bytes: &OsBytes) -> Self {
+        match std::str::from_utf8(&bytes.0) {
+            Ok(text) => Self::Utf8(text.to_owned()),
+            Err(_) => Self::Bytes(bytes.0.clone()),
+        }
+    }
+}
+
+impl From<Text> for OsBytes {
+    fn from(text: Text) -> Self {
+        match text {
+            Text::Utf8(text) => text.into(),
+            Text::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
+}
+
+/// The JSON of a runtime.
+///
+/// # Errors
+///
+/// None that is known: text, numbers and lists always become JSON.
+pub(super) fn to_json(spec: &RuntimeSpec) -> serde_json::Result<String> {
+    serde_json::to_string(&Kept {
+        program: match &spec.program {
+            Program::Path(path) => KeptProgram::Path(path.into()),
+            Program::Upload { file_name, size } => {
+                KeptProgram::Upload { file_name: file_name.into(), size: *size }
+            }
+        },
+        args: spec.args.iter().map(Text::from).collect(),
+        env: spec.env.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        cwd: spec.cwd.as_ref().map(Text::from),
+        privileged: spec.privileged,
+        stop_signal: spec.stop_signal,
+        stop_timeout_ms: spec.stop_timeout_ms,
+    })
+}
+
+/// The runtime of a JSON, without an id.
+///
+/// # Errors
+///
+/// When it is none.
+pub(super) fn from_json(json: &str, name: Option<String>) -> serde_json::Result<RuntimeSpec> {
+    let kept: Kept = serde_json::from_str(json)?;
+    Ok(RuntimeSpec {
+        id: None,
+        name,
+        program: match kept.program {
+            KeptProgram::Path(path) => Program::Path(path.into()),
+            KeptProgram::Upload { file_name, size } => {
+                Program::Upload { file_name: file_name.into(), size }
+            }
+        },
+        args: kept.args.into_iter().map(OsBytes::from).collect(),
+        env: kept.env.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        cwd: kept.cwd.map(OsBytes::from),
+        privileged: kept.privileged,
+        stop_signal: kept.stop_signal,
+        stop_timeout_ms: kept.stop_timeout_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn readable_and_with_defaults() {
+        let mut spec = RuntimeSpec::new("/bin/ping");
+        spec.args = vec!["-c".into(), OsBytes(vec![0xff, 1])];
+        let json = to_json(&spec).unwrap();
+        assert_eq!(
+            json,
+            r#"{"program":{"path":"/bin/ping"},"args":["-c",[255,1]],"privileged":false,"stop_signal":15,"stop_timeout_ms":10000}"#
+        );
+        assert_eq!(from_json(&json, None).unwrap(), spec);
+        let short = from_json(r#"{"program":{"path":"/bin/ping"}}"#, Some("p".into())).unwrap();
+        assert_eq!(short, RuntimeSpec { name: Some("p".into()), ..RuntimeSpec::new("/bin/ping") });
+        assert!(from_json(r#"{"program":{"path":"/a"},"cgroup":1}"#, None).is_err());
+    }
+
+    fn bytes() -> impl Strategy<Value = OsBytes> {
+        prop_oneof!["[a-z\"\\\\ü]{0,8}".prop_map(OsBytes::from), any::<Vec<u8>>().prop_map(OsBytes)]
+    }
+
+    proptest! {
+        #[test]
+        fn exact(
+            path in bytes(), args in prop::collection::vec(bytes(), 0..4),
+            env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
+            upload in any::<bool>(), privileged in any::<bool>(), stop_signal in any::<i32>(),
+            stop_timeout_ms in any::<u64>(),
+        ) {
+            let program = match upload {
+                true => Program::Upload { file_name: path, size: stop_timeout_ms },
+                false => Program::Path(path),
+            };
+            let (id, name) = (None, Some("a".to_owned()));
+            let spec = RuntimeSpec {
+                id, name: name.clone(), program, args, env, cwd, privileged, stop_signal, stop_timeout_ms,
+            };
+            prop_assert_eq!(from_json(&to_json(&spec).unwrap(), name).unwrap(), spec);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Whatever is done in whatever order, what is there afterwards is what a model says, also after
+//! the store was dropped without a word, and also in a copy that was made at any moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use orchestrator_proto::control::{Desired, Exit, Priority};
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add,
+    /// Of those that are there, by place.
+    Remove(prop::sample::Index),
+    Link(Option<prop::sample::Index>, Option<prop::sample::Index>),
+    Unlink(prop::sample::Index),
+    Run(prop::sample::Index, RunRecord),
+    Event,
+    /// Closed, or only dropped, and opened again.
+    Reopen {
+        close: bool,
+    },
+    /// As if the power had been cut off.
+    Copy,
+}
+
+fn run() -> impl Strategy<Value = RunRecord> {
+    let exit = prop_oneof![
+        any::<u8>().prop_map(|code| Exit::Code(code.into())),
+        (1..65, any::<bool>())
+            .prop_map(|(signal, core_dumped)| Exit::Signal { signal, core_dumped }),
+    ];
+    let at_ms = 1..u64::from(u32::MAX);
+    let rest = prop_oneof![
+        (prop::option::of(exit.clone()), prop::option::of(at_ms.clone()))
+            .prop_map(|(last_exit, at_ms)| Rest::Stopped { last_exit, at_ms }),
+        (exit, at_ms.clone()).prop_map(|(exit, at_ms)| Rest::Exited { exit, at_ms }),
+        (".*", at_ms).prop_map(|(error, at_ms)| Rest::Failed { error, at_ms }),
+    ];
+    let process = (1..u32::MAX, any::<u32>()).prop_map(|(pid, ticks)| ProcessRecord {
+        pid,
+        start_ticks: ticks.into(),
+        boot_id: "6d1d3a1c".into(),
+        started_ms: 5,
+        run: 6,
+    });
+    let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
+    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority).prop_map(
+        |((wanted, active, starts), rest, process, priority)| RunRecord {
+            desired: if wanted { Desired::Running } else { Desired::Stopped },
+            priority,
+            starts: starts.into(),
+            active,
+            rest,
+            process,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let at = || any::<prop::sample::Index>();
+    prop_oneof![
+        3 => Just(Step::Add),
+        1 => at().prop_map(Step::Remove),
+        3 => (prop::option::of(at()), prop::option::of(at())).prop_map(|(a, b)| Step::Link(a, b)),
+        1 => at().prop_map(Step::Unlink),
+        3 => (at(), run()).prop_map(|(at, run)| Step::Run(at, run)),
+        4 => Just(Step::Event),
+        1 => any::<bool>().prop_map(|close| Step::Reopen { close }),
+        1 => Just(Step::Copy),
+    ]
+}
+
+#[derive(Default, Clone)]
+struct Model {
+    instances: BTreeMap<u64, RunRecord>,
+    links: BTreeMap<u64, LinkRecord>,
+    last_order: u64,
+    last_link: u64,
+    events: u32,
+}
+
+impl Model {
+    fn order(&self, at: &prop::sample::Index) -> Option<u64> {
+        let orders: Vec<_> = self.instances.keys().copied().collect();
+        (!orders.is_empty()).then(|| *at.get(&orders))
+    }
+
+    fn check(&self, snapshot: &Snapshot) {
+        let instances: Vec<_> =
+            self.instances.iter().map(|(order, run)| (instance(*order), run.clone())).collect();
+        assert_eq!(snapshot.instances, instances);
+        assert_eq!(snapshot.links, self.links.values().cloned().collect::<Vec<_>>());
+        assert_eq!((snapshot.last_order, snapshot.last_link), (self.last_order, self.last_link));
+        assert!(snapshot.unreadable.is_empty() && snapshot.set_aside.is_none());
+        let copies = instances.iter().filter_map(|(record, _)| record.copy.clone()).collect();
+        assert_eq!(snapshot.copies, copies);
+    }
+
+    async fn check_events(&self, store: &Store) {
+        let expected: Vec<_> = (1..=self.events).map(|n| (u64::from(n), n)).collect();
+        assert_eq!(pids(store, 0).await, expected);
+    }
+}
+
+async fn play(steps: Vec<Step>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    let mut model = Model::default();
+    for step in steps {
+        match step {
+            Step::Add => {
+                model.last_order += 1;
+                model.instances.insert(model.last_order, RunRecord::default());
+                store.change(add(model.last_order)).await.unwrap();
+            }
+            Step::Remove(at) => {
+                let Some(order) = model.order(&at) else { continue };
+                let id = instance(order).id;
+                model.instances.remove(&order);
+                model
+                    .links
+                    .retain(|_, link| link.from != Some(id) && link.to != LinkEnd::Instance(id));
+                store.change(Change::RemoveInstance { order, id }).await.unwrap();
+            }
+            Step::Link(from, to) => {
+                let from = from.and_then(|at| model.order(&at));
+                let to = to.and_then(|at| model.order(&at)).unwrap_or(0);
+                model.last_link += 1;
+                let record = link(model.last_link, from, to);
+                model.links.insert(model.last_link, record.clone());
+                store.change(Change::AddLink(record)).await.unwrap();
+            }
+            Step::Unlink(at) => {
+                let ids: Vec<_> = model.links.keys().copied().collect();
+                if !ids.is_empty() {
+                    let id = *at.get(&ids);
+                    model.links.remove(&id);
+                    store.change(Change::RemoveLink(LinkId(id))).await.unwrap();
+                }
+            }
+            Step::Run(at, run) => {
+                let Some(order) = model.order(&at) else { continue };
+                store.note_run(order, run.clone());
+                model.instances.insert(order, run);
+            }
+            Step::Event => {
+                model.events += 1;
+                store.record_event(event(model.events));
+            }
+            Step::Reopen { close: true } => {
+                store.close().await;
+                let (again, snapshot) = open(dir.path());
+                store = again;
+                model.check(&snapshot);
+                model.check_events(&store).await;
+            }
+            Step::Reopen { close: false } => {
+                let mut ended = store.shared().ended.subscribe();
+                drop(store);
+                ended.wait_for(|ended| *ended).await.unwrap();
+                let (again, snapshot) = open(dir.path());
+                store = again;
+                model.check(&snapshot);
+            }
+            Step::Copy => {
+                store.commit(Durability::Logged).await.unwrap();
+                let copy = tempfile::tempdir().unwrap();
+                for file in ["state.db", "state.db-wal"] {
+                    fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+                }
+                let (copied, snapshot) = open(copy.path());
+                model.check(&snapshot);
+                model.check_events(&copied).await;
+            }
+        }
+    }
+    store.commit(Durability::Logged).await.unwrap();
+    model.check_events(&store).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_there_is_what_was_done(steps in prop::collection::vec(step(), 1..60)) {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio.block_on(play(steps));
+    }
+}

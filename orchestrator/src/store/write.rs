@@ -1,0 +1,172 @@
+//! Records into rows. Each of these is one or two statements within the caller's transaction.
+
+use std::os::unix::ffi::OsStrExt;
+
+use orchestrator_proto::control::{Desired, Event, EventKind, Exit};
+use rusqlite::{Connection, params};
+
+use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord};
+use super::spec;
+
+/// SQLite's integers have a sign; nothing that is counted here comes near to that.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::AddInstance(record) => add_instance(connection, record),
+        Change::RemoveInstance { order, id } => {
+            let (number, id) = (int(*order), id.to_string());
+            run(connection, "DELETE FROM links WHERE sender = ?1 OR receiver = ?1", [&id])?;
+            run(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+            run(connection, "DELETE FROM instances WHERE number = ?1", [number])
+        }
+        Change::AddLink(record) => add_link(connection, record),
+        Change::RemoveLink(id) => run(connection, "DELETE FROM links WHERE id = ?1", [int(id.0)]),
+        // Carried out by the writer, which knows what could not be read.
+        Change::RemoveUnreadable => Ok(()),
+        #[cfg(test)]
+        Change::LimitPages(_) => Ok(()),
+    }
+}
+
+fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute(params).map(|_| ())
+}
+
+fn add_instance(connection: &Connection, record: &InstanceRecord) -> rusqlite::Result<()> {
+    let json = spec::to_json(&record.spec)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let number = int(record.order);
+    run(
+        connection,
+        "INSERT INTO instances (number, id, name, spec, copy, added_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            number,
+            record.id.to_string(),
+            record.spec.name,
+            json,
+            record.copy.as_ref().map(|copy| copy.as_os_str().as_bytes()),
+            int(record.added_ms)
+        ],
+    )?;
+    // A row of an instance that was removed by hand may be left.
+    self::run(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+    note_run(connection, record.order, &RunRecord::default(), true)
+}
+
+fn add_link(connection: &Connection, record: &LinkRecord) -> rusqlite::Result<()> {
+    let (receiver, udp) = match &record.to {
+        LinkEnd::Instance(id) => (Some(id.to_string()), None),
+        LinkEnd::Udp(address) => (None, Some(&**address)),
+    };
+    run(
+        connection,
+        "INSERT INTO links (id, sender, type, receiver, udp, policy, capacity)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            int(record.id.0),
+            record.from.map(|from| from.to_string()),
+            &*record.type_name,
+            receiver,
+            udp,
+            record.policy.to_string(),
+            record.capacity
+        ],
+    )
+}
+
+/// How a main process ended, in three columns.
+const fn exit_columns(exit: Exit) -> (Option<i32>, Option<i32>, Option<bool>) {
+    match exit {
+        Exit::Code(code) => (Some(code), None, None),
+        Exit::Signal { signal, core_dumped } => (None, Some(signal), Some(core_dumped)),
+    }
+}
+
+/// Does nothing for an instance that was removed, unless it is `new`.
+pub(super) fn note_run(
+    connection: &Connection,
+    order: u64,
+    record: &RunRecord,
+    new: bool,
+) -> rusqlite::Result<()> {
+    const INSERT: &str = "INSERT INTO runs (number, desired, priority, starts, active, rest,
+         exit_code, exit_signal, core_dumped, rest_ms, error, pid, start_ticks, boot_id,
+         started_ms, run)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+    const UPDATE: &str = "UPDATE runs SET desired = ?2, priority = ?3, starts = ?4, active = ?5,
+         rest = ?6, exit_code = ?7, exit_signal = ?8, core_dumped = ?9, rest_ms = ?10, error = ?11,
+         pid = ?12, start_ticks = ?13, boot_id = ?14, started_ms = ?15, run = ?16
+         WHERE number = ?1";
+    let (rest, exit, at_ms, error) = match &record.rest {
+        Rest::Stopped { last_exit, at_ms } => ("stopped", *last_exit, *at_ms, None),
+        Rest::Exited { exit, at_ms } => ("exited", Some(*exit), Some(*at_ms), None),
+        Rest::Failed { error, at_ms } => ("failed", None, Some(*at_ms), Some(error)),
+    };
+    let (code, signal, core_dumped) = exit.map(exit_columns).unwrap_or_default();
+    let process = record.process.as_ref();
+    let desired = match record.desired {
+        Desired::Running => "running",
+        Desired::Stopped => "stopped",
+    };
+    run(
+        connection,
+        if new { INSERT } else { UPDATE },
+        params![
+            int(order),
+            desired,
+            record.priority.to_string(),
+            int(record.starts),
+            record.active,
+            rest,
+            code,
+            signal,
+            core_dumped,
+            at_ms.map(int),
+            error,
+            process.map(|process| process.pid),
+            process.map(|process| int(process.start_ticks)),
+            process.map(|process| &*process.boot_id),
+            process.map(|process| int(process.started_ms)),
+            process.map(|process| int(process.run))
+        ],
+    )
+}
+
+pub(super) fn event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {
+    let json = kind_to_json(&event.kind)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    run(
+        connection,
+        "INSERT INTO events (seq, time_ms, instance, name, kind) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            int(event.seq),
+            int(event.time_ms),
+            event.instance.map(|id| id.to_string()),
+            event.name,
+            json
+        ],
+    )
+}
+
+fn kind_to_json(kind: &EventKind) -> serde_json::Result<String> {
+    serde_json::to_string(kind)
+}
+
+/// Deletes all events with numbers below this one.
+pub(super) fn forget_events(connection: &Connection, below: u64) -> rusqlite::Result<()> {
+    run(connection, "DELETE FROM events WHERE seq < ?1", [int(below)])
+}
+
+/// Sets a number that is kept by name.
+pub(super) fn number(connection: &Connection, name: &str, value: u64) -> rusqlite::Result<()> {
+    run(
+        connection,
+        "INSERT INTO numbers (name, value) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET value = ?2",
+        params![name, int(value)],
+    )
+}
