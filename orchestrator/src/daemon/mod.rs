@@ -62,6 +62,13 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
     })
     .context("cannot start the thread that captures output")?;
     let events = Arc::new(EventLog::new(store.clone()));
+    kernel.forget_when({
+        let store = store.clone();
+        move || {
+            let store = store.clone();
+            Box::pin(async move { store.commit(Durability::Logged).await.is_ok() })
+        }
+    });
     let durability = match options.sync {
         Sync::Soon => Durability::Logged,
         Sync::Full => Durability::Synced,

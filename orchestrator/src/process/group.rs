@@ -224,6 +224,10 @@ impl Process for LinuxProcess {
         self.0.leader().unsigned_abs()
     }
 
+    fn end_is_noted(&self) {
+        self.0.holder.end_is_noted(self.0.name);
+    }
+
     fn signal_tree(&self, signal: i32) -> Pending<io::Result<bool>> {
         let group = Arc::clone(&self.0);
         Box::pin(async move {

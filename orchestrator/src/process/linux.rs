@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -17,8 +18,8 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
 use super::group::{Calls, Group, LinuxProcess};
 use super::{Ended, Exited, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, sys};
@@ -27,7 +28,7 @@ use crate::holder::image::{self, Program};
 use crate::holder::socket::{self, Files};
 use crate::supervise::SIGKILL;
 
-/// How long the holder remembers an end that it has told of, if it has nothing else to do.
+/// How often the holder is told what it need not remember any more, at most.
 const RELEASE: Duration = Duration::from_millis(100);
 
 /// This machine's kernel, reached through the holder. Clones are the same.
@@ -35,7 +36,6 @@ const RELEASE: Duration = Duration::from_millis(100);
 pub struct Linux(Arc<Link>);
 
 /// The connection to the holder.
-#[derive(Debug)]
 pub(super) struct Link {
     /// Waited for to be readable only: to be told each time that it is writable would cost a
     /// wake-up for each order.
@@ -43,13 +43,27 @@ pub(super) struct Link {
     /// The holder's number, for as long as there is a connection.
     pub(super) holder: i32,
     table: Mutex<Table>,
+    /// Something can be released.
+    ended_some: Notify,
     /// What every program finds in its environment, by name.
     environment: Vec<(OsString, Vec<u8>)>,
     /// The nice value of what is executed, if nothing is done about it.
     nice: i32,
     next_run: AtomicU64,
     calls: Calls,
+    /// Whether the ends that were passed on are taken note of, so that the holder need not
+    /// remember them.
+    noted: OnceLock<Noted>,
 }
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+/// Asks whether all that was passed on before is kept.
+type Noted = Box<dyn Fn() -> Pending<bool> + Send + Sync>;
 
 /// Who waits for what the holder will say.
 #[derive(Debug, Default)]
@@ -139,11 +153,13 @@ impl Linux {
             holder: getsockopt(&socket, PeerCredentials)?.pid(),
             socket: sys::readable(socket)?,
             table: Mutex::default(),
+            ended_some: Notify::new(),
             environment: environment(),
             nice: rustix::process::getpriority_process(None)?,
             // No number of an earlier daemon's.
             next_run: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0)),
             calls,
+            noted: OnceLock::new(),
         });
         tokio::spawn(read(Arc::clone(&link)));
         Ok(Self(link))
@@ -160,6 +176,12 @@ impl Linux {
         self.0.table().left = Some((Left::default(), answer));
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
         left.await.map_err(|_| io::Error::other("it has ended, or speaks another language"))
+    }
+
+    /// What is asked before the holder is told that it can forget ends that were passed on:
+    /// whether they are kept. To be called once; until then the holder remembers them all.
+    pub fn forget_when(&self, noted: impl Fn() -> Pending<bool> + Send + Sync + 'static) {
+        let _ = self.0.noted.set(Box::new(noted));
     }
 
     /// Tells the holder that this daemon is at work, so that it is started again when it ends
@@ -293,10 +315,8 @@ impl Link {
         .image()
     }
 
-    /// Sends an order, after everything that the holder can forget. Waits while the holder does
-    /// not keep up.
+    /// Sends an order. Waits while the holder does not keep up.
     async fn order(&self, order: Order, image: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.release();
         loop {
             match self.try_order(order, image, files) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -326,14 +346,25 @@ impl Link {
         socket::send(self.socket.get_ref(), &[IoSlice::new(&frame), IoSlice::new(image)], files)
     }
 
-    /// Tells the holder what it can forget, as far as it listens.
-    fn release(&self) {
-        let mut table = self.table();
-        while let Some(&child) = table.released.last() {
-            if self.try_order(Order::Release { child }, &[], &[]).is_err() {
-                return;
-            }
-            table.released.pop();
+    /// The end of a child was passed on to where it will be kept.
+    pub(super) fn end_is_noted(&self, child: Name) {
+        self.table().released.push(child);
+        self.ended_some.notify_one();
+    }
+
+    /// Tells the holder which ends it can forget: those that are kept elsewhere.
+    async fn release(&self) {
+        let Some(noted) = self.noted.get() else {
+            return;
+        };
+        let passed_on = std::mem::take(&mut self.table().released);
+        if !noted().await {
+            self.table().released.extend(passed_on);
+            return;
+        }
+        for child in passed_on {
+            // If it fails the holder has gone.
+            let _ = self.order(Order::Release { child }, &[], &[]).await;
         }
     }
 
@@ -366,7 +397,6 @@ impl Link {
             }
             News::Exited { child, how, time_ns, .. } => {
                 let mut table = self.table();
-                table.released.push(child);
                 let alive = table.alive.remove(&child);
                 if let Some((left, _)) = &mut table.left {
                     let name = |it: &Survivor| (*it.instance.as_bytes(), it.run);
@@ -376,10 +406,10 @@ impl Link {
                     }
                 }
                 drop(table);
-                if let Some(exited) = alive {
-                    let time_ms = time_ns / 1_000_000;
-                    // Nobody has to care.
-                    let _ = exited.send(Ended { exit: exit(how), time_ms });
+                let ended = Ended { exit: exit(how), time_ms: time_ns / 1_000_000 };
+                // Nobody has to care; who does will say when it is noted.
+                if alive.is_none_or(|exited| exited.send(ended).is_err()) {
+                    self.end_is_noted(child);
                 }
             }
             News::Signalled { child, errno } => {
@@ -479,7 +509,7 @@ impl Table {
 
 /// Hears what the holder says, until it ends.
 async fn read(link: Arc<Link>) {
-    let mut forget_at = None;
+    let mut releasing: Pending<()> = Box::pin(std::future::ready(()));
     let error = loop {
         tokio::select! {
             ready = link.socket.readable() => {
@@ -505,13 +535,14 @@ async fn read(link: Arc<Link>) {
                         }
                     }
                 }
-                if forget_at.is_none() && !link.table().released.is_empty() {
-                    forget_at = Some(Instant::now() + RELEASE);
-                }
             }
-            () = sleep_until(forget_at.unwrap_or_else(Instant::now)), if forget_at.is_some() => {
-                forget_at = None;
-                link.release();
+            () = &mut releasing => {
+                let link = Arc::clone(&link);
+                releasing = Box::pin(async move {
+                    link.ended_some.notified().await;
+                    sleep(RELEASE).await;
+                    link.release().await;
+                });
             }
         }
     };

@@ -92,6 +92,9 @@ pub trait Process: std::fmt::Debug + Send + Sync + 'static {
     /// The leader's number. For people: by the time they read it, it may be another's.
     fn pid(&self) -> u32;
 
+    /// Its end was noted where it will be kept, so that it need not be remembered.
+    fn end_is_noted(&self) {}
+
     /// Sends a signal to every process of the group. Answers whether there was any.
     ///
     /// # Errors

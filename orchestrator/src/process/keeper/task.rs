@@ -192,8 +192,13 @@ impl Task {
             }
             Outcome::Exit(Ended { exit, time_ms }) => {
                 self.exited_ms = Some(time_ms);
-                let tree_empty = tree_empty(self.process.clone()).await;
-                Event::MainExited { exit, tree_empty }
+                let process = self.process.clone();
+                let tree_empty = tree_empty(process.clone()).await;
+                self.feed(Event::MainExited { exit, tree_empty }).await;
+                if let Some(process) = process {
+                    process.end_is_noted();
+                }
+                return;
             }
             Outcome::TreeGone => Event::TreeEmpty,
         };
