@@ -92,4 +92,11 @@ pub enum EventKind {
         /// What it did wrong, if that was the reason.
         error: Option<String>,
     },
+    /// Messages of the instance were lost, because the daemon before this one ended.
+    MessagesLost {
+        /// The link that they were sent on.
+        link: LinkId,
+        /// How many.
+        count: u64,
+    },
 }

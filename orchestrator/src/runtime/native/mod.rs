@@ -2,8 +2,10 @@
 //! writing in `inputs.rs`.
 
 mod inputs;
+mod ledger;
 mod reader;
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -33,7 +35,7 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             endpoint,
             source,
             outlet,
-            granting: Mutex::default(),
+            told: Mutex::default(),
             requests: AtomicUsize::new(0),
         }
     });
@@ -52,9 +54,10 @@ struct Connection {
     endpoint: Arc<Endpoint>,
     source: Arc<Source>,
     outlet: Arc<Outlet<Inputs>>,
-    /// Held while a grant is computed and queued, so that an older total never follows a newer
-    /// one: the sender would stop at it for good.
-    granting: Mutex<()>,
+    /// What each output was told last: its grant and what it need not keep. Held while a grant is
+    /// computed and queued, so that an older total never follows a newer one: the sender
+    /// would stop at it for good.
+    told: Mutex<HashMap<u16, (u64, u64)>>,
     /// Requests under way.
     requests: AtomicUsize,
 }
@@ -78,9 +81,21 @@ impl Connection {
 
 impl Upstream for Connection {
     fn window_moved(&self, channel: u16) {
-        let granting = self.granting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tell(&Frame::Grant { channel, total: self.source.grant(channel) });
-        drop(granting);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = told.get(&channel).copied();
+        let settled = self.source.settled(channel);
+        let now = (self.source.grant(channel), settled.unwrap_or_default());
+        if last == Some(now) {
+            return;
+        }
+        told.insert(channel, now);
+        if settled.is_some_and(|settled| settled > last.map_or(0, |last| last.1)) {
+            self.tell(&Frame::Acknowledge { channel, total: now.1 });
+        }
+        if last.is_none_or(|last| last.0 != now.0) {
+            self.tell(&Frame::Grant { channel, total: now.0 });
+        }
+        drop(told);
         // Not written in this call: it may come out of the writing of another connection.
         self.outlet.wake();
     }
