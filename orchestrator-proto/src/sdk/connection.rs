@@ -286,15 +286,10 @@ impl Arrivals {
             return Ok(());
         };
         let queue = self.queue.as_ref().ok_or_else(|| no_input(channel))?;
-        match queue.push(&mut self.payloads) {
-            Ok(true) => shared.acknowledge_soon(),
-            Ok(false) => {}
-            Err(TooMany) => {
-                return Err(format!(
-                    "the daemon broke the protocol: more messages on {channel} than granted"
-                ));
-            }
-        }
+        let due = queue.push(&mut self.payloads).map_err(|TooMany| {
+            format!("the daemon broke the protocol: more messages on {channel} than granted")
+        })?;
+        shared.tell(channel, due);
         Ok(())
     }
 }

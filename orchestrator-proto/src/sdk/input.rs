@@ -80,11 +80,8 @@ impl<T: Message> Input<T> {
     /// Tells the queue what was consumed, takes what has arrived, and has the daemon send more.
     fn refill(&mut self) {
         let consumed = std::mem::take(&mut self.consumed);
-        match self.queue.take(consumed, &mut self.batch) {
-            When::Never => {}
-            When::Soon => self.handle.shared.acknowledge_soon(),
-            When::Now(due) => self.handle.shared.tell(self.channel, due),
-        }
+        let due = self.queue.take(consumed, &mut self.batch);
+        self.handle.shared.tell(self.channel, due);
     }
 }
 
@@ -179,8 +176,19 @@ impl State {
         })
     }
 
-    fn has_news(&self) -> bool {
-        self.numbered && self.done() > self.acknowledged
+    /// What to tell the daemon, if it is time for that: when so many more may come than it
+    /// knows.
+    fn due(&mut self, window: u32, step: u32) -> When {
+        let grant = self.received + u64::from(window.saturating_sub(self.waiting));
+        if grant >= self.granted + u64::from(step) {
+            self.granted = grant;
+            let acknowledge = self.acknowledge();
+            When::Now(Due { connection: self.connection, grant, acknowledge })
+        } else if self.numbered && self.done() > self.acknowledged {
+            When::Soon
+        } else {
+            When::Never
+        }
     }
 }
 
@@ -225,7 +233,6 @@ impl Queue {
     }
 
     /// So many numbers are left out. False if there are no numbers.
-    #[must_use]
     pub(super) fn skip(&self, count: u64) -> bool {
         let mut state = self.state();
         match &mut state.run {
@@ -237,12 +244,13 @@ impl Queue {
         }
     }
 
-    /// Messages have arrived; empties `batch`. True if the daemon should be told soon.
+    /// Messages have arrived; empties `batch`. The daemon may have to be told that they were
+    /// nothing new.
     ///
     /// # Errors
     ///
     /// When they are more than was allowed.
-    pub(super) fn push(&self, batch: &mut Vec<Bytes>) -> Result<bool, TooMany> {
+    pub(super) fn push(&self, batch: &mut Vec<Bytes>) -> Result<When, TooMany> {
         let mut state = self.state();
         let count = batch.len() as u64;
         if count > state.granted - state.received.min(state.granted) {
@@ -265,15 +273,16 @@ impl Queue {
         if state.closed {
             // Never consumed, so never acknowledged.
             batch.clear();
-            return Ok(false);
+            return Ok(When::Never);
         }
         state.messages.extend(batch.drain(..));
-        let soon = state.has_news();
-        drop(state);
         if new > 0 {
+            drop(state);
+            // Who takes them tells the daemon.
             self.arrived.notify_one();
+            return Ok(When::Never);
         }
-        Ok(soon)
+        Ok(state.due(self.window, self.step()))
     }
 
     /// Moves messages to the receiver, if it has none left, and says what to tell the daemon.
@@ -283,16 +292,7 @@ impl Queue {
             std::mem::swap(&mut state.messages, batch);
         }
         state.consume(consumed);
-        let grant = state.received + u64::from(self.window.saturating_sub(state.waiting));
-        if grant >= state.granted + u64::from(self.step()) {
-            state.granted = grant;
-            let acknowledge = state.acknowledge();
-            When::Now(Due { connection: state.connection, grant, acknowledge })
-        } else if state.has_news() {
-            When::Soon
-        } else {
-            When::Never
-        }
+        state.due(self.window, self.step())
     }
 
     /// What to acknowledge on this connection, if there is anything new.

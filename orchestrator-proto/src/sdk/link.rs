@@ -13,7 +13,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::DeclareError;
-use super::input::{Due, Queue};
+use super::input::{Queue, When};
 use super::kept::{Beginning, Kept};
 use crate::frame;
 use crate::runtime::{Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest};
@@ -258,9 +258,19 @@ impl Shared {
         known
     }
 
-    /// Allows more messages on an input and acknowledges those before, unless the connection is
-    /// another one by now.
-    pub(super) fn tell(&self, channel: u16, due: Due) {
+    /// Tells the daemon about an input what it is to be told: now, unless the connection is another
+    /// one by then, or in a moment.
+    pub(super) fn tell(&self, channel: u16, when: When) {
+        let due = match when {
+            When::Never => return,
+            When::Soon => {
+                if !self.acknowledging.swap(true, Ordering::AcqRel) {
+                    self.kick.notify_one();
+                }
+                return;
+            }
+            When::Now(due) => due,
+        };
         let mut link = self.link();
         if link.writer.is_some() && link.connection == due.connection {
             if let Some(total) = due.acknowledge {
@@ -271,14 +281,7 @@ impl Shared {
         }
     }
 
-    /// Has the task call [`Shared::acknowledge`] in a moment.
-    pub(super) fn acknowledge_soon(&self) {
-        if !self.acknowledging.swap(true, Ordering::AcqRel) {
-            self.kick.notify_one();
-        }
-    }
-
-    /// Whether somebody asked for that.
+    /// Whether some input waits for [`Shared::acknowledge`].
     pub(super) fn is_acknowledging_soon(&self) -> bool {
         self.acknowledging.load(Ordering::Acquire)
     }
