@@ -169,14 +169,14 @@ impl Link {
 
     /// The receiver went away before it acknowledged these, which were delivered: they go back
     /// to the front, in their order.
-    pub fn take_back(self: &Arc<Self>, entries: impl DoubleEndedIterator<Item = Entry>) {
-        let entries = entries.inspect(|entry| {
+    pub fn take_back(self: &Arc<Self>, entries: impl Iterator<Item = Entry>) {
+        let entries: Vec<_> = entries.collect();
+        for entry in &entries {
             self.queue().undelivered();
             if let Some(credit) = &entry.origin.credit {
                 credit.take_back(1);
             }
-        });
-        let entries: Vec<_> = entries.collect();
+        }
         self.put_back(entries.into_iter());
     }
 

@@ -100,6 +100,8 @@ pub struct Credit {
     upstream: Weak<dyn Upstream>,
     /// Which of its outputs.
     channel: u16,
+    /// Whether the sender keeps its messages until it is told that they are settled.
+    is_kept: bool,
 }
 
 impl Credit {
@@ -108,6 +110,7 @@ impl Credit {
         window: u64,
         upstream: Weak<dyn Upstream>,
         channel: u16,
+        is_kept: bool,
     ) -> Self {
         Self {
             refused: AtomicU64::new(0),
@@ -120,6 +123,7 @@ impl Credit {
             largest: AtomicU64::new(0),
             upstream,
             channel,
+            is_kept,
         }
     }
 
@@ -152,8 +156,9 @@ impl Credit {
     /// acknowledge them. May tell the sender, so that no lock of its source must be held.
     pub(super) fn delivered(&self, total: u64, count: u64) {
         let before = self.consumed.fetch_add(count, Ordering::AcqRel);
-        self.settle(total);
+        let settled = self.settle(total);
         self.announce_each_half(before, count);
+        self.announce_soon(settled);
     }
 
     /// `count` messages found their way, and will be acknowledged. As [`Credit::delivered`].
@@ -169,8 +174,9 @@ impl Credit {
     pub(super) fn gave_up(&self, index: u64) {
         let before = self.consumed.fetch_add(1, Ordering::AcqRel);
         let is_next = before >= index && self.unacknowledged.load(Ordering::Acquire) == 0;
-        self.settle(if is_next { index + 1 } else { 0 });
+        let settled = self.settle(if is_next { index + 1 } else { 0 });
         self.announce_each_half(before, 1);
+        self.announce_soon(settled);
     }
 
     /// `count` messages of a link that is removed need no place any more.
@@ -224,6 +230,17 @@ impl Credit {
     pub(super) fn take_back(&self, count: u64) {
         self.consumed.fetch_sub(count, Ordering::AcqRel);
         self.unacknowledged.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    /// Has the sender told in a moment of what nobody will acknowledge: the less it sends again
+    /// after a daemon's death, the fewer messages such a receiver gets twice.
+    fn announce_soon(&self, settled: u64) {
+        if self.is_kept
+            && settled > self.told.load(Ordering::Acquire)
+            && let Some(upstream) = self.upstream.upgrade()
+        {
+            upstream.settled(self.channel);
+        }
     }
 
     /// Tells the sender what it may send. Not to be called with a lock of its source held.

@@ -18,6 +18,10 @@ pub trait Upstream: Send + Sync {
     /// [`Source::grant`] of this channel may have changed. Must not wait, and must not call
     /// back into the router.
     fn window_moved(&self, channel: u16);
+
+    /// [`Source::settled`] of this channel moved. That is not urgent, but should be told soon.
+    /// Must not wait.
+    fn settled(&self, _channel: u16) {}
 }
 
 /// Stands for one output of a source.
@@ -257,6 +261,7 @@ impl Source {
                 u64::from(link.capacity),
                 upstream.clone(),
                 output.channel,
+                output.numbering.is_some(),
             )),
             _ => None,
         };

@@ -13,10 +13,6 @@ use super::super::translate;
 use super::ledger::{Acknowledged, Ledger};
 use crate::route::{DropReason, Entry, Link, TypeDecl};
 
-/// Bytes of payload that may be with an input and not acknowledged: 64 MiB. A message that comes
-/// then waits in its link. One batch may come on top.
-const MAX_UNACKNOWLEDGED: usize = 64 << 20;
-
 /// The inputs that were declared on one connection, by type name.
 #[derive(Default)]
 pub(super) struct Inputs(RwLock<HashMap<Arc<str>, Arc<Input>>>);
@@ -125,7 +121,7 @@ impl Dialect for Inputs {
         let left = granted.saturating_sub(input.sent.load(Ordering::Acquire));
         let mut run = None;
         if let Some(recognising) = &input.recognising {
-            if lock(&recognising.ledger).bytes() >= MAX_UNACKNOWLEDGED {
+            if lock(&recognising.ledger).is_full() {
                 return None;
             }
             run = *lock(&recognising.run);

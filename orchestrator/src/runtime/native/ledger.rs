@@ -8,6 +8,11 @@ use std::sync::Arc;
 
 use crate::route::{Entry, Link};
 
+/// Bytes of payload that may be with an input and not acknowledged: 64 MiB.
+const MAX_BYTES: usize = 64 << 20;
+/// Messages likewise.
+const MAX_MESSAGES: usize = 65_536;
+
 /// The account of one input on one connection.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -17,7 +22,9 @@ pub(super) struct Ledger {
     /// What the input has acknowledged. More than was written here, if it was faster with that
     /// than we with writing it down.
     acknowledged: u64,
-    /// Bytes of payload that are kept.
+    /// Messages that are kept.
+    kept: usize,
+    /// Bytes of payload in them.
     bytes: usize,
 }
 
@@ -32,9 +39,9 @@ enum Slot {
 pub(super) type Acknowledged = (Entry, u64);
 
 impl Ledger {
-    /// Bytes of payload that are kept.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether so much is kept that nothing may come on top. Never more than a batch does.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept >= MAX_MESSAGES || self.bytes >= MAX_BYTES
     }
 
     /// These were written; the answer is which of them were acknowledged before that.
@@ -43,8 +50,11 @@ impl Ledger {
         link: &Arc<Link>,
         entries: impl Iterator<Item = Entry>,
     ) -> Vec<Acknowledged> {
-        let bytes = &mut self.bytes;
-        let entries = entries.inspect(|entry| *bytes += entry.body.len());
+        let (kept, bytes) = (&mut self.kept, &mut self.bytes);
+        let entries = entries.inspect(|entry| {
+            *kept += 1;
+            *bytes += entry.body.len();
+        });
         match self.slots.back_mut() {
             Some(Slot::Kept(last, kept)) if Arc::ptr_eq(last, link) => kept.extend(entries),
             _ => self.slots.push_back(Slot::Kept(link.clone(), entries.collect())),
@@ -85,6 +95,7 @@ impl Ledger {
                     let now = entries.len().min(usize::try_from(due).unwrap_or(usize::MAX));
                     self.settled += now as u64;
                     for entry in entries.drain(..now) {
+                        self.kept -= 1;
                         self.bytes -= entry.body.len();
                         match runs.last_mut() {
                             Some((last, count)) if Arc::ptr_eq(&last.origin, &entry.origin) => {
@@ -116,7 +127,7 @@ impl Ledger {
                 }
             }
         }
-        self.bytes = 0;
+        (self.kept, self.bytes) = (0, 0);
         if others > 0 {
             self.slots.push_back(Slot::Others(others));
         }

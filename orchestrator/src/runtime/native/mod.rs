@@ -8,6 +8,7 @@ mod reader;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::Frame;
@@ -19,6 +20,9 @@ use super::outlet::{Outlet, Served};
 use crate::route::{Source, Upstream};
 use inputs::Inputs;
 use reader::Reader;
+
+/// How late a sender may be told of what is settled, if nothing else is to be told.
+const SETTLING: Duration = Duration::from_millis(10);
 
 /// Serves one connection until it ends. The answer is what the peer did wrong, if that was why.
 pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result<(), WireError> {
@@ -36,7 +40,9 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             source,
             outlet,
             told: Mutex::default(),
+            settling: Mutex::default(),
             requests: AtomicUsize::new(0),
+            this: this.clone(),
         }
     });
     let _served = Served(connection.outlet.clone());
@@ -58,8 +64,11 @@ struct Connection {
     /// computed and queued, so that an older total never follows a newer one: the sender
     /// would stop at it for good.
     told: Mutex<HashMap<u16, (u64, u64)>>,
+    /// Outputs that are to be told in a moment of what is settled.
+    settling: Mutex<Vec<u16>>,
     /// Requests under way.
     requests: AtomicUsize,
+    this: Weak<Connection>,
 }
 
 impl Connection {
@@ -98,5 +107,27 @@ impl Upstream for Connection {
         drop(told);
         // Not written in this call: it may come out of the writing of another connection.
         self.outlet.wake();
+    }
+
+    fn settled(&self, channel: u16) {
+        let mut settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if settling.contains(&channel) {
+            return;
+        }
+        settling.push(channel);
+        if settling.len() > 1 {
+            return;
+        }
+        drop(settling);
+        let this = self.this.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLING).await;
+            let Some(this) = this.upgrade() else { return };
+            let settling =
+                std::mem::take(&mut *this.settling.lock().unwrap_or_else(PoisonError::into_inner));
+            for channel in settling {
+                this.window_moved(channel);
+            }
+        });
     }
 }
