@@ -184,7 +184,7 @@ impl Link {
     pub fn give_up(&self, entry: &Entry, reason: DropReason) {
         self.queue().give_up(1, reason);
         if let Some(credit) = &entry.origin.credit {
-            credit.gave_up(entry.index());
+            credit.gave_up();
         }
     }
 

@@ -169,12 +169,10 @@ impl Credit {
         self.announce_each_half(before, count);
     }
 
-    /// The message at `index` was given up; some before it may still be under way. As
-    /// [`Credit::delivered`].
-    pub(super) fn gave_up(&self, index: u64) {
+    /// A message was given up; some before it may still be under way. As [`Credit::delivered`].
+    pub(super) fn gave_up(&self) {
         let before = self.consumed.fetch_add(1, Ordering::AcqRel);
-        let is_next = before >= index && self.unacknowledged.load(Ordering::Acquire) == 0;
-        let settled = self.settle(if is_next { index + 1 } else { 0 });
+        let settled = self.settle(0);
         self.announce_each_half(before, 1);
         self.announce_soon(settled);
     }

@@ -133,3 +133,210 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{
+        DropReason, LinkRequest, LinkTarget, Mailbox, Numbering, Router, Source, Surroundings,
+        TypeDecl, Upstream, Woken,
+    };
+    use bytes::Bytes;
+    use orchestrator_proto::control::Policy;
+    use orchestrator_proto::{InstanceId, LinkId, WireError};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::sync::Weak;
+
+    struct Quiet;
+
+    impl Surroundings for Quiet {
+        fn link_mismatched(&self, _: LinkId, _: Option<InstanceId>, _: &WireError) {}
+        fn messages_lost(&self, _: LinkId, _: InstanceId, _: u64) {}
+        fn open_peer(&self, _: &str, _: &Arc<Mailbox>) {}
+        fn close_peer(&self, _: &str) {}
+    }
+
+    impl Upstream for Quiet {
+        fn window_moved(&self, _: u16) {}
+    }
+
+    const FIRST: u64 = 100;
+
+    /// A sender that keeps what it sends, a `block` link, and a receiver that acknowledges, as
+    /// an outlet serves it.
+    struct World {
+        _upstream: Arc<Quiet>,
+        source: Arc<Source>,
+        output: crate::route::OutputIndex,
+        link: Arc<Link>,
+        ledger: Ledger,
+        sent: u64,
+        /// Taken from the link, not written.
+        batch: VecDeque<Entry>,
+        /// Written on this connection: the index of each message, and whether it is kept.
+        written: Vec<(u64, bool)>,
+        acknowledged: usize,
+        /// Indices that nobody needs any more.
+        done: BTreeSet<u64>,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Send(usize),
+        Take(usize),
+        GiveUp,
+        Write(usize),
+        /// A message of another origin is written.
+        Other,
+        Acknowledge(usize),
+        /// The connection ends, or another one takes over.
+        HandOver,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (1..5_usize).prop_map(Step::Send),
+            3 => (1..5_usize).prop_map(Step::Take),
+            1 => Just(Step::GiveUp),
+            3 => (1..5_usize).prop_map(Step::Write),
+            1 => Just(Step::Other),
+            3 => (1..5_usize).prop_map(Step::Acknowledge),
+            1 => Just(Step::HandOver),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    impl World {
+        fn new() -> Self {
+            let router = Router::new(Box::new(Quiet));
+            let (from, to) = (InstanceId::generate(), InstanceId::generate());
+            let _mailboxes = [from, to].map(|id| router.add_instance(id));
+            let request = LinkRequest {
+                from: None,
+                type_name: "t".into(),
+                to: LinkTarget::Instance(to),
+                policy: Policy::Block,
+                capacity: 10,
+            };
+            router.add_link(&request).unwrap();
+            let upstream = Arc::new(Quiet);
+            let concrete: Weak<Quiet> = Arc::downgrade(&upstream);
+            let source = router.open_source(Some(from), Some(concrete), Arc::default());
+            let decl = Arc::new(TypeDecl { name: "t".into(), schema: None });
+            let numbering = Some(Numbering { epoch: 1, first: FIRST, again: 5 });
+            let output = router.declare_output(&source, decl, 0, numbering).unwrap();
+            Self {
+                _upstream: upstream,
+                source,
+                output,
+                link: router.links().remove(0),
+                ledger: Ledger::default(),
+                sent: 0,
+                batch: VecDeque::new(),
+                written: Vec::new(),
+                acknowledged: 0,
+                done: BTreeSet::new(),
+            }
+        }
+
+        fn settle(&mut self, acknowledged: Vec<Acknowledged>) {
+            for (last, count) in acknowledged {
+                last.origin.acknowledged(&last, count);
+            }
+        }
+
+        fn step(&mut self, step: Step) {
+            match step {
+                Step::Send(count) => {
+                    let mut bodies = vec![Bytes::from_static(b"body"); count];
+                    self.source.send_run(self.output, &mut bodies, 1, &mut Woken::default());
+                    self.sent += count as u64;
+                }
+                Step::Take(count) => {
+                    let mut taken = Vec::new();
+                    self.link.take(count, usize::MAX, &mut taken);
+                    self.batch.extend(taken);
+                }
+                // As when a message turns out not to be translatable: those before it in the
+                // batch are not written yet.
+                Step::GiveUp => {
+                    let mut taken = Vec::new();
+                    self.link.take(1, usize::MAX, &mut taken);
+                    for entry in taken {
+                        self.done.insert(entry.number - FIRST);
+                        self.link.give_up(&entry, DropReason::Untranslatable);
+                    }
+                }
+                Step::Write(count) => {
+                    let count = count.min(self.batch.len());
+                    let written: Vec<_> = self.batch.drain(..count).collect();
+                    if let Some(first) = written.first() {
+                        self.link.delivered_unacknowledged(&first.origin, count as u64);
+                    }
+                    self.written.extend(written.iter().map(|entry| (entry.number - FIRST, true)));
+                    let link = self.link.clone();
+                    let acknowledged = self.ledger.keep(&link, written.into_iter());
+                    self.settle(acknowledged);
+                }
+                Step::Other => {
+                    self.written.push((0, false));
+                    let acknowledged = self.ledger.pass(1);
+                    self.settle(acknowledged);
+                }
+                Step::Acknowledge(count) => {
+                    let total = (self.acknowledged + count).min(self.written.len());
+                    let now = &self.written[self.acknowledged..total];
+                    self.done.extend(now.iter().filter(|(_, kept)| *kept).map(|(at, _)| *at));
+                    self.acknowledged = total;
+                    let acknowledged = self.ledger.acknowledge(total as u64);
+                    self.settle(acknowledged);
+                }
+                Step::HandOver => {
+                    self.link.put_back(std::mem::take(&mut self.batch).into_iter());
+                    self.ledger.take_back();
+                    self.ledger = Ledger::default();
+                    self.written.clear();
+                    self.acknowledged = 0;
+                }
+            }
+        }
+
+        fn check(&self) -> Result<(), TestCaseError> {
+            let settled = self.source.settled(0).unwrap();
+            let missing = (0..settled).find(|index| !self.done.contains(index));
+            prop_assert_eq!(missing, None, "{} are said to be settled", settled);
+            let counters = self.link.counters();
+            prop_assert_eq!(counters.sent, self.sent);
+            prop_assert_eq!(counters.sent, counters.delivered + counters.dropped + counters.queued);
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_sender_is_never_told_to_forget_what_may_be_needed(steps in steps()) {
+            let mut world = World::new();
+            for step in steps {
+                world.step(step);
+                world.check()?;
+            }
+            // In the end all is delivered and acknowledged, and the sender keeps nothing.
+            world.step(Step::Take(usize::MAX));
+            world.step(Step::Write(usize::MAX));
+            world.step(Step::Acknowledge(1_000_000));
+            world.check()?;
+            prop_assert_eq!(world.source.settled(0), Some(world.sent));
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_may_be_faster_than_the_account() {
+        let mut world = World::new();
+        world.step(Step::Send(3));
+        world.step(Step::Take(3));
+        assert!(world.ledger.acknowledge(2).is_empty());
+        world.step(Step::Write(3));
+        assert_eq!(world.source.settled(0), Some(2));
+    }
+}
