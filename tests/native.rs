@@ -8,8 +8,8 @@ use std::time::Duration;
 use orchestrator_proto::control::{EventKind, LinkState, Observed, Policy};
 use orchestrator_proto::frame::MAX_RUNTIME;
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, PROTOCOL, RuntimeReply,
-    RuntimeRequest,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL,
+    RuntimeReply, RuntimeRequest,
 };
 use orchestrator_proto::schema::Field;
 use orchestrator_proto::sdk::{Runtime, Schema, SendError};
@@ -101,6 +101,36 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
         number(n, Direction::Input, 0, "n");
         n.message(0, &[1]);
     }),
+    ("right after", |n| {
+        n.send(&Frame::Recognise { channel: 0 });
+        n.message(0, &[1]);
+    }),
+    ("not the one that was announced", |n| {
+        n.send(&Frame::Recognise { channel: 0 });
+        number(n, Direction::Output, 0, "n");
+    }),
+    ("not the one that was announced", |n| {
+        n.send(&Frame::Keep { channel: 1, epoch: 1, next: 0, again: 0 });
+        number(n, Direction::Output, 0, "n");
+    }),
+    ("beyond what can be counted", |n| {
+        n.send(&Frame::Keep { channel: 1, epoch: 1, next: u64::MAX, again: 1 });
+    }),
+    ("no input that recognises", |n| {
+        number(n, Direction::Input, 0, "n");
+        n.send(&Frame::Acknowledge { channel: 0, total: 0 });
+    }),
+    ("more than it got", |n| {
+        n.send(&Frame::Recognise { channel: 0 });
+        number(n, Direction::Input, 0, "n");
+        n.send(&Frame::Acknowledge { channel: 0, total: 1 });
+    }),
+    ("without a sender", |n| {
+        n.send(&Frame::Recognise { channel: 0 });
+        number(n, Direction::Input, 0, "n");
+        n.send(&Frame::From { channel: 0, sender: None, next: 1 });
+    }),
+    ("only the daemon", |n| n.send(&Frame::Skip { channel: 0, count: 1 })),
     ("channel 3, which is no input", |n| {
         n.send(&Frame::Grant { channel: 3, total: 1 });
     }),
@@ -169,6 +199,13 @@ fn what_does_not_begin_with_a_hello_of_this_protocol_is_refused() {
         assert_eq!(error.code, *code, "{error}");
         assert!(error.message.contains(*expected), "{error}");
     }
+    let mut older = connect();
+    older.send(&hello(MAGIC, OLDEST_PROTOCOL));
+    let welcomed = older.next(|frame| match frame {
+        Frame::Welcome { protocol, .. } => Some(protocol),
+        _ => None,
+    });
+    assert_eq!(welcomed, Some(Some(OLDEST_PROTOCOL)), "it is answered in its version");
     let mut garbage = connect();
     raw(&mut garbage, &[0xff; 64]);
     assert_eq!(garbage.refusal().code, ErrorCode::Malformed);

@@ -13,7 +13,7 @@ import struct
 # The number of each kind of frame.
 HELLO, WELCOME, REFUSED, DECLARE, MESSAGE, GRANT = range(6)
 OUTPUT, INPUT = 0, 1
-PROTOCOL = 1
+PROTOCOL = 2
 
 # The channels that we choose for our types.
 PINGS, PONGS = 0, 1

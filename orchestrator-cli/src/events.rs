@@ -74,6 +74,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),
+        EventKind::MessagesLost { link, count } => {
+            let messages = format::count(*count, "message");
+            format!("lost {messages} on link {link} when the daemon before this one ended")
+        }
         EventKind::Connected { dialect } => format!("connected ({dialect})"),
         EventKind::Disconnected { dialect, error: None } => format!("disconnected ({dialect})"),
         EventKind::Disconnected { dialect, error: Some(error) } => {

@@ -10,6 +10,36 @@
 //! the connection. A daemon does so only where a link with the policy `block` needs it; until
 //! then an output may send without bound. An instance does so if it declared the input with
 //! a window.
+//!
+//! # Nothing lost across the death of a daemon
+//!
+//! A daemon's memory dies with it, its instances live on and connect to the next one. Under
+//! `block` nothing is lost by that, for instances that want it; both sides of this are optional.
+//!
+//! | who | keeps what | until |
+//! | --- | --- | --- |
+//! | an output that declared [`Frame::Keep`] | each message, numbered, while a `block` link takes them | the daemon acknowledged it |
+//! | the daemon | each message of a `block` link, for an input that declared [`Frame::Recognise`], also after it was written | the receiver acknowledged it |
+//! | such an input | of each sender the number that comes next | it ends |
+//!
+//! The daemon acknowledges to a sender what *all* its `block` targets have acknowledged (or, for
+//! a target that does not acknowledge, what the kernel took), and never before. After a
+//! reconnection the sender sends all the rest again, in order, before anything new; the receiver
+//! passes over what it has had. So, when a daemon is killed
+//!
+//! - before it has read a message, after it has, or with the message in its queue: the message
+//!   was not acknowledged; it is sent again;
+//! - after it was written to the receiver, or after the receiver's acknowledgement was read: it
+//!   is sent again, and recognised by its sender, epoch and number. A receiver reads all that
+//!   the dead daemon wrote before it connects anew, so that nothing comes after its successor;
+//! - after the sender was told: nobody sends it again, and nobody needs to.
+//!
+//! A receiver that reconnects alone gets again what it had not acknowledged, from the daemon. A
+//! receiver that died does so too, in its next process, which may thus see again what its
+//! predecessor had begun to work on. A sender that died has a new epoch, whose numbers begin anew.
+//!
+//! Under the other policies nothing is sent again. What was lost is counted: after the
+//! reconnection both ends say how far they had come, and the daemon reports the difference.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +47,11 @@ use crate::control::{Priority, RuntimeInfo};
 use crate::error::WireError;
 use crate::id::InstanceId;
 
-/// The version of this protocol. Both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+/// The version of this protocol.
+pub const PROTOCOL: u32 = 2;
+
+/// The oldest version that a daemon still takes. It has the frames up to [`Frame::Reply`].
+pub const OLDEST_PROTOCOL: u32 = 1;
 
 /// Begins the hello, so that a stranger is recognised at once.
 pub const MAGIC: [u8; 4] = *b"ORCR";
@@ -52,7 +85,7 @@ pub enum Frame<'a> {
     },
     /// Daemon to instance: the connection is open.
     Welcome {
-        /// [`PROTOCOL`].
+        /// The version of the hello.
         protocol: u32,
         /// The daemon's version.
         server: &'a str,
@@ -94,6 +127,66 @@ pub enum Frame<'a> {
         /// How it went.
         result: Result<RuntimeReply, WireError>,
     },
+    /// Instance to daemon, right before the declaration of an output: it keeps what it sends
+    /// until it is acknowledged, as long as its grants are finite. Is answered by a
+    /// [`Frame::Grant`] in any case.
+    Keep {
+        /// The channel of the declaration that follows.
+        channel: u16,
+        /// A random number that the process chose once: with the instance it says whose the
+        /// numbers are.
+        epoch: u64,
+        /// The number of the first message on this connection. Each further one has the next.
+        next: u64,
+        /// So many messages, the first ones, were sent on an earlier connection already. They
+        /// go to links with the policy `block` only.
+        again: u64,
+    },
+    /// Instance to daemon, right before the declaration of an input: it is told whose messages
+    /// it gets and their numbers, passes over those that it has had, and acknowledges.
+    Recognise {
+        /// The channel of the declaration that follows.
+        channel: u16,
+    },
+    /// Either direction: so many messages on this channel, counted from the beginning of the
+    /// connection, are never needed again. To an output that was declared with
+    /// [`Frame::Keep`], or for an input that was declared with [`Frame::Recognise`].
+    Acknowledge {
+        /// The instance's number for the type.
+        channel: u16,
+        /// The total; never decreases.
+        total: u64,
+    },
+    /// Daemon to instance: the messages that follow on this channel are from this sender, and
+    /// numbered from `next` on. Instance to daemon: of this sender it has had all below `next`,
+    /// on earlier connections.
+    From {
+        /// The instance's number for the type.
+        channel: u16,
+        /// Whose; none for messages without numbers.
+        sender: Option<Sender>,
+        /// The number of the next message; 0 without a sender.
+        next: u64,
+    },
+    /// Daemon to instance: so many numbers of the sender are left out before the next message.
+    Skip {
+        /// The instance's number for the type.
+        channel: u16,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Whose messages are numbered together: those of one epoch of one instance over one link.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Sender {
+    /// As in [`Frame::Keep`].
+    pub epoch: u64,
+    /// The instance that sent them.
+    pub instance: InstanceId,
+    /// Whether they come over the link from anybody. There may be another one from just this
+    /// instance, with the same numbers.
+    pub anybody: bool,
 }
 
 /// What an instance says about one of its outputs or inputs.

@@ -109,6 +109,14 @@ fn say(event: &NewEvent) {
         EventKind::LinkMismatched { link, error } => {
             tracing::warn!(link = link.0, error, "link carries nothing");
         }
+        EventKind::MessagesLost { link, count } => {
+            tracing::warn!(
+                link = link.0,
+                from = instance,
+                count,
+                "messages were lost when the daemon before this one ended"
+            );
+        }
         EventKind::Connected { dialect } => tracing::debug!(instance, dialect, "connected"),
         EventKind::Disconnected { dialect, error: None } => {
             tracing::debug!(instance, dialect, "disconnected");

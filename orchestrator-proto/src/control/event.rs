@@ -112,4 +112,11 @@ pub enum EventKind {
         /// The process.
         pid: u32,
     },
+    /// Messages of the instance were lost, because the daemon before this one ended.
+    MessagesLost {
+        /// The link that they were sent on.
+        link: LinkId,
+        /// How many.
+        count: u64,
+    },
 }

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::ConnectError;
-use super::input::Queue;
+use super::input::{Queue, TooMany};
 use super::link::Shared;
 use crate::InstanceId;
 use crate::frame::{self, MAX_RUNTIME, PREFIX};
@@ -30,6 +31,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lasted for so long ends the series of pauses.
 const STABLE: Duration = Duration::from_secs(1);
+
+/// How late an acknowledgement may be: it waits for further ones, or for a grant that it can go
+/// with.
+const ACKNOWLEDGE: Duration = Duration::from_millis(10);
 
 /// A connection after the greeting.
 pub(super) struct Connection {
@@ -121,6 +126,9 @@ fn with_jitter(pause: Duration) -> Duration {
 /// Reads and writes until the connection breaks; returns why it did.
 async fn serve(shared: &Shared, mut connection: Connection) -> String {
     let (mut written, mut problem) = (true, None);
+    let mut acknowledging = pin!(tokio::time::sleep(ACKNOWLEDGE));
+    // Whether that timer runs.
+    let mut later = false;
     loop {
         if let Err(reason) = split(shared, &mut connection.read) {
             return reason;
@@ -139,6 +147,10 @@ async fn serve(shared: &Shared, mut connection: Connection) -> String {
                 false
             }
         };
+        if !later && shared.is_acknowledging_soon() {
+            later = true;
+            acknowledging.as_mut().reset(tokio::time::Instant::now() + ACKNOWLEDGE);
+        }
         make_room(&mut connection.read);
         tokio::select! {
             read = connection.reader.read_buf(&mut connection.read) => match read {
@@ -151,6 +163,10 @@ async fn serve(shared: &Shared, mut connection: Connection) -> String {
                 Err(error) => return format!("writing failed: {error}"),
             },
             () = shared.kick.notified() => {}
+            () = &mut acknowledging, if later => {
+                later = false;
+                shared.acknowledge();
+            }
             () = tokio::time::sleep(STABLE), if !written => {
                 return problem.unwrap_or_default();
             }
@@ -188,7 +204,7 @@ fn split(shared: &Shared, read: &mut BytesMut) -> Result<(), String> {
         at += PREFIX + body.len();
         handle(shared, &chunk, frame?, &mut arrivals)?;
     }
-    arrivals.deliver()?;
+    arrivals.deliver(shared)?;
     whole
 }
 
@@ -201,19 +217,38 @@ fn handle(
     match frame {
         Frame::Message { channel, payload } => {
             if arrivals.channel != Some(channel) {
-                arrivals.deliver()?;
-                arrivals.queue = shared.link().queue(channel);
-                arrivals.channel = Some(channel);
+                arrivals.turn_to(shared, channel)?;
             }
             arrivals.payloads.push(chunk.slice_ref(payload));
         }
         Frame::Grant { channel, total } => {
-            if !shared.link().granted(channel, total) {
+            if !shared.granted(channel, total) {
                 return Err(format!(
                     "the daemon broke the protocol: a grant for {channel}, which is no output"
                 ));
             }
-            shared.progress.notify_waiters();
+        }
+        Frame::Acknowledge { channel, total } => {
+            if !shared.acknowledged(channel, total) {
+                return Err(format!(
+                    "the daemon broke the protocol: it acknowledges on {channel} what it never got"
+                ));
+            }
+        }
+        Frame::From { channel, sender, next } => {
+            arrivals.turn_to(shared, channel)?;
+            match &arrivals.queue {
+                Some(queue) => queue.run(sender, next),
+                None => return Err(no_input(channel)),
+            }
+        }
+        Frame::Skip { channel, count } => {
+            arrivals.turn_to(shared, channel)?;
+            if !arrivals.queue.as_ref().is_some_and(|queue| queue.skip(count)) {
+                return Err(format!(
+                    "the daemon broke the protocol: it skips numbers on {channel}, which has none"
+                ));
+            }
         }
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
@@ -236,20 +271,31 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    fn deliver(&mut self) -> Result<(), String> {
-        let Some(channel) = self.channel else {
+    /// What follows belongs to this channel.
+    fn turn_to(&mut self, shared: &Shared, channel: u16) -> Result<(), String> {
+        self.deliver(shared)?;
+        if self.channel != Some(channel) {
+            self.queue = shared.link().queue(channel);
+            self.channel = Some(channel);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, shared: &Shared) -> Result<(), String> {
+        let (Some(channel), false) = (self.channel, self.payloads.is_empty()) else {
             return Ok(());
         };
-        match &self.queue {
-            Some(queue) if queue.push(&mut self.payloads) => Ok(()),
-            Some(_) => Err(format!(
-                "the daemon broke the protocol: more messages on {channel} than granted"
-            )),
-            None => Err(format!(
-                "the daemon broke the protocol: a message on {channel}, which is no input"
-            )),
-        }
+        let queue = self.queue.as_ref().ok_or_else(|| no_input(channel))?;
+        let due = queue.push(&mut self.payloads).map_err(|TooMany| {
+            format!("the daemon broke the protocol: more messages on {channel} than granted")
+        })?;
+        shared.tell(channel, due);
+        Ok(())
     }
+}
+
+fn no_input(channel: u16) -> String {
+    format!("the daemon broke the protocol: a message on {channel}, which is no input")
 }
 
 fn parse(body: &[u8]) -> Result<Frame<'_>, String> {

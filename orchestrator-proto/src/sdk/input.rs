@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::seen::Seen;
 use super::{Handle, Message, RecvError};
+use crate::runtime::Sender;
 
 /// Where messages of one type arrive.
 ///
@@ -78,9 +80,8 @@ impl<T: Message> Input<T> {
     /// Tells the queue what was consumed, takes what has arrived, and has the daemon send more.
     fn refill(&mut self) {
         let consumed = std::mem::take(&mut self.consumed);
-        if let Some((epoch, total)) = self.queue.take(consumed, &mut self.batch) {
-            self.handle.shared.grant(epoch, self.channel, total);
-        }
+        let due = self.queue.take(consumed, &mut self.batch);
+        self.handle.shared.tell(self.channel, due);
     }
 }
 
@@ -96,7 +97,8 @@ impl<T: Message> fmt::Debug for Input<T> {
     }
 }
 
-/// Messages that arrived and were not received yet, and the account of the window.
+/// Messages that arrived and were not received yet, the account of the window, and what the
+/// daemon is told.
 pub(super) struct Queue {
     window: u32,
     state: Mutex<State>,
@@ -106,15 +108,88 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     /// The connection that the counts belong to.
-    epoch: u64,
+    connection: u64,
     messages: VecDeque<Bytes>,
     /// In `messages`, or taken and not reported as consumed.
     waiting: u32,
-    /// Arrived on this connection.
+    /// The first so many of those came over earlier connections.
+    carried: u32,
+    /// Arrived on this connection, also those that were there before.
     received: u64,
     /// Allowed on this connection.
     granted: u64,
+    /// Acknowledged on this connection.
+    acknowledged: u64,
+    /// Came again while others waited: they are acknowledged when none waits any more, because
+    /// acknowledgements count from the beginning.
+    late: u64,
+    /// Whose messages come next on this connection, and the number of the next one.
+    run: Option<(Sender, u64)>,
+    /// Whether any on this connection had a number: else nobody wants acknowledgements.
+    numbered: bool,
+    seen: Seen,
     closed: bool,
+}
+
+/// What the daemon is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Due {
+    /// On this connection only.
+    pub(super) connection: u64,
+    pub(super) grant: u64,
+    pub(super) acknowledge: Option<u64>,
+}
+
+/// When it is to be told.
+pub(super) enum When {
+    Never,
+    /// There is something to acknowledge, for which it is not worth writing at once.
+    Soon,
+    Now(Due),
+}
+
+/// More messages came than were allowed.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+impl State {
+    /// Messages of this connection, counted from its beginning, that are never needed again: the
+    /// program has come back for more after it had them, or they were there before.
+    fn done(&self) -> u64 {
+        self.received - u64::from(self.waiting - self.carried) - self.late
+    }
+
+    fn consume(&mut self, consumed: u32) {
+        self.waiting = self.waiting.saturating_sub(consumed);
+        self.carried = self.carried.saturating_sub(consumed);
+        if self.waiting == 0 {
+            self.late = 0;
+        }
+    }
+
+    fn acknowledge(&mut self) -> Option<u64> {
+        let done = self.done();
+        let news = self.numbered && done > self.acknowledged;
+        news.then(|| {
+            self.acknowledged = done;
+            done
+        })
+    }
+
+    /// What to tell the daemon, if it is time for that: when so many more may come than it
+    /// knows.
+    fn due(&mut self, window: u32, step: u32) -> When {
+        let grant = self.received + u64::from(window.saturating_sub(self.waiting));
+        if grant >= self.granted + u64::from(step) {
+            self.granted = grant;
+            let acknowledge = self.acknowledge();
+            When::Now(Due { connection: self.connection, grant, acknowledge })
+        } else if self.numbered && self.done() > self.acknowledged {
+            When::Soon
+        } else {
+            When::Never
+        }
+    }
 }
 
 impl Queue {
@@ -133,50 +208,96 @@ impl Queue {
 
     /// A connection begins: how many messages may come before the first grant. None if
     /// nobody receives any more.
-    pub(super) fn begin(&self, epoch: u64) -> Option<u32> {
+    pub(super) fn begin(&self, connection: u64) -> Option<u32> {
         let mut state = self.state();
         // Zero would mean no limit.
         let window = self.window.saturating_sub(state.waiting).max(1);
-        state.epoch = epoch;
-        state.received = 0;
+        state.connection = connection;
         state.granted = window.into();
+        state.carried = state.waiting;
+        (state.received, state.acknowledged, state.late) = (0, 0, 0);
+        (state.run, state.numbered) = (None, false);
         (!state.closed).then_some(window)
     }
 
-    /// Messages have arrived; empties `batch`. False if they are more than was allowed.
-    pub(super) fn push(&self, batch: &mut Vec<Bytes>) -> bool {
-        let mut state = self.state();
-        let allowed = state.granted - state.received.min(state.granted);
-        if batch.len() as u64 > allowed {
-            return false;
-        }
-        state.received += batch.len() as u64;
-        if state.closed {
-            batch.clear();
-            return true;
-        }
-        // At most the window, plus one after a reconnection.
-        state.waiting += batch.len() as u32;
-        state.messages.extend(batch.drain(..));
-        drop(state);
-        self.arrived.notify_one();
-        true
+    /// Each sender of whom something arrived, and the number that comes next.
+    pub(super) fn places(&self) -> Vec<(Sender, u64)> {
+        self.state().seen.places().collect()
     }
 
-    /// Moves messages to the receiver, if it has none left, and says what to grant if it is
-    /// time for that.
-    fn take(&self, consumed: u32, batch: &mut VecDeque<Bytes>) -> Option<(u64, u64)> {
+    /// The messages that follow are from this sender, numbered from `next` on.
+    pub(super) fn run(&self, sender: Option<Sender>, next: u64) {
+        let mut state = self.state();
+        state.run = sender.map(|sender| (sender, next));
+        state.numbered |= sender.is_some();
+    }
+
+    /// So many numbers are left out. False if there are no numbers.
+    pub(super) fn skip(&self, count: u64) -> bool {
+        let mut state = self.state();
+        match &mut state.run {
+            Some((_, next)) => {
+                *next = next.saturating_add(count);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Messages have arrived; empties `batch`. The daemon may have to be told that they were
+    /// nothing new.
+    ///
+    /// # Errors
+    ///
+    /// When they are more than was allowed.
+    pub(super) fn push(&self, batch: &mut Vec<Bytes>) -> Result<When, TooMany> {
+        let mut state = self.state();
+        let count = batch.len() as u64;
+        if count > state.granted - state.received.min(state.granted) {
+            return Err(TooMany);
+        }
+        state.received += count;
+        let mut new = count;
+        if let Some((sender, next)) = state.run {
+            state.run = Some((sender, next.saturating_add(count)));
+            new -= state.seen.arrived(&sender, next, count);
+        }
+        if new < count {
+            batch.drain(..(count - new) as usize);
+            if state.waiting > 0 {
+                state.late += count - new;
+            }
+        }
+        // At most the window, plus one after a reconnection.
+        state.waiting += new as u32;
+        if state.closed {
+            // Never consumed, so never acknowledged.
+            batch.clear();
+            return Ok(When::Never);
+        }
+        state.messages.extend(batch.drain(..));
+        if new > 0 {
+            drop(state);
+            // Who takes them tells the daemon.
+            self.arrived.notify_one();
+            return Ok(When::Never);
+        }
+        Ok(state.due(self.window, self.step()))
+    }
+
+    /// Moves messages to the receiver, if it has none left, and says what to tell the daemon.
+    fn take(&self, consumed: u32, batch: &mut VecDeque<Bytes>) -> When {
         let mut state = self.state();
         if batch.is_empty() {
             std::mem::swap(&mut state.messages, batch);
         }
-        state.waiting = state.waiting.saturating_sub(consumed);
-        let total = state.received + u64::from(self.window.saturating_sub(state.waiting));
-        if total < state.granted + u64::from(self.step()) {
-            return None;
-        }
-        state.granted = total;
-        Some((state.epoch, total))
+        state.consume(consumed);
+        state.due(self.window, self.step())
+    }
+
+    /// What to acknowledge on this connection, if there is anything new.
+    pub(super) fn acknowledge(&self) -> Option<u64> {
+        self.state().acknowledge()
     }
 
     fn close(&self) {

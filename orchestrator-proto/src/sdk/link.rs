@@ -2,19 +2,21 @@
 //! connection.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::DeclareError;
-use super::input::Queue;
-use crate::frame::{self, PREFIX};
-use crate::runtime::{
-    Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest, UNLIMITED,
-};
+use super::input::{Queue, When};
+use super::kept::{Beginning, Kept};
+use crate::frame;
+use crate::runtime::{Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest};
 use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
 
 /// Bytes that wait for the kernel before senders wait: 1 MiB. One more message or batch may
@@ -33,15 +35,19 @@ pub(super) struct Shared {
     /// The task waits here: there are bytes to write, or writing failed.
     pub(super) kick: Notify,
     pub(super) connected: watch::Sender<bool>,
+    /// Some input has something to acknowledge, and the task knows.
+    acknowledging: AtomicBool,
 }
 
 /// The state of the writing half.
 pub(super) struct Link {
     pub(super) instance: InstanceId,
+    /// Under which this process numbers its messages; see [`Frame::Keep`].
+    epoch: u64,
     /// None while disconnected.
     writer: Option<Arc<OwnedWriteHalf>>,
     /// Counts connections, so that nothing meant for an earlier one is written to a later one.
-    pub(super) epoch: u64,
+    pub(super) connection: u64,
     /// Whole frames that the kernel has not taken yet, the first one maybe in part.
     pending: BytesMut,
     /// By channel.
@@ -61,8 +67,8 @@ struct Declared {
 
 /// Our end of a channel.
 enum End {
-    /// How many messages were sent on this connection and how many may be.
-    Output { sent: u64, limit: u64 },
+    /// What was sent, and what may be.
+    Output(Kept),
     /// Where its messages go.
     Input(Arc<Queue>),
 }
@@ -71,6 +77,9 @@ enum End {
 pub(super) enum Offered {
     /// The first so many bytes, which are so many messages, were taken.
     Taken { bytes: usize, messages: u64 },
+    /// There is no connection. What was sent before will be sent again on the next one, and what
+    /// is offered has to wait for it.
+    Waiting,
     /// There is no connection, or another one than expected.
     Disconnected,
 }
@@ -81,8 +90,10 @@ impl Shared {
             path,
             link: Mutex::new(Link {
                 instance,
+                // Seeded by the kernel, once for each thread, and counted on from there.
+                epoch: RandomState::new().hash_one((std::process::id(), Instant::now())),
                 writer: None,
-                epoch: 0,
+                connection: 0,
                 pending: BytesMut::new(),
                 declared: Vec::new(),
                 requests: HashMap::new(),
@@ -92,6 +103,7 @@ impl Shared {
             progress: Notify::new(),
             kick: Notify::new(),
             connected: watch::Sender::new(false),
+            acknowledging: AtomicBool::new(false),
         }
     }
 
@@ -129,7 +141,7 @@ impl Shared {
             schema,
             end: match queue {
                 Some(queue) => End::Input(queue),
-                None => End::Output { sent: 0, limit: UNLIMITED },
+                None => End::Output(Kept::default()),
             },
         });
         if link.writer.is_some() {
@@ -139,12 +151,13 @@ impl Shared {
         Ok(channel)
     }
 
-    /// Begins a new connection: declares everything again.
+    /// Begins a new connection: declares everything again. What has to be sent again follows
+    /// when the daemon has said how much it takes.
     pub(super) fn attach(&self, writer: Arc<OwnedWriteHalf>, instance: InstanceId) {
         let mut link = self.link();
         link.instance = instance;
         link.writer = Some(writer);
-        link.epoch += 1;
+        link.connection += 1;
         link.pending.clear();
         for channel in 0..link.declared.len() {
             link.push_declare(channel as u16);
@@ -168,6 +181,7 @@ impl Shared {
     /// Writes what the kernel takes now.
     pub(super) fn flush(&self, link: &mut Link) {
         link.write_pending();
+        link.send_again();
         self.rouse_task(link);
         self.progress.notify_waiters();
     }
@@ -185,17 +199,26 @@ impl Shared {
     /// Takes as many whole messages from `frames` as may be sent now.
     pub(super) fn offer(
         &self,
-        epoch: Option<u64>,
+        connection: Option<u64>,
         channel: u16,
         frames: &[u8],
         messages: u64,
     ) -> (u64, Offered) {
         let mut link = self.link();
-        let current = link.epoch;
-        if link.writer.is_none() || epoch.is_some_and(|epoch| epoch != current) {
+        let current = link.connection;
+        let is_open = link.writer.is_some();
+        let is_full = link.pending.len() >= MAX_PENDING;
+        let Some(kept) = link.output(channel) else {
+            return (current, Offered::Disconnected);
+        };
+        if !kept.waits() && (!is_open || connection.is_some_and(|other| other != current)) {
             return (current, Offered::Disconnected);
         }
-        let (bytes, messages) = link.accept(channel, frames, messages);
+        if !is_open {
+            return (current, Offered::Waiting);
+        }
+        let (bytes, messages) = if is_full { (0, 0) } else { kept.take(frames, messages) };
+        let has_copies = kept.waits();
         if bytes > 0 {
             let idle = link.pending.is_empty();
             link.write(&frames[..bytes]);
@@ -205,19 +228,82 @@ impl Shared {
             }
         }
         let offered = match link.writer {
+            // What was kept will be sent, on the next connection if not on this one.
             Some(_) => Offered::Taken { bytes, messages },
+            None if has_copies => Offered::Taken { bytes, messages },
             None => Offered::Disconnected,
         };
         (current, offered)
     }
 
-    /// Allows so many messages on an input, unless the connection is another one by now.
-    pub(super) fn grant(&self, epoch: u64, channel: u16, total: u64) {
+    /// The daemon sets an output's limit. False if there is no such output.
+    pub(super) fn granted(&self, channel: u16, total: u64) -> bool {
         let mut link = self.link();
-        if link.writer.is_some() && link.epoch == epoch {
-            link.push(&Frame::Grant { channel, total });
+        let Some(kept) = link.output(channel) else {
+            return false;
+        };
+        kept.granted(total);
+        if kept.is_behind() {
+            self.flush(&mut link);
+        } else {
+            self.progress.notify_waiters();
+        }
+        true
+    }
+
+    /// The daemon acknowledges messages of an output. False if they were never sent.
+    pub(super) fn acknowledged(&self, channel: u16, total: u64) -> bool {
+        let known = self.link().output(channel).is_some_and(|kept| kept.acknowledged(total));
+        self.progress.notify_waiters();
+        known
+    }
+
+    /// Tells the daemon about an input what it is to be told: now, unless the connection is another
+    /// one by then, or in a moment.
+    pub(super) fn tell(&self, channel: u16, when: When) {
+        let due = match when {
+            When::Never => return,
+            When::Soon => {
+                if !self.acknowledging.swap(true, Ordering::AcqRel) {
+                    self.kick.notify_one();
+                }
+                return;
+            }
+            When::Now(due) => due,
+        };
+        let mut link = self.link();
+        if link.writer.is_some() && link.connection == due.connection {
+            if let Some(total) = due.acknowledge {
+                link.push(&Frame::Acknowledge { channel, total });
+            }
+            link.push(&Frame::Grant { channel, total: due.grant });
             self.flush(&mut link);
         }
+    }
+
+    /// Whether some input waits for [`Shared::acknowledge`].
+    pub(super) fn is_acknowledging_soon(&self) -> bool {
+        self.acknowledging.load(Ordering::Acquire)
+    }
+
+    /// Acknowledges what there is to acknowledge, on all inputs.
+    pub(super) fn acknowledge(&self) {
+        self.acknowledging.store(false, Ordering::Release);
+        let mut link = self.link();
+        if link.writer.is_none() {
+            return;
+        }
+        let due: Vec<_> = (0..MAX_CHANNELS)
+            .zip(&link.declared)
+            .filter_map(|(channel, declared)| match &declared.end {
+                End::Input(queue) => Some((channel, queue.acknowledge()?)),
+                End::Output(_) => None,
+            })
+            .collect();
+        for (channel, total) in due {
+            link.push(&Frame::Acknowledge { channel, total });
+        }
+        self.flush(&mut link);
     }
 
     /// Sends a request; the answer, or the end of the connection, comes from the receiver.
@@ -246,6 +332,16 @@ impl Shared {
 }
 
 impl Link {
+    /// Whether something waits for the kernel or must be sent again; none if there is no
+    /// connection any more.
+    pub(super) fn is_unsent(&self) -> Option<bool> {
+        let behind = |declared: &Declared| match &declared.end {
+            End::Output(kept) => kept.is_behind(),
+            End::Input(_) => false,
+        };
+        Some(self.wants_write()? || self.declared.iter().any(behind))
+    }
+
     /// Whether bytes wait for the kernel; none if there is no connection any more.
     pub(super) fn wants_write(&self) -> Option<bool> {
         self.writer.as_ref().map(|_| !self.pending.is_empty())
@@ -255,18 +351,14 @@ impl Link {
     pub(super) fn queue(&self, channel: u16) -> Option<Arc<Queue>> {
         match &self.declared.get(usize::from(channel))?.end {
             End::Input(queue) => Some(Arc::clone(queue)),
-            End::Output { .. } => None,
+            End::Output(_) => None,
         }
     }
 
-    /// The daemon sets an output's limit. False if there is no such output.
-    pub(super) fn granted(&mut self, channel: u16, total: u64) -> bool {
-        match self.declared.get_mut(usize::from(channel)) {
-            Some(Declared { end: End::Output { limit, .. }, .. }) => {
-                *limit = total;
-                true
-            }
-            _ => false,
+    fn output(&mut self, channel: u16) -> Option<&mut Kept> {
+        match &mut self.declared.get_mut(usize::from(channel))?.end {
+            End::Output(kept) => Some(kept),
+            End::Input(_) => None,
         }
     }
 
@@ -278,39 +370,40 @@ impl Link {
         }
     }
 
-    /// How many bytes and messages from the start of `frames` may be sent now; counts them as
-    /// sent.
-    fn accept(&mut self, channel: u16, frames: &[u8], messages: u64) -> (usize, u64) {
-        let Some(Declared { end: End::Output { sent, limit }, .. }) =
-            self.declared.get_mut(usize::from(channel))
-        else {
-            return (0, 0);
-        };
-        if self.pending.len() >= MAX_PENDING {
-            return (0, 0);
+    /// Writes what has to be sent again, as far as it may be now.
+    fn send_again(&mut self) {
+        let mut declared = std::mem::take(&mut self.declared);
+        for Declared { end, .. } in &mut declared {
+            let End::Output(kept) = end else { continue };
+            while self.pending.len() < MAX_PENDING
+                && self.writer.is_some()
+                && let Some((frames, count)) = kept.again()
+            {
+                self.write(frames);
+                kept.wrote(count);
+            }
         }
-        let allowed = limit.saturating_sub(*sent).min(messages);
-        let bytes = if allowed == messages { frames.len() } else { first_frames(frames, allowed) };
-        *sent += allowed;
-        (bytes, allowed)
+        self.declared = declared;
     }
 
     fn push_declare(&mut self, channel: u16) {
+        let (epoch, connection) = (self.epoch, self.connection);
         let Some(declared) = self.declared.get_mut(usize::from(channel)) else {
             return;
         };
-        let (direction, window) = match &mut declared.end {
-            End::Output { sent, limit } => {
-                (*sent, *limit) = (0, UNLIMITED);
-                (Direction::Output, 0)
+        let mut places = Vec::new();
+        let (before, direction, window) = match &mut declared.end {
+            End::Output(kept) => {
+                let Beginning { next, again } = kept.begin();
+                (Frame::Keep { channel, epoch, next, again }, Direction::Output, 0)
             }
-            End::Input(queue) => match queue.begin(self.epoch) {
-                Some(window) => (Direction::Input, window),
-                None => return,
-            },
+            End::Input(queue) => {
+                let Some(window) = queue.begin(connection) else { return };
+                places = queue.places();
+                (Frame::Recognise { channel }, Direction::Input, window)
+            }
         };
-        let mut bytes = Vec::new();
-        let frame = Frame::Declare(Declare {
+        let declare = Frame::Declare(Declare {
             channel,
             direction,
             name: declared.name,
@@ -318,10 +411,17 @@ impl Link {
             hash: Some(declared.hash.0),
             window,
         });
-        // A name and a schema within their bounds always fit a frame.
-        if frame::append(&mut bytes, &frame, frame::MAX_RUNTIME).is_ok() {
-            self.pending.extend_from_slice(&bytes);
+        let mut bytes = Vec::new();
+        let places = places.into_iter().map(|(sender, next)| Frame::From {
+            channel,
+            sender: Some(sender),
+            next,
+        });
+        for frame in [before, declare].into_iter().chain(places) {
+            // A name and a schema within their bounds always fit a frame; the others are short.
+            let _ = frame::append(&mut bytes, &frame, frame::MAX_RUNTIME);
         }
+        self.pending.extend_from_slice(&bytes);
     }
 
     /// False if the frame would be too long.
@@ -379,16 +479,4 @@ impl Link {
         self.writer = None;
         None
     }
-}
-
-/// The length of the first so many frames.
-fn first_frames(frames: &[u8], count: u64) -> usize {
-    let mut at = 0;
-    for _ in 0..count {
-        match frames[at..].first_chunk::<PREFIX>() {
-            Some(prefix) => at += PREFIX + u32::from_le_bytes(*prefix) as usize,
-            None => break,
-        }
-    }
-    at.min(frames.len())
 }

@@ -39,22 +39,36 @@
 //! # When the daemon goes away
 //!
 //! The runtime stays. A task in the background connects again, after 10 ms at first and
-//! every second at last, and declares everything again. Meanwhile sending fails with
-//! [`SendError::Disconnected`], receiving waits, and requests under way fail. Messages that the
-//! daemon had not read are lost.
+//! every second at last, and declares everything again. Meanwhile receiving waits, and requests
+//! under way fail.
+//!
+//! Where a link with the policy `block` takes an output's messages, none of them is lost, and a
+//! receiver that lives on gets each of them once: this runtime keeps them until the
+//! receiver has acknowledged them, sends again what was not, and meanwhile sending waits.
+//! A receiver acknowledges a message when its program comes back for the next one after it. If
+//! the receiver dies, its next process gets what was not acknowledged, so it may see again
+//! what its predecessor had begun to work on. This begins when the runtime has heard of the
+//! link, right after it was made; and it ends with the runtime: what it sent last before its own
+//! end may be lost if the daemon dies as well.
+//!
+//! Without such a link sending fails with [`SendError::Disconnected`], and messages that the
+//! daemon had not delivered are lost. The next daemon reports how many.
 //!
 //! # Slowness
 //!
 //! Every queue has a bound: an [`Input`] its window, all outputs together 1 MiB beyond what the
-//! kernel holds. A reader that does not receive loses messages, or holds its senders up, as its
+//! kernel holds. What an output keeps for a `block` link is bounded by what may be under way: the
+//! link's capacity and the receiver's window. A reader that does not receive loses messages, or holds its senders up, as its
 //! links' policies say; other inputs of the same runtime are not affected.
 
 mod connection;
 mod control;
 mod error;
 mod input;
+mod kept;
 mod link;
 mod output;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -258,17 +272,17 @@ impl Runtime {
     /// [`SendError::Disconnected`] if there is no connection, or it breaks.
     pub async fn flush(&self) -> Result<(), SendError> {
         let shared = &self.handle.shared;
-        let began = shared.link().epoch;
+        let began = shared.link().connection;
         loop {
             let mut progress = pin!(shared.progress.notified());
             progress.as_mut().enable();
-            let (wants_write, epoch) = {
+            let (is_unsent, connection) = {
                 let link = shared.link();
-                (link.wants_write(), link.epoch)
+                (link.is_unsent(), link.connection)
             };
-            match wants_write {
-                Some(false) if epoch == began => return Ok(()),
-                Some(true) if epoch == began => progress.await,
+            match is_unsent {
+                Some(false) if connection == began => return Ok(()),
+                Some(true) if connection == began => progress.await,
                 _ => return Err(SendError::Disconnected),
             }
         }

@@ -42,12 +42,16 @@ impl<T: Message> Output<T> {
     /// is slower than this runtime; then up to 1 MiB of messages waits here.
     ///
     /// Waits while a link with the policy `block` has no room, and while that 1 MiB is full.
-    /// A future that is dropped while it waits has sent nothing.
+    /// Where such a link takes the messages it also waits while there is no connection, and
+    /// what was sent is sent again on the next one if it did not arrive: see
+    /// [the module](super#when-the-daemon-goes-away). A future that is dropped while it waits has
+    /// sent nothing.
     ///
     /// # Errors
     ///
-    /// [`SendError::Disconnected`] at once while there is no connection, and when it breaks
-    /// during the wait. A message that was taken before may be lost with its connection.
+    /// [`SendError::Disconnected`], where no such link takes the messages, at once while there is
+    /// no connection, and when it breaks during the wait. A message that was taken before may be
+    /// lost with its connection.
     /// [`SendError::TooLong`] or [`SendError::Encode`] for a value that can't be sent.
     pub async fn send(&self, message: &T) -> Result<(), SendError> {
         tokio::task::coop::consume_budget().await;
@@ -64,7 +68,8 @@ impl<T: Message> Output<T> {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] where [`send`](Self::send) would wait, else as for that.
+    /// [`SendError::Disconnected`] while there is no connection, [`SendError::Full`] where
+    /// [`send`](Self::send) would wait for something else; the rest as for that.
     pub fn try_send(&self, message: &T) -> Result<(), SendError> {
         let mut buffers = self.take_buffers();
         buffers.append(self.channel, message)?;
@@ -73,7 +78,7 @@ impl<T: Message> Output<T> {
         match offered {
             Offered::Taken { messages: 1.., .. } => Ok(()),
             Offered::Taken { .. } => Err(SendError::Full),
-            Offered::Disconnected => Err(SendError::Disconnected),
+            Offered::Waiting | Offered::Disconnected => Err(SendError::Disconnected),
         }
     }
 
@@ -119,13 +124,14 @@ impl<T: Message> Output<T> {
     async fn write(&self, frames: &[u8], count: u64) -> Result<(), SendError> {
         let shared = &self.handle.shared;
         let mut rest = (frames, count);
-        let (epoch, mut offered) = shared.offer(None, self.channel, rest.0, rest.1);
+        let (connection, mut offered) = shared.offer(None, self.channel, rest.0, rest.1);
         loop {
             match offered {
                 Offered::Disconnected => return Err(SendError::Disconnected),
                 Offered::Taken { bytes, messages } => {
                     rest = (&rest.0[bytes..], rest.1 - messages);
                 }
+                Offered::Waiting => {}
             }
             if rest.1 == 0 {
                 return Ok(());
@@ -133,8 +139,8 @@ impl<T: Message> Output<T> {
             // Looks again after it has begun to listen, so that no progress is missed.
             let mut progress = pin!(shared.progress.notified());
             progress.as_mut().enable();
-            (_, offered) = shared.offer(Some(epoch), self.channel, rest.0, rest.1);
-            if let Offered::Taken { messages: 0, .. } = offered {
+            (_, offered) = shared.offer(Some(connection), self.channel, rest.0, rest.1);
+            if let Offered::Taken { messages: 0, .. } | Offered::Waiting = offered {
                 progress.await;
             }
         }

@@ -2,7 +2,7 @@
 
 use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
-    self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, UNLIMITED,
+    self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, TypeSchema, WireError};
 use serde::Serialize;
@@ -208,6 +208,10 @@ pub(crate) fn declare(schema: &[u8]) -> Declare<'_> {
     }
 }
 
+pub(crate) fn sender() -> Sender {
+    Sender { epoch: 300, instance: camera(), anybody: false }
+}
+
 pub(crate) fn start(instance: &str, priority: Option<Priority>) -> RuntimeRequest {
     RuntimeRequest::Start { instance: instance.into(), priority }
 }
@@ -219,14 +223,19 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
     let schema = value_schema();
     type FrameOf = Frame<'static>;
     let frames = variants!(FrameOf:
-        Frame::Hello { .. } => Frame::Hello { magic: runtime::MAGIC, protocol: 1, sdk: "demo" },
-        Frame::Welcome { .. } => Frame::Welcome { protocol: 1, server: "0.1.0", instance: id },
+        Frame::Hello { .. } => Frame::Hello { magic: runtime::MAGIC, protocol: 2, sdk: "demo" },
+        Frame::Welcome { .. } => Frame::Welcome { protocol: 2, server: "0.1.0", instance: id },
         Frame::Refused(_) => Frame::Refused(error()),
         Frame::Declare(_) => Frame::Declare(declare(&schema)),
         Frame::Message { .. } => Frame::Message { channel: 300, payload: b"\xff\x00" },
         Frame::Grant { .. } => Frame::Grant { channel: 300, total: UNLIMITED },
         Frame::Request { .. } => Frame::Request { id: 300, request: start("a", Some(Priority::High)) },
         Frame::Reply { .. } => Frame::Reply { id: 300, result: Err(error()) },
+        Frame::Keep { .. } => Frame::Keep { channel: 300, epoch: 1 << 40, next: 300, again: 200 },
+        Frame::Recognise { .. } => Frame::Recognise { channel: 300 },
+        Frame::Acknowledge { .. } => Frame::Acknowledge { channel: 300, total: 1 << 40 },
+        Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300 },
+        Frame::Skip { .. } => Frame::Skip { channel: 300, count: 1 << 40 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -334,7 +343,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Disconnected { .. } => EventKind::Disconnected { dialect: "veecle".into(), error: Some("no".into()) },
             EventKind::StateSetAside { .. } => EventKind::StateSetAside { path: "/a".into(), reason: "no".into() },
             EventKind::EventsLost { .. } => EventKind::EventsLost { count: 300 },
-            EventKind::Adopted { .. } => EventKind::Adopted { pid: 300 }),
+            EventKind::Adopted { .. } => EventKind::Adopted { pid: 300 },
+            EventKind::MessagesLost { .. } => EventKind::MessagesLost { link: LinkId(300), count: 400 }),
     ]
 }
 

@@ -104,6 +104,7 @@ impl Holder {
     /// Why the first one could not be started.
     pub(super) fn serve(&mut self) -> io::Result<End> {
         self.daemon = Some(Daemon::start(&self.image, self.daemon_files)?);
+        super::trim::give_back();
         loop {
             if let Some(end) = self.step() {
                 return Ok(end);

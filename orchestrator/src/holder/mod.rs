@@ -31,6 +31,7 @@ mod launch;
 mod lives;
 pub mod socket;
 mod sys;
+mod trim;
 
 #[cfg(test)]
 mod tests;

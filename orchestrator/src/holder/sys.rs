@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 
 use syscalls::{Sysno, syscall};
@@ -29,6 +30,14 @@ pub(super) fn default_signals() {
         // It fails for SIGKILL and SIGSTOP, which are as they should be.
         let _ = unsafe { syscall!(Sysno::rt_sigaction, signal, action, before, size_of::<u64>()) };
     }
+}
+
+/// Gives back the memory of a mapping that is private, of a file, and was not written to.
+pub(super) fn give_back(mapping: Range<usize>) {
+    let address = std::ptr::without_provenance_mut::<libc::c_void>(mapping.start);
+    // SAFETY: nothing of such a mapping is lost: the kernel reads it from the file again, when it
+    // is used again. See madvise(2).
+    let _ = unsafe { libc::madvise(address, mapping.len(), libc::MADV_DONTNEED) };
 }
 
 /// Closes a file of this process on every exec. By its number, because files that were open when

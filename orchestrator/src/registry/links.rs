@@ -40,6 +40,12 @@ impl Surroundings for Around {
         self.events.record(from, name.as_deref(), kind);
     }
 
+    fn messages_lost(&self, link: LinkId, from: InstanceId, count: u64) {
+        let name = self.registry.upgrade().and_then(|registry| registry.name_of(from));
+        let kind = EventKind::MessagesLost { link, count };
+        self.events.record(Some(from), name.as_deref(), kind);
+    }
+
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>) {
         self.peers.open(address, mailbox);
     }

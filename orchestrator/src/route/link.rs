@@ -94,17 +94,18 @@ impl Link {
         self.mismatch.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes in a run of messages of one origin. The caller wakes the mailbox afterwards, and
+    /// Takes in a run of messages of one origin, numbered from `first` on. The caller wakes the mailbox afterwards, and
     /// settles what is answered when it holds no lock of the source.
     pub(super) fn push_run(
         self: &Arc<Self>,
         bodies: impl Iterator<Item = Bytes>,
+        first: u64,
         origin: &Arc<Origin>,
         now_ms: u64,
     ) -> Unsettled {
         let mut unsettled = Unsettled::default();
         let mut queue = self.queue();
-        for body in bodies {
+        for (number, body) in (first..).zip(bodies) {
             let standing = match origin.credit.as_ref().map(|credit| credit.push(body.len())) {
                 None => Standing::Ungranted,
                 Some(pushed) => {
@@ -112,7 +113,7 @@ impl Link {
                     if pushed.within_grant { Standing::Granted } else { Standing::BeyondGrant }
                 }
             };
-            let entry = Entry { body, origin: origin.clone() };
+            let entry = Entry { body, number, origin: origin.clone() };
             // Only messages of this origin are given up where there is credit: those refused.
             queue.push(entry, now_ms, standing, |_| unsettled.given_up += 1);
         }
@@ -149,19 +150,41 @@ impl Link {
         queue.scheduled
     }
 
-    /// `entries` arrived, in whole.
-    pub fn delivered(&self, origin: &Origin, count: u64) {
+    /// `count` messages of one origin arrived, in whole; this is the last of them.
+    pub fn delivered(&self, last: &Entry, count: u64) {
         self.queue().delivered(count);
-        if let Some(credit) = &origin.credit {
-            credit.consume(count);
+        if let Some(credit) = &last.origin.credit {
+            credit.delivered(last.index() + 1, count);
         }
     }
 
-    /// `count` messages that were taken can't be delivered.
-    pub fn give_up(&self, origin: &Origin, count: u64, reason: DropReason) {
-        self.queue().give_up(count, reason);
+    /// As [`Link::delivered`], for a receiver that acknowledges: each of these messages is
+    /// reported by [`Origin::acknowledged`] or comes back by [`Link::take_back`].
+    pub fn delivered_unacknowledged(&self, origin: &Origin, count: u64) {
+        self.queue().delivered(count);
         if let Some(credit) = &origin.credit {
-            credit.consume(count);
+            credit.delivered_unacknowledged(count);
+        }
+    }
+
+    /// The receiver went away before it acknowledged these, which were delivered: they go back
+    /// to the front, in their order.
+    pub fn take_back(self: &Arc<Self>, entries: impl Iterator<Item = Entry>) {
+        let entries: Vec<_> = entries.collect();
+        for entry in &entries {
+            self.queue().undelivered();
+            if let Some(credit) = &entry.origin.credit {
+                credit.take_back(1);
+            }
+        }
+        self.put_back(entries.into_iter());
+    }
+
+    /// A message that was taken can't be delivered.
+    pub fn give_up(&self, entry: &Entry, reason: DropReason) {
+        self.queue().give_up(1, reason);
+        if let Some(credit) = &entry.origin.credit {
+            credit.gave_up();
         }
     }
 
@@ -183,7 +206,7 @@ impl Link {
         drop(queue);
         for entry in lost {
             if let Some(credit) = &entry.origin.credit {
-                credit.consume(1);
+                credit.discarded(1);
             }
         }
         if schedule {
@@ -198,7 +221,7 @@ impl Link {
         let discarded = self.queue().clear();
         for entry in &discarded {
             if let Some(credit) = &entry.origin.credit {
-                credit.consume(1);
+                credit.discarded(1);
             }
         }
         discarded.len() as u64

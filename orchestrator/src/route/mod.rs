@@ -14,6 +14,7 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod interruption;
 mod link;
 mod mailbox;
 mod message;
@@ -26,7 +27,7 @@ mod tests;
 
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
-pub use message::{Encoding, Entry, Origin, TypeDecl};
+pub use message::{Encoding, Entry, Numbering, Origin, TypeDecl};
 pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};

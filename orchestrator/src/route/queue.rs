@@ -163,6 +163,13 @@ impl<T: Sizable> Queue<T> {
         self.delivered += count;
     }
 
+    /// One of those that arrived is in hand again: its receiver went away without having taken
+    /// it in.
+    pub(super) fn undelivered(&mut self) {
+        self.delivered -= 1;
+        self.in_hand += 1;
+    }
+
     /// `count` of those taken can't be delivered.
     pub(super) fn give_up(&mut self, count: u64, reason: DropReason) {
         self.in_hand -= count;
@@ -240,6 +247,7 @@ mod tests {
         Deliver,
         GiveUp,
         PutBack,
+        TakeBack,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -249,6 +257,7 @@ mod tests {
             1 => Just(Step::Deliver),
             1 => Just(Step::GiveUp),
             1 => Just(Step::PutBack),
+            1 => Just(Step::TakeBack),
         ];
         prop::collection::vec(step, 0..400)
     }
@@ -270,6 +279,7 @@ mod tests {
             let standing = if granted { Standing::Granted } else { Standing::Ungranted };
             let mut queue = Queue::new(policy, capacity);
             let (mut next, mut in_hand, mut dropped) = (0, VecDeque::new(), 0);
+            let mut delivered = Vec::new();
             let mut last_taken = None;
             for step in steps {
                 match step {
@@ -282,7 +292,21 @@ mod tests {
                         last_taken = Some(item.0);
                         in_hand.push_back(item);
                     },
-                    Step::Deliver => if in_hand.pop_front().is_some() { queue.delivered(1) },
+                    Step::Deliver => if let Some(item) = in_hand.pop_front() {
+                        queue.delivered(1);
+                        delivered.push(item);
+                    },
+                    Step::TakeBack => {
+                        // First what is not delivered, then what is, the newest first.
+                        while let Some(item) = in_hand.pop_back() {
+                            queue.put_back(item, |_| dropped += 1);
+                        }
+                        if let Some(item) = delivered.pop() {
+                            queue.undelivered();
+                            queue.put_back(item, |_| dropped += 1);
+                        }
+                        last_taken = None;
+                    }
                     Step::GiveUp => if in_hand.pop_front().is_some() {
                         queue.give_up(1, DropReason::TooLong);
                         dropped += 1;

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use orchestrator_proto::control::Policy;
+use orchestrator_proto::runtime::Sender;
 use orchestrator_proto::schema::side_by_side;
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
+use super::interruption::{Interruptions, Loss};
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
-use super::message::TypeDecl;
+use super::message::{Numbering, TypeDecl};
 use super::source::{OutputIndex, Source, SourceStats, Upstream};
 use super::tap::Taps;
 
@@ -89,6 +91,9 @@ impl From<RouteError> for WireError {
 pub trait Surroundings: Send + Sync {
     /// The two ends of a link turned out not to agree.
     fn link_mismatched(&self, link: LinkId, from: Option<InstanceId>, error: &WireError);
+    /// So many messages of this sender were lost on the link, because the daemon before this one
+    /// ended.
+    fn messages_lost(&self, link: LinkId, from: InstanceId, count: u64);
     /// A first link to this datagram address was made: attach a sink to its mailbox. Called
     /// with the table locked: must not call back.
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);
@@ -111,6 +116,7 @@ struct Table {
     sources: Vec<Weak<Source>>,
     instances: HashMap<InstanceId, Ends>,
     peers: HashMap<Arc<str>, Arc<Mailbox>>,
+    interruptions: Interruptions,
 }
 
 /// What is known of an instance as an end of links.
@@ -158,6 +164,7 @@ impl Router {
             self.unlink(&mut table, *id);
         }
         // Links from anybody may have disagreed with this instance only.
+        table.interruptions.forget(instance);
         let types = table.instances.remove(&instance).map(|ends| ends.outputs).unwrap_or_default();
         let links: Vec<_> =
             types.keys().filter_map(|name| table.by_type.get(name)).flatten().cloned().collect();
@@ -179,7 +186,7 @@ impl Router {
         source
     }
 
-    /// The source will send this type.
+    /// The source will send this type, and number its messages if it says how.
     ///
     /// # Errors
     ///
@@ -189,6 +196,7 @@ impl Router {
         source: &Source,
         decl: Arc<TypeDecl>,
         channel: u16,
+        numbering: Option<Numbering>,
     ) -> Result<OutputIndex, RouteError> {
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
@@ -201,8 +209,13 @@ impl Router {
         if let Some(ends) = source.instance.and_then(|id| table.instances.get_mut(&id)) {
             remember(&mut ends.outputs, &decl);
         }
-        let index = source.add_output(decl, channel, &links);
+        if let (Some(instance), Some(numbering)) = (source.instance, numbering) {
+            table.interruptions.begins(instance, &decl.name, numbering);
+        }
+        let losses = table.interruptions.losses(&links);
+        let index = source.add_output(decl, channel, numbering, &links);
         self.check_links(table, &links);
+        self.report(losses);
         Ok(index)
     }
 
@@ -214,6 +227,24 @@ impl Router {
             remember(&mut ends.inputs, &decl);
         }
         self.check_links(table, &links);
+    }
+
+    /// The instance has had all messages of this type from this sender below `next`, on
+    /// connections to this daemon or to one before it.
+    pub fn had(&self, instance: InstanceId, type_name: &Arc<str>, sender: Sender, next: u64) {
+        let mut table = self.table();
+        let links = table.by_type.get(type_name).cloned().unwrap_or_default();
+        table.interruptions.expects(instance, type_name, sender, next);
+        let losses = table.interruptions.losses(&links);
+        drop(table);
+        self.report(losses);
+    }
+
+    /// With the table unlocked.
+    fn report(&self, losses: Vec<Loss>) {
+        for Loss { link, from, count } in losses {
+            self.surroundings.messages_lost(link.id, from, count);
+        }
     }
 
     /// The type names that the instance last declared as outputs and inputs, sorted.
@@ -276,8 +307,11 @@ impl Router {
         }
         table.last_id = id.0;
         table.links.insert(id, link.clone());
-        table.by_type.entry(request.type_name.clone()).or_default().push(link);
+        table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
+        let losses = table.interruptions.losses(&[link]);
+        drop(table);
+        self.report(losses);
         Ok((id, true))
     }
 

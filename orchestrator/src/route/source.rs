@@ -6,11 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use bytes::Bytes;
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Policy;
-use orchestrator_proto::runtime::UNLIMITED;
+use orchestrator_proto::runtime::{Sender, UNLIMITED};
 
 use super::link::{Link, LinkTarget, Unsettled};
 use super::mailbox::Mailbox;
-use super::message::{Credit, Origin, TypeDecl};
+use super::message::{Credit, Numbering, Origin, TypeDecl};
 use super::tap::Taps;
 
 /// A sender that can be told how much it may send.
@@ -18,6 +18,10 @@ pub trait Upstream: Send + Sync {
     /// [`Source::grant`] of this channel may have changed. Must not wait, and must not call
     /// back into the router.
     fn window_moved(&self, channel: u16);
+
+    /// [`Source::settled`] of this channel moved. That is not urgent, but should be told soon.
+    /// Must not wait.
+    fn settled(&self, _channel: u16) {}
 }
 
 /// Stands for one output of a source.
@@ -50,7 +54,7 @@ impl Woken {
         }
         for (origin, unsettled) in self.unsettled.drain(..) {
             if let Some(credit) = &origin.credit {
-                credit.consume(unsettled.given_up);
+                credit.refused(unsettled.given_up);
                 if unsettled.window_shrank {
                     credit.announce();
                 }
@@ -82,6 +86,9 @@ pub struct Source {
 struct Output {
     decl: Arc<TypeDecl>,
     channel: u16,
+    /// Set if the sender numbers its messages and keeps them.
+    numbering: Option<Numbering>,
+    /// Messages of this connection.
     received: AtomicU64,
     routes: Vec<Route>,
 }
@@ -113,23 +120,52 @@ impl Source {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         let Some(output) = outputs.get(output.0) else { return };
         let count = bodies.len() as u64;
-        output.received.fetch_add(count, Ordering::AcqRel);
+        let before = output.received.fetch_add(count, Ordering::AcqRel);
         self.stats.sent.fetch_add(count, Ordering::Relaxed);
         if self.taps.any() {
             self.taps.offer(self.instance, &output.decl, output.routes.len(), bodies, now_ns);
         }
+        let now_ms = now_ns / 1_000_000;
+        let (first, again) = output.numbering.map_or((0, 0), |n| (n.first, n.again));
+        if before < again {
+            // What comes again is for links that lose nothing. The others had their chance.
+            let again = (again - before).min(count) as usize;
+            let bodies = bodies.drain(..again).collect::<Vec<_>>();
+            self.send_again(output, &bodies, first + before, now_ms, woken);
+        }
+        let first = first + before + (count - bodies.len() as u64);
         let Some((last, others)) = output.routes.split_last() else {
-            self.stats.unrouted.fetch_add(count, Ordering::Relaxed);
+            self.stats.unrouted.fetch_add(bodies.len() as u64, Ordering::Relaxed);
             bodies.clear();
             return;
         };
-        let now_ms = now_ns / 1_000_000;
         for route in others {
-            let unsettled = route.link.push_run(bodies.iter().cloned(), &route.origin, now_ms);
+            let bodies = bodies.iter().cloned();
+            let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
             woken.add(route, unsettled);
         }
-        let unsettled = last.link.push_run(bodies.drain(..), &last.origin, now_ms);
+        let unsettled = last.link.push_run(bodies.drain(..), first, &last.origin, now_ms);
         woken.add(last, unsettled);
+    }
+
+    fn send_again(
+        &self,
+        output: &Output,
+        bodies: &[Bytes],
+        first: u64,
+        now_ms: u64,
+        woken: &mut Woken,
+    ) {
+        let mut routed = false;
+        for route in output.routes.iter().filter(|route| route.link.policy == Policy::Block) {
+            routed = true;
+            let bodies = bodies.iter().cloned();
+            let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
+            woken.add(route, unsettled);
+        }
+        if !routed {
+            self.stats.unrouted.fetch_add(bodies.len() as u64, Ordering::Relaxed);
+        }
     }
 
     /// How many messages in total the sender may have sent on this output.
@@ -137,6 +173,14 @@ impl Source {
     pub fn grant(&self, channel: u16) -> u64 {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         outputs.iter().find(|output| output.channel == channel).map_or(UNLIMITED, Output::grant)
+    }
+
+    /// How many messages in total the sender need not keep any more; none if it keeps none.
+    #[must_use]
+    pub fn settled(&self, channel: u16) -> Option<u64> {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let output = outputs.iter().find(|output| output.channel == channel)?;
+        output.numbering.map(|_| output.settled())
     }
 
     pub(super) fn has_output(&self, type_name: &str) -> bool {
@@ -152,9 +196,11 @@ impl Source {
         &self,
         decl: Arc<TypeDecl>,
         channel: u16,
+        numbering: Option<Numbering>,
         links: &[Arc<Link>],
     ) -> OutputIndex {
-        let output = Output { decl, channel, received: AtomicU64::new(0), routes: Vec::new() };
+        let received = AtomicU64::new(0);
+        let output = Output { decl, channel, numbering, received, routes: Vec::new() };
         let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
         outputs.push(output);
         let index = outputs.len() - 1;
@@ -215,10 +261,18 @@ impl Source {
                 u64::from(link.capacity),
                 upstream.clone(),
                 output.channel,
+                output.numbering.is_some(),
             )),
             _ => None,
         };
-        Arc::new(Origin { decl: output.decl.clone(), credit })
+        let sender = match (self.instance, output.numbering) {
+            (Some(instance), Some(Numbering { epoch, .. })) => {
+                Some(Sender { epoch, instance, anybody: link.from.is_none() })
+            }
+            _ => None,
+        };
+        let first = output.numbering.map_or(0, |numbering| numbering.first);
+        Arc::new(Origin { decl: output.decl.clone(), sender, first, credit })
     }
 
     fn window_moved(&self, channel: u16) {
@@ -229,12 +283,16 @@ impl Source {
 }
 
 impl Output {
+    fn credits(&self) -> impl Iterator<Item = &Credit> {
+        self.routes.iter().filter_map(|route| route.origin.credit.as_ref())
+    }
+
     fn grant(&self) -> u64 {
-        self.routes
-            .iter()
-            .filter_map(|route| route.origin.credit.as_ref())
-            .map(Credit::total)
-            .min()
-            .unwrap_or(UNLIMITED)
+        self.credits().map(Credit::total).min().unwrap_or(UNLIMITED)
+    }
+
+    fn settled(&self) -> u64 {
+        let received = self.received.load(Ordering::Acquire);
+        self.credits().map(Credit::settled).min().unwrap_or(received)
     }
 }

@@ -18,6 +18,7 @@ struct Quiet;
 
 impl Surroundings for Quiet {
     fn link_mismatched(&self, _: LinkId, _: Option<InstanceId>, _: &WireError) {}
+    fn messages_lost(&self, _: LinkId, _: InstanceId, _: u64) {}
     fn open_peer(&self, _: &str, _: &Arc<Mailbox>) {}
     fn close_peer(&self, _: &str) {}
 }
@@ -36,7 +37,7 @@ impl Sink for Receiver {
             for entry in taken.drain(..) {
                 let number = u32::from_le_bytes(entry.body[..4].try_into().unwrap());
                 self.got.lock().unwrap().push((link.id, number));
-                link.delivered(&entry.origin, 1);
+                link.delivered(&entry, 1);
             }
             self.mailbox.give_back(link);
         }
@@ -110,7 +111,7 @@ proptest! {
                 (0..TYPES)
                     .map(|kind| {
                         let decl = decl(kind, TypeSchema::U32);
-                        router.declare_output(source, decl, kind as u16).unwrap()
+                        router.declare_output(source, decl, kind as u16, None).unwrap()
                     })
                     .collect()
             })
@@ -193,7 +194,7 @@ fn different_schemas_are_refused_when_both_are_known() {
     let (from, to) = (InstanceId::generate(), InstanceId::generate());
     let _mailboxes = [from, to].map(|id| router.add_instance(id));
     let source = router.open_source(Some(from), None, Arc::default());
-    router.declare_output(&source, decl(0, TypeSchema::U32), 0).unwrap();
+    router.declare_output(&source, decl(0, TypeSchema::U32), 0, None).unwrap();
     router.declare_input(to, decl(0, TypeSchema::U64));
     let error = router.add_link(&request(Some(from), 0, to)).unwrap_err();
     assert!(matches!(error, RouteError::Mismatch(_)), "{error}");
@@ -211,7 +212,7 @@ fn a_difference_that_is_discovered_later_marks_the_link() {
     let _mailboxes = [from, to].map(|id| router.add_instance(id));
     router.add_link(&request(None, 0, to)).unwrap();
     let source = router.open_source(Some(from), None, Arc::default());
-    router.declare_output(&source, decl(0, TypeSchema::U32), 0).unwrap();
+    router.declare_output(&source, decl(0, TypeSchema::U32), 0, None).unwrap();
     assert!(router.links()[0].mismatch().is_none());
     router.declare_input(to, decl(0, TypeSchema::U64));
     assert!(router.links()[0].mismatch().is_some());
@@ -236,7 +237,7 @@ fn a_block_link_grants_its_capacity_beyond_what_was_consumed() {
     let concrete = Arc::downgrade(&told);
     let upstream: std::sync::Weak<dyn Upstream> = concrete;
     let source = router.open_source(Some(from), Some(upstream), Arc::default());
-    let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7).unwrap();
+    let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7, None).unwrap();
     assert_eq!(source.grant(7), u64::MAX);
 
     let block = LinkRequest { policy: Policy::Block, capacity: 10, ..request(None, 0, to) };
@@ -277,7 +278,7 @@ fn a_sender_beyond_its_grant_does_not_lock_up_the_table() {
         let concrete = Arc::downgrade(&asking);
         let source = router.open_source(Some(from), Some(concrete), Arc::default());
         asking.0.set(Arc::downgrade(&source)).unwrap();
-        let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7).unwrap();
+        let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7, None).unwrap();
         let block = LinkRequest { policy: Policy::Block, capacity: 1, ..request(None, 0, to) };
         router.add_link(&block).unwrap();
         let over = std::sync::atomic::AtomicBool::new(false);
@@ -315,7 +316,7 @@ fn large_messages_narrow_the_window() {
     let told = Arc::new(Told(Mutex::default()));
     let concrete = Arc::downgrade(&told);
     let source = router.open_source(Some(from), Some(concrete), Arc::default());
-    let output = router.declare_output(&source, decl(0, TypeSchema::Bytes), 7).unwrap();
+    let output = router.declare_output(&source, decl(0, TypeSchema::Bytes), 7, None).unwrap();
     let block = LinkRequest { policy: Policy::Block, ..request(None, 0, to) };
     router.add_link(&block).unwrap();
     assert_eq!(source.grant(7), 1000);

@@ -22,6 +22,8 @@ pub(super) struct Body {
     pub(super) translated: Option<Bytes>,
     /// What comes after it.
     pub(super) tail: &'static [u8],
+    /// Whether the peer will acknowledge it, until when it is kept.
+    pub(super) kept: bool,
 }
 
 /// What is being written.
@@ -45,9 +47,23 @@ struct Piece {
     head: Range<usize>,
     body: Body,
     inline: bool,
+    /// Went back to its link already, although the rest of it is still to be written.
+    returned: bool,
 }
 
 impl Piece {
+    fn is_kept(&self) -> bool {
+        self.body.kept && !self.returned
+    }
+
+    /// Whether both are settled in the same way.
+    fn goes_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
+            && Arc::ptr_eq(&self.entry.origin, &other.entry.origin)
+            && self.body.kept == other.body.kept
+            && self.returned == other.returned
+    }
+
     fn payload(&self) -> &Bytes {
         self.body.translated.as_ref().unwrap_or(&self.entry.body)
     }
@@ -73,7 +89,9 @@ impl Batch {
 
     /// Adds a message whose head stands at the end of `heads`, from `start` on.
     pub(super) fn add(&mut self, link: &Arc<Link>, entry: Entry, start: usize, body: Body) {
-        let mut piece = Piece { link: link.clone(), entry, head: 0..0, body, inline: false };
+        let link = link.clone();
+        let (head, inline, returned) = (0..0, false, false);
+        let mut piece = Piece { link, entry, head, body, inline, returned };
         piece.inline = piece.payload().len() <= INLINE;
         if piece.inline {
             self.heads.extend_from_slice(piece.payload());
@@ -105,8 +123,9 @@ impl Batch {
         slices.parts
     }
 
-    /// `count` more bytes are with the kernel: settles the messages that are complete.
-    pub(super) fn advance(&mut self, count: usize) {
+    /// `count` more bytes are with the kernel: settles the messages that are complete. Those that
+    /// the peer will acknowledge go to `kept`, others are counted there; in their order.
+    pub(super) fn advance(&mut self, count: usize, mut kept: impl FnMut(Written<'_>)) {
         self.written += count;
         if self.control > 0 {
             if self.written < self.control {
@@ -123,31 +142,65 @@ impl Batch {
             self.written -= piece.len();
             complete += 1;
         }
-        let same = |a: &Piece, b: &Piece| {
-            Arc::ptr_eq(&a.link, &b.link) && Arc::ptr_eq(&a.entry.origin, &b.entry.origin)
-        };
-        for run in self.pieces.make_contiguous()[..complete].chunk_by(same) {
-            run[0].link.delivered(&run[0].entry.origin, run.len() as u64);
+        while complete > 0
+            && let Some(first) = self.pieces.front()
+        {
+            let run = self.pieces.iter().take(complete);
+            let length = run.take_while(|piece| first.goes_with(piece)).count();
+            complete -= length;
+            let (link, is_kept, returned) = (first.link.clone(), first.is_kept(), first.returned);
+            let count = length as u64;
+            if is_kept {
+                link.delivered_unacknowledged(&first.entry.origin, count);
+            }
+            let mut entries = self.pieces.drain(..length).map(|piece| piece.entry);
+            if is_kept {
+                kept(Written::Kept(&link, &mut entries));
+            } else {
+                if let Some(last) = entries.next_back()
+                    && !returned
+                {
+                    link.delivered(&last, count);
+                }
+                drop(entries);
+                kept(Written::Others(&link, count));
+            }
         }
-        self.pieces.drain(..complete);
     }
 
     /// Gives the messages that are not begun back to their links; if the connection is `over`,
-    /// also one that is half written.
+    /// also one that is half written. One that its peer would acknowledge goes back even if
+    /// it is being written, because the peer may be about to leave; it will know it again.
     pub(super) fn give_back(&mut self, over: bool, returned: impl Fn(&Link)) {
         let begun = usize::from(!over && self.control == 0 && self.written > 0);
         // From the back, so that each link gets its messages back newest first.
         while self.pieces.len() > begun
             && let Some(piece) = self.pieces.pop_back()
         {
-            returned(&piece.link);
-            piece.link.put_back(std::iter::once(piece.entry));
+            if !piece.returned {
+                returned(&piece.link);
+                piece.link.put_back(std::iter::once(piece.entry));
+            }
+        }
+        if let Some(piece) = self.pieces.front_mut()
+            && piece.is_kept()
+        {
+            piece.returned = true;
+            piece.link.put_back(std::iter::once(piece.entry.clone()));
         }
         if over {
             self.control = 0;
             self.written = 0;
         }
     }
+}
+
+/// Messages of one link and origin that were written.
+pub(super) enum Written<'a> {
+    /// The peer will acknowledge them.
+    Kept(&'a Arc<Link>, &'a mut dyn Iterator<Item = Entry>),
+    /// So many others.
+    Others(&'a Arc<Link>, u64),
 }
 
 /// Collects slices, leaving out what is written already.
@@ -182,6 +235,7 @@ mod tests {
 
     impl Surroundings for Quiet {
         fn link_mismatched(&self, _: LinkId, _: Option<InstanceId>, _: &WireError) {}
+        fn messages_lost(&self, _: LinkId, _: InstanceId, _: u64) {}
         fn open_peer(&self, _: &str, _: &Arc<Mailbox>) {}
         fn close_peer(&self, _: &str) {}
     }
@@ -201,7 +255,7 @@ mod tests {
         router.add_link(&request).unwrap();
         let source = router.open_source(Some(instance), None, Arc::default());
         let decl = Arc::new(TypeDecl { name: "t".into(), schema: None });
-        let output = router.declare_output(&source, decl, 0).unwrap();
+        let output = router.declare_output(&source, decl, 0, None).unwrap();
         let mut bodies = payloads.iter().map(|payload| payload.clone().into()).collect();
         source.send_run(output, &mut bodies, 1, &mut Woken::default());
         router.links().remove(0)
@@ -230,7 +284,7 @@ mod tests {
             for (entry, payload) in entries.into_iter().zip(&payloads) {
                 let start = batch.heads.len();
                 batch.heads.extend_from_slice(HEAD);
-                batch.add(&link, entry, start, Body { translated: None, tail: TAIL });
+                batch.add(&link, entry, start, Body { translated: None, tail: TAIL, kept: false });
                 expected.extend([HEAD, payload, TAIL].concat());
             }
             let mut seen: Vec<u8> = Vec::new();
@@ -241,7 +295,7 @@ mod tests {
                 let bytes: Vec<u8> = batch.slices().iter().flat_map(|slice| slice.to_vec()).collect();
                 let before = seen.len();
                 seen.extend(bytes.iter().take(*write));
-                batch.advance(seen.len() - before);
+                batch.advance(seen.len() - before, |_| {});
             }
             prop_assert_eq!(seen, expected);
             prop_assert_eq!(link.counters().delivered, payloads.len() as u64);

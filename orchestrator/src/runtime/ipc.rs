@@ -150,7 +150,7 @@ impl Receiver {
             Some(output) => *output,
             None => {
                 let decl = TypeDecl { name: Arc::from(&*storable.type_name), schema: None };
-                let declared = self.router.declare_output(&self.source, Arc::new(decl), 0);
+                let declared = self.router.declare_output(&self.source, Arc::new(decl), 0, None);
                 let output = declared.map_err(|_| "more than 1,024 message types came here")?;
                 self.outputs.insert(Box::from(&*storable.type_name), output);
                 output
@@ -219,8 +219,8 @@ impl Peer {
                 link.take(BATCH, usize::MAX, &mut taken);
                 for entry in taken.drain(..) {
                     match self.send(&link, &entry).await {
-                        Ok(()) => link.delivered(&entry.origin, 1),
-                        Err(reason) => link.give_up(&entry.origin, 1, reason),
+                        Ok(()) => link.delivered(&entry, 1),
+                        Err(reason) => link.give_up(&entry, reason),
                     }
                 }
                 self.mailbox.give_back(link);

@@ -13,7 +13,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
-use super::batch::{Batch, Body};
+use super::batch::{Batch, Body, Written};
 use crate::route::{DropReason, Entry, Link, Mailbox, Sink};
 
 /// Messages in one system call at most.
@@ -42,16 +42,23 @@ pub(super) trait Dialect: Send + Sync {
     fn encode(
         &self,
         link: &Link,
-        way: &Self::Way,
+        way: &mut Self::Way,
         entry: &Entry,
         head: &mut Vec<u8>,
     ) -> Result<Body, DropReason>;
 
     /// `count` messages were put into a batch.
-    fn taken(&self, way: &Self::Way, count: usize);
+    fn taken(&self, way: Self::Way, count: usize);
 
     /// One of them was taken out again, unwritten.
     fn returned(&self, link: &Link);
+
+    /// Messages of a batch were written.
+    fn written(&self, _written: Written<'_>) {}
+
+    /// Another connection takes over: gives back what was written and not acknowledged. Called
+    /// after what was not written has gone back, and before anything is written elsewhere.
+    fn hand_over(&self) {}
 }
 
 pub(super) struct Outlet<D> {
@@ -202,7 +209,7 @@ impl<D: Dialect + 'static> Outlet<D> {
             }
             match self.writer.try_write_vectored(&batch.slices()) {
                 Ok(0) => return Drained::Broken,
-                Ok(count) => batch.advance(count),
+                Ok(count) => batch.advance(count, |written| self.dialect.written(written)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Drained::SocketFull,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return Drained::Broken,
@@ -229,7 +236,7 @@ impl<D: Dialect + 'static> Outlet<D> {
         let (mut messages, mut bytes) = (0, 0);
         while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {
             let Some(link) = self.mailbox.next_link() else { break };
-            let Some((way, quota)) = self.dialect.way(&link) else {
+            let Some((mut way, quota)) = self.dialect.way(&link) else {
                 self.park(link);
                 continue;
             };
@@ -237,7 +244,9 @@ impl<D: Dialect + 'static> Outlet<D> {
             link.take(quota, BATCH_BYTES - bytes, &mut batch.taken);
             messages += batch.taken.len();
             bytes += batch.taken.iter().map(|entry| entry.body.len()).sum::<usize>();
-            self.encode(&link, &way, batch);
+            let before = batch.len();
+            self.encode(&link, &mut way, batch);
+            self.dialect.taken(way, batch.len() - before);
             self.mailbox.give_back(link);
         }
     }
@@ -251,20 +260,18 @@ impl<D: Dialect + 'static> Outlet<D> {
     }
 
     /// Turns what was taken from `link` into pieces.
-    fn encode(&self, link: &Arc<Link>, way: &D::Way, batch: &mut Batch) {
+    fn encode(&self, link: &Arc<Link>, way: &mut D::Way, batch: &mut Batch) {
         let mut taken = std::mem::take(&mut batch.taken);
-        let before = batch.len();
         for entry in taken.drain(..) {
             let start = batch.heads.len();
             match self.dialect.encode(link, way, &entry, &mut batch.heads) {
                 Ok(body) => batch.add(link, entry, start, body),
                 Err(reason) => {
                     batch.heads.truncate(start);
-                    link.give_up(&entry.origin, 1, reason);
+                    link.give_up(&entry, reason);
                 }
             }
         }
-        self.dialect.taken(way, batch.len() - before);
         batch.taken = taken;
     }
 }
@@ -278,6 +285,7 @@ impl<D: Dialect + 'static> Sink for Outlet<D> {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = self.closed.load(Ordering::Acquire);
         batch.give_back(closed, |link| self.dialect.returned(link));
+        self.dialect.hand_over();
         drop(batch);
         // Whoever had a frame for this peer meanwhile could not write it.
         self.wake.notify_one();

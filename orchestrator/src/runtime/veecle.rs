@@ -71,7 +71,7 @@ impl Dialect for Veecle {
     fn encode(
         &self,
         link: &Link,
-        (): &(),
+        (): &mut (),
         entry: &Entry,
         head: &mut Vec<u8>,
     ) -> Result<Body, DropReason> {
@@ -86,10 +86,10 @@ impl Dialect for Veecle {
         if head.len() - start + value.len() + TAIL.len() - 1 > MAX_SENT_LINE {
             return Err(DropReason::TooLong);
         }
-        Ok(Body { translated, tail: TAIL })
+        Ok(Body { translated, tail: TAIL, kept: false })
     }
 
-    fn taken(&self, (): &(), _count: usize) {}
+    fn taken(&self, (): (), _count: usize) {}
 
     fn returned(&self, _link: &Link) {}
 }
@@ -243,7 +243,7 @@ impl Reader {
             None => {
                 let name: Arc<str> = Arc::from(&*storable.type_name);
                 let decl = Arc::new(TypeDecl { name, schema: None });
-                let output = self.endpoint.router.declare_output(&self.source, decl, 0)?;
+                let output = self.endpoint.router.declare_output(&self.source, decl, 0, None)?;
                 self.outputs.insert(Box::from(&*storable.type_name), output);
                 output
             }

@@ -10,14 +10,15 @@ async fn after_a_loss_everything_is_declared_again() {
         let output = runtime.output::<Number>().unwrap();
         let mut input = runtime.input::<Number>().unwrap();
         drop(runtime.input::<Text>().unwrap());
-        peer.grant(0, 0).await;
+        peer.grant(0, UNLIMITED).await;
         peer.message(1, 1).await;
         assert_eq!(input.recv().await, Ok(Number { value: 1 }));
         peer.message(1, 2).await;
         peer.expect_declare(0, Number::NAME, 0).await;
 
-        // A sender that waits and a request under way learn of the loss.
+        // A sender that waits for the kernel and a request under way learn of the loss.
         let message = Number { value: 7 };
+        while output.try_send(&message).is_ok() {}
         let mut sending = pin!(output.send(&message));
         assert!(!done_now(sending.as_mut()).await);
         let mut listing = pin!(runtime.list());
@@ -36,6 +37,8 @@ async fn after_a_loss_everything_is_declared_again() {
         let serving = async {
             let mut peer = daemon.welcome().await;
             peer.expect_declare(0, Number::NAME, 0).await;
+            let recognise = peer.body().await.unwrap();
+            assert_eq!(postcard::from_bytes(&recognise), Ok(Frame::Recognise { channel: 1 }));
             // One message was not yet reported as consumed when this was written, or it was.
             let body = peer.body().await.unwrap();
             let Frame::Declare(declare) = postcard::from_bytes(&body).unwrap() else {

@@ -1,6 +1,7 @@
 //! The SDK against a daemon that the test plays itself.
 
 mod losses;
+mod resending;
 
 use std::future::Future;
 use std::time::Duration;
@@ -72,7 +73,14 @@ impl Peer {
         ));
     }
 
+    /// An output that keeps what it sends, or an input that recognises duplicates.
     async fn expect_declare(&mut self, channel: u16, name: &str, window: u32) {
+        let before = self.body().await.unwrap();
+        match postcard::from_bytes(&before).unwrap() {
+            Frame::Keep { channel: c, .. } if window == 0 => assert_eq!(c, channel),
+            Frame::Recognise { channel: c } if window > 0 => assert_eq!(c, channel),
+            other => panic!("not before a declaration: {other:?}"),
+        }
         let body = self.body().await.unwrap();
         let Frame::Declare(declare) = postcard::from_bytes(&body).unwrap() else {
             panic!("no declaration: {body:?}");
@@ -391,6 +399,7 @@ async fn what_the_kernel_does_not_take_waits_up_to_a_bound() {
         let mut sending = pin!(output.send(&text));
         assert!(!done_now(sending.as_mut()).await);
         peer.expect_declare(0, Text::NAME, 0).await;
+        peer.grant(0, UNLIMITED).await;
         let reading = async {
             for _ in 0..=sent {
                 let body = peer.body().await.unwrap();

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use orchestrator_proto::frame::PREFIX;
-use orchestrator_proto::runtime::{MAX_PAYLOAD, UNLIMITED};
+use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
+use orchestrator_proto::runtime::{Frame, MAX_PAYLOAD, Sender, UNLIMITED};
 
-use super::super::batch::Body;
+use super::super::batch::{Body, Written};
 use super::super::outlet::Dialect;
 use super::super::translate;
+use super::ledger::{Acknowledged, Ledger};
 use crate::route::{DropReason, Entry, Link, TypeDecl};
 
 /// The inputs that were declared on one connection, by type name.
@@ -19,10 +20,40 @@ pub(super) struct Inputs(RwLock<HashMap<Arc<str>, Arc<Input>>>);
 /// One of them.
 pub(super) struct Input {
     channel: u16,
-    decl: Arc<TypeDecl>,
+    pub(super) decl: Arc<TypeDecl>,
     /// Messages that the daemon may have sent in total.
     granted: AtomicU64,
     sent: AtomicU64,
+    /// Set if it acknowledges, and is told whose messages it gets.
+    recognising: Option<Recognising>,
+}
+
+#[derive(Default)]
+struct Recognising {
+    /// Where the numbers stand that the peer was told.
+    run: Mutex<Run>,
+    ledger: Mutex<Ledger>,
+}
+
+/// Whose messages the peer expects next, and the number of the next one; none for messages
+/// without numbers.
+type Run = Option<(Sender, u64)>;
+
+/// An input, while messages for it are collected.
+pub(super) struct Way {
+    input: Arc<Input>,
+    run: Run,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// With the ledger locked: what was acknowledged is not to be given back meanwhile.
+fn settle(acknowledged: Vec<Acknowledged>) {
+    for (last, count) in acknowledged {
+        last.origin.acknowledged(&last, count);
+    }
 }
 
 impl Inputs {
@@ -32,6 +63,7 @@ impl Inputs {
         channel: u16,
         decl: &Arc<TypeDecl>,
         window: u32,
+        recognises: bool,
     ) -> Option<Arc<Input>> {
         let mut inputs = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if inputs.contains_key(&decl.name) {
@@ -43,9 +75,15 @@ impl Inputs {
             decl: decl.clone(),
             granted: AtomicU64::new(granted),
             sent: AtomicU64::new(0),
+            recognising: recognises.then(Recognising::default),
         });
         inputs.insert(decl.name.clone(), input.clone());
         Some(input)
+    }
+
+    fn get(&self, link: &Link) -> Option<Arc<Input>> {
+        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        inputs.get(&link.type_name).cloned()
     }
 }
 
@@ -55,24 +93,47 @@ impl Input {
     pub(super) fn grant(&self, total: u64) {
         self.granted.fetch_max(total, Ordering::AcqRel);
     }
+
+    /// Whether it was declared as one that acknowledges.
+    pub(super) fn recognises(&self) -> bool {
+        self.recognising.is_some()
+    }
+
+    /// The instance acknowledges so many messages in total. False if that is more than it got.
+    pub(super) fn acknowledge(&self, total: u64) -> bool {
+        let Some(recognising) = &self.recognising else { return false };
+        if total > self.sent.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut ledger = lock(&recognising.ledger);
+        settle(ledger.acknowledge(total));
+        true
+    }
 }
 
 impl Dialect for Inputs {
-    type Way = Arc<Input>;
+    type Way = Way;
 
-    fn way(&self, link: &Link) -> Option<(Arc<Input>, usize)> {
+    fn way(&self, link: &Link) -> Option<(Way, usize)> {
         // Until the instance declares the type, messages wait for it.
-        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let input = inputs.get(&link.type_name)?;
+        let input = self.get(link)?;
         let granted = input.granted.load(Ordering::Acquire);
         let left = granted.saturating_sub(input.sent.load(Ordering::Acquire));
-        (left > 0).then(|| (input.clone(), usize::try_from(left).unwrap_or(usize::MAX)))
+        let mut run = None;
+        if let Some(recognising) = &input.recognising {
+            if lock(&recognising.ledger).is_full() {
+                return None;
+            }
+            run = *lock(&recognising.run);
+        }
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        (left > 0).then_some((Way { input, run }, left))
     }
 
     fn encode(
         &self,
         _link: &Link,
-        input: &Arc<Input>,
+        Way { input, run }: &mut Way,
         entry: &Entry,
         head: &mut Vec<u8>,
     ) -> Result<Body, DropReason> {
@@ -88,20 +149,70 @@ impl Dialect for Inputs {
         if length > MAX_PAYLOAD {
             return Err(DropReason::TooLong);
         }
+        let kept = input.recognises() && entry.origin.is_kept();
+        if input.recognises() {
+            number_head(input.channel, run, entry, head);
+        }
         message_head(input.channel, length, head);
-        Ok(Body { translated, tail: b"" })
+        Ok(Body { translated, tail: b"", kept })
     }
 
-    fn taken(&self, input: &Arc<Input>, count: usize) {
+    fn taken(&self, Way { input, run }: Way, count: usize) {
+        if let Some(recognising) = &input.recognising {
+            *lock(&recognising.run) = run;
+        }
         input.sent.fetch_add(count as u64, Ordering::AcqRel);
     }
 
     fn returned(&self, link: &Link) {
-        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(input) = inputs.get(&link.type_name) {
+        if let Some(input) = self.get(link) {
             input.sent.fetch_sub(1, Ordering::AcqRel);
         }
     }
+
+    fn written(&self, written: Written<'_>) {
+        let (Written::Kept(link, _) | Written::Others(link, _)) = &written;
+        let Some(input) = self.get(link) else { return };
+        let Some(recognising) = &input.recognising else { return };
+        let mut ledger = lock(&recognising.ledger);
+        settle(match written {
+            Written::Kept(link, entries) => ledger.keep(link, entries),
+            Written::Others(_, count) => ledger.pass(count),
+        });
+    }
+
+    fn hand_over(&self) {
+        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for recognising in inputs.values().filter_map(|input| input.recognising.as_ref()) {
+            lock(&recognising.ledger).take_back();
+            // What told the peer of these numbers may have gone back unwritten.
+            *lock(&recognising.run) = None;
+        }
+    }
+}
+
+/// What the peer must be told about the numbers before this message: nothing, as a rule.
+fn number_head(channel: u16, run: &mut Run, entry: &Entry, head: &mut Vec<u8>) {
+    let number = entry.number;
+    let frame = match (entry.origin.sender, *run) {
+        (None, None) => return,
+        (None, Some(_)) => Frame::From { channel, sender: None, next: 0 },
+        (Some(sender), Some((last, next))) if sender == last && next <= number => {
+            *run = Some((sender, number + 1));
+            if next == number {
+                return;
+            }
+            return append(&Frame::Skip { channel, count: number - next }, head);
+        }
+        (Some(sender), _) => Frame::From { channel, sender: Some(sender), next: number },
+    };
+    *run = entry.origin.sender.map(|sender| (sender, number + 1));
+    append(&frame, head);
+}
+
+fn append(frame: &Frame<'_>, head: &mut Vec<u8>) {
+    // Numbers and an id: it fits.
+    let _ = frame::append(head, frame, MAX_RUNTIME);
 }
 
 /// Everything of a `Frame::Message` but its payload: prefix, tag, channel, length.

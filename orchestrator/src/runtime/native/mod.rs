@@ -2,10 +2,13 @@
 //! writing in `inputs.rs`.
 
 mod inputs;
+mod ledger;
 mod reader;
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::Frame;
@@ -17,6 +20,9 @@ use super::outlet::{Outlet, Served};
 use crate::route::{Source, Upstream};
 use inputs::Inputs;
 use reader::Reader;
+
+/// How late a sender may be told of what is settled, if nothing else is to be told.
+const SETTLING: Duration = Duration::from_millis(10);
 
 /// Serves one connection until it ends. The answer is what the peer did wrong, if that was why.
 pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result<(), WireError> {
@@ -33,8 +39,10 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             endpoint,
             source,
             outlet,
-            granting: Mutex::default(),
+            told: Mutex::default(),
+            settling: Mutex::default(),
             requests: AtomicUsize::new(0),
+            this: this.clone(),
         }
     });
     let _served = Served(connection.outlet.clone());
@@ -52,11 +60,15 @@ struct Connection {
     endpoint: Arc<Endpoint>,
     source: Arc<Source>,
     outlet: Arc<Outlet<Inputs>>,
-    /// Held while a grant is computed and queued, so that an older total never follows a newer
-    /// one: the sender would stop at it for good.
-    granting: Mutex<()>,
+    /// What each output was told last: its grant and what it need not keep. Held while a grant is
+    /// computed and queued, so that an older total never follows a newer one: the sender
+    /// would stop at it for good.
+    told: Mutex<HashMap<u16, (u64, u64)>>,
+    /// Outputs that are to be told in a moment of what is settled.
+    settling: Mutex<Vec<u16>>,
     /// Requests under way.
     requests: AtomicUsize,
+    this: Weak<Connection>,
 }
 
 impl Connection {
@@ -78,10 +90,44 @@ impl Connection {
 
 impl Upstream for Connection {
     fn window_moved(&self, channel: u16) {
-        let granting = self.granting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.tell(&Frame::Grant { channel, total: self.source.grant(channel) });
-        drop(granting);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = told.get(&channel).copied();
+        let settled = self.source.settled(channel);
+        let now = (self.source.grant(channel), settled.unwrap_or_default());
+        if last == Some(now) {
+            return;
+        }
+        told.insert(channel, now);
+        if settled.is_some_and(|settled| settled > last.map_or(0, |last| last.1)) {
+            self.tell(&Frame::Acknowledge { channel, total: now.1 });
+        }
+        if last.is_none_or(|last| last.0 != now.0) {
+            self.tell(&Frame::Grant { channel, total: now.0 });
+        }
+        drop(told);
         // Not written in this call: it may come out of the writing of another connection.
         self.outlet.wake();
+    }
+
+    fn settled(&self, channel: u16) {
+        let mut settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if settling.contains(&channel) {
+            return;
+        }
+        settling.push(channel);
+        if settling.len() > 1 {
+            return;
+        }
+        drop(settling);
+        let this = self.this.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SETTLING).await;
+            let Some(this) = this.upgrade() else { return };
+            let settling =
+                std::mem::take(&mut *this.settling.lock().unwrap_or_else(PoisonError::into_inner));
+            for channel in settling {
+                this.window_moved(channel);
+            }
+        });
     }
 }

@@ -8,7 +8,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, PROTOCOL, RuntimeRequest,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL,
+    RuntimeRequest, Sender,
 };
 use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -17,7 +18,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::now_ns;
 use super::Connection;
 use super::inputs::Input;
-use crate::route::{OutputIndex, Sink, TypeDecl, Woken};
+use crate::route::{Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,11 +40,20 @@ pub(super) struct Reader {
     read_size: usize,
     greeted: bool,
     channels: Vec<Option<Channel>>,
+    /// What was said of the channel that is to be declared next.
+    announced: Option<(u16, Announced)>,
     /// Consecutive messages of one output, not sent yet.
     run: Vec<Bytes>,
     run_output: Option<OutputIndex>,
     woken: Woken,
     now_ns: u64,
+}
+
+/// How a channel takes part in what is sent again.
+#[derive(Clone, Copy)]
+enum Announced {
+    Keep(Numbering),
+    Recognise,
 }
 
 #[derive(Clone)]
@@ -83,6 +93,7 @@ impl Reader {
             read_size: READ_MIN,
             greeted: false,
             channels: Vec::new(),
+            announced: None,
             run: Vec::new(),
             run_output: None,
             woken: Woken::default(),
@@ -167,7 +178,7 @@ impl Reader {
     /// `whole` is the buffer that a large frame has for itself.
     fn frame(&mut self, body: &[u8], whole: Option<&Bytes>) -> Result<(), WireError> {
         const MESSAGE: u8 = 4;
-        if body[0] == MESSAGE && self.greeted {
+        if body[0] == MESSAGE && self.greeted && self.announced.is_none() {
             return match postcard::take_from_bytes::<(u32, u16, &[u8])>(body) {
                 Ok(((_, channel, payload), [])) => self.message(channel, payload, whole),
                 _ => Err(malformed("a message frame that is cut or wrong")),
@@ -184,15 +195,34 @@ impl Reader {
             }
             _ if !self.greeted => Err(malformed("the first frame must be a hello")),
             Frame::Declare(declare) => self.declare(&declare),
+            _ if self.announced.is_some() => Err(malformed(
+                "a channel that keeps or recognises must be declared right after that was said",
+            )),
+            Frame::Keep { channel, epoch, next, again } => {
+                // Far from where numbers end.
+                if next.saturating_add(again) > u64::MAX / 2 {
+                    return Err(malformed(format!("message {next} is beyond what can be counted")));
+                }
+                let numbering = Numbering { epoch, first: next, again };
+                self.announced = Some((channel, Announced::Keep(numbering)));
+                Ok(())
+            }
+            Frame::Recognise { channel } => {
+                self.announced = Some((channel, Announced::Recognise));
+                Ok(())
+            }
+            Frame::Acknowledge { channel, total } => self.acknowledge(channel, total),
+            Frame::From { channel, sender, next } => self.had(channel, sender, next),
             Frame::Grant { channel, total } => self.grant(channel, total),
             Frame::Request { id, request } => {
                 self.request(id, request);
                 Ok(())
             }
             Frame::Hello { .. } => Err(malformed("a second hello")),
-            Frame::Welcome { .. } | Frame::Refused(_) | Frame::Reply { .. } => {
-                Err(malformed("a frame that only the daemon sends"))
-            }
+            Frame::Welcome { .. }
+            | Frame::Refused(_)
+            | Frame::Reply { .. }
+            | Frame::Skip { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
         }
     }
@@ -201,7 +231,7 @@ impl Reader {
         if magic != MAGIC {
             return Err(malformed("this is the socket of the native runtime protocol"));
         }
-        if protocol != PROTOCOL {
+        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&protocol) {
             let older = if protocol < PROTOCOL { "runtime's library" } else { "daemon" };
             return Err(WireError::new(
                 ErrorCode::VersionMismatch,
@@ -216,7 +246,7 @@ impl Reader {
         let connection = &self.connection;
         tracing::debug!(instance = %connection.endpoint.instance, sdk, "hello");
         connection.tell(&Frame::Welcome {
-            protocol: PROTOCOL,
+            protocol,
             server: env!("CARGO_PKG_VERSION"),
             instance: connection.endpoint.instance,
         });
@@ -240,13 +270,32 @@ impl Reader {
         }
         let decl =
             Arc::new(TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?) });
+        let (numbering, recognises) = match (self.announced.take(), direction) {
+            (None, _) => (None, false),
+            (Some((of, Announced::Keep(numbering))), Direction::Output) if of == channel => {
+                (Some(numbering), false)
+            }
+            (Some((of, Announced::Recognise)), Direction::Input) if of == channel => (None, true),
+            _ => {
+                return Err(malformed(format!(
+                    "the declaration of channel {channel} is not the one that was announced"
+                )));
+            }
+        };
         let Connection { endpoint, source, outlet, .. } = &*self.connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
-                Channel::Output(endpoint.router.declare_output(source, decl, channel)?)
+                let router = &endpoint.router;
+                let output = router.declare_output(source, decl, channel, numbering)?;
+                if numbering.is_some() {
+                    // It waits for an answer, also if there is no limit.
+                    self.connection.window_moved(channel);
+                    outlet.kick();
+                }
+                Channel::Output(output)
             }
             Direction::Input => {
-                let input = outlet.dialect.declare(channel, &decl, window);
+                let input = outlet.dialect.declare(channel, &decl, window, recognises);
                 let input = input
                     .ok_or_else(|| malformed(format!("the input {name} is declared twice")))?;
                 endpoint.router.declare_input(endpoint.instance, decl);
@@ -300,6 +349,34 @@ impl Reader {
         self.connection.endpoint.mailbox.unpark();
         self.connection.outlet.kick();
         Ok(())
+    }
+
+    fn acknowledge(&mut self, channel: u16, total: u64) -> Result<(), WireError> {
+        let input = self.recognising(channel)?;
+        if !input.acknowledge(total) {
+            return Err(malformed(format!(
+                "channel {channel} acknowledges {total} messages, more than it got"
+            )));
+        }
+        // There may be room for more with it.
+        self.connection.endpoint.mailbox.unpark();
+        self.connection.outlet.kick();
+        Ok(())
+    }
+
+    fn had(&mut self, channel: u16, sender: Option<Sender>, next: u64) -> Result<(), WireError> {
+        let input = self.recognising(channel)?;
+        let sender = sender.ok_or_else(|| malformed("nothing is known without a sender"))?;
+        let endpoint = &self.connection.endpoint;
+        endpoint.router.had(endpoint.instance, &input.decl.name, sender, next);
+        Ok(())
+    }
+
+    fn recognising(&self, channel: u16) -> Result<&Arc<Input>, WireError> {
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Input(input))) if input.recognises() => Ok(input),
+            _ => Err(malformed(format!("channel {channel} is no input that recognises messages"))),
+        }
     }
 
     fn request(&mut self, id: u32, request: RuntimeRequest) {

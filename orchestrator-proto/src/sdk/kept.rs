@@ -1,0 +1,204 @@
+//! PURE: what one output has sent, how much more it may send, and its copies of what may have to
+//! be sent again.
+//!
+//! Each message has a number, counted from 0 over all connections. In their order stand
+//!
+//! ```text
+//! settled ≤ written ≤ next
+//! ```
+//!
+//! - below `settled` nothing is kept: it was acknowledged, or no link with the policy `block`
+//!   took it;
+//! - from `settled` to `next` there are copies;
+//! - from `written` to `next` they were written to an earlier connection, not to this one.
+//!
+//! Copies are made as long as the daemon's grant is finite, because then a `block` link takes the
+//! messages, and until it has answered the declaration, because then one might.
+
+use std::collections::VecDeque;
+
+use crate::frame::PREFIX;
+use crate::runtime::UNLIMITED;
+
+/// Copies are kept in pieces of so many bytes; a longer message has one for itself.
+const CHUNK: usize = 64 << 10;
+/// Messages that may be sent before the daemon has answered the declaration.
+const UNANSWERED_MESSAGES: u64 = 1024;
+/// Bytes likewise: 1 MiB. One more message or batch may come on top.
+const UNANSWERED_BYTES: usize = 1 << 20;
+/// Bytes of copies beyond which senders wait: 256 MiB. A daemon lets no link come so far (at
+/// most 64 MiB wait in it, and as much with the receiver); this is for one that does.
+const MAX_KEPT: usize = 256 << 20;
+
+/// The state of one output; see the module.
+#[derive(Default)]
+pub(super) struct Kept {
+    next: u64,
+    /// The number of this connection's first message.
+    base: u64,
+    written: u64,
+    settled: u64,
+    /// How many messages this connection may have carried; none before the daemon has said.
+    limit: Option<u64>,
+    /// Whether the daemon that answered last had a `block` link for this output.
+    held: bool,
+    chunks: VecDeque<Chunk>,
+    /// In all chunks.
+    bytes: usize,
+    /// An empty chunk's memory, for the next one.
+    spare: Vec<u8>,
+}
+
+/// Whole frames, back to back.
+struct Chunk {
+    /// The number of the first message in it.
+    first: u64,
+    count: u64,
+    frames: Vec<u8>,
+}
+
+/// How an output begins on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Beginning {
+    /// The number of the first message.
+    pub(super) next: u64,
+    /// How many come again before the first new one.
+    pub(super) again: u64,
+}
+
+impl Kept {
+    /// A connection begins.
+    pub(super) fn begin(&mut self) -> Beginning {
+        (self.base, self.written, self.limit) = (self.settled, self.settled, None);
+        Beginning { next: self.base, again: self.next - self.base }
+    }
+
+    /// Whether copies are made.
+    fn keeps(&self) -> bool {
+        self.limit != Some(UNLIMITED)
+    }
+
+    /// Whether a sender should wait for the next connection rather than fail.
+    pub(super) fn waits(&self) -> bool {
+        self.held || self.settled < self.next
+    }
+
+    /// Whether something must be sent again before anything new.
+    pub(super) fn is_behind(&self) -> bool {
+        self.written < self.next
+    }
+
+    /// How many bytes and messages from the start of `frames`, which are `messages` new ones, may
+    /// be written now. They count as written.
+    pub(super) fn take(&mut self, frames: &[u8], messages: u64) -> (usize, u64) {
+        if self.is_behind() || (self.keeps() && self.bytes >= MAX_KEPT) {
+            return (0, 0);
+        }
+        let sent = self.next - self.base;
+        let allowed = match self.limit {
+            Some(limit) => limit.saturating_sub(sent),
+            None if self.bytes >= UNANSWERED_BYTES => 0,
+            None => UNANSWERED_MESSAGES.saturating_sub(sent),
+        };
+        let allowed = allowed.min(messages);
+        let bytes = if allowed == messages { frames.len() } else { first_frames(frames, allowed) };
+        if allowed > 0 && self.keeps() {
+            self.keep(&frames[..bytes], allowed);
+        } else if !self.keeps() {
+            self.settled += allowed;
+        }
+        self.next += allowed;
+        self.written = self.next;
+        (bytes, allowed)
+    }
+
+    fn keep(&mut self, frames: &[u8], count: u64) {
+        self.bytes += frames.len();
+        match self.chunks.back_mut() {
+            Some(last) if last.frames.len() + frames.len() <= CHUNK => {
+                last.frames.extend_from_slice(frames);
+                last.count += count;
+            }
+            _ => {
+                let mut memory = std::mem::take(&mut self.spare);
+                memory.extend_from_slice(frames);
+                self.chunks.push_back(Chunk { first: self.next, count, frames: memory });
+            }
+        }
+    }
+
+    /// What may be sent again now, and how many messages it is. Call [`Kept::wrote`] then.
+    pub(super) fn again(&self) -> Option<(&[u8], u64)> {
+        let allowed = self.limit?.saturating_sub(self.written - self.base);
+        let behind = (self.next - self.written).min(allowed);
+        if behind == 0 {
+            return None;
+        }
+        let at = self.chunks.partition_point(|chunk| chunk.first + chunk.count <= self.written);
+        let chunk = self.chunks.get(at)?;
+        let skipped = self.written - chunk.first;
+        let rest = &chunk.frames[first_frames(&chunk.frames, skipped)..];
+        let count = behind.min(chunk.count - skipped);
+        Some((&rest[..first_frames(rest, count)], count))
+    }
+
+    /// So many messages that came from [`Kept::again`] are written.
+    pub(super) fn wrote(&mut self, count: u64) {
+        self.written += count;
+        self.forget_if_free();
+    }
+
+    /// The daemon allows so many messages in total.
+    pub(super) fn granted(&mut self, total: u64) {
+        self.limit = Some(total);
+        self.held = total != UNLIMITED;
+        self.forget_if_free();
+    }
+
+    /// Nobody will acknowledge what no `block` link takes.
+    fn forget_if_free(&mut self) {
+        if !self.keeps() && !self.is_behind() {
+            self.settle(self.next);
+        }
+    }
+
+    /// The daemon acknowledges so many messages in total. False if that is more than it got.
+    #[must_use]
+    pub(super) fn acknowledged(&mut self, total: u64) -> bool {
+        let sent = self.written - self.base;
+        if total <= sent {
+            self.settle(self.base + total);
+        }
+        total <= sent
+    }
+
+    fn settle(&mut self, settled: u64) {
+        self.settled = self.settled.max(settled);
+        while let Some(chunk) = self.chunks.front()
+            && chunk.first + chunk.count <= self.settled
+            && let Some(mut chunk) = self.chunks.pop_front()
+        {
+            self.bytes -= chunk.frames.len();
+            chunk.frames.clear();
+            if chunk.frames.capacity() <= 2 * CHUNK {
+                self.spare = chunk.frames;
+            }
+        }
+    }
+}
+
+/// The length of the first so many frames.
+fn first_frames(frames: &[u8], count: u64) -> usize {
+    let mut at = 0;
+    for _ in 0..count {
+        match frames.get(at..).and_then(|rest| rest.first_chunk::<PREFIX>()) {
+            Some(prefix) => at += PREFIX + u32::from_le_bytes(*prefix) as usize,
+            None => break,
+        }
+    }
+    at.min(frames.len())
+}
+
+#[cfg(test)]
+#[path = "tests/kept.rs"]
+mod tests;

@@ -1,0 +1,76 @@
+//! Giving back memory that was needed to begin: pages of the program's file that were read on
+//! the way here and will not be read again. Those that will be come back when they are.
+
+use std::fs;
+use std::ops::Range;
+
+use super::sys;
+
+/// Gives back what can be read from files again. What can't be had is left as it is.
+pub(super) fn give_back() {
+    let Ok(maps) = fs::read_to_string("/proc/self/smaps") else {
+        return;
+    };
+    for range in clean_files(&maps) {
+        sys::give_back(range);
+    }
+}
+
+/// The mappings of files, in the text of proc_pid_smaps(5), of which no page was written to:
+/// neither by the program nor, as relocations, by the loader.
+fn clean_files(smaps: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut current = None;
+    smaps.lines().filter_map(move |line| {
+        if let Some(range) = file(line) {
+            current = range;
+            None
+        } else if line.starts_with("Anonymous:") {
+            let written = line.split_ascii_whitespace().nth(1) != Some("0");
+            current.take().filter(|_| !written)
+        } else {
+            None
+        }
+    })
+}
+
+/// None if the line does not begin a mapping; else its addresses, if it is one of a file that is
+/// private and can't be written to.
+fn file(line: &str) -> Option<Option<Range<usize>>> {
+    let mut fields = line.split_ascii_whitespace();
+    let (from, to) = fields.next()?.split_once('-')?;
+    let range = usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?;
+    let permissions = fields.next()?;
+    let path = fields.nth(3).unwrap_or("");
+    let fits = permissions.ends_with('p') && !permissions.contains('w') && path.starts_with('/');
+    Some(fits.then_some(range))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clean_private_files_are_given_back() {
+        let mapping = |head: &str, anonymous: u32| {
+            format!("{head}\nSize: 4 kB\nAnonymous:           {anonymous} kB\nVmFlags: rd mr\n")
+        };
+        let smaps = [
+            mapping("1000-2000 r--p 00000000 fe:00 7    /usr/bin/a file", 0),
+            mapping("2000-3000 r-xp 00001000 fe:00 7    /usr/bin/a", 0),
+            mapping("3000-4000 r--p 00002000 fe:00 7    /usr/bin/a", 4),
+            mapping("4000-5000 rw-p 00003000 fe:00 7    /usr/bin/a", 0),
+            mapping("5000-6000 r--s 00000000 fe:00 8    /usr/lib/cache", 0),
+            mapping("6000-7000 r--p 00000000 00:00 0", 0),
+            mapping("7000-8000 r-xp 00000000 00:00 0    [vdso]", 0),
+        ]
+        .concat();
+        let found: Vec<_> = clean_files(&smaps).collect();
+        assert_eq!(found, [0x1000..0x2000, 0x2000..0x3000]);
+    }
+
+    #[test]
+    fn this_program_goes_on_after_it() {
+        give_back();
+        assert_eq!(format!("{:?}", vec![1, 2]), "[1, 2]");
+    }
+}
