@@ -7,10 +7,13 @@ use std::time::Duration;
 use clap::Parser;
 use orchestrator::log::Log;
 use orchestrator::options::{LogFormat, Options};
-use orchestrator::{daemon, holder};
+use orchestrator::{daemon, holder, logs};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    if let Some(ended) = logs::capture_role() {
+        return ended;
+    }
     let options = Options::parse();
     let filter = match EnvFilter::try_new(&options.log) {
         Ok(filter) => filter,

@@ -52,11 +52,11 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
     clear_leftovers(&place);
     raise_file_limit().context("cannot raise the bound on open files")?;
     let kernel = Linux::start().context("cannot start the thread that starts programs")?;
-    let capture = Capture::start(CaptureConfig {
+    let bounds = CaptureConfig {
         max_file_bytes: options.instance_log_bytes,
         max_files: options.instance_log_files,
-    })
-    .context("cannot start the thread that captures output")?;
+    };
+    let capture = Capture::start(bounds, place.sockets.join(place::CAPTURE));
     let events = Arc::new(EventLog::default());
     let registry = Registry::new(
         Arc::new(kernel),

@@ -49,9 +49,10 @@ pub use spawner::Linux;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 11] = [
+pub const NOT_INHERITED: [&str; 12] = [
     "ORCHESTRATOR_HOLDER_PID",
     "ORCHESTRATOR_LOG",
+    "ORCHESTRATOR_ROLE",
     "ORCHESTRATOR_SOCKET",
     "ORCHESTRATOR_STATE_DIR",
     // sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)

@@ -116,6 +116,7 @@ impl Registry {
             launch: launch(id, &spec, program.clone(), &sockets),
             log: log.clone(),
             events: self.events.clone(),
+            runs: AtomicU64::new(0),
         };
         let config = Config {
             stop_signal: spec.stop_signal,

@@ -1,12 +1,13 @@
 //! One instance: its parts, and what is told of it.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_proto::control::{
-    EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    EventKind, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -211,6 +212,8 @@ pub(super) struct InstanceHooks {
     pub(super) launch: Launch,
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
+    /// How many runs there were: the number of the next.
+    pub(super) runs: AtomicU64,
 }
 
 impl Hooks for InstanceHooks {
@@ -218,8 +221,9 @@ impl Hooks for InstanceHooks {
         self.launch.clone()
     }
 
-    fn output(&self, stream: LogStream, pipe: std::os::fd::OwnedFd) {
-        if let Err(error) = self.log.attach(stream, pipe) {
+    fn output(&self, stdout: OwnedFd, stderr: OwnedFd) {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.log.attach(run, stdout, stderr) {
             tracing::error!(instance = %self.id, %error, "output can't be captured");
         }
     }

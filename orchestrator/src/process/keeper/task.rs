@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{EventKind, Exit, LogStream, Observed, Priority};
+use orchestrator_proto::control::{EventKind, Exit, Observed, Priority};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -157,8 +157,7 @@ impl Task {
                 self.warnings = spawned.warnings;
                 self.awaited = Awaited::Exit(spawned.exited);
                 self.view.send_modify(|view| view.starts += 1);
-                self.hooks.output(LogStream::Stdout, spawned.stdout);
-                self.hooks.output(LogStream::Stderr, spawned.stderr);
+                self.hooks.output(spawned.stdout, spawned.stderr);
                 Event::Spawned { pid }
             }
             Outcome::Spawn(Err(error)) => {

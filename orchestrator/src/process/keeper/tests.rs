@@ -20,7 +20,7 @@ impl Hooks for Recorder {
         Launch::new("/bin/fake")
     }
 
-    fn output(&self, _stream: LogStream, _pipe: OwnedFd) {}
+    fn output(&self, _stdout: OwnedFd, _stderr: OwnedFd) {}
 
     fn event(&self, event: EventKind) {
         self.0.lock().unwrap().push(event);

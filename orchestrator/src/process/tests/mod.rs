@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{EventKind, Exit, LogStream, Observed};
+use orchestrator_proto::control::{EventKind, Exit, Observed};
 use tokio::sync::{mpsc, watch};
 
 use super::procfs::Stat;
@@ -39,13 +39,15 @@ impl Hooks for Probe {
         self.launch.clone()
     }
 
-    fn output(&self, _stream: LogStream, pipe: OwnedFd) {
-        let lines = self.lines.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(File::from(pipe)).lines() {
-                let _ = lines.blocking_send(line.unwrap());
-            }
-        });
+    fn output(&self, stdout: OwnedFd, stderr: OwnedFd) {
+        for pipe in [stdout, stderr] {
+            let lines = self.lines.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(File::from(pipe)).lines() {
+                    let _ = lines.blocking_send(line.unwrap());
+                }
+            });
+        }
     }
 
     fn event(&self, event: EventKind) {
