@@ -8,10 +8,13 @@ use clap::Parser;
 use orchestrator::holder::Role;
 use orchestrator::log::Log;
 use orchestrator::options::{LogFormat, Options};
-use orchestrator::{daemon, holder};
+use orchestrator::{daemon, holder, logs};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    if let Some(ended) = logs::capture_role() {
+        return ended;
+    }
     let holder = match holder::role() {
         Role::Holder => return holder::run(),
         Role::Daemon(holder) => holder,

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::control::{self, Daemon};
 use crate::events::EventLog;
-use crate::logs::{Capture, CaptureConfig};
+use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
 use crate::options::{Options, Sync};
 use crate::process::Linux;
 use crate::registry::{Directories, Registry};
@@ -56,11 +56,16 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
     let (store, mut snapshot) = Store::open(&place.state)?;
     leftovers::clear(&place.state, &snapshot);
     let set_aside = snapshot.set_aside.take();
-    let capture = Capture::start(CaptureConfig {
+    let bounds = CaptureConfig {
         max_file_bytes: options.instance_log_bytes,
         max_files: options.instance_log_files,
-    })
-    .context("cannot start the thread that captures output")?;
+    };
+    let starter = {
+        let kernel = kernel.clone();
+        Arc::new(move |listener| kernel.serve(CAPTURE_ROLE, &listener))
+    };
+    let socket = place.sockets.join(place::CAPTURE);
+    let capture = Capture::start(bounds, socket, starter, Arc::<Kept>::default());
     let events = Arc::new(EventLog::new(store.clone()));
     kernel.forget_when({
         let store = store.clone();

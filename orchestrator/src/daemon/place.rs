@@ -28,6 +28,9 @@ const fn own(tag: u64) -> Name {
     Name { key: [0; 16], tag }
 }
 
+/// The name of the capture process's socket, in the directory for the sockets of instances.
+pub(super) const CAPTURE: &str = "capture";
+
 /// What belongs to this daemon alone. Dropping it removes what is as short-lived as the daemon.
 pub(super) struct Place {
     /// The control socket.
@@ -237,9 +240,22 @@ fn refuse_living(socket: &Path) -> anyhow::Result<()> {
     fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {socket:?}"))
 }
 
-/// Removes the sockets that a daemon that did not end well left behind.
+/// Removes the sockets that a daemon that did not end well left behind, but not the one at
+/// which its capture process, which goes on, can be found.
 fn clear(sockets: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(sockets) {
+    let clear = || -> io::Result<()> {
+        for entry in fs::read_dir(sockets)? {
+            let path = entry?.path();
+            let kept = path.file_stem().is_some_and(|name| name == CAPTURE);
+            if !kept && fs::symlink_metadata(&path)?.is_dir() {
+                fs::remove_dir_all(&path)?;
+            } else if !kept {
+                fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    };
+    match clear() {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot clear the directory {sockets:?}"))
         }

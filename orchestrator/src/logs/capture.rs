@@ -1,179 +1,127 @@
-//! The thread that captures.
+//! Capture, as the rest of the daemon sees it.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinSet, LocalSet};
+use orchestrator_proto::control::LogStream;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
-use super::file::{Disk, Kernel};
 use super::instance::{InstanceLog, Shared};
-use super::pump::{self, Buffers};
-use super::writer::Writer;
-use super::{CaptureConfig, LogError};
+use super::link::Link;
+use super::source::PipeSource;
+use super::start::{self, Starter};
+use super::{CaptureConfig, LogError, file};
 
-/// The least `max_file_bytes`, so that a file has room for some of the longest records.
-const MIN_FILE_BYTES: u64 = 64 << 10;
-
-/// Captures the output of all instances, in a thread of its own.
+/// Captures the output of all instances, in a process of its own, which is started if there is
+/// none, and again whenever it ends.
 ///
-/// Dropping it is like [`shutdown`](Self::shutdown) without waiting.
+/// Dropping it leaves the capture process to itself: it reads on, until all pipes have ended
+/// and no daemon has come for 10 s. The logs are closed for this daemon then.
 #[derive(Debug)]
 pub struct Capture {
     config: CaptureConfig,
-    /// Not bounded by number, but by what is sent: one small message for each log.
-    commands: mpsc::UnboundedSender<Command>,
-    logs: Registry,
-    thread: JoinHandle<()>,
+    link: Arc<Link>,
+    /// None once it was taken for the end.
+    task: Option<JoinHandle<bool>>,
 }
 
-/// The logs that are open.
-type Registry = Arc<Mutex<HashMap<InstanceId, Arc<Shared>>>>;
-
-enum Command {
-    Open(Arc<Shared>, Box<Writer>),
-    Shutdown(oneshot::Sender<()>),
+/// A log that the capture process has open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Captured {
+    /// Whose log it is.
+    pub instance: InstanceId,
+    /// Where its files are.
+    pub dir: PathBuf,
+    /// The pipes that are being read: of which run, and which of the two.
+    pub pipes: Vec<(u64, LogStream)>,
 }
 
 impl Capture {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no thread or no epoll instance left.
-    pub fn start(config: CaptureConfig) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (commands, received) = mpsc::unbounded_channel();
-        let logs = Registry::default();
-        let registry = logs.clone();
-        let thread = thread::Builder::new()
-            .name("capture".to_owned())
-            .spawn(move || LocalSet::new().block_on(&runtime, run(received, registry)))?;
-        Ok(Self {
-            config: CaptureConfig {
-                max_file_bytes: config.max_file_bytes.max(MIN_FILE_BYTES),
-                max_files: config.max_files.max(1),
-            },
-            commands,
-            logs,
-            thread,
-        })
+    /// Connects to the capture process at a socket of this path, in a directory that is this
+    /// user's alone and that of the file `capture.lock`; has one started if there is none. Must
+    /// be called in a tokio runtime. If that fails it is tried again, which the daemon's log and
+    /// the logs of instances tell of.
+    #[must_use]
+    pub fn start(
+        config: CaptureConfig,
+        socket: PathBuf,
+        starter: Starter,
+        source: Arc<dyn PipeSource>,
+    ) -> Self {
+        let first = start::connect(&socket, &starter);
+        let link = Link::new(socket, starter, source, Handle::current());
+        let task = tokio::spawn(link.clone().run(first));
+        Self { config: config.bounded(), link, task: Some(task) }
     }
 
     /// Opens an instance's log in a directory of its own, which is created (mode 0700) if
-    /// necessary; goes on after what is there. Blocks while it lists the directory.
+    /// necessary; goes on after what is there, or with what the capture process has open.
+    /// Blocks while it lists the directory.
     ///
     /// # Errors
     ///
     /// [`LogError::Open`]; [`LogError::AlreadyOpen`] until the instance's earlier log is
-    /// closed; [`LogError::Stopped`].
+    /// closed.
     pub fn open(&self, instance: InstanceId, dir: PathBuf) -> Result<InstanceLog, LogError> {
-        self.open_on(instance, dir, Box::new(Kernel))
-    }
-
-    pub(super) fn open_on(
-        &self,
-        instance: InstanceId,
-        dir: PathBuf,
-        disk: Box<dyn Disk>,
-    ) -> Result<InstanceLog, LogError> {
-        let mut logs = lock(&self.logs);
-        if logs.contains_key(&instance) {
+        if self.link.has(instance) {
             return Err(LogError::AlreadyOpen(instance));
         }
-        let writer = Writer::open(dir.clone(), self.config, disk).map_err(|source| {
-            let dir = dir.clone();
-            LogError::Open { dir, source }
-        })?;
-        let shared = Arc::new(Shared::new(instance, dir, writer.end()));
-        self.commands
-            .send(Command::Open(shared.clone(), Box::new(writer)))
-            .map_err(|_| LogError::Stopped)?;
-        logs.insert(instance, shared.clone());
+        let failed = |source| LogError::Open { dir: dir.clone(), source };
+        let dir = std::path::absolute(&dir).map_err(failed)?;
+        let end = file::prepare(&dir).map_err(failed)?;
+        let shared = Shared::new(self.link.clone(), instance, dir, self.config, end);
+        let shared = Arc::new(shared);
+        if !self.link.add(&shared) {
+            return Err(LogError::AlreadyOpen(instance));
+        }
         Ok(InstanceLog { shared })
     }
 
-    /// Closes all logs: reads what is in the pipes without waiting for more, writes it, and
-    /// ends the thread. What instances print after that stays in the pipes.
+    /// The logs that the capture process has open, by ascending id: those of this daemon, and
+    /// those that an earlier one left.
     ///
     /// # Errors
     ///
-    /// [`LogError::Deadline`] when the disk does not answer; the thread is left behind then.
-    pub async fn shutdown(self, deadline: Duration) -> Result<(), LogError> {
-        let (done, wait) = oneshot::channel();
-        // If the thread is gone, all logs are closed already.
-        if self.commands.send(Command::Shutdown(done)).is_ok() {
-            // A sender that was dropped means the same as an answer: the thread ends.
-            let _ = tokio::time::timeout(deadline, wait)
-                .await
-                .map_err(|_| LogError::Deadline(deadline))?;
+    /// [`LogError::Stopped`] when the capture process ends before it has answered.
+    pub async fn inventory(&self) -> Result<Vec<Captured>, LogError> {
+        let logs = self.link.inventory().await.ok_or(LogError::Stopped)?;
+        let captured = logs.into_iter().map(|log| Captured {
+            instance: log.instance,
+            dir: log.dir.as_path().to_owned(),
+            pipes: log.pipes,
+        });
+        Ok(captured.collect())
+    }
+
+    /// Closes all logs: reads what is in the pipes without waiting for more, writes it, and
+    /// ends the capture process. What instances print after that stays in the pipes.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Deadline`] when the disk does not answer; [`LogError::Stopped`] if there is
+    /// no capture process.
+    pub async fn shutdown(mut self, deadline: Duration) -> Result<(), LogError> {
+        self.link.shut_down();
+        let Some(task) = self.task.take() else { return Ok(()) };
+        let ended = tokio::time::timeout(deadline, task);
+        match ended.await.map_err(|_| LogError::Deadline(deadline))? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(LogError::Stopped),
+            Err(panic) => {
+                let error = io::Error::other(panic);
+                tracing::error!(%error, "the link to the capture process has failed");
+                Err(LogError::Stopped)
+            }
         }
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that captured output has panicked");
-        }
-        Ok(())
     }
 }
 
-fn lock(logs: &Registry) -> MutexGuard<'_, HashMap<InstanceId, Arc<Shared>>> {
-    logs.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn run(mut commands: mpsc::UnboundedReceiver<Command>, logs: Registry) {
-    // However this ends, nobody must wait for a log that nobody writes.
-    let _closing = CloseAll(&logs);
-    let buffers = Buffers::new();
-    let mut pumps = JoinSet::new();
-    let done = loop {
-        tokio::select! {
-            command = commands.recv() => match command {
-                Some(Command::Open(shared, writer)) => {
-                    let guard = CloseOne { shared: shared.clone(), logs: logs.clone() };
-                    let pump = pump::run(shared, *writer, buffers.clone());
-                    pumps.spawn_local(async move {
-                        let _guard = guard;
-                        pump.await;
-                    });
-                }
-                Some(Command::Shutdown(done)) => break Some(done),
-                None => break None,
-            },
-            Some(_) = pumps.join_next() => {}
-        }
-    };
-    for shared in lock(&logs).values() {
-        shared.request_close();
-    }
-    while pumps.join_next().await.is_some() {}
-    drop(done);
-}
-
-/// Closes one log when its task ends, even by a panic.
-struct CloseOne {
-    shared: Arc<Shared>,
-    logs: Registry,
-}
-
-impl Drop for CloseOne {
+impl Drop for Capture {
     fn drop(&mut self) {
-        // First out of the registry: whoever saw it closed may open it again.
-        lock(&self.logs).remove(&self.shared.instance);
-        self.shared.set_closed();
-    }
-}
-
-struct CloseAll<'a>(&'a Registry);
-
-impl Drop for CloseAll<'_> {
-    fn drop(&mut self) {
-        let logs = std::mem::take(&mut *lock(self.0));
-        for shared in logs.values() {
-            shared.set_closed();
-        }
+        self.link.leave();
     }
 }

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::CaptureConfig;
 use super::record::MAX_RECORD;
 
@@ -45,7 +47,7 @@ impl Disk for Kernel {
 }
 
 /// A place in a log: a file's number and a length in bytes. Files are numbered from 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) number: u64,
     pub(super) offset: u64,
@@ -116,6 +118,35 @@ fn delete(dir: &Path, number: u64) -> io::Result<()> {
     }
 }
 
+/// Sees to it that a log can be opened in `dir`, which is created (mode 0700) if necessary.
+/// Returns where its files end, whoever may be writing to them.
+pub(super) fn prepare(dir: &Path) -> io::Result<Position> {
+    create_dir(dir)?;
+    end_of(dir)
+}
+
+/// Where the files of a log end; its beginning if there are none.
+pub(super) fn end_of(dir: &Path) -> io::Result<Position> {
+    let Some(&number) = numbers(dir)?.last() else {
+        return Ok(Position::default());
+    };
+    let options = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let offset =
+        OpenOptions::new().read(true).custom_flags(options).open(path_of(dir, number)).and_then(
+            |file| {
+                let len = file.metadata()?.len();
+                // Somebody else's file is read as far as it goes.
+                Ok(end_of_records(&file, len).unwrap_or(len))
+            },
+        );
+    match offset {
+        Ok(offset) => Ok(Position { number, offset }),
+        // Deleted this moment.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Position::default()),
+        Err(error) => Err(error),
+    }
+}
+
 fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
@@ -182,6 +213,11 @@ impl LogFiles {
         self.file = Some(file);
         self.end.offset = whole;
         Ok(len - whole)
+    }
+
+    /// Changes the bounds, from the next file on.
+    pub(super) fn set_config(&mut self, config: CaptureConfig) {
+        self.config = config;
     }
 
     /// Where the log ends: all before it are whole records.

@@ -1,30 +1,22 @@
 //! One instance's log, as the rest of the daemon sees it.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::file::{Position, delete_all};
+use super::link::Link;
+use super::outbox::{Outbox, Run};
 use super::record::now_ns;
-use super::{LogError, LogStats};
-
-/// The most texts that wait to be written: 1,024.
-const MAX_QUEUED: usize = 1024;
-/// The most bytes that wait to be written: 1 MiB.
-const MAX_QUEUED_BYTES: usize = 1 << 20;
-/// The most pipes of one instance that are read at once: 64. Only instances that leave
-/// processes behind have more than two.
-const MAX_PIPES: usize = 64;
-/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
-const PIPE_BYTES: i32 = 256 << 10;
+use super::socket::Watched;
+use super::source::Pipes;
+use super::wire::{MAX_RUNS, ProcessId, State};
+use super::{CaptureConfig, LogError, LogStats};
 
 /// One instance's log. Clones are the same log; it lives until it is closed, with or
 /// without handles.
@@ -33,128 +25,32 @@ pub struct InstanceLog {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What the handles, the readers and the capturing thread have in common.
+/// What the handles, the readers and the link to the capture process have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) instance: InstanceId,
     pub(super) dir: PathBuf,
-    inbox: Mutex<Inbox>,
-    /// Tells the thread that the inbox has something.
-    pub(super) wake: Notify,
+    pub(super) config: CaptureConfig,
+    link: Arc<Link>,
+    outbox: Mutex<Outbox>,
     /// Tells readers that the log has grown, and whoever waits for the end of the output.
     pub(super) progress: watch::Sender<Progress>,
-    pub(super) stats: Mutex<LogStats>,
 }
 
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Progress {
-    /// Where the log ends: all before it are whole records.
+    /// Where the log ended when this was heard of.
     pub(super) end: Position,
-    /// Pipes that were attached and have not come to their end.
-    pub(super) pipes: usize,
+    /// Whether the capture process said so, and still is the one that said it.
+    pub(super) exact: bool,
+    /// The last look that was answered.
+    pub(super) looked: u64,
+    /// Runs whose pipes were attached and have not both come to their end.
+    pub(super) runs: usize,
+    /// Why nothing comes, while that is so.
+    pub(super) trouble: Option<Arc<str>>,
     /// Nothing will be written any more.
     pub(super) closed: bool,
-}
-
-/// What the thread is asked to do, next time it looks.
-#[derive(Default, Debug)]
-pub(super) struct Inbox {
-    pub(super) pipes: Vec<AttachedPipe>,
-    pub(super) texts: Vec<QueuedText>,
-    queued_bytes: usize,
-    pub(super) dropped: Vec<Dropped>,
-    pub(super) close: bool,
-    closed: bool,
-}
-
-/// A text from inside the daemon.
-#[derive(Debug)]
-pub(super) struct QueuedText {
-    pub(super) time_ns: u64,
-    pub(super) stream: LogStream,
-    pub(super) text: Vec<u8>,
-}
-
-/// Texts that found the queue full; one of these for each stream.
-#[derive(Debug)]
-pub(super) struct Dropped {
-    pub(super) stream: LogStream,
-    pub(super) bytes: u64,
-    pub(super) from_ns: u64,
-    pub(super) to_ns: u64,
-}
-
-/// A pipe on its way to the thread, or there.
-#[derive(Debug)]
-pub(super) struct AttachedPipe {
-    pub(super) stream: LogStream,
-    pub(super) pipe: OwnedFd,
-    pub(super) open: OpenPipe,
-}
-
-/// Counts as an open pipe until it is dropped.
-#[derive(Debug)]
-pub(super) struct OpenPipe(Arc<Shared>);
-
-impl OpenPipe {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.progress.send_modify(|progress| progress.pipes += 1);
-        Self(shared.clone())
-    }
-}
-
-impl Drop for OpenPipe {
-    fn drop(&mut self) {
-        self.0.progress.send_modify(|progress| progress.pipes -= 1);
-    }
-}
-
-impl Shared {
-    pub(super) fn new(instance: InstanceId, dir: PathBuf, end: Position) -> Self {
-        let progress = Progress { end, ..Progress::default() };
-        Self {
-            instance,
-            dir,
-            inbox: Mutex::default(),
-            wake: Notify::new(),
-            progress: watch::Sender::new(progress),
-            stats: Mutex::default(),
-        }
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        // What a panicking thread leaves here is whole: each change is one assignment.
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes what the thread is asked to do.
-    pub(super) fn take(&self) -> Inbox {
-        let mut inbox = self.inbox();
-        let close = inbox.close;
-        let work = std::mem::take(&mut *inbox);
-        inbox.close = close;
-        work
-    }
-
-    /// Asks the thread to read what is in the pipes now, and to end.
-    pub(super) fn request_close(&self) {
-        self.inbox().close = true;
-        self.wake.notify_one();
-    }
-
-    /// Says that the thread is done with this log, whatever the reason.
-    pub(super) fn set_closed(&self) {
-        // Dropped after the lock is free: a pipe's end is an event too.
-        let rest = {
-            let mut inbox = self.inbox();
-            let closed = Inbox { close: true, closed: true, ..Inbox::default() };
-            std::mem::replace(&mut *inbox, closed)
-        };
-        let never_written: usize = rest.texts.iter().map(|queued| queued.text.len() + 1).sum();
-        self.stats().bytes_lost += never_written as u64;
-        drop(rest);
-        self.progress.send_modify(|progress| progress.closed = true);
-    }
 }
 
 impl InstanceLog {
@@ -170,27 +66,32 @@ impl InstanceLog {
         &self.shared.dir
     }
 
-    /// Begins to read what comes out of a pipe, until its end. The pipe becomes non-blocking
-    /// (the reading end only) and, if the system permits, 256 KiB large. An instance that is
-    /// started again attaches its new pipes likewise, whether or not the old ones have ended.
+    /// Has the two pipes of a run read until their ends. `run` is different for each run of
+    /// the instance, also beyond the end of this daemon: what is attached already is not
+    /// attached twice. The pipes become non-blocking (the reading ends only) and, if the system
+    /// permits, 256 KiB large. An instance that is started again attaches its new pipes
+    /// likewise, whether or not the old ones have ended.
+    ///
+    /// Never waits: until the capture process takes them the pipes wait here, and the instance
+    /// when they are full. What is no pipe is told of in the log.
     ///
     /// # Errors
     ///
-    /// [`LogError::Attach`] if it is no pipe, not its reading end, or the instance has 64 of
-    /// them; [`LogError::Closed`].
-    pub fn attach(&self, stream: LogStream, pipe: OwnedFd) -> Result<(), LogError> {
-        let pipe = prepare(pipe).map_err(|source| self.attach_error(stream, source))?;
-        let mut inbox = self.shared.inbox();
-        if inbox.closed || inbox.close {
-            return Err(LogError::Closed(self.shared.instance));
-        }
-        if self.shared.progress.borrow().pipes >= MAX_PIPES {
-            let source = io::Error::other("64 pipes of it are being read already");
-            return Err(self.attach_error(stream, source));
-        }
-        inbox.pipes.push(AttachedPipe { stream, pipe, open: OpenPipe::new(&self.shared) });
-        drop(inbox);
-        self.shared.wake.notify_one();
+    /// [`LogError::Attach`] if 32 runs of the instance are being read; [`LogError::Closed`].
+    pub fn attach(&self, run: u64, stdout: OwnedFd, stderr: OwnedFd) -> Result<(), LogError> {
+        let pipes = Arc::new(Pipes { stdout, stderr });
+        self.shared.add(Run::new(run, Some(pipes)))
+    }
+
+    /// The same for a run whose pipes the [`PipeSource`](super::PipeSource) has: one that was
+    /// started by an earlier daemon. If the capture process reads them already, it goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach).
+    pub fn adopt(&self, run: u64) -> Result<(), LogError> {
+        self.shared.add(Run::new(run, None))?;
+        self.shared.clone().fetch_missing();
         Ok(())
     }
 
@@ -200,44 +101,28 @@ impl InstanceLog {
     ///
     /// Each newline ends a line, and so does the end of the text.
     pub fn append(&self, stream: LogStream, text: &[u8]) {
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        let time_ns = now_ns();
-        let bytes = text.len() as u64 + 1;
-        let mut inbox = self.shared.inbox();
-        if inbox.closed {
-            drop(inbox);
-            self.shared.stats().bytes_lost += bytes;
-            return;
-        }
-        let room = MAX_QUEUED_BYTES - inbox.queued_bytes;
-        if inbox.texts.len() < MAX_QUEUED && text.len() <= room {
-            inbox.queued_bytes += text.len();
-            inbox.texts.push(QueuedText { time_ns, stream, text: text.to_vec() });
-        } else if let Some(dropped) = inbox.dropped.iter_mut().find(|d| d.stream == stream) {
-            dropped.bytes += bytes;
-            dropped.to_ns = time_ns;
-        } else {
-            inbox.dropped.push(Dropped { stream, bytes, from_ns: time_ns, to_ns: time_ns });
-        }
-        drop(inbox);
-        self.shared.wake.notify_one();
+        let mut outbox = self.shared.outbox();
+        outbox.append(now_ns(), stream, text);
+        self.shared.flush(&mut outbox);
     }
 
-    /// What became of the output since the log was opened.
+    /// What became of the output since the log was opened, as it was last heard of: exact
+    /// when all pipes have ended, else at most two seconds old as far as losses are concerned.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        self.shared.stats().clone()
+        self.shared.outbox().stats()
     }
 
     /// Waits until all pipes that are attached have come to their end, and all that came out
     /// of them has been written or counted as lost. A pipe has no end while any process holds
     /// its other end open, so the caller should have a deadline.
     pub async fn drained(&self) {
-        self.wait(|progress| progress.pipes == 0).await;
+        self.wait(|progress| progress.runs == 0).await;
     }
 
     /// Stops reading, after what is in the pipes now (at most 1 MiB of each). Followers come
-    /// to the end. The files stay. Returns when nothing will be written any more.
+    /// to the end. The files stay. Returns when nothing will be written any more. If there is
+    /// no capture process now, what is in the pipes is not read.
     pub async fn close(&self) {
         self.shared.request_close();
         self.wait(|progress| progress.closed).await;
@@ -261,30 +146,238 @@ impl InstanceLog {
         // Fails only without a sender, and that lives as long as this handle.
         let _ = self.shared.progress.subscribe().wait_for(reached).await;
     }
-
-    fn attach_error(&self, stream: LogStream, source: io::Error) -> LogError {
-        LogError::Attach { instance: self.shared.instance, stream, source }
-    }
 }
 
+/// For handles and readers.
 impl Shared {
-    pub(super) fn stats(&self) -> MutexGuard<'_, LogStats> {
-        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(
+        link: Arc<Link>,
+        instance: InstanceId,
+        dir: PathBuf,
+        config: CaptureConfig,
+        end: Position,
+    ) -> Self {
+        let progress = watch::Sender::new(Progress { end, ..Progress::default() });
+        Self { instance, dir, config, link, outbox: Mutex::default(), progress }
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        // What a panicking thread leaves here is whole: each change is one assignment.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(self: &Arc<Self>, run: Run) -> Result<(), LogError> {
+        let mut outbox = self.outbox();
+        if outbox.is_closing() {
+            return Err(LogError::Closed(self.instance));
+        }
+        let known = outbox.runs.iter().any(|known| known.run == run.run);
+        if !known && outbox.runs.len() >= MAX_RUNS {
+            return Err(LogError::Attach(self.instance));
+        }
+        if let Some(pipes) = &run.pipes {
+            self.link.source().keep(self.instance, run.run, pipes);
+        }
+        if !known {
+            outbox.runs.push(run);
+            self.progress.send_modify(|progress| progress.runs = outbox.runs.len());
+            self.flush(&mut outbox);
+        }
+        Ok(())
+    }
+
+    /// Asks how the log stands. The answer is the number of the look that has to be answered.
+    pub(super) fn look(self: &Arc<Self>) -> u64 {
+        let mut outbox = self.outbox();
+        let number = outbox.look();
+        self.flush(&mut outbox);
+        number
+    }
+
+    /// Asks to be told when the log has grown beyond this.
+    pub(super) fn watch(self: &Arc<Self>, beyond: Position) {
+        let mut outbox = self.outbox();
+        // What is wanted already is told of no later.
+        if outbox.watch(beyond) {
+            self.flush(&mut outbox);
+        }
+    }
+
+    /// Asks the capture process to read what is in the pipes now, and to close the log.
+    pub(super) fn request_close(self: &Arc<Self>) {
+        let mut outbox = self.outbox();
+        outbox.request_close();
+        self.flush(&mut outbox);
+        drop(outbox);
+        // Else somebody will close it, or give it up, soon.
+        if self.progress.borrow().trouble.is_some() {
+            self.set_closed();
+        }
+    }
+
+    /// Sends what waits, unless it waits for its turn.
+    fn flush(self: &Arc<Self>, outbox: &mut Outbox) {
+        if !outbox.is_queued && !outbox.send(self.instance, self) {
+            outbox.is_queued = true;
+            self.link.queue(self.clone());
+        }
+    }
+
+    /// Has the pipes fetched that are to be attached and are not here.
+    fn fetch_missing(self: Arc<Self>) {
+        if self.outbox().missing().is_empty() {
+            return;
+        }
+        let link = self.link.clone();
+        link.spawn(async move {
+            let missing = self.outbox().missing();
+            for run in missing {
+                let pipes = self.link.fetch(self.instance, run).await;
+                self.fetched(run, pipes);
+            }
+        });
+    }
+
+    fn fetched(self: &Arc<Self>, run: u64, pipes: io::Result<Option<Arc<Pipes>>>) {
+        let mut outbox = self.outbox();
+        match pipes {
+            Ok(Some(pipes)) => outbox.set_pipes(run, pipes),
+            Ok(None) => {
+                outbox.runs.retain(|known| known.run != run);
+                self.progress.send_modify(|progress| progress.runs = outbox.runs.len());
+                let text = "what it prints can't be read any more: its pipes are lost";
+                outbox.append(now_ns(), LogStream::Orchestrator, text.as_bytes());
+            }
+            Err(error) => {
+                tracing::warn!(instance = %self.instance, %error, "no pipes to be read");
+                self.link.retry_later(self.clone());
+            }
+        }
+        self.flush(&mut outbox);
     }
 }
 
-fn prepare(pipe: OwnedFd) -> io::Result<OwnedFd> {
-    let invalid = |message| io::Error::new(io::ErrorKind::InvalidInput, message);
-    let file = File::from(pipe);
-    if !file.metadata()?.file_type().is_fifo() {
-        return Err(invalid("it is not a pipe"));
+/// For the link: what it heard.
+impl Shared {
+    /// There is a connection.
+    pub(super) fn connected(self: &Arc<Self>, socket: &Arc<Watched>) {
+        let mut outbox = self.outbox();
+        outbox.connect(socket);
+        self.flush(&mut outbox);
     }
-    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
-    if flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
-        return Err(invalid("it is the writing end of a pipe"));
+
+    /// There is room in the socket again. Whether it was enough.
+    pub(super) fn send_rest(&self) -> bool {
+        let mut outbox = self.outbox();
+        outbox.is_queued = !outbox.send(self.instance, self);
+        !outbox.is_queued
     }
-    fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    // Refused to users who have many large pipes; it works with a small one too.
-    let _ = fcntl(&file, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
-    Ok(file.into())
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.outbox().is_settled()
+    }
+
+    /// It is not in the link's queue any more.
+    pub(super) fn dequeued(&self) {
+        self.outbox().is_queued = false;
+    }
+
+    pub(super) fn opened(self: &Arc<Self>, state: State, process: ProcessId) {
+        let mut outbox = self.outbox();
+        outbox.opened(&state, process);
+        self.apply(outbox, state);
+        let mut outbox = self.outbox();
+        self.flush(&mut outbox);
+        drop(outbox);
+        self.clone().fetch_missing();
+    }
+
+    pub(super) fn progressed(&self, state: State) {
+        self.apply(self.outbox(), state);
+    }
+
+    fn apply(&self, mut outbox: MutexGuard<'_, Outbox>, state: State) {
+        let ended = outbox.apply(&state);
+        let runs = outbox.runs.len();
+        self.progress.send_modify(|progress| {
+            progress.end = state.end;
+            progress.exact = true;
+            progress.looked = progress.looked.max(state.looked);
+            progress.runs = runs;
+            progress.trouble = None;
+        });
+        drop(outbox);
+        self.release(ended);
+    }
+
+    pub(super) fn failed(self: &Arc<Self>, error: &str) {
+        tracing::error!(instance = %self.instance, error, "its log can't be opened");
+        self.outbox().failed();
+        self.set_trouble(&format!("its log can't be opened: {error}").into());
+        self.link.retry_later(self.clone());
+    }
+
+    pub(super) fn refused(self: &Arc<Self>, run: u64, error: &str, passing: bool) {
+        tracing::error!(instance = %self.instance, run, error, "its output can't be captured");
+        if passing {
+            self.outbox().not_attached(run);
+            self.link.retry_later(self.clone());
+        }
+    }
+
+    /// Tries again what went wrong and may go well.
+    pub(super) fn retry(self: &Arc<Self>) {
+        let mut outbox = self.outbox();
+        outbox.open_again();
+        self.flush(&mut outbox);
+        let open = outbox.is_open();
+        drop(outbox);
+        if open {
+            self.clone().fetch_missing();
+        }
+    }
+
+    pub(super) fn closed(&self, state: State) {
+        // If it was closed long ago, this says nothing.
+        if state != State::default() {
+            self.apply(self.outbox(), state);
+        }
+        self.set_closed();
+    }
+
+    /// The connection has ended.
+    pub(super) fn disconnected(&self) {
+        self.outbox().disconnect();
+        self.progress.send_modify(|progress| progress.exact = false);
+    }
+
+    /// Nothing comes, for a while at least. A log that is to be closed is not kept for that.
+    pub(super) fn set_trouble(&self, why: &Arc<str>) {
+        self.progress.send_modify(|progress| {
+            progress.exact = false;
+            progress.trouble = Some(why.clone());
+        });
+        // After it was said: a request to close it sees that, or is seen here.
+        if self.outbox().is_closing() {
+            self.set_closed();
+        }
+    }
+
+    /// Nothing will be written any more, whatever the reason.
+    pub(super) fn set_closed(&self) {
+        // First out of the registry: whoever sees it closed may open it again.
+        self.link.forget(self);
+        let runs = self.outbox().set_closed();
+        self.release(runs);
+        self.progress.send_modify(|progress| {
+            progress.runs = 0;
+            progress.closed = true;
+        });
+    }
+
+    fn release(&self, runs: Vec<u64>) {
+        for run in runs {
+            self.link.source().release(self.instance, run);
+        }
+    }
 }

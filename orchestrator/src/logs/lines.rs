@@ -56,6 +56,11 @@ impl Splitter {
         !self.pending.is_empty()
     }
 
+    /// How many bytes are waiting for the end of their line.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Whether what was emitted does not end with a whole line.
     pub(super) fn is_open(&self) -> bool {
         self.open

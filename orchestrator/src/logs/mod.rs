@@ -1,10 +1,11 @@
 //! What instances print: captured, kept in files of bounded size, read back and followed.
 //!
-//! [`Capture`] reads the pipes of all instances in a thread of its own, so a flood of output
-//! and a slow disk cost the rest of the daemon nothing; all it does is asked for by messages
-//! and seen in the files and in notifications, so that it can become a process of its own.
-//! Whoever starts instances opens an [`InstanceLog`] for each and attaches the pipes;
-//! whoever answers clients reads with a [`LogReader`].
+//! A process of its own reads the pipes of all instances and writes the files ([`capture_role`]
+//! is where it begins), so that the daemon's death loses no byte, and a flood of output and a
+//! slow disk cost the daemon nothing. [`Capture`] is the daemon's side: it starts that process,
+//! again whenever it ends, and talks to it over a socket. Whoever starts instances opens an
+//! [`InstanceLog`] for each and attaches the pipes; whoever answers clients reads the files
+//! with a [`LogReader`].
 //!
 //! What is promised:
 //!
@@ -12,11 +13,17 @@
 //!   or is counted as lost, with a remark in the log where it is missing. Lines longer than
 //!   [`MAX_TEXT`] come in parts. The beginning of a line whose end does not come within
 //!   [`QUIET`] (a prompt) is written as a part of its own; its end follows as another.
+//! - If the daemon ends, however it does, nothing is lost or doubled: capture goes on, and the
+//!   next daemon finds it. If capture is killed it is started again, and reads on from copies
+//!   of the pipes ([`PipeSource`]); what it had read and not written is lost, at most 64 KiB
+//!   of each pipe, and a remark says so. Until it is back, instances that fill their pipes wait.
 //! - Instances never wait for the disk: when it is full or fails, reading goes on.
 //! - A log has at most `max_files` files of `max_file_bytes` each; the oldest goes first.
 //! - No instance starves another: each pipe is read at most 64 KiB per turn.
 //! - A reader gets records in order, none twice, and is told of those that were deleted
 //!   before it came to them. It slows nobody, however slow it is.
+//! - Neither the daemon nor capture ever waits for the other: what finds no room in the socket
+//!   waits in bounded space, and one report at most is under way for each log.
 //! - What is in the log has been given to the kernel, not to the disk: it survives the
 //!   daemon, while a power failure may cost the last seconds. A record that was torn by that is
 //!   cut off when the log is opened again, and a remark says so.
@@ -29,11 +36,17 @@ mod capture;
 mod file;
 mod instance;
 mod lines;
+mod link;
+mod outbox;
+mod process;
 mod prune;
-mod pump;
 mod read;
 mod record;
+mod socket;
+mod source;
+mod start;
 mod tail;
+mod wire;
 mod writer;
 
 #[cfg(test)]
@@ -44,13 +57,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::LogStream;
+use serde::{Deserialize, Serialize};
 
-pub use capture::Capture;
+pub use capture::{Capture, Captured};
 pub use instance::InstanceLog;
+pub use process::{CAPTURE_ROLE, capture_role};
 pub use prune::prune;
 pub use read::{LogReader, ReadItem, ReadQuery};
 pub use record::MAX_TEXT;
+pub use source::{Kept, PendingPipes, PipeSource, Pipes};
+pub use start::Starter;
 
 /// How long the beginning of a line waits for its end before it is written: 100 ms.
 pub const QUIET: Duration = Duration::from_millis(100);
@@ -70,11 +86,24 @@ impl Default for CaptureConfig {
     }
 }
 
+/// The least `max_file_bytes`, so that a file has room for some of the longest records.
+const MIN_FILE_BYTES: u64 = 64 << 10;
+
+impl CaptureConfig {
+    /// The bounds that are used.
+    fn bounded(self) -> Self {
+        Self {
+            max_file_bytes: self.max_file_bytes.max(MIN_FILE_BYTES),
+            max_files: self.max_files.max(1),
+        }
+    }
+}
+
 /// What became of an instance's output since its log was opened.
 ///
 /// Both counts are of printed bytes, newlines included, without what a record adds to them.
 /// Together they are what was read, except for the beginning of a line that waits for its end.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct LogStats {
     /// Printed bytes that were written.
     pub bytes_written: u64,
@@ -87,7 +116,7 @@ pub struct LogStats {
 }
 
 /// Why output could not be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WriteError {
     /// When, nanoseconds since 1970 (UTC).
     pub time_ns: u64,
@@ -122,24 +151,20 @@ pub enum LogError {
         /// Why.
         source: io::Error,
     },
-    /// What should be attached is no pipe, or not its reading end.
-    #[error("cannot capture {stream} of instance {instance}: {source}")]
-    Attach {
-        /// Whose output.
-        instance: InstanceId,
-        /// Which of it.
-        stream: LogStream,
-        /// Why.
-        source: io::Error,
-    },
+    /// An instance leaves processes behind that never end, each time it is started.
+    #[error(
+        "cannot capture the output of instance {0}: 32 runs of it still have their pipes open; \
+         stop what they left behind"
+    )]
+    Attach(InstanceId),
     /// An instance has one log at a time.
     #[error("the log of instance {0} is already open")]
     AlreadyOpen(InstanceId),
     /// The log was closed or removed, or capture was shut down.
     #[error("the log of instance {0} is closed")]
     Closed(InstanceId),
-    /// Capture is shut down.
-    #[error("output is no longer captured: the daemon is shutting down")]
+    /// There is no capture process.
+    #[error("output is not captured: there is no capture process; the daemon's log says why")]
     Stopped,
     /// The disk did not answer in time.
     #[error("capture did not come to its end within {0:?}; output in its hands may be lost")]

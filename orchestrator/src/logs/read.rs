@@ -5,19 +5,24 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::control::{LogLine, LogStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
-use super::file::{Position, numbers, path_of};
+use super::file::{Position, end_of, numbers, path_of};
 use super::instance::{Progress, Shared};
 use super::record::{Record, newline};
 use super::{InstanceLog, LogError, tail, writer};
 
 /// The most bytes of a file that are read at once; more than any record has.
 pub(super) const CHUNK: usize = 64 << 10;
+
+/// How long a reader waits for the capture process to say how far the log goes.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What of a log is to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -30,7 +35,7 @@ pub struct ReadQuery {
     /// Only lines that were read at this time or later, nanoseconds since 1970 (UTC).
     pub since_ns: Option<u64>,
     /// Go on with new lines until the log is closed or removed. Else what the log has when
-    /// the reader is opened is all.
+    /// the reader begins is all.
     pub follow: bool,
 }
 
@@ -65,9 +70,18 @@ pub enum ReadItem {
 pub struct LogReader {
     shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
-    follow: bool,
-    /// Where the log ended when the reader was opened.
+    query: ReadQuery,
+    /// The question how far the log goes, asked when the reader was opened.
+    look: u64,
+    look_until: Instant,
+    /// Where the log ended when that was answered.
     opened: Position,
+    /// How far it is being read.
+    limit: Position,
+    /// Why there may be more than was read, until that is told.
+    untold: Option<Arc<str>>,
+    /// What of that kind was told last.
+    told: Option<Arc<str>>,
     place: Place,
 }
 
@@ -75,6 +89,8 @@ pub struct LogReader {
 /// [`LogReader::next_batch`] loses nothing.
 #[derive(Debug)]
 enum Place {
+    /// It is not known yet how far the log goes.
+    Before,
     Here(Box<Cursor>),
     Reading {
         handle: JoinHandle<(Box<Cursor>, io::Result<Step>)>,
@@ -85,32 +101,31 @@ enum Place {
 }
 
 impl LogReader {
-    /// Begins to read. Costs nothing until [`next_batch`](Self::next_batch).
+    /// Begins to read. Must be called in a tokio runtime. Costs one question to the capture
+    /// process until [`next_batch`](Self::next_batch); all that was appended before is in the
+    /// log by the time of its answer.
     #[must_use]
     pub fn open(log: &InstanceLog, query: ReadQuery) -> Self {
-        let progress = log.shared.progress.subscribe();
-        let opened = progress.borrow().end;
         Self {
             shared: log.shared.clone(),
-            progress,
-            follow: query.follow,
-            opened,
-            place: Place::Here(Box::new(Cursor {
-                dir: log.shared.dir.clone(),
-                query,
-                file: None,
-                next: Position::default(),
-                begin: Begin::Query(opened),
-                skipping: false,
-                told_cut: false,
-            })),
+            progress: log.shared.progress.subscribe(),
+            query,
+            look: log.shared.look(),
+            look_until: Instant::now() + FRESH,
+            opened: Position::default(),
+            limit: Position::default(),
+            untold: None,
+            told: None,
+            place: Place::Before,
         }
     }
 
     /// The next items, at least one, from at most 64 KiB of the log. Waits for them when
     /// following. `None` at the end: all was read and, when following, the log was closed
-    /// or removed. Must be called in a tokio runtime; the future can be dropped at any time
-    /// without losing items.
+    /// or removed. The future can be dropped at any time without losing items.
+    ///
+    /// If the capture process can't be asked, what is in the files is read, and an item tells
+    /// why there may be more.
     ///
     /// # Errors
     ///
@@ -120,6 +135,10 @@ impl LogReader {
             let (handle, closed) = match &mut self.place {
                 Place::Reading { handle, closed } => (handle, *closed),
                 Place::Done => return Ok(None),
+                Place::Before => {
+                    self.begin().await?;
+                    continue;
+                }
                 Place::Here(_) => {
                     self.begin_step();
                     continue;
@@ -134,22 +153,71 @@ impl LogReader {
                 Step::Items(items) if items.is_empty() => {}
                 Step::Items(items) => return Ok(Some(items)),
                 // Nothing is written after `closed` is set, so then this was the last word.
-                Step::End if self.follow && !closed => {
+                Step::End if self.query.follow && !closed => {
+                    if let Some(told) = self.tell() {
+                        return Ok(Some(told));
+                    }
+                    self.shared.watch(self.limit);
                     // Fails only without a sender, and that lives as long as this reader.
                     let _ = self.progress.changed().await;
+                    self.untold = self.progress.borrow().trouble.clone();
                 }
                 Step::End => {
                     self.place = Place::Done;
+                    return Ok(self.tell());
                 }
             }
         }
     }
 
+    /// Learns how far the log goes.
+    async fn begin(&mut self) -> Result<(), LogError> {
+        let look = self.look;
+        let known = |p: &Progress| p.looked >= look || p.closed || p.trouble.is_some();
+        let waited = timeout_at(self.look_until, self.progress.wait_for(known)).await;
+        let answer = waited.ok().and_then(|answer| Some(answer.ok()?.clone()));
+        let progress = answer.unwrap_or_else(|| Progress {
+            trouble: Some("the process that captures output does not answer".into()),
+            ..Progress::default()
+        });
+        self.opened = progress.end;
+        if !progress.exact {
+            let dir = self.shared.dir.clone();
+            let end = tokio::task::spawn_blocking(move || end_of(&dir)).await;
+            let end = end.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+            self.opened = end.map_err(|error| self.error(error))?;
+            self.untold = progress.trouble;
+        }
+        self.place = Place::Here(Box::new(Cursor {
+            dir: self.shared.dir.clone(),
+            query: self.query,
+            file: None,
+            next: Position::default(),
+            begin: Begin::Query(self.opened),
+            skipping: false,
+            told_cut: false,
+        }));
+        Ok(())
+    }
+
+    /// What was not told yet about why nothing comes.
+    fn tell(&mut self) -> Option<Vec<ReadItem>> {
+        let reason = self.untold.take();
+        if reason.is_some() && reason == self.told {
+            return None;
+        }
+        self.told.clone_from(&reason);
+        let reason = reason?.to_string();
+        Some(vec![ReadItem::Missed { count: 0, reason }])
+    }
+
     /// Lets a blocking thread read up to where the log ends now.
     fn begin_step(&mut self) {
         // Marked as seen here and nowhere else, so no change is slept through.
-        let now = *self.progress.borrow_and_update();
-        let limit = if self.follow { now.end } else { self.opened };
+        let now = self.progress.borrow_and_update().clone();
+        // What was in the files is read, also before anybody said so.
+        let limit = if self.query.follow { now.end.max(self.opened) } else { self.opened };
+        self.limit = limit;
         match std::mem::replace(&mut self.place, Place::Done) {
             Place::Here(mut cursor) => {
                 self.place = Place::Reading {

@@ -19,6 +19,9 @@ struct Gap {
     reason: String,
 }
 
+/// How a remark begins that says that another process captured before.
+pub(super) const RESTARTED: &str = "capture was restarted";
+
 /// The writing end of one log. All methods block on the disk, none fails: what can't be
 /// written is counted, and told in the log as soon as writing works again.
 pub(super) struct Writer {
@@ -43,6 +46,11 @@ impl Writer {
     /// Where the log ends.
     pub(super) fn end(&self) -> Position {
         self.files.end()
+    }
+
+    /// Changes the bounds of the files, from the next one on.
+    pub(super) fn set_config(&mut self, config: CaptureConfig) {
+        self.files.set_config(config);
     }
 
     pub(super) fn stats(&self) -> &LogStats {
@@ -155,4 +163,5 @@ pub(super) fn concerns(remark: &[u8], stream: LogStream) -> bool {
     let digits = remark.iter().take_while(|byte| byte.is_ascii_digit());
     remark[digits.count()..].starts_with(sign.as_bytes())
         || remark.starts_with(b"the last record was torn")
+        || remark.starts_with(RESTARTED.as_bytes())
 }

@@ -90,6 +90,7 @@ impl FakeKernel {
         assert!(!self.0.borrow().processes.iter().any(alive), "two at once");
         self.0.send_modify(|state| state.processes.push(process.clone()));
         Ok(Spawned {
+            run: number as u64,
             process: Arc::new(process),
             stdout: nothing(),
             stderr: nothing(),

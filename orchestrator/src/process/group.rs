@@ -72,6 +72,11 @@ impl Group {
         self.leader
     }
 
+    /// Which of its instance's processes it is.
+    pub(super) const fn run(&self) -> u64 {
+        self.name.tag
+    }
+
     /// Another process was given the leader's number.
     pub(super) fn number_is_reused(&self) {
         self.reused.store(true, Ordering::Release);

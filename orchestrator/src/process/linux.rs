@@ -28,6 +28,9 @@ use crate::holder::image::{self, Program};
 use crate::holder::socket::{self, Files};
 use crate::supervise::SIGKILL;
 
+/// The key of processes that serve the daemon, and of no instance.
+const SERVICES: [u8; 16] = [0; 16];
+
 /// How often the holder is told what it need not remember any more, at most.
 const RELEASE: Duration = Duration::from_millis(100);
 
@@ -95,8 +98,6 @@ pub struct Left {
 pub struct Survivor {
     /// Whose program.
     pub instance: InstanceId,
-    /// Higher for what was executed later.
-    pub run: u64,
     /// The same as if it had been executed now. It may have ended since.
     pub spawned: Spawned,
 }
@@ -178,6 +179,28 @@ impl Linux {
         left.await.map_err(|_| io::Error::other("it has ended, or speaks another language"))
     }
 
+    /// Executes this program, even if its file was replaced in the meantime, as something that
+    /// serves this daemon and those after it: with this variable set and no other, this as its
+    /// standard input, and nobody who reads its output. Does not wait for anything.
+    ///
+    /// # Errors
+    ///
+    /// When the holder does not keep up, or has gone.
+    pub fn serve(&self, variable: (&str, &str), stdin: &OwnedFd) -> io::Result<()> {
+        let link = &self.0;
+        let program = Program {
+            path: OsStr::new("/proc/self/exe"),
+            cwd: OsStr::new("/"),
+            args: &[OsStr::new("orchestrator-capture")],
+            env: &[image::variable(OsStr::new(variable.0), OsStr::new(variable.1))],
+        };
+        let image = program.image().map_err(io::Error::other)?;
+        let tag = link.next_run.fetch_add(1, Ordering::Relaxed);
+        let child = Name { key: SERVICES, tag };
+        let order = Order::Spawn { child, nice: link.nice, image: false, stdin: true };
+        link.try_order(order, &image, &[stdin.as_fd()])
+    }
+
     /// What is asked before the holder is told that it can forget ends that were passed on:
     /// whether they are kept. To be called once; until then the holder remembers them all.
     pub fn forget_when(&self, noted: impl Fn() -> Pending<bool> + Send + Sync + 'static) {
@@ -220,6 +243,7 @@ impl Kernel for Linux {
             match link.spawn(&launch).await {
                 Ok(mut born) => match born.claim.0.take() {
                     Some(group) => Ok(Spawned {
+                        run: group.run(),
                         process: Arc::new(LinuxProcess(group)),
                         stdout: born.stdout,
                         stderr: born.stderr,
@@ -399,7 +423,7 @@ impl Link {
                 let mut table = self.table();
                 let alive = table.alive.remove(&child);
                 if let Some((left, _)) = &mut table.left {
-                    let name = |it: &Survivor| (*it.instance.as_bytes(), it.run);
+                    let name = |it: &Survivor| (*it.instance.as_bytes(), it.spawned.run);
                     let mut survivors = left.survivors.iter_mut();
                     if let Some(it) = survivors.find(|it| name(it) == (child.key, child.tag)) {
                         it.spawned.exited.before = true;
@@ -441,6 +465,10 @@ impl Link {
     fn spawned(self: &Arc<Self>, child: Name, pid: i32, warning: i32, files: Files) {
         let mut table = self.table();
         let asker = table.spawns.remove(&child);
+        if child.key == SERVICES {
+            // It serves the next daemon too.
+            return;
+        }
         let [Some(pidfd), Some(stdout), Some(stderr)] = files else {
             drop(table);
             // It runs, but can't be kept.
@@ -460,9 +488,10 @@ impl Link {
             let process = Arc::new(LinuxProcess(group));
             let warnings = Vec::new();
             let exited = Exited::new(receiver);
-            let spawned = Spawned { process, stdout, stderr, exited, warnings };
+            let run = child.tag;
+            let spawned = Spawned { run, process, stdout, stderr, exited, warnings };
             let instance = InstanceId::from_bytes(child.key);
-            left.survivors.push(Survivor { instance, run: child.tag, spawned });
+            left.survivors.push(Survivor { instance, spawned });
             return;
         }
         drop(table);

@@ -186,6 +186,8 @@ impl Future for Exited {
 /// A program that was executed.
 #[derive(Debug)]
 pub struct Spawned {
+    /// Its number: no other program of its instance ever has the same.
+    pub run: u64,
     /// The process.
     pub process: Arc<dyn Process>,
     /// The reading end of its standard output. Reading does not wait.

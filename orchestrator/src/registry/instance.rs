@@ -1,12 +1,13 @@
 //! One instance: its parts, and what is told of it.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_proto::control::{
-    EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    EventKind, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -272,8 +273,8 @@ impl Hooks for InstanceHooks {
         self.launch.clone()
     }
 
-    fn output(&self, stream: LogStream, pipe: std::os::fd::OwnedFd) {
-        if let Err(error) = self.log.attach(stream, pipe) {
+    fn output(&self, run: u64, stdout: OwnedFd, stderr: OwnedFd) {
+        if let Err(error) = self.log.attach(run, stdout, stderr) {
             tracing::error!(instance = %self.id, %error, "output can't be captured");
         }
     }

@@ -57,7 +57,7 @@ impl Survivors {
     /// Of each instance the one that was executed last: of those before, the end was taken note
     /// of before it was.
     pub(super) fn new(mut all: Vec<Survivor>) -> Self {
-        all.sort_by_key(|survivor| survivor.run);
+        all.sort_by_key(|survivor| survivor.spawned.run);
         Self(all.into_iter().map(|survivor| (survivor.instance, survivor.spawned)).collect())
     }
 

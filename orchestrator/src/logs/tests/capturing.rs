@@ -10,8 +10,8 @@ async fn bytes_of_any_kind_survive() {
     let log = bench.open("a");
     let mut all: Vec<u8> = (0..=255).collect();
     all.extend(b"\xff\xfe \r\n\0\n\n  spaces  \n\xc3");
-    print(&log, LogStream::Stdout, &all).await;
     print(&log, LogStream::Stderr, b"err\n").await;
+    print(&log, LogStream::Stdout, &all).await;
     let items = read_all(&log).await;
     assert_eq!(content(&items, LogStream::Stdout), all);
     assert_eq!(content(&items, LogStream::Stderr), b"err\n");
@@ -79,7 +79,7 @@ async fn what_the_daemon_says_is_among_it() {
     log.append(LogStream::Orchestrator, b"");
     let long = vec![b'x'; MAX_TEXT + 1];
     log.append(LogStream::Telemetry, &long);
-    until(&log, |log| log.stats().bytes_written == 9 + MAX_TEXT as u64 + 2).await;
+    until(&log, |stats| stats.bytes_written == 9 + MAX_TEXT as u64 + 2).await;
     let items = read_all(&log).await;
     let mut expected = b"one\ntwo\n".to_vec();
     expected.extend(&long);
@@ -112,19 +112,31 @@ async fn what_finds_the_queue_full_is_counted_and_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_pipe_is_refused() {
+async fn what_is_no_pipe_is_told_of_in_the_log() {
     let bench = Bench::default();
     let log = bench.open("a");
     let (read, write) = pipe();
     let file = File::create(bench.dir.path().join("file")).unwrap();
-    for wrong in [OwnedFd::from(file), OwnedFd::from(write)] {
-        let error = log.attach(LogStream::Stdout, wrong).unwrap_err();
-        assert!(matches!(error, LogError::Attach { .. }), "{error}");
+    let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
+    for wrong in [OwnedFd::from(file), OwnedFd::from(write), OwnedFd::from(socket)] {
+        attach_pipe(&log, LogStream::Stdout, wrong);
+        within(log.drained()).await;
     }
+    print(&log, LogStream::Stdout, b"a pipe\n").await;
+    let refused = |why| format!("stdout and stderr can't be captured: {why}");
+    assert_eq!(
+        texts(&read_all(&log).await),
+        [
+            &refused("it is not a pipe"),
+            &refused("it is the writing end of a pipe"),
+            &refused("it is not a pipe"),
+            "a pipe",
+        ]
+    );
     let again = bench.capture.open(log.instance(), log.dir().to_owned()).unwrap_err();
     assert!(matches!(again, LogError::AlreadyOpen(_)), "{again}");
     log.close().await;
-    let error = log.attach(LogStream::Stdout, read).unwrap_err();
+    let error = log.attach(next_run(), read, pipe().0).unwrap_err();
     assert!(matches!(error, LogError::Closed(_)), "{error}");
     within(log.drained()).await;
     bench.capture.open(log.instance(), log.dir().to_owned()).unwrap();
@@ -136,15 +148,15 @@ async fn a_flood_starves_nobody() {
     let flood = bench.open("flood");
     let mut child = Command::new("cat").arg("/dev/zero").stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
-    flood.attach(LogStream::Stdout, OwnedFd::from(stdout)).unwrap();
-    until(&flood, |log| log.stats().bytes_written > 1 << 20).await;
+    attach_pipe(&flood, LogStream::Stdout, OwnedFd::from(stdout));
+    until(&flood, |stats| stats.bytes_written > 1 << 20).await;
     let quiet = bench.open("quiet");
     let mut turns: Vec<u64> = Vec::new();
     for turn in 0..101 {
-        let before = flood.stats().bytes_written;
+        let before = stats(&flood).await.bytes_written;
         let line = format!("line {turn}\n");
         print(&quiet, LogStream::Stdout, line.as_bytes()).await;
-        turns.push(flood.stats().bytes_written - before);
+        turns.push(stats(&flood).await.bytes_written - before);
     }
     // A turn of the flood is 64 KiB; some more pass until this test is awake again.
     turns.sort_unstable();
@@ -182,7 +194,7 @@ async fn a_shutdown_takes_what_is_there_and_the_next_daemon_goes_on() {
     let bench = Bench::default();
     let log = bench.open("a");
     let (read, mut write) = pipe();
-    log.attach(LogStream::Stdout, read.try_clone().unwrap()).unwrap();
+    attach_pipe(&log, LogStream::Stdout, read.try_clone().unwrap());
     write.write_all(b"one\ntwo\nthr").unwrap();
     bench.capture.shutdown(DEADLINE).await.unwrap();
     // Nobody waits for a log that nobody writes.
@@ -192,9 +204,9 @@ async fn a_shutdown_takes_what_is_there_and_the_next_daemon_goes_on() {
 
     write.write_all(b"ee\nfour\n").unwrap();
     drop(write);
-    let capture = Capture::start(CaptureConfig::default()).unwrap();
-    let log = capture.open(log.instance(), log.dir().to_owned()).unwrap();
-    log.attach(LogStream::Stdout, read).unwrap();
+    let next = Bench::default();
+    let log = next.capture.open(log.instance(), log.dir().to_owned()).unwrap();
+    attach_pipe(&log, LogStream::Stdout, read);
     within(log.drained()).await;
     let items = read_all(&log).await;
     assert_eq!(content(&items, LogStream::Stdout), b"one\ntwo\nthree\nfour\n");
@@ -202,12 +214,19 @@ async fn a_shutdown_takes_what_is_there_and_the_next_daemon_goes_on() {
 }
 
 #[tokio::test]
-async fn dropping_capture_ends_it() {
+async fn two_pipes_that_end_together_cost_one_word() {
     let bench = Bench::default();
     let log = bench.open("a");
-    let mut write = attach(&log, LogStream::Stdout);
-    write.write_all(b"last words\n").unwrap();
-    drop(bench.capture);
-    within(log.close()).await;
-    assert_eq!(texts(&read_all(&log).await), ["last words"]);
+    stats(&log).await;
+    let mut heard = log.shared.progress.subscribe();
+    let ((stdout, write), (stderr, other)) = (pipe(), pipe());
+    log.attach(next_run(), stdout, stderr).unwrap();
+    heard.mark_unchanged();
+    drop((write, other));
+    within(heard.changed()).await.unwrap();
+    assert_eq!(heard.borrow_and_update().runs, 0);
+    // The answer to this is the only other one.
+    let look = log.shared.look();
+    within(heard.changed()).await.unwrap();
+    assert_eq!(heard.borrow().looked, look);
 }

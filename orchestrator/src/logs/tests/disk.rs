@@ -1,8 +1,8 @@
 use std::io;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use super::super::file::{Disk, Kernel, LogFiles, Position};
+use super::super::file::{LogFiles, Position};
 use super::super::record::{Batch, Record};
 use super::super::writer::Writer;
 use super::*;
@@ -146,10 +146,10 @@ fn a_nearly_full_disk_is_not_filled_with_remarks() {
 
 #[tokio::test]
 async fn instances_do_not_wait_for_a_full_disk() {
-    let bench = Bench::default();
     let disk = Small::new(100_000, usize::MAX);
-    let dir = bench.dir.path().join("a");
-    let log = bench.capture.open_on(InstanceId::generate(), dir, Box::new(disk.clone())).unwrap();
+    let inner = disk.clone();
+    let bench = Bench::on(move || Box::new(inner.clone()));
+    let log = bench.open("a");
     let line = [&[b'x'; 999][..], b"\n"].concat();
     print_all(&log, line.repeat(1000)).await;
     let stats = log.stats();
@@ -157,7 +157,7 @@ async fn instances_do_not_wait_for_a_full_disk() {
     assert!(stats.last_error.as_ref().unwrap().message.contains("No space"));
     // It is told although nothing more is printed.
     disk.set_left(1 << 20);
-    until(&log, |log| !log.stats().failing).await;
+    until(&log, |stats| !stats.failing).await;
     print(&log, LogStream::Stdout, b"again\n").await;
     let items = read_all(&log).await;
     let kept = content(&items, LogStream::Stdout);
@@ -189,11 +189,11 @@ impl Disk for Hung {
 #[tokio::test]
 #[expect(clippy::await_holding_lock, reason = "that is how the disk hangs")]
 async fn a_shutdown_does_not_wait_for_ever() {
-    let bench = Bench::default();
     let answer = Arc::new(Mutex::new(()));
-    let dir = bench.dir.path().join("a");
-    let log =
-        bench.capture.open_on(InstanceId::generate(), dir, Box::new(Hung(answer.clone()))).unwrap();
+    let inner = answer.clone();
+    let bench = Bench::on(move || Box::new(Hung(inner.clone())));
+    let log = bench.open("a");
+    stats(&log).await;
     let hanging = answer.lock().unwrap();
     log.append(LogStream::Orchestrator, b"text");
     let result = bench.capture.shutdown(Duration::from_millis(50)).await;
@@ -218,9 +218,9 @@ async fn a_full_file_system() {
         }
     }
     let _unmount = Unmount(mount.path());
-    let capture = Capture::start(CaptureConfig::default()).unwrap();
+    let bench = Bench::default();
     let dir = mount.path().join("log");
-    let log = capture.open(InstanceId::generate(), dir).unwrap();
+    let log = bench.capture.open(InstanceId::generate(), dir).unwrap();
     let other = mount.path().join("other");
     fs::write(&other, vec![0; 100_000]).unwrap();
     let text = [&[b'x'; 99][..], b"\n"].concat().repeat(10_000);
@@ -236,7 +236,7 @@ async fn a_full_file_system() {
     assert!(remarks(&items).contains(&format!("{} bytes of stdout", stats.bytes_lost)));
     let is_line = |item: &ReadItem| matches!(item, ReadItem::Line(line) if line.complete);
     assert!(items.iter().all(is_line));
-    capture.shutdown(DEADLINE).await.unwrap();
+    bench.capture.shutdown(DEADLINE).await.unwrap();
 }
 
 async fn print_all(log: &InstanceLog, text: Vec<u8>) {

@@ -1,4 +1,4 @@
-//! The room against the real kernel: pipes, files, threads.
+//! The room against the real kernel: pipes, files, sockets; here with capture in a thread.
 
 mod capturing;
 mod disk;
@@ -9,12 +9,16 @@ use std::future::Future;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
 use tempfile::TempDir;
 
+use super::file::{Disk, Kernel};
+use super::process::{self, Settings};
 use super::*;
 
 /// How long a test waits for what must happen.
@@ -28,7 +32,19 @@ struct Bench {
 impl Bench {
     fn new(max_file_bytes: u64, max_files: u32) -> Self {
         let config = CaptureConfig { max_file_bytes, max_files };
-        Self { dir: TempDir::new().unwrap(), capture: Capture::start(config).unwrap() }
+        Self::with(config, in_thread(|| Box::new(Kernel)))
+    }
+
+    /// One whose logs are written to this disk.
+    fn on(disk: impl Fn() -> Box<dyn Disk> + Send + Sync + Clone + 'static) -> Self {
+        Self::with(CaptureConfig::default(), in_thread(disk))
+    }
+
+    fn with(config: CaptureConfig, starter: Starter) -> Self {
+        let dir = TempDir::new().unwrap();
+        let socket = dir.path().join("capture");
+        let capture = Capture::start(config, socket, starter, Arc::<Kept>::default());
+        Self { dir, capture }
     }
 
     /// A log in the directory `name`.
@@ -45,38 +61,71 @@ impl Default for Bench {
     }
 }
 
+/// The capture process as a thread of this one. It ends when it has nothing to do.
+fn in_thread(disk: impl Fn() -> Box<dyn Disk> + Send + Sync + Clone + 'static) -> Starter {
+    Arc::new(move |listener| {
+        let disk = disk.clone();
+        std::thread::spawn(move || {
+            let idle = Duration::from_millis(100);
+            process::run(listener, Settings { idle, disk: Box::new(disk) }).unwrap();
+        });
+        Ok(())
+    })
+}
+
 /// A pipe: what the daemon reads, and what an instance writes to.
 fn pipe() -> (OwnedFd, File) {
     let (read, write) = nix::unistd::pipe().unwrap();
     (read, File::from(write))
 }
 
+/// A number for a run that no other has.
+fn next_run() -> u64 {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    RUNS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Attaches a pipe as a new run, whose other stream prints nothing.
+fn attach_pipe(log: &InstanceLog, stream: LogStream, read: OwnedFd) {
+    let silent = pipe().0;
+    match stream {
+        LogStream::Stdout => log.attach(next_run(), read, silent),
+        _ => log.attach(next_run(), silent, read),
+    }
+    .unwrap();
+}
+
 /// Attaches a pipe and returns its writing end.
 fn attach(log: &InstanceLog, stream: LogStream) -> File {
     let (read, write) = pipe();
-    log.attach(stream, read).unwrap();
+    attach_pipe(log, stream, read);
     write
 }
 
 /// Prints all of `text` and ends.
 async fn print(log: &InstanceLog, stream: LogStream, text: &[u8]) {
-    attach(log, stream).write_all(text).unwrap();
+    let (mut write, text) = (attach(log, stream), text.to_vec());
+    // The pipe may be full before anybody reads.
+    let printing = std::thread::spawn(move || write.write_all(&text).unwrap());
     within(log.drained()).await;
+    printing.join().unwrap();
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, what).await.expect("it takes too long")
 }
 
-/// Waits until the log has what `reached` looks for.
-async fn until(log: &InstanceLog, mut reached: impl FnMut(&InstanceLog) -> bool) {
+/// What became of the output until now.
+async fn stats(log: &InstanceLog) -> LogStats {
+    let look = log.shared.look();
     let mut progress = log.shared.progress.subscribe();
-    within(async {
-        while !reached(log) {
-            progress.changed().await.unwrap();
-        }
-    })
-    .await;
+    within(progress.wait_for(|progress| progress.looked >= look)).await.unwrap();
+    log.stats()
+}
+
+/// Waits until the log has what `reached` looks for, asking again and again.
+async fn until(log: &InstanceLog, mut reached: impl FnMut(&LogStats) -> bool) {
+    within(async { while !reached(&stats(log).await) {} }).await;
 }
 
 async fn read_to_end(mut reader: LogReader) -> Vec<ReadItem> {

@@ -7,7 +7,7 @@ mod tests;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{Desired, EventKind, LogStream, Observed, Priority};
+use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,8 +26,9 @@ pub trait Hooks: Send + Sync + 'static {
     /// What to execute. Asked at each start; the keeper puts in its own priority.
     fn launch(&self) -> Launch;
 
-    /// The reading end of what a process that was just executed prints; reading does not wait.
-    fn output(&self, stream: LogStream, pipe: OwnedFd);
+    /// The reading ends of what a process that was just executed prints; reading does not wait.
+    /// Another run has another number.
+    fn output(&self, run: u64, stdout: OwnedFd, stderr: OwnedFd);
 
     /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
     /// [`Keeper::view`] shows it by then.

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, EventKind, LogStream, Observed, Priority};
+use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -114,8 +114,7 @@ impl Task {
         let pid = spawned.process.pid();
         self.process = Some(spawned.process);
         self.awaited = Awaited::Exit(spawned.exited);
-        self.hooks.output(LogStream::Stdout, spawned.stdout);
-        self.hooks.output(LogStream::Stderr, spawned.stderr);
+        self.hooks.output(spawned.run, spawned.stdout, spawned.stderr);
         let desired = self.view.borrow().desired;
         self.feed(Event::Adopted { pid }).await;
         if desired == Desired::Stopped {
@@ -182,8 +181,7 @@ impl Task {
                 self.warnings = spawned.warnings;
                 self.awaited = Awaited::Exit(spawned.exited);
                 self.view.send_modify(|view| view.starts += 1);
-                self.hooks.output(LogStream::Stdout, spawned.stdout);
-                self.hooks.output(LogStream::Stderr, spawned.stderr);
+                self.hooks.output(spawned.run, spawned.stdout, spawned.stderr);
                 Event::Spawned { pid }
             }
             Outcome::Spawn(Err(error)) => {

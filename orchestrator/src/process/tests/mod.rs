@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{EventKind, Exit, LogStream, Observed};
+use orchestrator_proto::control::{EventKind, Exit, Observed};
 use tokio::sync::{mpsc, watch};
 
 use super::procfs::Stat;
@@ -40,14 +40,16 @@ impl Hooks for Probe {
         self.launch.clone()
     }
 
-    fn output(&self, _stream: LogStream, pipe: OwnedFd) {
-        let lines = self.lines.clone();
-        rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::empty()).unwrap();
-        std::thread::spawn(move || {
-            for line in BufReader::new(File::from(pipe)).lines() {
-                let _ = lines.blocking_send(line.unwrap());
-            }
-        });
+    fn output(&self, _run: u64, stdout: OwnedFd, stderr: OwnedFd) {
+        for pipe in [stdout, stderr] {
+            let lines = self.lines.clone();
+            rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::empty()).unwrap();
+            std::thread::spawn(move || {
+                for line in BufReader::new(File::from(pipe)).lines() {
+                    let _ = lines.blocking_send(line.unwrap());
+                }
+            });
+        }
     }
 
     fn event(&self, event: EventKind, _time_ms: u64) {

@@ -1,0 +1,434 @@
+//! One log of the capture process: what is read for it, and who wants to know.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::LogStream;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Hub;
+use super::client::Outgoing;
+use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES};
+use crate::logs::CaptureConfig;
+use crate::logs::file::Position;
+use crate::logs::record::{Batch, now_ns};
+use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text, words};
+use crate::logs::writer::{RESTARTED, Writer};
+
+/// The two pipes of a run, in the order in which they come.
+pub(super) const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
+/// Runs that have ended and are remembered, so that they are not attached again.
+const MAX_ENDED: usize = 64;
+/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
+const PIPE_BYTES: i32 = 256 << 10;
+/// How often a log tells of bytes that were lost, at most.
+const TELL: Duration = Duration::from_millis(100);
+
+/// An open log.
+pub(super) struct Log {
+    pub(super) instance: InstanceId,
+    pub(super) dir: PathBuf,
+    pub(super) hub: Rc<Hub>,
+    /// Its pipes are to be read as far as they go at once, and no further.
+    stop: watch::Sender<bool>,
+    inner: RefCell<Inner>,
+}
+
+struct Inner {
+    writer: Writer,
+    /// Streams whose last pipe ended in the middle of a line.
+    torn: Vec<LogStream>,
+    runs: Vec<Run>,
+    /// The last runs whose pipes have ended.
+    ended: VecDeque<u64>,
+    /// Whether the log says that another process read before this one.
+    told_again: bool,
+    /// Whether the hub counts it as owing.
+    owing: bool,
+    closing: bool,
+    closed: bool,
+    views: Vec<View>,
+}
+
+/// A run of which at least one pipe is open.
+struct Run {
+    run: u64,
+    open: [bool; STREAMS.len()],
+}
+
+/// A client that has this log open.
+struct View {
+    client: Rc<Outgoing>,
+    attached: u64,
+    looked: u64,
+    watch: Option<Position>,
+    /// Whether it waits to be told.
+    due: bool,
+    told_failing: bool,
+    told_lost: u64,
+    told_at: Instant,
+}
+
+/// Why pipes are not read.
+pub(super) struct Refused {
+    pub(super) error: String,
+    /// Whether it may go well later.
+    pub(super) passing: bool,
+}
+
+impl Log {
+    /// Opens a log. Blocks on the disk.
+    pub(super) fn open(
+        hub: &Rc<Hub>,
+        instance: InstanceId,
+        dir: PathBuf,
+        config: CaptureConfig,
+    ) -> io::Result<Rc<Self>> {
+        let writer = Writer::open(dir.clone(), config, (hub.settings.disk)())?;
+        let inner = Inner {
+            writer,
+            torn: Vec::new(),
+            runs: Vec::new(),
+            ended: VecDeque::new(),
+            told_again: false,
+            owing: false,
+            closing: false,
+            closed: false,
+            views: Vec::new(),
+        };
+        let stop = watch::Sender::new(false);
+        Ok(Rc::new(Self { instance, dir, hub: hub.clone(), stop, inner: RefCell::new(inner) }))
+    }
+
+    /// Changes the bounds of its files.
+    pub(super) fn set_config(&self, config: CaptureConfig) {
+        self.inner.borrow_mut().writer.set_config(config);
+    }
+
+    /// From now on this client is told of it.
+    pub(super) fn join(&self, client: &Rc<Outgoing>) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.view(client).is_none() {
+            inner.views.push(View {
+                client: client.clone(),
+                attached: 0,
+                looked: 0,
+                watch: None,
+                due: false,
+                told_failing: false,
+                told_lost: 0,
+                told_at: Instant::now(),
+            });
+        }
+    }
+
+    /// From now on this client is not told any more.
+    pub(super) fn leave(&self, client: &Rc<Outgoing>) {
+        self.inner.borrow_mut().views.retain(|view| !Rc::ptr_eq(&view.client, client));
+    }
+
+    /// How it stands, for a client that is now told so.
+    pub(super) fn tell(&self, client: &Rc<Outgoing>) -> Option<State> {
+        self.inner.borrow_mut().tell(client)
+    }
+
+    /// Its entry in an inventory.
+    pub(super) fn entry(&self) -> OpenLog {
+        let inner = self.inner.borrow();
+        let pipes = inner.runs.iter().flat_map(|run| {
+            let open = STREAMS.into_iter().zip(run.open).filter(|(_, open)| *open);
+            open.map(|(stream, _)| (run.run, stream))
+        });
+        OpenLog {
+            instance: self.instance,
+            dir: self.dir.as_os_str().into(),
+            end: inner.writer.end(),
+            pipes: pipes.collect(),
+        }
+    }
+
+    /// Tells a client how it stands, when its turn comes.
+    pub(super) fn tell_soon(self: &Rc<Self>, client: &Rc<Outgoing>) {
+        if let Some(view) = self.inner.borrow_mut().view(client) {
+            view.tell_soon(self);
+        }
+    }
+
+    pub(super) fn watch(self: &Rc<Self>, client: &Rc<Outgoing>, beyond: Position) {
+        if let Some(view) = self.inner.borrow_mut().view(client) {
+            view.watch = Some(beyond);
+        }
+        self.check();
+    }
+
+    pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
+        if let Some(view) = self.inner.borrow_mut().view(client) {
+            view.looked = view.looked.max(number);
+            view.tell_soon(self);
+        }
+    }
+
+    /// Begins to read the pipes of a run. Nothing happens if it has been attached before. None
+    /// means that this process had no room for them.
+    pub(super) fn attach(
+        self: &Rc<Self>,
+        client: &Rc<Outgoing>,
+        run: u64,
+        again: bool,
+        pipes: Option<[OwnedFd; STREAMS.len()]>,
+    ) -> Result<(), Refused> {
+        let pipes = {
+            let mut inner = self.inner.borrow_mut();
+            let known = inner.runs.iter().any(|open| open.run == run) || inner.ended.contains(&run);
+            if let Some(view) = inner.view(client) {
+                view.attached += 1;
+                if known {
+                    view.tell_soon(self);
+                }
+            }
+            if known {
+                return Ok(());
+            }
+            if inner.runs.len() >= MAX_RUNS {
+                let error = format!("the pipes of {MAX_RUNS} runs of it are being read already");
+                return Err(Refused { error, passing: false });
+            }
+            let Some([stdout, stderr]) = pipes else {
+                let error = "the capture process has too many open files".to_owned();
+                return Err(Refused { error, passing: true });
+            };
+            let pipes = [prepare(stdout)?, prepare(stderr)?];
+            inner.runs.push(Run { run, open: [true; STREAMS.len()] });
+            self.hub.pipes.set(self.hub.pipes.get() + pipes.len());
+            pipes
+        };
+        for stream in STREAMS {
+            self.end_torn_line(stream);
+        }
+        if again && !std::mem::replace(&mut self.inner.borrow_mut().told_again, true) {
+            let text = format!(
+                "{RESTARTED} here; up to {TURN_BYTES} bytes that each of stdout and stderr \
+                 printed just before may be missing"
+            );
+            self.remark(&text);
+        }
+        for (index, pipe) in pipes.into_iter().enumerate() {
+            let open = OpenPipe { log: self.clone(), run, index };
+            let pipe = Pipe::new(STREAMS[index], pipe, open);
+            tokio::task::spawn_local(pipe.run(self.stop.subscribe()));
+        }
+        self.hub.changed.notify_one();
+        Ok(())
+    }
+
+    /// A pipe is not read any more.
+    pub(super) fn pipe_ended(self: &Rc<Self>, run: u64, index: usize) {
+        self.hub.pipes.set(self.hub.pipes.get().saturating_sub(1));
+        let mut inner = self.inner.borrow_mut();
+        if let Some(at) = inner.runs.iter().position(|open| open.run == run) {
+            inner.runs[at].open[index] = false;
+            if inner.runs[at].open == [false; STREAMS.len()] {
+                inner.runs.remove(at);
+                if inner.ended.len() == MAX_ENDED {
+                    inner.ended.pop_front();
+                }
+                inner.ended.push_back(run);
+                for view in &mut inner.views {
+                    view.tell_soon(self);
+                }
+            }
+        }
+        let finished = inner.closing && inner.runs.is_empty();
+        drop(inner);
+        if finished {
+            self.finish();
+        }
+        self.hub.changed.notify_one();
+    }
+
+    /// Closes it, after what is in its pipes.
+    pub(super) fn close(self: &Rc<Self>) {
+        let finished = {
+            let mut inner = self.inner.borrow_mut();
+            !std::mem::replace(&mut inner.closing, true) && inner.runs.is_empty()
+        };
+        self.stop.send_replace(true);
+        if finished {
+            self.finish();
+        }
+    }
+
+    /// Whether it is being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.inner.borrow().closing
+    }
+
+    /// Whether nothing will be written to it any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner.borrow().closed
+    }
+
+    fn finish(self: &Rc<Self>) {
+        self.retry();
+        let mut inner = self.inner.borrow_mut();
+        if std::mem::take(&mut inner.owing) {
+            self.hub.owing.set(self.hub.owing.get() - 1);
+        }
+        inner.closed = true;
+        self.hub.logs.borrow_mut().remove(&self.instance);
+        let clients: Vec<_> = inner.views.iter().map(|view| view.client.clone()).collect();
+        for client in clients {
+            if let Some(state) = inner.tell(&client) {
+                client.answer(Report::Closed { instance: self.instance, state });
+            }
+        }
+        inner.views.clear();
+        self.hub.changed.notify_one();
+    }
+
+    /// Adds what `fill` pushes to the log, in one write if it is not unusually much. `fill`
+    /// may use the buffer for what it reads.
+    pub(super) fn write(self: &Rc<Self>, fill: impl FnOnce(&mut [u8], &mut Sink<'_>)) {
+        {
+            let mut buffers = self.hub.buffers.borrow_mut();
+            let mut inner = self.inner.borrow_mut();
+            let (read, mut sink) = buffers.sink(&mut inner.writer);
+            fill(read, &mut sink);
+            sink.write();
+        }
+        self.check();
+    }
+
+    /// Writes what the daemon itself has to say.
+    pub(super) fn append(self: &Rc<Self>, texts: &[Text], dropped: &[Dropped]) {
+        if !texts.is_empty() {
+            self.write(|_, sink| {
+                for text in texts {
+                    sink.push(text.time_ns, text.stream, text.complete, &text.text.0);
+                }
+            });
+        }
+        for lost in dropped {
+            self.inner.borrow_mut().writer.lose(
+                lost.stream,
+                lost.bytes,
+                lost.from_ns,
+                lost.to_ns,
+                "more was said at once than can wait to be written",
+            );
+        }
+        if !dropped.is_empty() {
+            self.retry();
+        }
+    }
+
+    /// Adds a remark of our own.
+    pub(super) fn remark(self: &Rc<Self>, text: &str) {
+        self.write(|_, sink| sink.push(now_ns(), LogStream::Orchestrator, true, text.as_bytes()));
+    }
+
+    /// A pipe of this stream has ended in the middle of a line.
+    pub(super) fn tear(&self, stream: LogStream) {
+        let torn = &mut self.inner.borrow_mut().torn;
+        if !torn.contains(&stream) {
+            torn.push(stream);
+        }
+    }
+
+    /// A new run does not continue the unfinished line of the one before.
+    fn end_torn_line(self: &Rc<Self>, stream: LogStream) {
+        let torn = {
+            let torn = &mut self.inner.borrow_mut().torn;
+            let at = torn.iter().position(|&torn| torn == stream);
+            at.map(|at| torn.swap_remove(at)).is_some()
+        };
+        if torn {
+            self.write(|_, sink| sink.push(now_ns(), stream, true, b""));
+        }
+    }
+
+    /// Tells of missing output, if writing works.
+    pub(super) fn retry(self: &Rc<Self>) {
+        {
+            let mut inner = self.inner.borrow_mut();
+            if inner.writer.is_owing() {
+                inner.writer.write(&Batch::default());
+            }
+        }
+        self.check();
+    }
+
+    /// Sees who wants to know what has changed.
+    fn check(self: &Rc<Self>) {
+        let inner = &mut *self.inner.borrow_mut();
+        let owing = inner.writer.is_owing();
+        if owing != std::mem::replace(&mut inner.owing, owing) {
+            let count = self.hub.owing.get();
+            self.hub.owing.set(if owing { count + 1 } else { count - 1 });
+            self.hub.changed.notify_one();
+        }
+        let (end, stats) = (inner.writer.end(), inner.writer.stats());
+        for view in &mut inner.views {
+            let wanted = view.watch.is_some_and(|beyond| end > beyond);
+            let changed = stats.failing != view.told_failing;
+            let lost = stats.bytes_lost != view.told_lost && view.told_at.elapsed() >= TELL;
+            if wanted || changed || lost {
+                view.tell_soon(self);
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn view(&mut self, client: &Rc<Outgoing>) -> Option<&mut View> {
+        self.views.iter_mut().find(|view| Rc::ptr_eq(&view.client, client))
+    }
+
+    fn tell(&mut self, client: &Rc<Outgoing>) -> Option<State> {
+        let (end, stats) = (self.writer.end(), self.writer.stats().clone());
+        let runs = self.runs.iter().map(|open| open.run).collect();
+        let view = self.view(client)?;
+        view.due = false;
+        view.watch = view.watch.filter(|beyond| end <= *beyond);
+        view.told_failing = stats.failing;
+        view.told_lost = stats.bytes_lost;
+        view.told_at = Instant::now();
+        Some(State { end, runs, attached: view.attached, looked: view.looked, stats })
+    }
+}
+
+impl View {
+    fn tell_soon(&mut self, log: &Rc<Log>) {
+        if !std::mem::replace(&mut self.due, true) {
+            self.client.progress(log.clone());
+        }
+    }
+}
+
+/// Looks whether it is the reading end of a pipe, and makes it non-blocking and large.
+fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
+    let never = |error: String| Refused { error, passing: false };
+    // More is refused to users who have many large pipes; it works with a small one too.
+    if let Err(Errno::EBADF) = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        return Err(never("it is not a pipe".to_owned()));
+    }
+    let flags = fcntl(&pipe, FcntlArg::F_GETFL).map_err(|error| never(error.to_string()))?;
+    let flags = OFlag::from_bits_retain(flags);
+    if flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
+        return Err(never("it is the writing end of a pipe".to_owned()));
+    }
+    fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
+        .map_err(|error| never(error.to_string()))?;
+    Receiver::from_owned_fd_unchecked(pipe)
+        .map_err(|error| Refused { error: words(&error), passing: true })
+}
