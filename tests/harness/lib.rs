@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 pub mod control;
+pub mod disk;
 pub mod native;
 pub mod processes;
 pub mod routing;

@@ -77,7 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<ExitCode> {
         },
         (store.clone(), durability),
     );
-    let restored = registry.restore(snapshot);
+    let restored = registry.restore(snapshot).await;
     let ipc = match options.ipc_socket {
         None => None,
         Some(address) => Some(listen_for_datagrams(address, &options, &registry).await?),

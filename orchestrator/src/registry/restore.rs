@@ -6,9 +6,36 @@ use std::sync::atomic::Ordering;
 use orchestrator_proto::LinkId;
 
 use super::add::Plan;
-use super::run::after_end;
+use super::run::{after_end, this_boot};
 use super::{Instance, Registry};
+use crate::process::Keeper;
 use crate::store::Snapshot;
+
+/// Ends all of them, at once.
+async fn end_leftovers(snapshot: &Snapshot) {
+    let boot = this_boot();
+    let mut tasks = tokio::task::JoinSet::new();
+    for (record, run) in &snapshot.instances {
+        if let Some(process) = &run.process
+            && Some(&process.boot_id) == boot.as_ref()
+        {
+            let (id, process) = (record.id, process.clone());
+            tasks.spawn(async move {
+                let pid = process.pid;
+                match Keeper::end_leftover(pid, process.start_ticks).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        tracing::warn!(instance = %id, pid, "ended what a killed daemon left");
+                    }
+                    Err(error) => tracing::error!(
+                        instance = %id, pid, %error, "what a killed daemon left can't be ended"
+                    ),
+                }
+            });
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
 
 /// What came of it.
 #[derive(Default)]
@@ -21,9 +48,11 @@ pub struct Restored {
 
 impl Registry {
     /// Takes over what an earlier daemon left. To be called once, before anybody asks for
-    /// anything. Nothing of the instances may be running any more.
-    pub fn restore(self: &Arc<Self>, snapshot: Snapshot) -> Restored {
+    /// anything. What is running of it is ended: a holder ends what its daemon leaves behind, but
+    /// both may have been killed.
+    pub async fn restore(self: &Arc<Self>, snapshot: Snapshot) -> Restored {
         let mut restored = Restored::default();
+        end_leftovers(&snapshot).await;
         self.last_order.store(snapshot.last_order, Ordering::Relaxed);
         for unreadable in snapshot.unreadable {
             restored.failures.push(format!("the database can't be read as to {unreadable}"));

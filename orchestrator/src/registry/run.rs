@@ -131,12 +131,17 @@ struct Identity {
     boot_id: Arc<str>,
 }
 
-/// None if it is gone already, or `/proc` does not say.
-fn identify(pid: u32) -> Option<Identity> {
+/// The id of this boot, if `/proc` says it.
+pub(super) fn this_boot() -> Option<Arc<str>> {
     static BOOT: LazyLock<Option<Arc<str>>> = LazyLock::new(|| {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         Some(text.trim().into())
     });
+    BOOT.clone()
+}
+
+/// None if it is gone already, or `/proc` does not say.
+fn identify(pid: u32) -> Option<Identity> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, parentheses and newlines too; the last one ends it. The start
     // is field 22, and the name is the second; see proc(5).
@@ -146,7 +151,7 @@ fn identify(pid: u32) -> Option<Identity> {
     let start_ticks = fields.nth(16)?.parse().ok()?;
     // Each main process leads a group of its own; another that got its number need not.
     (group == pid).then_some(())?;
-    Some(Identity { start_ticks, boot_id: BOOT.clone()? })
+    Some(Identity { start_ticks, boot_id: this_boot()? })
 }
 
 #[cfg(test)]
