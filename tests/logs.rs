@@ -504,7 +504,10 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     assert_eq!(kept + lost, begin + printed + "after\n".len() as u64);
     daemon.ok(["runtime", "start", "other"]);
     eventually("it has done its work", || match daemon.info("other").observed {
-        Observed::Exited { exit, .. } => Some(assert_eq!(exit, Exit::Code(0))),
+        Observed::Exited { exit, .. } => {
+            assert_eq!(exit, Exit::Code(0));
+            Some(())
+        }
         _ => None,
     });
     daemon.ok(["runtime", "remove", "--force", "flood"]);

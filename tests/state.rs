@@ -50,7 +50,10 @@ fn runs(daemon: &Daemon, name: &str) -> u32 {
 #[track_caller]
 fn is_exited(daemon: &Daemon, name: &str, code: i32) {
     eventually(&format!("{name} has exited"), || match daemon.info(name).observed {
-        Observed::Exited { exit, .. } => Some(assert_eq!(exit, Exit::Code(code))),
+        Observed::Exited { exit, .. } => {
+            assert_eq!(exit, Exit::Code(code));
+            Some(())
+        }
         _ => None,
     });
 }
@@ -402,7 +405,10 @@ fn a_corrupt_database_is_set_aside_with_its_programs_and_everybody_is_told() {
     }
     assert!(daemon.log().contains("the database was corrupt"), "{}", daemon.log());
     daemon.event("it is told", |event| match &event.kind {
-        EventKind::StateSetAside { path: told, .. } => Some(assert_eq!(told, path)),
+        EventKind::StateSetAside { path: told, .. } => {
+            assert_eq!(told, path);
+            Some(())
+        }
         _ => None,
     });
     // It is a good daemon all the same, and so is the next, which has nothing to warn of.

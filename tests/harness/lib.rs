@@ -229,7 +229,7 @@ impl Daemon {
     /// The daemon about itself.
     pub fn status(&self) -> Status {
         match self.request(Request::Status).expect("status works") {
-            Reply::Status(status) => status,
+            Reply::Status(status) => *status,
             other => panic!("{other:?}"),
         }
     }

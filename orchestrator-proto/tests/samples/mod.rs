@@ -268,7 +268,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::Clear { .. } => Request::Clear { force: true },
             Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) }),
         variants!(Reply:
-            Reply::Status(_) => Reply::Status(status()),
+            Reply::Status(_) => Reply::Status(Box::new(status())),
             Reply::Added { .. } => Reply::Added { id, warnings: vec!["it is a directory".into()] },
             Reply::Started { .. } => Reply::Started { id, pid: 4711, changed: true, warnings: vec!["a".into()] },
             Reply::Stopped { .. } => Reply::Stopped { id, changed: true },

@@ -32,7 +32,7 @@ impl RunNotes {
 
     /// It is shown like this now.
     pub(super) fn changed(&self, view: &View) {
-        self.note(|run| shown(run, view, |pid| identify(pid)));
+        self.note(|run| shown(run, view, identify));
     }
 
     /// This happened to it.

@@ -25,7 +25,7 @@
 //!   a newer daemon is refused; a row that can't be read is kept and reported;
 //! - nothing happens in here when nothing happens elsewhere.
 //!
-//! One thread writes. It is not woken for what nobody waits for: after a write it looks by
+//! One thread writes, and one syncs what nobody waits for. The one that writes is not woken for what nobody waits for: after a write it looks by
 //! itself for a while ([`LINGER`]), so a busy daemon wakes it for answers only.
 
 mod error;
@@ -167,10 +167,20 @@ impl Store {
             counts: Counts::default(),
             ended: watch::Sender::new(false),
         });
+        let (sync_later, orders) = std::sync::mpsc::sync_channel(1);
+        let (log, syncing) = (opened.log, shared.clone());
+        let log_to_sync =
+            log.try_clone().map_err(|source| StoreError::File { path: dir.to_owned(), source })?;
+        std::thread::Builder::new()
+            .name("store-sync".to_owned())
+            .spawn(move || writer::sync_when_told(&log_to_sync, &syncing, &orders))
+            .map_err(StoreError::Thread)?;
         let writer = Writer {
             shared: shared.clone(),
             connection: opened.connection,
-            log: opened.log,
+            log,
+            sync_later,
+            unsynced: false,
             unreadable: opened.unreadable,
             events: opened.events,
             timing: Timing::default(),
