@@ -3,26 +3,15 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use orchestrator_proto::client::ClientError;
 use orchestrator_proto::control::{
-    Desired, Event, EventKind, Exit, Item, LinkSpec, Observed, Priority, Reply, Request,
-    RuntimeSpec, TargetSpec,
+    Desired, EventKind, Exit, LinkSpec, Observed, Priority, Reply, Request, RuntimeSpec, TargetSpec,
 };
 use tests::disk::SmallDisk;
-use tests::{Daemon, SOON, Said, block_on, eventually, processes};
-
-/// Ends everything without a warning, as a power cut would, but for what the kernel knows.
-fn kill_all(daemon: &mut Daemon) {
-    let (pid, holder) = (daemon.pid(), daemon.holder_pid());
-    processes::signal(pid, Signal::SIGKILL);
-    processes::signal(holder, Signal::SIGKILL);
-    daemon.wait();
-    processes::gone(pid);
-}
+use tests::{Daemon, Said, block_on, eventually, processes};
 
 /// What is to be the same before and after, of all instances.
 fn instances(daemon: &Daemon) -> Vec<serde_json::Value> {
@@ -99,7 +88,7 @@ fn everything_is_there_and_runs_after_any_end() {
         let mut pids = vec![runs(&daemon, "first"), runs(&daemon, "copied")];
         for round in 2..4 {
             if kill {
-                kill_all(&mut daemon);
+                daemon.kill();
             } else {
                 assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
             }
@@ -137,11 +126,11 @@ fn what_is_removed_and_cleared_is_gone_for_good() {
     let mut daemon = Daemon::start();
     furnish(&daemon);
     daemon.ok(["runtime", "remove", "--force", "first"]);
-    kill_all(&mut daemon);
+    daemon.kill();
     daemon.launch();
     assert_eq!((instances(&daemon).len(), links(&daemon).len()), (4, 1));
     daemon.ok(["clear", "--force"]);
-    kill_all(&mut daemon);
+    daemon.kill();
     daemon.launch();
     assert_eq!((instances(&daemon).len(), links(&daemon).len()), (0, 0));
     assert_eq!(fs::read_dir(daemon.state_dir().join("programs")).unwrap().count(), 0);
@@ -221,12 +210,12 @@ fn a_start_and_a_stop_that_were_answered_count_when_the_daemon_is_killed_at_that
         daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
         for round in 1..=3 {
             daemon.ok(["runtime", "start", "nap"]);
-            kill_all(&mut daemon);
+            daemon.kill();
             daemon.launch();
             runs(&daemon, "nap");
             assert_eq!(daemon.info("nap").starts, 2 * round);
             daemon.ok(["runtime", "stop", "nap"]);
-            kill_all(&mut daemon);
+            daemon.kill();
             daemon.launch();
             let info = daemon.info("nap");
             assert_eq!((info.desired, info.observed.word()), (Desired::Stopped, "stopped"));
@@ -244,139 +233,6 @@ fn a_program_that_cannot_be_executed_is_tried_again() {
     std::os::unix::fs::symlink("/bin/true", &program).unwrap();
     daemon.launch();
     is_exited(&daemon, "later", 0);
-}
-
-/// Follows events with numbers above `after` until the daemon is gone.
-async fn follow(daemon: &Daemon, after: u64, told: tokio::sync::oneshot::Sender<()>) -> Vec<Event> {
-    let client = daemon.client().await;
-    let request =
-        Request::Events { follow: true, after: Some(after), since_ms: None, instance: None };
-    let mut stream = client.stream(request).await.unwrap();
-    let mut events = Vec::new();
-    let mut told = Some(told);
-    while let Some(Ok(item)) = stream.next().await {
-        match item {
-            Item::Event(event) => events.push(event),
-            other => panic!("{other:?}"),
-        }
-        if events.len() == 40
-            && let Some(told) = told.take()
-        {
-            told.send(()).unwrap();
-        }
-    }
-    events
-}
-
-#[test]
-fn who_follows_events_sees_each_of_them_once_however_the_daemon_ends() {
-    let mut daemon = Daemon::start();
-    for name in ["a", "b"] {
-        daemon.add_script(name, "exit 0");
-    }
-    let mut seen: Vec<Event> = Vec::new();
-    for round in 0..6 {
-        let (pid, holder) = (daemon.pid(), daemon.holder_pid());
-        let after = seen.last().map_or(0, |event| event.seq);
-        let events = block_on(async {
-            let client = daemon.client().await;
-            let (told, enough) = tokio::sync::oneshot::channel();
-            let acting = async {
-                let mut enough = enough;
-                loop {
-                    for instance in ["a", "b"] {
-                        let instance = instance.into();
-                        let start = Request::RuntimeStart { instance, priority: None };
-                        let _ = client.request(start).await;
-                    }
-                    if enough.try_recv().is_ok() {
-                        let signal = if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM };
-                        processes::signal(pid, signal);
-                        if signal == Signal::SIGKILL {
-                            processes::signal(holder, signal);
-                        }
-                        break;
-                    }
-                }
-            };
-            let both = async { tokio::join!(follow(&daemon, after, told), acting).0 };
-            tokio::time::timeout(SOON, both).await.expect("it ends")
-        });
-        daemon.wait();
-        processes::gone(pid);
-        seen.extend(events);
-        daemon.launch();
-    }
-    let numbers: Vec<_> = seen.iter().map(|event| event.seq).collect();
-    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
-    // A later reader is told the same under the same numbers.
-    let again = block_on(async {
-        let client = daemon.client().await;
-        let (follow, after, since_ms, instance) = (false, None, None, None);
-        let mut stream =
-            client.stream(Request::Events { follow, after, since_ms, instance }).await.unwrap();
-        let mut events = Vec::new();
-        while let Some(item) = stream.next().await {
-            if let Item::Event(event) = item.unwrap() {
-                events.push(event);
-            }
-        }
-        events
-    });
-    assert_eq!(again[..seen.len()], seen);
-}
-
-/// The numbers that `events` prints.
-fn numbers(daemon: &Daemon, args: &[&str]) -> Vec<u64> {
-    let all = [&["events"][..], args].concat();
-    let text = daemon.ok(all);
-    text.lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect()
-}
-
-#[test]
-fn events_are_asked_for_by_number_by_time_and_by_instance_across_daemons() {
-    let mut daemon = Daemon::start();
-    daemon.add_script("a", "exit 0");
-    daemon.add_script("b", "exit 0");
-    daemon.ok(["runtime", "start", "a"]);
-    assert_eq!(daemon.exited("a"), Exit::Code(0));
-    kill_all(&mut daemon);
-    daemon.launch();
-    let started: Event = daemon.event("the second start of the daemon", {
-        let mut starts = 0;
-        move |event| {
-            starts += u32::from(event.kind == EventKind::DaemonStarted);
-            (starts == 2).then(|| event.clone())
-        }
-    });
-    let all = numbers(&daemon, &[]);
-    assert!(all.iter().copied().eq(1..=all.len() as u64), "{all:?}");
-    let seq = started.seq.to_string();
-    assert_eq!(numbers(&daemon, &["--since", &seq])[0], started.seq);
-    assert_eq!(numbers(&daemon, &["--after", &seq]).first(), None);
-    assert_eq!(numbers(&daemon, &["--since", "1h"]), all);
-    assert_eq!(numbers(&daemon, &["--since", "2100-01-01T00:00:00Z"]), Vec::<u64>::new());
-    let of_b = numbers(&daemon, &["--instance", "b"]);
-    assert_eq!(of_b.len(), 1);
-    assert_eq!(numbers(&daemon, &["--instance", "b", "--since", &seq]), Vec::<u64>::new());
-    let said = daemon.cli(["events", "--since", "soon"]);
-    assert_eq!(said.code, Some(2), "{said:?}");
-    let mut command = daemon.cli_command(["--json", "events", "--since", "1", "--follow"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    daemon.ok(["runtime", "start", "b"]);
-    is_exited(&daemon, "b", 0);
-    daemon.terminate();
-    // The end of the daemon ends the stream, after its last event.
-    eventually("it ends", || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let seqs: Vec<_> = lines.iter().map(|line| line["event"]["seq"].as_u64().unwrap()).collect();
-    assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
-    assert!(lines.iter().any(|line| line["event"]["kind"] == "daemon-stopping"), "{lines:?}");
 }
 
 #[test]
@@ -501,7 +357,7 @@ fn a_full_disk_refuses_changes_keeps_supervising_and_is_recovered_from() {
     assert_eq!(daemon.info("other").observed.word(), "stopped");
 
     // A daemon begins on a full disk too, with what is on it.
-    kill_all(&mut daemon);
+    daemon.kill();
     daemon.launch();
     assert_eq!(instances(&daemon).len(), known);
     runs(&daemon, "nap");
@@ -513,7 +369,7 @@ fn a_full_disk_refuses_changes_keeps_supervising_and_is_recovered_from() {
     daemon.ok(["runtime", "stop", "nap"]);
     daemon.ok(["runtime", "start", "other"]);
     assert!(daemon.status().warnings.is_empty(), "{:?}", daemon.status().warnings);
-    kill_all(&mut daemon);
+    daemon.kill();
     daemon.launch();
     runs(&daemon, "other");
     assert_eq!(daemon.info("nap").desired, Desired::Stopped);

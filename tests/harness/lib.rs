@@ -290,6 +290,16 @@ impl Daemon {
         eventually("the daemon ended", || child.try_wait().unwrap())
     }
 
+    /// SIGKILL for the daemon and its holder at once, and waits for the end: as a power cut would
+    /// end them, but for what the kernel knows.
+    pub fn kill(&mut self) {
+        let pid = self.pid();
+        processes::signal(pid, nix::sys::signal::Signal::SIGKILL);
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+        self.wait();
+        processes::gone(pid);
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(nix::sys::signal::Signal::SIGTERM);
