@@ -34,7 +34,7 @@ impl Daemon {
         let store = self.registry.store();
         let mut warnings = self.warnings.clone();
         if let Some(failure) = store.failing() {
-            warnings.push(format!("{failure}; until then changes are refused"));
+            warnings.push(format!("changes are refused: {failure}"));
         }
         match store.events_lost() {
             0 => {}

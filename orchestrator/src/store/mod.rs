@@ -65,7 +65,7 @@ use writer::Writer;
 pub const LATE: Duration = Duration::from_millis(5);
 
 /// How long the writer looks by itself for more, after a write. Not longer than [`LATE`].
-const LINGER: Duration = Duration::from_millis(5);
+pub const LINGER: Duration = Duration::from_millis(5);
 
 /// How long after it was written something is brought to the disk: 50 ms, so that it is there
 /// within 100 ms on a disk that takes no longer than that for it.
@@ -84,7 +84,7 @@ pub const MAX_WAITING_EVENTS: usize = 16_384;
 pub const KEPT_EVENTS: u64 = 100_000;
 
 /// Events that are deleted at once.
-const EVENTS_SLACK: u64 = 1000;
+pub const EVENTS_SLACK: u64 = 1000;
 
 /// Events in one transaction that nobody waits for.
 const MAX_GROUP: usize = 1024;
