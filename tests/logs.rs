@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 
 use orchestrator_proto::client::ItemStream;
 use orchestrator_proto::control::{
-    EventKind, Exit, Item, LogLine, LogQuery, LogStream, Reply, Request, RuntimeDetail,
+    EventKind, Exit, Item, LogLine, LogQuery, LogStream, Observed, Reply, Request, RuntimeDetail,
 };
 use tests::{Daemon, SOON, block_on, eventually, processes};
 
@@ -503,7 +503,13 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     let (kept, lost) = accounted();
     assert_eq!(kept + lost, begin + printed + "after\n".len() as u64);
     daemon.ok(["runtime", "start", "other"]);
-    assert_eq!(daemon.exited("other"), Exit::Code(0));
+    eventually("it has done its work", || match daemon.info("other").observed {
+        Observed::Exited { exit, .. } => {
+            assert_eq!(exit, Exit::Code(0));
+            Some(())
+        }
+        _ => None,
+    });
     daemon.ok(["runtime", "remove", "--force", "flood"]);
     assert_eq!(daemon.terminate().code(), Some(0));
     drop(disk);

@@ -70,6 +70,7 @@ pub(crate) fn exit_word(exit: Exit) -> String {
                 None => format!("signal-{signal}{core}"),
             }
         }
+        Exit::Unknown => "unknown".to_owned(),
     }
 }
 

@@ -144,7 +144,7 @@ fn examples() -> Vec<(&'static str, (&'static str, Vec<u8>))> {
         ("control-server-hello-refused", framed("ServerHello", &refused)),
         ("control-status", framed("ClientFrame", &request(1, Request::Status))),
         ("control-add", framed("ClientFrame", &request(2, Request::RuntimeAdd(added)))),
-        ("control-status-reply", framed("ServerFrame", &server(1, ServerBody::Reply(Reply::Status(status()))))),
+        ("control-status-reply", framed("ServerFrame", &server(1, ServerBody::Reply(Reply::Status(Box::new(status())))))),
         ("control-added", framed("ServerFrame", &server(2, ServerBody::Reply(Reply::Added { id, warnings: vec![] })))),
         ("control-start", framed("ClientFrame", &request(3, Request::RuntimeStart {
             instance: "camera".into(), priority: Some(Priority::Low) }))),

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 pub mod control;
+pub mod disk;
 pub mod native;
 pub mod processes;
 pub mod routing;
@@ -228,7 +229,7 @@ impl Daemon {
     /// The daemon about itself.
     pub fn status(&self) -> Status {
         match self.request(Request::Status).expect("status works") {
-            Reply::Status(status) => status,
+            Reply::Status(status) => *status,
             other => panic!("{other:?}"),
         }
     }
@@ -287,6 +288,16 @@ impl Daemon {
     pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the daemon was started");
         eventually("the daemon ended", || child.try_wait().unwrap())
+    }
+
+    /// SIGKILL for the daemon and its holder at once, and waits for the end: as a power cut would
+    /// end them, but for what the kernel knows.
+    pub fn kill(&mut self) {
+        let pid = self.pid();
+        processes::signal(pid, nix::sys::signal::Signal::SIGKILL);
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+        self.wait();
+        processes::gone(pid);
     }
 
     /// SIGTERM, and waits for the end.

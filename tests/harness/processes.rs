@@ -16,9 +16,21 @@ pub fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// Whether a process runs; a zombie does not.
+/// Whether a process runs; a zombie does not, unless it has threads that still do: those keep
+/// its files open.
 pub fn is_alive(pid: u32) -> bool {
-    state(pid).is_some_and(|state| state != 'Z' && state != 'X')
+    match state(pid) {
+        Some('Z') => threads(pid) > 1,
+        Some(state) => state != 'X',
+        None => false,
+    }
+}
+
+/// How many threads a process has, the first included even if it has ended.
+fn threads(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().nth(17).and_then(|threads| threads.parse().ok()).unwrap_or(0)
 }
 
 /// The nice value of a process.

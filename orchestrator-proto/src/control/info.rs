@@ -82,6 +82,8 @@ pub enum Exit {
         /// Whether it left a core dump.
         core_dumped: bool,
     },
+    /// It ended while nobody was there who could learn how.
+    Unknown,
 }
 
 impl Exit {
@@ -103,6 +105,7 @@ impl fmt::Display for Exit {
                 }
                 if core_dumped { f.write_str(", core dumped") } else { Ok(()) }
             }
+            Self::Unknown => f.write_str("unknown exit"),
         }
     }
 }

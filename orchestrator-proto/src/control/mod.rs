@@ -220,7 +220,7 @@ impl Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::RuntimeAdd`].
     Added {
         /// The instance's id.

@@ -277,7 +277,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::Clear { .. } => Request::Clear { force: true },
             Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) }),
         variants!(Reply:
-            Reply::Status(_) => Reply::Status(status()),
+            Reply::Status(_) => Reply::Status(Box::new(status())),
             Reply::Added { .. } => Reply::Added { id, warnings: vec!["it is a directory".into()] },
             Reply::Started { .. } => Reply::Started { id, pid: 4711, changed: true, warnings: vec!["a".into()] },
             Reply::Stopped { .. } => Reply::Stopped { id, changed: true },
@@ -318,7 +318,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Observed::Failed { .. } => Observed::Failed { error: "no".into(), at_ms: NOON_MS }),
         variants!(Exit:
             Exit::Code(_) => Exit::Code(255),
-            Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true }),
+            Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true },
+            Exit::Unknown => Exit::Unknown),
         variants!(TargetInfo:
             TargetInfo::Instance { .. } => TargetInfo::Instance { id, name: Some("camera".into()) },
             TargetInfo::Udp { .. } => TargetInfo::Udp { address: "10.0.0.7:9000".into() }),

@@ -12,7 +12,7 @@ impl Daemon {
     pub(super) fn status(&self) -> Reply {
         let all = self.registry.all();
         let running = |instance: &&Arc<Instance>| instance.info().observed.pid().is_some();
-        Reply::Status(Status {
+        Reply::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
             pid: std::process::id(),
@@ -26,7 +26,7 @@ impl Daemon {
             ipc: self.ipc.as_ref().map(IpcSocket::status),
             telemetry: self.registry.telemetry().map(Telemetry::status),
             warnings: self.warnings(),
-        })
+        }))
     }
 
     /// What an operator should know, a sentence each.
@@ -34,7 +34,7 @@ impl Daemon {
         let store = self.registry.store();
         let mut warnings = self.warnings.clone();
         if let Some(failure) = store.failing() {
-            warnings.push(format!("{failure}; until then changes are refused"));
+            warnings.push(format!("changes are refused: {failure}"));
         }
         match store.events_lost() {
             0 => {}

@@ -92,8 +92,7 @@ impl FakeKernel {
         Ok(Spawned {
             run: number as u64,
             process: Arc::new(process),
-            stdout: nothing(),
-            stderr: nothing(),
+            output: Some((nothing(), nothing())),
             exited: Exited::new(exited),
             warnings: Vec::new(),
         })

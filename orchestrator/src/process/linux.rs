@@ -226,6 +226,18 @@ impl Linux {
         self.0.order(Order::End, &[], &[]).await
     }
 
+    pub(super) fn next_run(&self) -> u64 {
+        self.0.next_run.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn calls(&self) -> Calls {
+        self.0.calls
+    }
+
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.0)
+    }
+
     /// The holder's process number.
     #[must_use]
     pub fn holder(&self) -> i32 {
@@ -245,8 +257,7 @@ impl Kernel for Linux {
                     Some(group) => Ok(Spawned {
                         run: group.run(),
                         process: Arc::new(LinuxProcess(group)),
-                        stdout: born.stdout,
-                        stderr: born.stderr,
+                        output: Some((born.stdout, born.stderr)),
                         exited: Exited::new(born.exited),
                         warnings: link.warning(launch.priority, born.warning).into_iter().collect(),
                     }),
@@ -261,6 +272,15 @@ impl Kernel for Linux {
                 }
             }
         })
+    }
+
+    fn adopt(
+        &self,
+        instance: InstanceId,
+        pid: u32,
+        start_ticks: u64,
+    ) -> io::Result<Option<Spawned>> {
+        Self::adopt(self, instance, pid, start_ticks)
     }
 
     fn keep(&self, name: Name, file: OwnedFd) {
@@ -489,7 +509,8 @@ impl Link {
             let warnings = Vec::new();
             let exited = Exited::new(receiver);
             let run = child.tag;
-            let spawned = Spawned { run, process, stdout, stderr, exited, warnings };
+            let output = Some((stdout, stderr));
+            let spawned = Spawned { run, process, output, exited, warnings };
             let instance = InstanceId::from_bytes(child.key);
             left.survivors.push(Survivor { instance, spawned });
             return;

@@ -21,6 +21,7 @@ mod error;
 mod group;
 mod keeper;
 mod linux;
+mod orphan;
 mod procfs;
 mod sys;
 
@@ -79,6 +80,16 @@ pub trait Kernel: Send + Sync + 'static {
     ///
     /// See [`SpawnError`]; then no process is left.
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>>;
+
+    /// Takes over the main process of an instance that was executed under an earlier holder: see
+    /// [`Linux::adopt`].
+    ///
+    /// # Errors
+    ///
+    /// When it is there but can't be had.
+    fn adopt(&self, _: InstanceId, _pid: u32, _start_ticks: u64) -> io::Result<Option<Spawned>> {
+        Ok(None)
+    }
 
     /// Keeps a file for the next daemon, instead of another one of that name.
     fn keep(&self, _name: Name, _file: OwnedFd) {}
@@ -190,10 +201,9 @@ pub struct Spawned {
     pub run: u64,
     /// The process.
     pub process: Arc<dyn Process>,
-    /// The reading end of its standard output. Reading does not wait.
-    pub stdout: OwnedFd,
-    /// The reading end of its standard error. Reading does not wait.
-    pub stderr: OwnedFd,
+    /// The reading ends of its standard output and its standard error. Reading does not wait.
+    /// None if it was executed under an earlier holder and they are not to be had.
+    pub output: Option<(OwnedFd, OwnedFd)>,
     /// How it ended, once it has.
     pub exited: Exited,
     /// What was asked for and could not be had, a sentence each.

@@ -12,6 +12,9 @@ pub(super) struct Stat {
     pub(super) threads: i64,
     /// Clock ticks since boot. With the number, it names one process for ever.
     pub(super) started: u64,
+    /// Of a zombie: its status as waitpid(2) would give it. 0 for others, and if it is none of
+    /// our business.
+    pub(super) exit_code: i32,
 }
 
 impl Stat {
@@ -32,6 +35,7 @@ impl Stat {
             group: fields.next()?.parse().ok()?,
             threads: fields.nth(14)?.parse().ok()?,
             started: fields.nth(1)?.parse().ok()?,
+            exit_code: fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0),
         })
     }
 
@@ -63,10 +67,11 @@ mod tests {
 
     #[test]
     fn names_that_look_like_fields() {
-        let line = b"42 (a) R 1 (b)\n) S 7 8 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 -5 3 0 777 1 2 3";
+        let line = b"42 (a) R 1 (b)\n) S 7 8 9 0 -1 4194304 1 2 3 4 5 6 7 8 20 -5 3 0 777 \
+        23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 9\n";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group), (b'S', 7, 8));
-        assert_eq!((stat.threads, stat.started), (3, 777));
+        assert_eq!((stat.threads, stat.started, stat.exit_code), (3, 777, 9));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use orchestrator_proto::control::Exit;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -39,6 +40,43 @@ pub(super) fn group_is_there(group: i32) -> bool {
     // SAFETY: takes two integers and touches no memory of ours; signal 0 only asks.
     let asked = check(unsafe { libc::kill(-group, 0) }.into());
     asked.map_or_else(|error| error.raw_os_error() != Some(libc::ESRCH), |_| true)
+}
+
+/// How a process ended, by its pidfd: `PIDFD_GET_INFO` of ioctl_pidfd(2), Linux 6.15 and later.
+/// None as long as it was not collected.
+pub(super) fn exit_of(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    /// The first version of `struct pidfd_info`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    const SIZE: libc::Ioctl = size_of::<Info>() as libc::Ioctl;
+    // _IOWR(0xff, 11, struct pidfd_info)
+    const GET_INFO: libc::Ioctl = (3 << 30) | (SIZE << 16) | (0xff << 8) | 11;
+
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: `info` is as large as the request's number says, and lives until the call returns.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) };
+    match check(result.into()) {
+        // It has been collected by now, on a kernel that does not tell of the end.
+        Err(error) if error.raw_os_error() != Some(libc::EINTR) => return Err(error),
+        _ if info.mask & EXIT == 0 => return Ok(None),
+        _ => {}
+    }
+    Ok(Some(exit(info.exit_code)))
+}
+
+/// A status as waitpid(2) gives it.
+pub(super) const fn exit(status: i32) -> Exit {
+    match status & 0x7f {
+        0 => Exit::Code((status >> 8) & 0xff),
+        signal => Exit::Signal { signal, core_dumped: status & 0x80 != 0 },
+    }
 }
 
 /// A descriptor that a task can wait on until it is readable. Within a tokio runtime.

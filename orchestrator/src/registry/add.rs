@@ -201,7 +201,7 @@ impl Registry {
             launch: launch(id, &spec, program.clone(), &sockets),
             log: log.clone(),
             events: self.events.clone(),
-            run: RunNotes::new(self.store.clone(), order, run),
+            run: RunNotes::new(self.store.clone(), order, self.closing.clone(), run),
         };
         let kernel = self.kernel.clone();
         let keeper = match survivor {

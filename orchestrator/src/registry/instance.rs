@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_proto::control::{
-    EventKind, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -268,12 +268,20 @@ pub(super) struct InstanceHooks {
     pub(super) run: RunNotes,
 }
 
+/// What the log of a program says that has lost its holder.
+const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what it prints is \
+    captured only as far as the capture process from before is still there";
+
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
         self.launch.clone()
     }
 
-    fn output(&self, run: u64, stdout: OwnedFd, stderr: OwnedFd) {
+    fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
+        let Some((stdout, stderr)) = pipes else {
+            self.log.append(LogStream::Orchestrator, LOST_TOUCH);
+            return;
+        };
         if let Err(error) = self.log.attach(run, stdout, stderr) {
             tracing::error!(instance = %self.id, %error, "output can't be captured");
         }

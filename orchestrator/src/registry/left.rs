@@ -66,14 +66,11 @@ impl Survivors {
     pub(super) fn take(&mut self, id: InstanceId, run: &RunRecord) -> Option<(Spawned, View)> {
         let spawned = self.0.remove(&id)?;
         let pid = spawned.process.pid();
-        let noted = run.process.as_ref().filter(|process| process.pid == pid);
-        if spawned.exited.has_ended() && noted.is_none() && !run.active {
+        let noted = run.process.as_ref().is_some_and(|process| process.pid == pid);
+        if spawned.exited.has_ended() && !noted && !run.active {
             return None;
         }
-        let mut view = view_of(run);
-        view.starts = noted.map_or(run.starts + 1, |_| run.starts);
-        let since_ms = noted.map_or_else(now_ms, |process| process.started_ms);
-        view.observed = Observed::Running { pid, since_ms };
+        let view = running(run, pid);
         Some((spawned, view))
     }
 
@@ -86,6 +83,17 @@ impl Survivors {
             }
         }
     }
+}
+
+/// How an instance is to be shown of which this is found running.
+pub(super) fn running(run: &RunRecord, pid: u32) -> View {
+    let noted = run.process.as_ref().filter(|process| process.pid == pid);
+    let mut view = view_of(run);
+    // If it was executed just before the daemon ended, that was not noted.
+    view.starts = noted.map_or(run.starts + 1, |_| run.starts);
+    let since_ms = noted.map_or_else(now_ms, |process| process.started_ms);
+    view.observed = Observed::Running { pid, since_ms };
+    view
 }
 
 fn now_ms() -> u64 {

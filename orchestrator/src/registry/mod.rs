@@ -53,7 +53,7 @@ pub struct Directories {
 /// All instances of a daemon.
 pub struct Registry {
     instances: RwLock<Instances>,
-    closing: AtomicBool,
+    closing: Arc<AtomicBool>,
     kernel: Arc<dyn Kernel>,
     /// None once the daemon ends.
     capture: Mutex<Option<Capture>>,
@@ -95,7 +95,7 @@ impl Registry {
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             instances: RwLock::default(),
-            closing: AtomicBool::new(false),
+            closing: Arc::default(),
             kernel,
             capture: Mutex::new(Some(capture)),
             router: Arc::new(Router::new(Box::new(links::Around::new(

@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use orchestrator_proto::LinkId;
+use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
-use super::left::Survivors;
-use super::run::after_end;
+use super::left::{Survivors, running};
+use super::run::{after_end, this_boot};
 use super::{Instance, Registry};
-use crate::process::Left;
-use crate::store::Snapshot;
+use crate::process::{Left, Spawned, View};
+use crate::store::{RunRecord, Snapshot};
 
 /// What came of it.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Registry {
                 restored.failures.push(failure);
                 continue;
             }
-            let survivor = survivors.take(id, &run);
+            let survivor = survivors.take(id, &run).or_else(|| self.orphan(id, &run));
             let start = start && survivor.is_none();
             let after = if survivor.is_some() { run.clone() } else { after_end(&run) };
             if after != run {
@@ -70,6 +70,22 @@ impl Registry {
         // What is left belongs to nobody.
         self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
         restored
+    }
+
+    /// What runs of an instance although the holder has been killed too.
+    fn orphan(&self, id: InstanceId, run: &RunRecord) -> Option<(Spawned, View)> {
+        let process = run.process.as_ref()?;
+        if Some(&process.boot_id) != this_boot().as_ref() {
+            return None;
+        }
+        match self.kernel.adopt(id, process.pid, process.start_ticks) {
+            Ok(spawned) => Some((spawned?, running(run, process.pid))),
+            Err(error) => {
+                let pid = process.pid;
+                tracing::error!(instance = %id, pid, %error, "what runs of it can't be kept");
+                None
+            }
+        }
     }
 
     /// Starts what is to be started, all at once. Answers when each was tried, or the daemon

@@ -1,5 +1,6 @@
 //! What is kept of an instance's run: from what its keeper shows and tells.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use orchestrator_proto::control::{Desired, EventKind, Observed};
@@ -12,13 +13,16 @@ pub(super) struct RunNotes {
     store: Store,
     /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
     order: u64,
+    /// Set when the daemon ends. What ends by itself then was most likely asked to by who asked
+    /// the daemon, such as an init that signals everybody at once.
+    ending: Arc<AtomicBool>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
 }
 
 impl RunNotes {
-    pub(super) fn new(store: Store, order: u64, run: RunRecord) -> Self {
-        Self { store, order, run: Mutex::new(run) }
+    pub(super) fn new(store: Store, order: u64, ending: Arc<AtomicBool>, run: RunRecord) -> Self {
+        Self { store, order, ending, run: Mutex::new(run) }
     }
 
     fn note(&self, change: impl FnOnce(&mut RunRecord)) {
@@ -32,7 +36,11 @@ impl RunNotes {
 
     /// It is shown like this now.
     pub(super) fn changed(&self, view: &View) {
-        self.note(|run| shown(run, view, |pid| identify(pid)));
+        self.note(|run| {
+            let before = (run.active, run.rest.clone());
+            shown(run, view, identify);
+            self.interrupt(run, before);
+        });
     }
 
     /// This happened to it.
@@ -40,9 +48,21 @@ impl RunNotes {
         if let EventKind::Exited { exit, requested: false } = kind {
             let (exit, at_ms) = (*exit, time_ms);
             self.note(|run| {
+                let before = (run.active, run.rest.clone());
                 run.active = false;
                 run.rest = Rest::Exited { exit, at_ms };
+                self.interrupt(run, before);
             });
+        }
+    }
+
+    /// What has just exited although it should run is stopped, if the daemon ends.
+    fn interrupt(&self, run: &mut RunRecord, before: (bool, Rest)) {
+        if let Rest::Exited { exit, at_ms } = run.rest
+            && before != (run.active, run.rest.clone())
+            && self.ending.load(Ordering::Acquire)
+        {
+            run.rest = Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) };
         }
     }
 }
@@ -131,12 +151,17 @@ struct Identity {
     boot_id: Arc<str>,
 }
 
-/// None if it is gone already, or `/proc` does not say.
-fn identify(pid: u32) -> Option<Identity> {
+/// The id of this boot, if `/proc` says it.
+pub(super) fn this_boot() -> Option<Arc<str>> {
     static BOOT: LazyLock<Option<Arc<str>>> = LazyLock::new(|| {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         Some(text.trim().into())
     });
+    BOOT.clone()
+}
+
+/// None if it is gone already, or `/proc` does not say.
+fn identify(pid: u32) -> Option<Identity> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, parentheses and newlines too; the last one ends it. The start
     // is field 22, and the name is the second; see proc(5).
@@ -146,7 +171,7 @@ fn identify(pid: u32) -> Option<Identity> {
     let start_ticks = fields.nth(16)?.parse().ok()?;
     // Each main process leads a group of its own; another that got its number need not.
     (group == pid).then_some(())?;
-    Some(Identity { start_ticks, boot_id: BOOT.clone()? })
+    Some(Identity { start_ticks, boot_id: this_boot()? })
 }
 
 #[cfg(test)]
@@ -226,6 +251,33 @@ mod tests {
         let after = after_end(&run);
         assert!(after.is_to_be_started());
         assert_eq!(view_of(&after).observed.word(), "stopped");
+    }
+
+    #[tokio::test]
+    async fn what_ends_by_itself_while_the_daemon_ends_is_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let ending = Arc::new(AtomicBool::new(false));
+        let left = Observed::Stopping { pid: None, since_ms: 8 };
+        let exited = Observed::Exited { exit: EXIT, at_ms: 8 };
+        let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
+        let event = EventKind::Exited { exit: EXIT, requested: false };
+        for end in [false, true] {
+            for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
+                let notes = RunNotes::new(store.clone(), 1, ending.clone(), running());
+                ending.store(end, Ordering::Release);
+                let mut views = views.into_iter();
+                notes.changed(&view(Desired::Running, views.next().unwrap()));
+                notes.event(&event, 8);
+                // If it exited before, the end of the daemon does not change that.
+                ending.store(true, Ordering::Release);
+                for observed in views.chain([stopped.clone()]) {
+                    notes.changed(&view(Desired::Running, observed));
+                }
+                assert_eq!(notes.run.lock().unwrap().is_to_be_started(), end);
+                ending.store(false, Ordering::Release);
+            }
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@
 //!   a newer daemon is refused; a row that can't be read is kept and reported;
 //! - nothing happens in here when nothing happens elsewhere.
 //!
-//! One thread writes. It is not woken for what nobody waits for: after a write it looks by
+//! One thread writes, and one syncs what nobody waits for. The one that writes is not woken for what nobody waits for: after a write it looks by
 //! itself for a while ([`LINGER`]), so a busy daemon wakes it for answers only.
 
 mod error;
@@ -65,7 +65,7 @@ use writer::Writer;
 pub const LATE: Duration = Duration::from_millis(5);
 
 /// How long the writer looks by itself for more, after a write. Not longer than [`LATE`].
-const LINGER: Duration = Duration::from_millis(5);
+pub const LINGER: Duration = Duration::from_millis(5);
 
 /// How long after it was written something is brought to the disk: 50 ms, so that it is there
 /// within 100 ms on a disk that takes no longer than that for it.
@@ -84,7 +84,7 @@ pub const MAX_WAITING_EVENTS: usize = 16_384;
 pub const KEPT_EVENTS: u64 = 100_000;
 
 /// Events that are deleted at once.
-const EVENTS_SLACK: u64 = 1000;
+pub const EVENTS_SLACK: u64 = 1000;
 
 /// Events in one transaction that nobody waits for.
 const MAX_GROUP: usize = 1024;
@@ -167,10 +167,20 @@ impl Store {
             counts: Counts::default(),
             ended: watch::Sender::new(false),
         });
+        let (sync_later, orders) = std::sync::mpsc::sync_channel(1);
+        let (log, syncing) = (opened.log, shared.clone());
+        let log_to_sync =
+            log.try_clone().map_err(|source| StoreError::File { path: dir.to_owned(), source })?;
+        std::thread::Builder::new()
+            .name("store-sync".to_owned())
+            .spawn(move || writer::sync_when_told(&log_to_sync, &syncing, &orders))
+            .map_err(StoreError::Thread)?;
         let writer = Writer {
             shared: shared.clone(),
             connection: opened.connection,
-            log: opened.log,
+            log,
+            sync_later,
+            unsynced: false,
             unreadable: opened.unreadable,
             events: opened.events,
             timing: Timing::default(),

@@ -141,6 +141,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         row.get::<_, Option<i32>>(13).map_err(words)?,
     ) {
         (Some(code), _) => Some(Exit::Code(code)),
+        (None, Some(0)) => Some(Exit::Unknown),
         (None, Some(signal)) => {
             let core_dumped: Option<bool> = row.get(14).map_err(words)?;
             Some(Exit::Signal { signal, core_dumped: core_dumped.unwrap_or(false) })

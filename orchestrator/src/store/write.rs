@@ -78,11 +78,12 @@ fn add_link(connection: &Connection, record: &LinkRecord) -> rusqlite::Result<()
     )
 }
 
-/// How a main process ended, in three columns.
+/// How a main process ended, in three columns. No signal has the number 0.
 const fn exit_columns(exit: Exit) -> (Option<i32>, Option<i32>, Option<bool>) {
     match exit {
         Exit::Code(code) => (Some(code), None, None),
         Exit::Signal { signal, core_dumped } => (None, Some(signal), Some(core_dumped)),
+        Exit::Unknown => (None, Some(0), None),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
 use orchestrator_proto::control::Event;
@@ -15,11 +16,11 @@ use super::record::{Change, NewEvent};
 use super::{EVENTS_SLACK, KEPT_EVENTS, Shared, now_ms, write};
 
 /// Pages of the write-ahead log from which on they are brought into the database when nothing
-/// else is to be done: 2 MiB.
-const CHECKPOINT_PAGES: u64 = 512;
+/// else is to be done: 1 MiB.
+const CHECKPOINT_PAGES: u64 = 256;
 
-/// Pages from which on that is done at once: 16 MiB.
-const CHECKPOINT_NOW_PAGES: u64 = 4096;
+/// Pages from which on that is done at once: 8 MiB.
+const CHECKPOINT_NOW_PAGES: u64 = 2048;
 
 thread_local! {
     /// Pages in the write-ahead log, as SQLite told this thread after the last transaction.
@@ -31,6 +32,11 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     /// The write-ahead log.
     pub(super) log: File,
+    /// To the thread that syncs what nobody waits for.
+    pub(super) sync_later: SyncSender<()>,
+    /// What was written since this thread last synced, or had SQLite do so, may not be on the
+    /// disk.
+    pub(super) unsynced: bool,
     pub(super) unreadable: Unreadable,
     /// The numbers of the oldest event that is kept and of the newest.
     pub(super) events: (u64, u64),
@@ -58,7 +64,9 @@ impl Writer {
             match self.shared.queue.next(self.timing) {
                 Work::Write(group) => self.write(group),
                 Work::Sync => {
-                    let _ = self.sync();
+                    // If there is no place, one is to come that has not begun, and will do.
+                    let _ = self.sync_later.try_send(());
+                    self.timing.unsynced_since = None;
                 }
                 Work::Idle => {
                     self.timing.written_at = None;
@@ -129,9 +137,10 @@ impl Writer {
         self.shared.counts.transaction();
         if sync {
             // SQLite has synced the whole log, so what was written before too.
-            self.timing.unsynced_since = None;
+            self.synced();
             self.shared.counts.sync();
         } else {
+            self.unsynced = true;
             self.timing.unsynced_since.get_or_insert(now);
         }
         if let Some(last) = written.events.last() {
@@ -196,15 +205,16 @@ impl Writer {
 
     /// Brings what was written to the disk.
     fn sync(&mut self) -> Result<(), WriteFailure> {
-        if self.timing.unsynced_since.take().is_none() {
-            return Ok(());
+        if self.unsynced {
+            sync(&self.log, &self.shared)?;
         }
-        self.shared.counts.sync();
-        self.log.sync_data().map_err(|error| {
-            let failure = WriteFailure::of_sync(&error);
-            tracing::error!(%error, "what was written may not survive a power cut");
-            failure
-        })
+        self.synced();
+        Ok(())
+    }
+
+    fn synced(&mut self) {
+        self.unsynced = false;
+        self.timing.unsynced_since = None;
     }
 
     /// Brings what is in the log into the database, if the log has this many pages.
@@ -217,7 +227,7 @@ impl Writer {
             Ok(()) => {
                 LOG_PAGES.set(0);
                 self.checkpoint_failed = false;
-                self.timing.unsynced_since = None;
+                self.synced();
             }
             // The log goes on to grow, and it is tried again.
             Err(error) if !self.checkpoint_failed => {
@@ -234,6 +244,24 @@ impl Writer {
             let error = failure.to_string();
             tracing::error!(error, "changes are refused until this works again");
         }
+    }
+}
+
+/// Brings the write-ahead log to the disk.
+fn sync(log: &File, shared: &Shared) -> Result<(), WriteFailure> {
+    shared.counts.sync();
+    log.sync_data().map_err(|error| {
+        tracing::error!(%error, "what was written last may not survive a power cut");
+        WriteFailure::of_sync(&error)
+    })
+}
+
+/// Syncs what nobody waits for, in a thread of its own: on a slow disk that takes long, and
+/// starts and stops are not to wait for it. Ends when the sender is dropped.
+pub(super) fn sync_when_told(log: &File, shared: &Shared, orders: &Receiver<()>) {
+    while orders.recv().is_ok() {
+        // It is said; the next sync may work.
+        let _ = sync(log, shared);
     }
 }
 

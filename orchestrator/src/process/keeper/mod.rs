@@ -27,8 +27,9 @@ pub trait Hooks: Send + Sync + 'static {
     fn launch(&self) -> Launch;
 
     /// The reading ends of what a process that was just executed prints; reading does not wait.
-    /// Another run has another number.
-    fn output(&self, run: u64, stdout: OwnedFd, stderr: OwnedFd);
+    /// Another run has another number. None if an earlier daemon has executed it and they are not
+    /// to be had.
+    fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>);
 
     /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
     /// [`Keeper::view`] shows it by then.

@@ -114,7 +114,7 @@ impl Task {
         let pid = spawned.process.pid();
         self.process = Some(spawned.process);
         self.awaited = Awaited::Exit(spawned.exited);
-        self.hooks.output(spawned.run, spawned.stdout, spawned.stderr);
+        self.hooks.output(spawned.run, spawned.output);
         let desired = self.view.borrow().desired;
         self.feed(Event::Adopted { pid }).await;
         if desired == Desired::Stopped {
@@ -181,7 +181,7 @@ impl Task {
                 self.warnings = spawned.warnings;
                 self.awaited = Awaited::Exit(spawned.exited);
                 self.view.send_modify(|view| view.starts += 1);
-                self.hooks.output(spawned.run, spawned.stdout, spawned.stderr);
+                self.hooks.output(spawned.run, spawned.output);
                 Event::Spawned { pid }
             }
             Outcome::Spawn(Err(error)) => {

@@ -21,7 +21,7 @@ impl Hooks for Recorder {
         Launch::new(InstanceId::from_bytes([1; 16]), "/bin/fake")
     }
 
-    fn output(&self, _run: u64, _stdout: OwnedFd, _stderr: OwnedFd) {}
+    fn output(&self, _run: u64, _pipes: Option<(OwnedFd, OwnedFd)>) {}
 
     fn event(&self, event: EventKind, _time_ms: u64) {
         self.0.lock().unwrap().push(event);

@@ -40,7 +40,8 @@ impl Hooks for Probe {
         self.launch.clone()
     }
 
-    fn output(&self, _run: u64, stdout: OwnedFd, stderr: OwnedFd) {
+    fn output(&self, _run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
+        let (stdout, stderr) = pipes.unwrap();
         for pipe in [stdout, stderr] {
             let lines = self.lines.clone();
             rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::empty()).unwrap();

@@ -1,0 +1,139 @@
+//! Programs whose holder was killed: they go on, as children of whoever takes orphans. The next
+//! daemon finds them by number, start and instance, and supervises them as any other; only their
+//! end is learned from the kernel by pidfd.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::Exit;
+use orchestrator_proto::runtime::ENV_INSTANCE;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::group::{Group, LinuxProcess};
+use super::linux::Linux;
+use super::procfs::Stat;
+use super::{Ended, Exited, Spawned, sys};
+use crate::holder::frame::Name;
+
+impl Linux {
+    /// Takes over the main process of an instance from an earlier daemon and an earlier holder:
+    /// the one with this number that started at `start_ticks` (clock ticks since this boot) and
+    /// has the instance's id in its environment. None if it is not there any more. Must be called
+    /// within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When it is there but can't be had: no file is left, or `/proc` is closed to us.
+    pub fn adopt(
+        &self,
+        instance: InstanceId,
+        pid: u32,
+        start_ticks: u64,
+    ) -> io::Result<Option<Spawned>> {
+        let Ok(pid) = i32::try_from(pid) else {
+            return Ok(None);
+        };
+        let pidfd = match sys::pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            // No main process, but a thread; or no number at all.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // The process with that start had this number before the pidfd was made, and has it now.
+        let is_meant = |stat: &Stat| stat.started == start_ticks && stat.group == pid;
+        if Stat::of(pid).filter(is_meant).is_none() || !belongs_to(pid, instance)? {
+            return Ok(None);
+        }
+        let (tell, end) = oneshot::channel();
+        let watched = sys::readable(pidfd.try_clone()?)?;
+        tokio::spawn(watch(pid, start_ticks, watched, tell));
+        // No number that the holder knows.
+        let name = Name { key: *instance.as_bytes(), tag: self.next_run() };
+        let group = Group::new(pid, pidfd, self.calls(), name, self.link());
+        Ok(Some(Spawned {
+            run: name.tag,
+            process: Arc::new(LinuxProcess(Arc::new(group))),
+            output: None,
+            exited: Exited::new(end),
+            warnings: Vec::new(),
+        }))
+    }
+}
+
+/// Whether a process was executed for this instance. One that has ended, or has written over its
+/// environment, can't say so; its start is its own all the same.
+fn belongs_to(pid: i32, instance: InstanceId) -> io::Result<bool> {
+    let environment = match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(environment) => environment,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        Err(_) => return Ok(true),
+    };
+    let prefix = format!("{ENV_INSTANCE}=");
+    let mut variables = environment.split(|byte| *byte == 0);
+    let id = variables.find_map(|variable| variable.strip_prefix(prefix.as_bytes()));
+    Ok(id.is_none_or(|id| id == instance.to_string().as_bytes()))
+}
+
+/// Waits for the end of a process that is nobody's child here.
+async fn watch(pid: i32, started: u64, pidfd: AsyncFd<OwnedFd>, tell: oneshot::Sender<Ended>) {
+    if pidfd.readable().await.is_err() {
+        return;
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let exit = exit_of(pid, started, pidfd.as_fd()).unwrap_or(Exit::Unknown);
+    let _ = tell.send(Ended { exit, time_ms });
+}
+
+/// How it ended: before it is collected, `/proc` knows; after that its pidfd, since Linux 6.15.
+fn exit_of(pid: i32, started: u64, pidfd: BorrowedFd<'_>) -> Option<Exit> {
+    let zombie = Stat::of(pid).filter(|stat| stat.started == started && stat.state == b'Z');
+    match zombie {
+        Some(stat) => Some(sys::exit(stat.exit_code)),
+        None => sys::exit_of(pidfd).ok().flatten(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::holder::start_holder;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command};
+
+    fn nap(instance: InstanceId) -> (Child, u64) {
+        let mut command = Command::new("/bin/sleep");
+        command.arg("1000").process_group(0).env(ENV_INSTANCE, instance.to_string());
+        let child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        (child, Stat::of(pid).unwrap().started)
+    }
+
+    #[tokio::test]
+    async fn only_the_one_that_is_meant_is_taken_over() {
+        let linux = Linux::attach(start_holder()).unwrap();
+        let instance = InstanceId::generate();
+        let (mut child, started) = nap(instance);
+        let pid = child.id();
+        assert!(linux.adopt(instance, pid, started + 1).unwrap().is_none());
+        assert!(linux.adopt(InstanceId::generate(), pid, started).unwrap().is_none());
+        for nobody in [0, u32::MAX, 4_194_305] {
+            assert!(linux.adopt(instance, nobody, started).unwrap().is_none());
+        }
+        let spawned = linux.adopt(instance, pid, started).unwrap().unwrap();
+        assert_eq!(spawned.process.pid(), pid);
+        assert!(spawned.process.signal_tree(15).await.unwrap());
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
+        let ended = spawned.exited.await.unwrap();
+        // Collected before or after it was looked at: known in both cases, since Linux 6.15.
+        let known = Exit::Signal { signal: 15, core_dumped: false };
+        assert!(ended.exit == known || ended.exit == Exit::Unknown, "{ended:?}");
+        assert!(linux.adopt(instance, pid, started).unwrap().is_none());
+    }
+}
