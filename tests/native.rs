@@ -128,7 +128,7 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
     ("without a sender", |n| {
         n.send(&Frame::Recognise { channel: 0 });
         number(n, Direction::Input, 0, "n");
-        n.send(&Frame::From { channel: 0, sender: None, next: 1 });
+        n.send(&Frame::From { channel: 0, sender: None, next: 1, kept: false });
     }),
     ("only the daemon", |n| n.send(&Frame::Skip { channel: 0, count: 1 })),
     ("channel 3, which is no input", |n| {

@@ -460,7 +460,7 @@ fn what_comes_again_is_for_block_links_only_and_is_acknowledged_when_all_have() 
     to_b.declare(0, Direction::Input, "n", &TypeSchema::U32, 0);
     let instance = a.parse().unwrap();
     let from = |frame: Frame<'_>| match frame {
-        Frame::From { channel: 0, sender, next } => Some((sender, next)),
+        Frame::From { channel: 0, sender, next, kept } => Some((sender, next, kept)),
         _ => None,
     };
     let first = |native: &mut Native| loop {
@@ -469,12 +469,12 @@ fn what_comes_again_is_for_block_links_only_and_is_acknowledged_when_all_have() 
         }
     };
     let whose = |anybody| Some(Sender { epoch: 9, instance, anybody });
-    assert_eq!(first(&mut to_b), (whose(false), 50));
+    assert_eq!(first(&mut to_b), (whose(false), 50, true));
     assert_eq!(to_b.take_numbers(5), [50, 51, 52, 53, 54]);
     let mut to_c = daemon.native(&c);
     to_c.send(&Frame::Recognise { channel: 0 });
     to_c.declare(0, Direction::Input, "n", &TypeSchema::U32, 0);
-    assert_eq!(first(&mut to_c), (whose(true), 53));
+    assert_eq!(first(&mut to_c), (whose(true), 53, false));
     assert_eq!(to_c.take_numbers(2), [53, 54]);
 
     // What was not acknowledged is delivered again, in a new connection.
@@ -485,7 +485,7 @@ fn what_comes_again_is_for_block_links_only_and_is_acknowledged_when_all_have() 
     let mut to_b = daemon.native(&b);
     to_b.send(&Frame::Recognise { channel: 0 });
     to_b.declare(0, Direction::Input, "n", &TypeSchema::U32, 0);
-    assert_eq!(first(&mut to_b), (whose(false), 52));
+    assert_eq!(first(&mut to_b), (whose(false), 52, true));
     assert_eq!(to_b.take_numbers(3), [52, 53, 54]);
     to_b.send(&Frame::Acknowledge { channel: 0, total: 3 });
     let acknowledged = |native: &mut Native, total| loop {

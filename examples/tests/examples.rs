@@ -89,9 +89,12 @@ impl Instance {
         }
     }
 
-    /// The channel of the type.
+    /// The channel of the type. What may stand before its declaration is passed over.
     fn expect_declare<T: Message>(&mut self, direction: Direction) -> u16 {
-        let body = self.body();
+        let mut body = self.body();
+        if let Ok(Frame::Keep { .. } | Frame::Recognise { .. }) = postcard::from_bytes(&body) {
+            body = self.body();
+        }
         let Frame::Declare(declare) = postcard::from_bytes(&body).unwrap() else {
             panic!("no declaration: {body:?}");
         };

@@ -167,6 +167,8 @@ pub enum Frame<'a> {
         sender: Option<Sender>,
         /// The number of the next message; 0 without a sender.
         next: u64,
+        /// Whether the daemon keeps them until they are acknowledged. False from an instance.
+        kept: bool,
     },
     /// Daemon to instance: so many numbers of the sender are left out before the next message.
     Skip {

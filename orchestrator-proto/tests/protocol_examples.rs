@@ -173,7 +173,7 @@ fn examples() -> Vec<(&'static str, (&'static str, Vec<u8>))> {
         ("runtime-acknowledge-out", native(Frame::Acknowledge { channel: 0, total: 29 })),
         ("runtime-keep-again", native(Frame::Keep { channel: 0, epoch: 300, next: 29, again: 11 })),
         ("runtime-recognise", native(Frame::Recognise { channel: 1 })),
-        ("runtime-from", native(Frame::From { channel: 1, sender: Some(sender()), next: 29 })),
+        ("runtime-from", native(Frame::From { channel: 1, sender: Some(sender()), next: 29, kept: true })),
         ("runtime-skip", native(Frame::Skip { channel: 1, count: 2 })),
         ("runtime-acknowledge-in", native(Frame::Acknowledge { channel: 1, total: 12 })),
         ("runtime-grant-unlimited", native(Frame::Grant { channel: 0, total: UNLIMITED })),

@@ -235,10 +235,10 @@ fn handle(
                 ));
             }
         }
-        Frame::From { channel, sender, next } => {
+        Frame::From { channel, sender, next, kept } => {
             arrivals.turn_to(shared, channel)?;
             match &arrivals.queue {
-                Some(queue) => queue.run(sender, next),
+                Some(queue) => queue.run(sender, next, kept),
                 None => return Err(no_input(channel)),
             }
         }

@@ -123,10 +123,8 @@ struct State {
     /// Came again while others waited: they are acknowledged when none waits any more, because
     /// acknowledgements count from the beginning.
     late: u64,
-    /// Whose messages come next on this connection, and the number of the next one.
-    run: Option<(Sender, u64)>,
-    /// Whether any on this connection had a number: else nobody wants acknowledgements.
-    numbered: bool,
+    /// Whether the daemon keeps any on this connection: else nobody wants acknowledgements.
+    kept: bool,
     seen: Seen,
     closed: bool,
 }
@@ -169,7 +167,7 @@ impl State {
 
     fn acknowledge(&mut self) -> Option<u64> {
         let done = self.done();
-        let news = self.numbered && done > self.acknowledged;
+        let news = self.kept && done > self.acknowledged;
         news.then(|| {
             self.acknowledged = done;
             done
@@ -184,7 +182,7 @@ impl State {
             self.granted = grant;
             let acknowledge = self.acknowledge();
             When::Now(Due { connection: self.connection, grant, acknowledge })
-        } else if self.numbered && self.done() > self.acknowledged {
+        } else if self.kept && self.done() > self.acknowledged {
             When::Soon
         } else {
             When::Never
@@ -216,32 +214,27 @@ impl Queue {
         state.granted = window.into();
         state.carried = state.waiting;
         (state.received, state.acknowledged, state.late) = (0, 0, 0);
-        (state.run, state.numbered) = (None, false);
+        state.kept = false;
+        state.seen.turn_to(None, 0);
         (!state.closed).then_some(window)
     }
 
     /// Each sender of whom something arrived, and the number that comes next.
     pub(super) fn places(&self) -> Vec<(Sender, u64)> {
-        self.state().seen.places().collect()
+        self.state().seen.places()
     }
 
-    /// The messages that follow are from this sender, numbered from `next` on.
-    pub(super) fn run(&self, sender: Option<Sender>, next: u64) {
+    /// The messages that follow are from this sender, numbered from `next` on, and the daemon may
+    /// keep them until they are acknowledged.
+    pub(super) fn run(&self, sender: Option<Sender>, next: u64, kept: bool) {
         let mut state = self.state();
-        state.run = sender.map(|sender| (sender, next));
-        state.numbered |= sender.is_some();
+        state.seen.turn_to(sender, next);
+        state.kept |= kept;
     }
 
     /// So many numbers are left out. False if there are no numbers.
     pub(super) fn skip(&self, count: u64) -> bool {
-        let mut state = self.state();
-        match &mut state.run {
-            Some((_, next)) => {
-                *next = next.saturating_add(count);
-                true
-            }
-            None => false,
-        }
+        self.state().seen.skip(count)
     }
 
     /// Messages have arrived; empties `batch`. The daemon may have to be told that they were
@@ -257,11 +250,7 @@ impl Queue {
             return Err(TooMany);
         }
         state.received += count;
-        let mut new = count;
-        if let Some((sender, next)) = state.run {
-            state.run = Some((sender, next.saturating_add(count)));
-            new -= state.seen.arrived(&sender, next, count);
-        }
+        let new = count - state.seen.arrived(count);
         if new < count {
             batch.drain(..(count - new) as usize);
             if state.waiting > 0 {

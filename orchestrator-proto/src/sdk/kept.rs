@@ -22,6 +22,8 @@ use crate::runtime::UNLIMITED;
 
 /// Copies are kept in pieces of so many bytes; a longer message has one for itself.
 const CHUNK: usize = 64 << 10;
+/// Empty chunks whose memory is kept.
+const MAX_SPARE: usize = 4;
 /// Messages that may be sent before the daemon has answered the declaration.
 const UNANSWERED_MESSAGES: u64 = 1024;
 /// Bytes likewise: 1 MiB. One more message or batch may come on top.
@@ -45,8 +47,9 @@ pub(super) struct Kept {
     chunks: VecDeque<Chunk>,
     /// In all chunks.
     bytes: usize,
-    /// An empty chunk's memory, for the next one.
-    spare: Vec<u8>,
+    /// Memory of empty chunks for the next ones: freed, the allocator might give it back to the
+    /// kernel, only to ask for it again.
+    spare: Vec<Vec<u8>>,
 }
 
 /// Whole frames, back to back.
@@ -120,7 +123,7 @@ impl Kept {
                 last.count += count;
             }
             _ => {
-                let mut memory = std::mem::take(&mut self.spare);
+                let mut memory = self.spare.pop().unwrap_or_default();
                 memory.extend_from_slice(frames);
                 self.chunks.push_back(Chunk { first: self.next, count, frames: memory });
             }
@@ -179,9 +182,9 @@ impl Kept {
             && let Some(mut chunk) = self.chunks.pop_front()
         {
             self.bytes -= chunk.frames.len();
-            chunk.frames.clear();
-            if chunk.frames.capacity() <= 2 * CHUNK {
-                self.spare = chunk.frames;
+            if self.spare.len() < MAX_SPARE && chunk.frames.capacity() <= 2 * CHUNK {
+                chunk.frames.clear();
+                self.spare.push(chunk.frames);
             }
         }
     }

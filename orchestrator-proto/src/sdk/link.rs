@@ -416,6 +416,7 @@ impl Link {
             channel,
             sender: Some(sender),
             next,
+            kept: false,
         });
         for frame in [before, declare].into_iter().chain(places) {
             // A name and a schema within their bounds always fit a frame; the others are short.

@@ -234,7 +234,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Keep { .. } => Frame::Keep { channel: 300, epoch: 1 << 40, next: 300, again: 200 },
         Frame::Recognise { .. } => Frame::Recognise { channel: 300 },
         Frame::Acknowledge { .. } => Frame::Acknowledge { channel: 300, total: 1 << 40 },
-        Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300 },
+        Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300, kept: true },
         Frame::Skip { .. } => Frame::Skip { channel: 300, count: 1 << 40 },
     );
     vec![

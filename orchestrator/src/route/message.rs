@@ -216,10 +216,10 @@ impl Credit {
     fn acknowledged(&self, total: u64, count: u64) {
         self.unacknowledged.fetch_sub(count, Ordering::AcqRel);
         let settled = self.settle(total);
-        let news = settled - self.told.load(Ordering::Acquire).min(settled);
-        // Also when nothing is under way any more: then it may be the last for a long time.
+        // As a rule the next grant takes it along. When nothing is under way there may be none for
+        // a long time.
         let is_idle = settled == self.pushed.load(Ordering::Acquire);
-        if news > 0 && (is_idle || news >= (self.window() / 2).max(1)) {
+        if is_idle && settled > self.told.load(Ordering::Acquire) {
             self.announce();
         }
     }

@@ -1,6 +1,6 @@
 //! What is being written to one peer: control frames, then messages, in as few slices as can be.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -153,16 +153,16 @@ impl Batch {
             if is_kept {
                 link.delivered_unacknowledged(&first.entry.origin, count);
             }
-            let mut entries = self.pieces.drain(..length).map(|piece| piece.entry);
+            let mut pieces = self.pieces.drain(..length);
             if is_kept {
-                kept(Written::Kept(&link, &mut entries));
+                kept(Written::Kept(&link, Entries(pieces)));
             } else {
-                if let Some(last) = entries.next_back()
+                if let Some(last) = pieces.next_back()
                     && !returned
                 {
-                    link.delivered(&last, count);
+                    link.delivered(&last.entry, count);
                 }
-                drop(entries);
+                drop(pieces);
                 kept(Written::Others(&link, count));
             }
         }
@@ -198,9 +198,24 @@ impl Batch {
 /// Messages of one link and origin that were written.
 pub(super) enum Written<'a> {
     /// The peer will acknowledge them.
-    Kept(&'a Arc<Link>, &'a mut dyn Iterator<Item = Entry>),
+    Kept(&'a Arc<Link>, Entries<'a>),
     /// So many others.
     Others(&'a Arc<Link>, u64),
+}
+
+/// Messages of a batch, in their order.
+pub(super) struct Entries<'a>(vec_deque::Drain<'a, Piece>);
+
+impl Iterator for Entries<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        self.0.next().map(|piece| piece.entry)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
 }
 
 /// Collects slices, leaving out what is written already.

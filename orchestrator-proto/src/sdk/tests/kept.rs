@@ -155,7 +155,8 @@ impl World {
                 for _ in 0..count {
                     let Some(number) = daemon.outgoing.pop_front() else { break };
                     receiver.received += 1;
-                    if receiver.seen.arrived(&sender(), number, 1) == 0 {
+                    receiver.seen.turn_to(Some(sender()), number);
+                    if receiver.seen.arrived(1) == 0 {
                         receiver.waiting.push_back(number);
                     }
                 }

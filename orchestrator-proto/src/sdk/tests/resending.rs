@@ -23,7 +23,7 @@ impl Peer {
     }
 
     async fn from(&mut self, sender: Sender, next: u64) {
-        self.send(&Frame::From { channel: 0, sender: Some(sender), next }).await;
+        self.send(&Frame::From { channel: 0, sender: Some(sender), next, kept: true }).await;
     }
 
     async fn expect_acknowledge(&mut self) -> u64 {
@@ -123,7 +123,7 @@ async fn an_input_passes_over_what_it_has_had_and_acknowledges_what_is_done() {
         peer.expect_declare(0, Number::NAME, 1023).await;
         let place = peer
             .expect(|frame| match frame {
-                Frame::From { channel: 0, sender: Some(sender), next } => Some((sender, next)),
+                Frame::From { channel: 0, sender: Some(sender), next, .. } => Some((sender, next)),
                 _ => None,
             })
             .await;
@@ -135,7 +135,7 @@ async fn an_input_passes_over_what_it_has_had_and_acknowledges_what_is_done() {
         }
         peer.from(Sender { epoch: 6, ..sender }, 105).await;
         peer.message(0, 8).await;
-        peer.send(&Frame::From { channel: 0, sender: None, next: 0 }).await;
+        peer.send(&Frame::From { channel: 0, sender: None, next: 0, kept: false }).await;
         peer.message(0, 9).await;
         for value in [6, 7, 8, 9] {
             assert_eq!(input.recv().await, Ok(Number { value }));
@@ -164,7 +164,7 @@ async fn a_daemon_that_breaks_the_rules_is_left() {
         let wrong = [
             Frame::Acknowledge { channel: 1, total: 1 },
             Frame::Acknowledge { channel: 0, total: 0 },
-            Frame::From { channel: 1, sender: None, next: 0 },
+            Frame::From { channel: 1, sender: None, next: 0, kept: false },
             Frame::Skip { channel: 0, count: 1 },
         ];
         for frame in wrong {

@@ -35,9 +35,9 @@ struct Recognising {
     ledger: Mutex<Ledger>,
 }
 
-/// Whose messages the peer expects next, and the number of the next one; none for messages
-/// without numbers.
-type Run = Option<(Sender, u64)>;
+/// Whose messages the peer expects next, whether they are kept, and the number of the next one;
+/// none for messages without numbers.
+type Run = Option<(Sender, bool, u64)>;
 
 /// An input, while messages for it are collected.
 pub(super) struct Way {
@@ -193,20 +193,25 @@ impl Dialect for Inputs {
 
 /// What the peer must be told about the numbers before this message: nothing, as a rule.
 fn number_head(channel: u16, run: &mut Run, entry: &Entry, head: &mut Vec<u8>) {
-    let number = entry.number;
-    let frame = match (entry.origin.sender, *run) {
+    let (origin, number) = (&entry.origin, entry.number);
+    let frame = match (origin.sender, *run) {
         (None, None) => return,
-        (None, Some(_)) => Frame::From { channel, sender: None, next: 0 },
-        (Some(sender), Some((last, next))) if sender == last && next <= number => {
-            *run = Some((sender, number + 1));
+        (None, Some(_)) => Frame::From { channel, sender: None, next: 0, kept: false },
+        (Some(sender), Some((last, kept, next)))
+            if next <= number && kept == origin.is_kept() && sender == last =>
+        {
+            *run = Some((sender, kept, number + 1));
             if next == number {
                 return;
             }
             return append(&Frame::Skip { channel, count: number - next }, head);
         }
-        (Some(sender), _) => Frame::From { channel, sender: Some(sender), next: number },
+        (Some(sender), _) => {
+            let kept = origin.is_kept();
+            Frame::From { channel, sender: Some(sender), next: number, kept }
+        }
     };
-    *run = entry.origin.sender.map(|sender| (sender, number + 1));
+    *run = origin.sender.map(|sender| (sender, origin.is_kept(), number + 1));
     append(&frame, head);
 }
 

@@ -212,7 +212,7 @@ impl Reader {
                 Ok(())
             }
             Frame::Acknowledge { channel, total } => self.acknowledge(channel, total),
-            Frame::From { channel, sender, next } => self.had(channel, sender, next),
+            Frame::From { channel, sender, next, .. } => self.had(channel, sender, next),
             Frame::Grant { channel, total } => self.grant(channel, total),
             Frame::Request { id, request } => {
                 self.request(id, request);
