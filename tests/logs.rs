@@ -519,7 +519,8 @@ fn an_instance_that_can_not_have_a_log_is_refused_and_not_half_added() {
     assert!(said.stderr.contains("cannot open the log"), "{said:?}");
     assert_eq!(daemon.status().runtimes, 1);
     let sockets = PathBuf::from(format!("{}.d", daemon.socket().display()));
-    assert_eq!(fs::read_dir(sockets).unwrap().count(), 2);
+    // Of the one instance, and the capture process's with its lock.
+    assert_eq!(fs::read_dir(sockets).unwrap().count(), 2 + 2);
     fs::remove_file(&logs).unwrap();
     daemon.add(["/bin/true", "--name", "x"]);
 }
@@ -564,4 +565,86 @@ fn json_has_one_item_on_each_line() {
     child.stdout.take().unwrap().read_to_end(&mut plain).unwrap();
     child.wait().unwrap();
     assert_eq!(plain, b"a\xff\nthe end\n");
+}
+
+/// The capture process of a daemon.
+fn capture_process(daemon: &Daemon) -> u32 {
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    eventually("there is a capture process", || {
+        let below = processes::descendants(daemon.holder_pid());
+        below.into_iter().find(|pid| name(pid) == "orch-capture\n" && processes::is_alive(*pid))
+    })
+}
+
+#[test]
+fn a_killed_capture_process_is_replaced_and_costs_at_most_what_it_held() {
+    let mut daemon = Daemon::start_with(&["--instance-log-files", "1000"]);
+    let script = "i=0; while [ $i -lt 30000 ]; do echo \"line $i\"; i=$((i+1)); done; echo the end";
+    daemon.add(["/bin/sh", "--name", "counting", "--", "-c", script]);
+    daemon.ok(["runtime", "start", "counting"]);
+    let mut kills = 0;
+    for wanted in [2000, 10_000] {
+        eventually("it prints", || {
+            let count = lines(&read(&daemon, query("counting", false))).len();
+            (count > wanted).then_some(())
+        });
+        let capture = capture_process(&daemon);
+        processes::signal(capture, nix::sys::signal::Signal::SIGKILL);
+        processes::gone(capture);
+        kills += 1;
+    }
+    assert_eq!(daemon.exited("counting"), Exit::Code(0), "{}", daemon.log());
+    let items = eventually("its last line is in the log", || {
+        let items = read(&daemon, query("counting", false));
+        let last = lines(&items).last().is_some_and(|line| line.text.0 == b"the end");
+        last.then_some(items)
+    });
+    let printed: usize = (0..30_000).map(|n| format!("line {n}\n").len()).sum::<usize>() + 8;
+    let text = bytes(&items, LogStream::Stdout);
+    assert!(printed - text.len() <= kills * (64 << 10), "{} bytes", printed - text.len());
+    let text = String::from_utf8(text).unwrap();
+    let numbers: Vec<u32> =
+        text.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
+    assert!(numbers.windows(2).all(|two| two[0] < two[1]), "no line is doubled");
+    let remarks = String::from_utf8(bytes(&items, LogStream::Orchestrator)).unwrap();
+    assert_eq!(remarks.matches("capture was restarted").count(), kills, "{remarks}");
+    assert!(daemon.log().contains("capture is started again"), "{}", daemon.log());
+    // In its new place it ends with the daemon.
+    let capture = capture_process(&daemon);
+    assert_eq!(daemon.terminate().code(), Some(0));
+    processes::gone(capture);
+}
+
+#[test]
+fn the_capture_process_is_small_and_holds_nothing_that_is_not_its_own() {
+    let daemon = Daemon::start();
+    let capture = capture_process(&daemon);
+    daemon.add(["/bin/true", "--name", "x"]);
+    // Signals of a terminal or of an operator are the daemon's.
+    for signal in [
+        nix::sys::signal::Signal::SIGTERM,
+        nix::sys::signal::Signal::SIGINT,
+        nix::sys::signal::Signal::SIGHUP,
+    ] {
+        processes::signal(capture, signal);
+    }
+    daemon.ok(["runtime", "start", "x"]);
+    assert_eq!(daemon.exited("x"), Exit::Code(0));
+    assert_eq!(capture_process(&daemon), capture);
+    let environment = fs::read(format!("/proc/{capture}/environ")).unwrap();
+    assert_eq!(environment, b"ORCHESTRATOR_ROLE=capture\0");
+    assert_eq!(fs::read_link(format!("/proc/{capture}/cwd")).unwrap(), Path::new("/"));
+    for fd in fs::read_dir(format!("/proc/{capture}/fd")).unwrap().flatten() {
+        let Ok(target) = fs::read_link(fd.path()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        let own = ["socket:", "pipe:", "anon_inode:", "/dev/null"];
+        let log = daemon.state_dir().join("logs");
+        assert!(
+            own.iter().any(|own| target.starts_with(own))
+                || target.starts_with(log.to_str().unwrap()),
+            "{target}"
+        );
+    }
+    let kib = processes::resident_kib(capture);
+    assert!(kib < 40 << 10, "{kib} KiB even without optimization");
 }
