@@ -579,33 +579,47 @@ fn capture_process(daemon: &Daemon) -> u32 {
 #[test]
 fn a_killed_capture_process_is_replaced_and_costs_at_most_what_it_held() {
     let mut daemon = Daemon::start_with(&["--instance-log-files", "1000"]);
-    let script = "i=0; while [ $i -lt 30000 ]; do echo \"line $i\"; i=$((i+1)); done; echo the end";
-    daemon.add(["/bin/sh", "--name", "counting", "--", "-c", script]);
+    let stop = daemon.dir().join("stop");
+    let script = format!(
+        "i=0; while [ ! -e {} ]; do echo \"line $i\"; i=$((i+1)); done; echo the end",
+        stop.display()
+    );
+    daemon.add(["/bin/sh", "--name", "counting", "--", "-c", &script]);
     daemon.ok(["runtime", "start", "counting"]);
+    let last = || LogQuery { tail: Some(1), ..query("counting", false) };
+    let number = |line: &str| line.strip_prefix("line ")?.parse::<u64>().ok();
     let mut kills = 0;
-    for wanted in [2000, 10_000] {
+    for wanted in [2000, 20_000] {
         eventually("it prints", || {
-            let count = lines(&read(&daemon, query("counting", false))).len();
-            (count > wanted).then_some(())
+            let text = bytes(&read(&daemon, last()), LogStream::Stdout);
+            let printed = number(String::from_utf8(text).unwrap().trim_end())?;
+            (printed > wanted).then_some(())
         });
         let capture = capture_process(&daemon);
         processes::signal(capture, nix::sys::signal::Signal::SIGKILL);
         processes::gone(capture);
         kills += 1;
     }
+    // Its pipes are read on before it comes to its end.
+    capture_process(&daemon);
+    eventually("that is told", || {
+        let items = read(&daemon, query("counting", false));
+        let remarks = bytes(&items, LogStream::Orchestrator);
+        let remarks = String::from_utf8(remarks).unwrap();
+        (remarks.matches("capture was restarted").count() == kills).then_some(())
+    });
+    fs::write(&stop, "").unwrap();
     assert_eq!(daemon.exited("counting"), Exit::Code(0), "{}", daemon.log());
     let items = eventually("its last line is in the log", || {
-        let items = read(&daemon, query("counting", false));
-        let last = lines(&items).last().is_some_and(|line| line.text.0 == b"the end");
-        last.then_some(items)
+        let there = bytes(&read(&daemon, last()), LogStream::Stdout) == b"the end\n";
+        there.then(|| read(&daemon, query("counting", false)))
     });
-    let printed: usize = (0..30_000).map(|n| format!("line {n}\n").len()).sum::<usize>() + 8;
     let text = bytes(&items, LogStream::Stdout);
-    assert!(printed - text.len() <= kills * (64 << 10), "{} bytes", printed - text.len());
-    let text = String::from_utf8(text).unwrap();
-    let numbers: Vec<u32> =
-        text.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect();
-    assert!(numbers.windows(2).all(|two| two[0] < two[1]), "no line is doubled");
+    let seen: Vec<u64> = String::from_utf8_lossy(&text).lines().filter_map(number).collect();
+    assert!(seen.windows(2).all(|two| two[0] < two[1]), "no line is doubled");
+    let all: usize = (0..=*seen.last().unwrap()).map(|n| format!("line {n}\n").len()).sum();
+    let missing = all + "the end\n".len() - text.len();
+    assert!(missing <= kills * (64 << 10), "{missing} bytes");
     let remarks = String::from_utf8(bytes(&items, LogStream::Orchestrator)).unwrap();
     assert_eq!(remarks.matches("capture was restarted").count(), kills, "{remarks}");
     assert!(daemon.log().contains("capture is started again"), "{}", daemon.log());
