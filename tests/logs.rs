@@ -569,11 +569,7 @@ fn json_has_one_item_on_each_line() {
 
 /// The capture process of a daemon.
 fn capture_process(daemon: &Daemon) -> u32 {
-    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    eventually("there is a capture process", || {
-        let below = processes::descendants(daemon.holder_pid());
-        below.into_iter().find(|pid| name(pid) == "orch-capture\n" && processes::is_alive(*pid))
-    })
+    eventually("there is a capture process", || processes::capture(daemon.holder_pid()))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! ended.
 //!
 //! For `registry/`, which holds one [`Keeper`] per instance. Nobody else starts
-//! a process in this program: the thread behind [`Linux`] collects the exit of every child,
+//! a process in this program, but `logs/` its own, which it never waits for: the thread behind [`Linux`] collects the exit of every child,
 //! whoever started it, and of every orphan below the daemon.
 //!
 //! It promises that
