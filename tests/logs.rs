@@ -658,3 +658,35 @@ fn the_capture_process_is_small_and_holds_nothing_that_is_not_its_own() {
     let kib = processes::resident_kib(capture);
     assert!(kib < 40 << 10, "{kib} KiB even without optimization");
 }
+
+#[test]
+fn a_capture_process_that_hangs_holds_up_neither_the_daemon_nor_a_start() {
+    let daemon = Daemon::start();
+    let capture = capture_process(&daemon);
+    daemon.add(["/bin/sh", "--name", "early", "--", "-c", "echo early"]);
+    daemon.ok(["runtime", "start", "early"]);
+    eventually("its line is in the log", || {
+        let items = read(&daemon, query("early", false));
+        (bytes(&items, LogStream::Stdout) == b"early\n").then_some(())
+    });
+    processes::signal(capture, nix::sys::signal::Signal::SIGSTOP);
+    for n in 0..100 {
+        let name = format!("late-{n}");
+        daemon.add(["/bin/sh", "--name", &name, "--", "-c", "echo late"]);
+        daemon.ok(["runtime", "start", &name]);
+        assert_eq!(daemon.exited(&name), Exit::Code(0));
+    }
+    // What there is can be read, and why there may be more is told.
+    let items = read(&daemon, query("early", false));
+    assert_eq!(bytes(&items, LogStream::Stdout), b"early\n");
+    let told = |item: &Item| matches!(item, Item::Missed { count: 0, reason } if reason.contains("does not answer"));
+    assert!(items.iter().any(told), "{items:?}");
+    processes::signal(capture, nix::sys::signal::Signal::SIGCONT);
+    for n in 0..100 {
+        eventually("its line is in the log", || {
+            let items = read(&daemon, query(&format!("late-{n}"), false));
+            (bytes(&items, LogStream::Stdout) == b"late\n").then_some(())
+        });
+    }
+    assert_eq!(capture_process(&daemon), capture);
+}
