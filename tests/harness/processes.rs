@@ -68,6 +68,22 @@ pub fn descendants(ancestor: u32) -> Vec<u32> {
     found
 }
 
+/// Whether it is the process that captures output.
+fn captures(pid: u32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.starts_with(b"orchestrator-capture\0")
+}
+
+/// The capture process below a daemon, if there is one now.
+pub fn capture(ancestor: u32) -> Option<u32> {
+    descendants(ancestor).into_iter().find(|pid| captures(*pid) && is_alive(*pid))
+}
+
+/// The processes below a daemon that are its instances'.
+pub fn of_instances(ancestor: u32) -> Vec<u32> {
+    descendants(ancestor).into_iter().filter(|pid| !captures(*pid)).collect()
+}
+
 /// How many files a process has open.
 pub fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

@@ -160,7 +160,9 @@ impl LogReader {
                     self.shared.watch(self.limit);
                     // Fails only without a sender, and that lives as long as this reader.
                     let _ = self.progress.changed().await;
-                    self.untold = self.progress.borrow().trouble.clone();
+                    self.untold.clone_from(&self.progress.borrow().trouble);
+                    // The same again, after it was over, is news.
+                    self.told = self.told.take().filter(|_| self.untold.is_some());
                 }
                 Step::End => {
                     self.place = Place::Done;
@@ -202,13 +204,9 @@ impl LogReader {
 
     /// What was not told yet about why nothing comes.
     fn tell(&mut self) -> Option<Vec<ReadItem>> {
-        let reason = self.untold.take();
-        if reason.is_some() && reason == self.told {
-            return None;
-        }
-        self.told.clone_from(&reason);
-        let reason = reason?.to_string();
-        Some(vec![ReadItem::Missed { count: 0, reason }])
+        let reason = self.untold.take().filter(|reason| self.told.as_ref() != Some(reason))?;
+        self.told = Some(reason.clone());
+        Some(vec![ReadItem::Missed { count: 0, reason: reason.to_string() }])
     }
 
     /// Lets a blocking thread read up to where the log ends now.

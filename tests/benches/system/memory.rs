@@ -4,6 +4,7 @@ use std::fs;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Reply, Request, RuntimeSpec};
+use tests::processes;
 
 use crate::series::Series;
 use crate::stage::Stage;
@@ -17,7 +18,8 @@ const INSTANCES: usize = 500;
 pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut say = |when: &str, samples: &[Vec<Sample>], target: Option<f64>| {
-        // The processes are the same each time: the daemon, and the holder if there is one.
+        // The processes are the same each time: the daemon, the holder if there is one, and
+        // the one that captures output.
         for (at, sample) in samples[0].iter().enumerate() {
             let of = |pick: fn(&Sample) -> f64| -> Series {
                 samples.iter().map(|sample| pick(&sample[at])).collect()
@@ -80,6 +82,7 @@ fn look(stage: &Stage) -> Vec<Sample> {
     if holder != daemon {
         samples.push(sample("holder", holder));
     }
+    samples.extend(processes::capture(holder).map(|pid| sample("capture", pid)));
     samples
 }
 

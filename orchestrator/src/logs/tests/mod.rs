@@ -1,5 +1,6 @@
 //! The room against the real kernel: pipes, files, sockets; here with capture in a thread.
 
+mod apart;
 mod capturing;
 mod disk;
 mod reading;

@@ -257,7 +257,7 @@ proptest! {
                 prop::collection::vec(any::<u8>(), 0..200),
                 (1_usize..200_000).prop_map(|len| vec![b'x'; len]),
             ], 0..12), 1..4),
-        count in prop::option::of(0_u64..20),
+        count in prop::option::of(1_u64..20),
         shorter in 0_u64..100,
     ) {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(
