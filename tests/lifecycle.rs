@@ -437,7 +437,7 @@ fn a_start_that_can_not_be_fails_at_once_and_says_why() {
         let list = daemon.ok(["runtime", "list"]);
         assert!(list.contains(texts[texts.len() - 1]), "{name}: {list}");
     }
-    assert!(processes::of_instances(daemon.pid()).is_empty());
+    assert!(daemon.processes().is_empty());
 }
 
 #[test]
@@ -804,7 +804,7 @@ fn fifty_instances_start_and_stop_at_once() {
     assert!(!pids.iter().any(|pid| processes::is_alive(*pid)));
     assert_eq!(daemon.ok(all("stop")).lines().count(), 50);
     assert_eq!(daemon.status().running, 0);
-    assert!(processes::of_instances(daemon.pid()).is_empty());
+    assert!(daemon.processes().is_empty());
     daemon.ok(all("remove"));
     assert_eq!(daemon.status().runtimes, 0);
 }
@@ -844,7 +844,7 @@ fn starts_and_stops_that_cross_leave_what_the_last_one_asked_for() {
     let stop = client.ask(id, Request::RuntimeStop { instance });
     assert!(matches!(stop, ServerBody::Reply(Reply::Stopped { .. })));
     assert_eq!(daemon.info("nap").observed.word(), "stopped");
-    assert!(processes::of_instances(daemon.pid()).is_empty());
+    assert!(daemon.processes().is_empty());
     // Every process that began has ended, once.
     let events = events_of(&daemon, "nap");
     let count = |wanted: fn(&EventKind) -> bool| events.iter().filter(|kind| wanted(kind)).count();

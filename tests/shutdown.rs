@@ -238,43 +238,6 @@ fn a_normal_end_leaves_no_process_not_even_one_in_a_session_of_its_own() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_no_process_not_even_one_in_a_session_of_its_own() {
-    let mut daemon = Daemon::start();
-    let mut pids = start_sessions(&daemon);
-    pids.extend(start_deaf(&daemon, "1h"));
-    processes::signal(daemon.pid(), Signal::SIGKILL);
-    let ended = daemon.wait();
-    assert_eq!(ended.code(), Some(128 + 9), "{ended}");
-    pids.retain(|pid| processes::is_alive(*pid));
-    assert!(pids.is_empty(), "{pids:?} are left: {}", daemon.log());
-}
-
-#[test]
-fn a_holder_that_is_killed_takes_the_daemon_and_its_instances_with_it() {
-    let mut daemon = Daemon::start();
-    let mut pids = start_deaf(&daemon, "200ms");
-    pids.push(daemon.pid());
-    daemon.signal(Signal::SIGKILL);
-    daemon.wait();
-    for pid in pids {
-        processes::gone(pid);
-    }
-    assert!(!daemon.socket().exists());
-}
-
-#[test]
-fn a_holder_that_is_killed_takes_processes_in_sessions_of_their_own_with_it() {
-    let mut daemon = Daemon::start();
-    let mut pids = start_sessions(&daemon);
-    pids.push(daemon.pid());
-    daemon.signal(Signal::SIGKILL);
-    daemon.wait();
-    for pid in pids {
-        processes::gone(pid);
-    }
-}
-
-#[test]
 fn the_holder_is_the_process_that_was_started_and_the_daemon_its_child() {
     let daemon = Daemon::start();
     let status = daemon.status();
@@ -287,8 +250,7 @@ fn what_a_killed_daemon_left_behind_is_replaced() {
     let mut daemon = Daemon::start();
     daemon.add(["/bin/true", "--name", "true"]);
     let pid = daemon.pid();
-    processes::signal(pid, Signal::SIGKILL);
-    daemon.wait();
+    daemon.kill();
     assert!(is_socket(daemon.socket()));
     assert!(std::os::unix::net::UnixStream::connect(daemon.socket()).is_err());
     daemon.launch();

@@ -325,8 +325,8 @@ fn a_second_daemon_on_the_same_socket_ends_and_says_why_and_a_stale_socket_is_re
 }
 
 #[test]
-fn a_daemon_that_is_killed_leaves_no_child_behind() {
-    let daemon = Daemon::start();
+fn what_a_killed_daemon_had_started_belongs_to_the_next_and_ends_with_it() {
+    let mut daemon = Daemon::start();
     for name in ["a", "b"] {
         add(&daemon, name, &["flood"]);
         start(&daemon, name);
@@ -339,9 +339,14 @@ fn a_daemon_that_is_killed_leaves_no_child_behind() {
     for name in ["a", "b", "family"] {
         pids.push(daemon.info(name).observed.pid().unwrap());
     }
-    processes::signal(daemon.pid(), Signal::SIGKILL);
+    daemon.replace_killed();
+    for (name, pid) in ["a", "b", "family"].iter().zip(&pids[1..]) {
+        assert_eq!(daemon.info(name).observed.pid(), Some(*pid));
+    }
+    assert!(pids.iter().all(|pid| processes::is_alive(*pid)));
+    assert_eq!(daemon.terminate().code(), Some(0));
     for pid in pids {
-        eventually("all of them have ended", || (!processes::is_alive(pid)).then_some(()));
+        assert!(!processes::is_alive(pid));
     }
 }
 

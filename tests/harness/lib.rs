@@ -167,6 +167,11 @@ impl Daemon {
         self.status().pid
     }
 
+    /// The processes of its instances.
+    pub fn processes(&self) -> Vec<u32> {
+        processes::of_instances(self.holder_pid(), self.pid())
+    }
+
     /// The command line, ready for further changes.
     pub fn cli_command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(binary("orchestrator-cli"));
@@ -290,14 +295,26 @@ impl Daemon {
         eventually("the daemon ended", || child.try_wait().unwrap())
     }
 
-    /// SIGKILL for the daemon and its holder at once, and waits for the end: as a power cut would
-    /// end them, but for what the kernel knows.
+    /// SIGKILL for the holder, with which the daemon dies, and waits for the end. What they had
+    /// started goes on.
     pub fn kill(&mut self) {
         let pid = self.pid();
-        processes::signal(pid, nix::sys::signal::Signal::SIGKILL);
         self.signal(nix::sys::signal::Signal::SIGKILL);
         self.wait();
         processes::gone(pid);
+    }
+
+    /// SIGKILL for the daemon, and waits until the next one is at work; the answer is its number.
+    pub fn replace_killed(&self) -> u32 {
+        let pid = self.pid();
+        processes::signal(pid, nix::sys::signal::Signal::SIGKILL);
+        eventually("there is another daemon", || {
+            // One that is about to die may still have accepted the connection.
+            match self.request(Request::Status) {
+                Ok(Reply::Status(status)) if status.pid != pid => Some(status.pid),
+                _ => None,
+            }
+        })
     }
 
     /// SIGTERM, and waits for the end.

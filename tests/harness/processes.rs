@@ -79,9 +79,11 @@ pub fn capture(ancestor: u32) -> Option<u32> {
     descendants(ancestor).into_iter().find(|pid| captures(*pid) && is_alive(*pid))
 }
 
-/// The processes below a daemon that are its instances'.
-pub fn of_instances(ancestor: u32) -> Vec<u32> {
-    descendants(ancestor).into_iter().filter(|pid| !captures(*pid)).collect()
+/// Processes below a holder that are not its daemon's or the one that captures: those of
+/// instances.
+pub fn of_instances(holder: u32, daemon: u32) -> Vec<u32> {
+    let ours = |pid: &u32| *pid == daemon || captures(*pid);
+    descendants(holder).into_iter().filter(|pid| !ours(pid)).collect()
 }
 
 /// How many files a process has open.

@@ -30,7 +30,7 @@ impl Started {
         Arc::new(move |listener| {
             let child = Command::new("/proc/self/exe")
                 .args(["--exact", "logs::tests::apart::role"])
-                .env(process::ENV_ROLE, process::ROLE)
+                .env(process::CAPTURE_ROLE.0, process::CAPTURE_ROLE.1)
                 .process_group(0)
                 .stdin(listener)
                 .stdout(Stdio::null())
@@ -95,7 +95,7 @@ impl Apart {
     fn connect(dir: &Path, started: &Started) -> Capture {
         // All is kept, however much a test prints.
         let config = CaptureConfig { max_file_bytes: 1 << 20, max_files: 1000 };
-        Capture::start_with(config, dir.join("capture"), started.starter(), Arc::<Kept>::default())
+        Capture::start(config, dir.join("capture"), started.starter(), Arc::<Kept>::default())
     }
 
     fn open(&self, name: &str) -> InstanceLog {
@@ -236,7 +236,7 @@ async fn it_ends_by_itself_when_nobody_needs_it() {
     });
     let config = CaptureConfig::default();
     let socket = dir.path().join("capture");
-    let capture = Capture::start_with(config, socket, starter, Arc::<Kept>::default());
+    let capture = Capture::start(config, socket, starter, Arc::<Kept>::default());
     let log = capture.open(InstanceId::generate(), dir.path().join("a")).unwrap();
     let mut write = attach(&log, LogStream::Stdout);
     stats(&log).await;
@@ -261,7 +261,7 @@ async fn what_cannot_be_started_is_told_to_readers_and_tried_again() {
         });
     let config = CaptureConfig::default();
     let socket = bench.path().join("capture");
-    let capture = Capture::start_with(config, socket, starter, Arc::<Kept>::default());
+    let capture = Capture::start(config, socket, starter, Arc::<Kept>::default());
     let log = capture.open(InstanceId::generate(), bench.path().join("a")).unwrap();
     let mut write = attach(&log, LogStream::Stdout);
     write.write_all(b"waits in the pipe\n").unwrap();
