@@ -118,10 +118,11 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
         let path = path.display().to_string();
         events.record(None, None, EventKind::StateSetAside { path, reason });
     }
+    kernel.ready().await.context("cannot speak with the holder")?;
     let serving = tokio::spawn(control::serve(listener, daemon.clone()));
     tokio::spawn(registry.clone().start_again(restored.to_be_started));
 
-    kernel.ready().await.context("cannot speak with the holder")?;
+    crate::holder::give_back();
 
     let name = ends.next().await;
     let code = shut_down(name, ends, &daemon, place, serving).await;

@@ -30,24 +30,47 @@ impl Daemon {
     }
 
     /// Executes a daemon. It may have so many files open. Waits until it is executed, which is a
-    /// program on the file system that this process came from.
+    /// program on the file system that this process came from. The memory for that is taken from
+    /// `spare`, and is there again.
     ///
     /// # Errors
     ///
     /// Why it could not be executed.
-    pub(super) fn start(image: &[u8], files: Rlimit) -> io::Result<Self> {
+    pub(super) fn start(
+        image: &[u8],
+        files: Rlimit,
+        spare: &mut Option<Place>,
+    ) -> io::Result<Self> {
         let (ours, its) = socket::pair()?;
-        let mut place = Place::new();
-        image::copy(image, place.image()).map_err(|_| rustix::io::Errno::NOMEM)?;
+        let mut place = spare.take().unwrap_or_else(Place::new);
+        if image::copy(image, place.image()).is_err() {
+            *spare = Some(place);
+            return Err(rustix::io::Errno::NOMEM.into());
+        }
         let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
-        let Begun { pid, mut flight, .. } = place.begin(wishes).map_err(|failed| failed.2)?;
+        let Begun { pid, mut flight, .. } = match place.begin(wishes) {
+            Ok(begun) => begun,
+            Err(failed) => {
+                let (place, _, error) = *failed;
+                *spare = Some(place);
+                return Err(error);
+            }
+        };
+        let mut failed = None;
         loop {
             let _ = poll(&mut [PollFd::from_borrowed_fd(flight.status(), PollFlags::IN)], None);
             match flight.look() {
                 Landing::Underway | Landing::Warning(_) => {}
-                Landing::Failed(_, errno) => return Err(io::Error::from_raw_os_error(errno)),
-                Landing::Landed(_) => return Ok(Self::new(pid, ours)),
+                Landing::Failed(_, errno) => failed = Some(errno),
+                Landing::Landed(place) => {
+                    *spare = Some(place);
+                    break;
+                }
             }
+        }
+        match failed {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(Self::new(pid, ours)),
         }
     }
 

@@ -27,9 +27,9 @@ use syscalls::{Sysno, syscall};
 use super::frame::Stage;
 use super::image::{self, Located};
 
-/// Bytes of the stack of a process that has not been given its own memory. It needs a few
-/// hundred.
-const STACK: usize = 16 << 10;
+/// Pieces of the stack of a process that has not been given its own memory. It needs a few
+/// hundred bytes.
+const STACK: usize = (16 << 10) / size_of::<u128>();
 
 /// Bytes of what it reports, if it has anything to report: a stage or [`WARNING`], three
 /// zeros, the errno.
@@ -61,17 +61,14 @@ pub(super) struct Wishes {
     pub(super) files: Rlimit,
 }
 
-/// A stack. Aligned as the processor wants it.
-#[repr(align(16))]
-struct Stack {
-    _bytes: [u8; STACK],
-}
+/// A stack, in pieces that are aligned as the processor wants it.
+type Stack = [u128];
 
 /// The memory that a process needs until it has its own.
 pub(super) struct Place {
     image: Vec<u64>,
     job: Box<Option<Job>>,
-    stack: Box<Stack>,
+    stack: &'static mut Stack,
 }
 
 /// A process that may not have its own memory yet.
@@ -101,9 +98,16 @@ pub(super) enum Landing {
 }
 
 impl Place {
+    /// One for good and all: its memory is never given back.
     pub(super) fn new() -> Self {
-        let stack = Box::new(Stack { _bytes: [0; STACK] });
-        Self { image: Vec::new(), job: Box::new(None), stack }
+        Self::several(1).remove(0)
+    }
+
+    /// So many, in one piece of memory, which is not touched before it is used.
+    pub(super) fn several(count: usize) -> Vec<Self> {
+        let stacks = Vec::leak(vec![0; count * STACK]);
+        let place = |stack| Self { image: Vec::new(), job: Box::new(None), stack };
+        stacks.chunks_exact_mut(STACK).map(place).collect()
     }
 
     /// Where the image goes, whatever was there before.
@@ -130,11 +134,11 @@ impl Place {
             Err(errno) => return failed(self, Stage::Clone, errno.into()),
         };
         let job: *const Job = self.job.insert(Job { image, wishes, status: its.as_raw_fd() });
-        // SAFETY: all three are on the heap and stay there with what they hold, since nobody
-        // else gets at them: the flight gives the place back when the last writing end of the
+        // SAFETY: all three stay where they are with what they hold, since nobody else gets at
+        // them: the flight gives the place back when the last writing end of the
         // pipe is closed (ours is at the end of this function, the other one is the process's),
         // and never if it is dropped before.
-        match unsafe { begin(job, &raw mut *self.stack) } {
+        match unsafe { begin(job, self.stack) } {
             Ok((pid, pidfd)) => {
                 let flight = Flight { place: Some(self), status: ours };
                 Ok(Begun { pid, pidfd, flight })
@@ -187,7 +191,7 @@ unsafe fn begin(job: *const Job, stack: *mut Stack) -> io::Result<(i32, OwnedFd)
     // file's number to `pidfd`, which lives until the call returns. The flags that are not set
     // give it a copy of everything else: files, signal handlers, working directory.
     let pid = unsafe {
-        let top = stack.add(1).cast::<c_void>();
+        let top = stack.cast::<u128>().add(stack.len()).cast::<c_void>();
         libc::clone(child, top, flags, job.cast_mut().cast(), &raw mut pidfd)
     };
     if pid < 0 {

@@ -13,6 +13,7 @@ use rustix::process::{Rlimit, WaitOptions, wait};
 
 use super::children::Children;
 use super::daemon::Daemon;
+use super::exec::Place;
 use super::files::Files;
 use super::frame::{How, MAX_DATAGRAM, Name, News, Order, PROTOCOL, SIZE, Stage};
 use super::launch::{Failure, Launch, Launches, PLACES};
@@ -48,6 +49,8 @@ pub(super) struct Holder {
     launches: Launches,
     /// How many files a daemon may have open.
     daemon_files: Rlimit,
+    /// What a daemon is started in.
+    spare: Option<Place>,
     datagram: Box<[u8]>,
 }
 
@@ -93,6 +96,7 @@ impl Holder {
             files: Files::new(),
             launches: Launches::new(files)?,
             daemon_files: Rlimit { current: files.maximum, ..files },
+            spare: None,
             datagram: vec![0; MAX_DATAGRAM].into(),
         })
     }
@@ -103,7 +107,7 @@ impl Holder {
     ///
     /// Why the first one could not be started.
     pub(super) fn serve(&mut self) -> io::Result<End> {
-        self.daemon = Some(Daemon::start(&self.image, self.daemon_files)?);
+        self.daemon = Some(Daemon::start(&self.image, self.daemon_files, &mut self.spare)?);
         super::trim::give_back();
         loop {
             if let Some(end) = self.step() {
@@ -316,7 +320,7 @@ impl Holder {
         }
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
-            match Daemon::start(&self.image, self.daemon_files) {
+            match Daemon::start(&self.image, self.daemon_files, &mut self.spare) {
                 Ok(daemon) => self.install(daemon),
                 Err(error) => {
                     say(format_args!("error: the daemon can't be started: {error}"));
@@ -443,7 +447,7 @@ impl Holder {
         let mut bytes = Vec::new();
         bytes.try_reserve(words.len() * 8).map_err(|_| Errno::ENOMEM)?;
         bytes.extend(words.into_iter().flat_map(u64::to_ne_bytes));
-        self.successor = Some(Daemon::start(&bytes, self.daemon_files)?);
+        self.successor = Some(Daemon::start(&bytes, self.daemon_files, &mut self.spare)?);
         self.next_image = Some(bytes);
         Ok(())
     }

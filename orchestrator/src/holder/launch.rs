@@ -78,7 +78,7 @@ impl Launches {
     /// Takes all memory that it will need, but for images that are too long for a datagram.
     pub(super) fn new(files: Rlimit) -> io::Result<Self> {
         Ok(Self {
-            places: std::iter::repeat_with(Place::new).take(PLACES).collect(),
+            places: Place::several(PLACES),
             underway: Vec::with_capacity(PLACES),
             nothing: File::open("/dev/null")?,
             files,

@@ -33,6 +33,8 @@ pub mod socket;
 mod sys;
 mod trim;
 
+pub use trim::give_back;
+
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use super::sys;
 
-/// Gives back what can be read from files again. What can't be had is left as it is.
-pub(super) fn give_back() {
+/// Gives back what can be read from files again. What can't be had is left as it is. For the
+/// holder, and for the daemon once it is at work.
+pub fn give_back() {
     let Ok(maps) = fs::read_to_string("/proc/self/smaps") else {
         return;
     };

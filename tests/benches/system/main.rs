@@ -34,6 +34,7 @@ mod roundtrip;
 mod sdk;
 mod series;
 mod stage;
+mod survival;
 mod table;
 mod wire;
 
@@ -89,6 +90,12 @@ const GROUPS: &[Group] = &[
         title: "From `runtime start` to the first message",
         regimes: &[Regime::Free],
         run: first_message::run,
+    },
+    Group {
+        name: "survival",
+        title: "Outliving the daemon",
+        regimes: &[Regime::Free],
+        run: survival::run,
     },
     Group { name: "memory", title: "Resident memory", regimes: &[Regime::Free], run: memory::run },
     Group {
