@@ -83,6 +83,14 @@ fn what(kind: &EventKind) -> String {
         EventKind::Disconnected { dialect, error: Some(error) } => {
             format!("was disconnected ({dialect}): {error}")
         }
+        EventKind::ConnectionKept { dialect } => format!(
+            "goes on over its connection ({dialect}); what the daemon before had read and not \
+             passed on is lost"
+        ),
+        EventKind::MessageCut { dialect } => format!(
+            "lost a message ({dialect}): the daemon before ended when it had read the first part \
+             of it"
+        ),
         EventKind::StateSetAside { path, reason } => {
             format!("found a corrupt database ({reason}), moved it to {path} and began anew")
         }

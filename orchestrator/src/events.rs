@@ -124,6 +124,16 @@ fn say(event: &NewEvent) {
         EventKind::Disconnected { dialect, error: Some(error) } => {
             tracing::warn!(instance, dialect, error, "connection closed: protocol error");
         }
+        EventKind::ConnectionKept { dialect } => tracing::info!(
+            instance,
+            dialect,
+            "its connection goes on; what the daemon before had read and not passed on is lost"
+        ),
+        EventKind::MessageCut { dialect } => tracing::warn!(
+            instance,
+            dialect,
+            "a message was lost: the daemon before ended when it had read the first part of it"
+        ),
         EventKind::StateSetAside { path, reason } => {
             tracing::error!(
                 path,

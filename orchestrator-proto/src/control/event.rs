@@ -119,4 +119,17 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+    /// A connection of the instance, which could not be made anew, goes on although the daemon
+    /// that had served it ended. What that one had read from it and not passed on is lost; how
+    /// much that is can't be known.
+    ConnectionKept {
+        /// `veecle`.
+        dialect: String,
+    },
+    /// A message of the instance, or something else that it sent, was lost, because the daemon
+    /// before this one ended when it had read the first part of it.
+    MessageCut {
+        /// `veecle`.
+        dialect: String,
+    },
 }

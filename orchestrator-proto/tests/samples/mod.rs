@@ -345,7 +345,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::StateSetAside { .. } => EventKind::StateSetAside { path: "/a".into(), reason: "no".into() },
             EventKind::EventsLost { .. } => EventKind::EventsLost { count: 300 },
             EventKind::Adopted { .. } => EventKind::Adopted { pid: 300 },
-            EventKind::MessagesLost { .. } => EventKind::MessagesLost { link: LinkId(300), count: 400 }),
+            EventKind::MessagesLost { .. } => EventKind::MessagesLost { link: LinkId(300), count: 400 },
+            EventKind::ConnectionKept { .. } => EventKind::ConnectionKept { dialect: "veecle".into() },
+            EventKind::MessageCut { .. } => EventKind::MessageCut { dialect: "veecle".into() }),
     ]
 }
 

@@ -18,10 +18,12 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
 use super::group::{Calls, Group, LinuxProcess};
+use super::keeping::{Keeping, Told};
 use super::{Ended, Exited, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, sys};
 use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage};
 use crate::holder::image::{self, Program};
@@ -46,6 +48,7 @@ pub(super) struct Link {
     /// The holder's number, for as long as there is a connection.
     pub(super) holder: i32,
     table: Mutex<Table>,
+    keeping: Keeping,
     /// Something can be released.
     ended_some: Notify,
     /// What every program finds in its environment, by name.
@@ -154,6 +157,7 @@ impl Linux {
             holder: getsockopt(&socket, PeerCredentials)?.pid(),
             socket: sys::readable(socket)?,
             table: Mutex::default(),
+            keeping: Keeping::default(),
             ended_some: Notify::new(),
             environment: environment(),
             nice: rustix::process::getpriority_process(None)?,
@@ -284,11 +288,11 @@ impl Kernel for Linux {
     }
 
     fn keep(&self, name: Name, file: OwnedFd) {
-        self.0.order_unheard(Order::Keep { file: name }, Some(file));
+        self.0.keep(name, Some(file));
     }
 
     fn forget(&self, name: Name) {
-        self.0.order_unheard(Order::Forget { file: name }, None);
+        self.0.keep(name, None);
     }
 }
 
@@ -366,23 +370,33 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return sent,
             }
-            let socket = self.socket.get_ref().try_clone()?;
-            let _writable = sys::writable(socket)?.writable().await?;
+            self.writable().await?;
         }
     }
 
-    /// Sends an order that is not answered; later, if the holder does not keep up. If it has
-    /// gone, so will this process.
-    fn order_unheard(self: &Arc<Self>, order: Order, file: Option<OwnedFd>) {
-        let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-        let busy = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        if self.try_order(order, &[], &files).is_err_and(busy) {
+    /// Has a file kept under this name, or none any more; later, if the holder does not keep up.
+    fn keep(self: &Arc<Self>, name: Name, file: Option<OwnedFd>) {
+        let told = self.keeping.tell(name, file, |order, files| self.try_order(order, &[], files));
+        // If there is no runtime any more, this process is about to end.
+        if told == Told::BeginsToBeLate
+            && let Ok(runtime) = Handle::try_current()
+        {
             let link = Arc::clone(self);
-            tokio::spawn(async move {
-                let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-                let _ = link.order(order, &[], &files).await;
+            runtime.spawn(async move {
+                while !link.keeping.catch_up(|order, files| link.try_order(order, &[], files)) {
+                    if link.writable().await.is_err() {
+                        sleep(RELEASE).await;
+                    }
+                }
             });
         }
+    }
+
+    /// Waits until the holder takes an order.
+    async fn writable(&self) -> io::Result<()> {
+        let socket = self.socket.get_ref().try_clone()?;
+        let _writable = sys::writable(socket)?.writable().await?;
+        Ok(())
     }
 
     fn try_order(&self, order: Order, image: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -20,6 +20,7 @@
 mod error;
 mod group;
 mod keeper;
+mod keeping;
 mod linux;
 mod orphan;
 mod procfs;

@@ -1,6 +1,6 @@
 //! What an earlier daemon has left with the holder: programs that run, and files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::store::RunRecord;
 use super::run::view_of;
 
 /// Files of all instances, as far as nobody has taken them.
-pub(super) type LeftFiles = Arc<Mutex<HashMap<Name, OwnedFd>>>;
+pub(super) type LeftFiles = Arc<Mutex<BTreeMap<Name, OwnedFd>>>;
 
 /// The files of one instance.
 pub(super) struct InstanceShelf {
@@ -33,6 +33,14 @@ impl Shelf for InstanceShelf {
     fn take(&self, place: u64) -> Option<OwnedFd> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         left.remove(&self.name(place))
+    }
+
+    fn take_from(&self, first: u64) -> Vec<(u64, OwnedFd)> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = left.range(self.name(first)..=self.name(u64::MAX)).map(|(name, _)| *name);
+        let names: Vec<_> = names.collect();
+        let files = names.into_iter().filter_map(|name| Some((name.tag, left.remove(&name)?)));
+        files.collect()
     }
 
     fn put(&self, place: u64, file: BorrowedFd<'_>) {

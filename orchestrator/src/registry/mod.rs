@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Priority, Reply, RuntimeInfo, Selector};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
+use tokio::sync::watch;
 
 use crate::events::EventLog;
 use crate::logs::{Capture, InstanceLog};
@@ -63,6 +64,8 @@ pub struct Registry {
     directories: Directories,
     /// Files that an earlier daemon has left, until the instance is built whose they are.
     left: LeftFiles,
+    /// Whether that is over, and the links are there.
+    begun: watch::Sender<bool>,
     store: Store,
     /// What a start and a stop wait for before they are answered.
     durability: Durability,
@@ -107,6 +110,7 @@ impl Registry {
             telemetry,
             directories,
             left: LeftFiles::default(),
+            begun: watch::Sender::new(false),
             store,
             durability,
             last_order: AtomicU64::new(0),

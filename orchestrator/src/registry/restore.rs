@@ -1,5 +1,6 @@
 //! The instances and links of an earlier daemon.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -26,7 +27,8 @@ impl Registry {
     /// To be called once, before anybody asks for anything.
     pub async fn restore(self: &Arc<Self>, snapshot: Snapshot, left: Left) -> Restored {
         let mut survivors = Survivors::new(left.survivors);
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left.files;
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
+            left.files.into_iter().collect();
         let mut restored = Restored::default();
         self.last_order.store(snapshot.last_order, Ordering::Relaxed);
         for unreadable in snapshot.unreadable {
@@ -67,9 +69,20 @@ impl Registry {
         }
         self.router.set_last_id(LinkId(snapshot.last_link));
         survivors.kill_the_rest().await;
-        // What is left belongs to nobody.
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.forget_the_rest(&snapshot.ids);
+        self.begun.send_replace(true);
         restored
+    }
+
+    /// Closes files that belong to no instance that there is: its removal was the last that an
+    /// earlier daemon did. Those of instances that can't be had stay with the holder.
+    fn forget_the_rest(&self, known: &HashSet<String>) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in left.into_keys() {
+            if !known.contains(&InstanceId::from_bytes(name.key).to_string()) {
+                self.kernel.forget(name);
+            }
+        }
     }
 
     /// What runs of an instance although the holder has been killed too.

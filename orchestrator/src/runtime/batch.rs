@@ -102,12 +102,23 @@ impl Batch {
     }
 
     /// What is to be written, as few slices as possible: what stands together in `heads` is one.
-    pub(super) fn slices(&self) -> Vec<IoSlice<'_>> {
+    /// They end with a whole message, and have at most this many bytes, unless what comes first
+    /// has more.
+    pub(super) fn slices(&self, most: usize) -> Vec<IoSlice<'_>> {
         let mut slices = Slices { parts: Vec::with_capacity(4), skip: self.written };
         let first = self.pieces.front().map_or(self.control, |piece| piece.head.start);
         // What of `heads` comes next. Heads stand in the order of their pieces, without gaps.
         let mut heads = if self.control > 0 { 0..self.control } else { first..first };
+        // What fits in beside what is written already.
+        let mut room = most.saturating_add(self.written);
+        let mut is_first = self.control == 0;
+        room = room.saturating_sub(self.control);
         for piece in &self.pieces {
+            if piece.len() > room && !is_first {
+                break;
+            }
+            room = room.saturating_sub(piece.len());
+            is_first = false;
             heads.end = piece.head.end;
             if !piece.inline {
                 slices.push(&self.heads[heads]);
@@ -288,6 +299,7 @@ mod tests {
                 0..30,
             ),
             writes in prop::collection::vec(1..400_usize, 1..20),
+            most in prop_oneof![Just(usize::MAX), 0..600_usize],
         ) {
             const HEAD: &[u8] = b"<head>";
             const TAIL: &[u8] = b"!";
@@ -296,19 +308,27 @@ mod tests {
             let mut entries = Vec::new();
             link.take(1000, usize::MAX, &mut entries);
             let mut expected = control;
+            // Where something whole ends.
+            let mut ends = vec![0, expected.len()];
             for (entry, payload) in entries.into_iter().zip(&payloads) {
                 let start = batch.heads.len();
                 batch.heads.extend_from_slice(HEAD);
                 batch.add(&link, entry, start, Body { translated: None, tail: TAIL, kept: false });
                 expected.extend([HEAD, payload, TAIL].concat());
+                ends.push(expected.len());
             }
             let mut seen: Vec<u8> = Vec::new();
             for write in writes.iter().cycle().take(10_000) {
                 if batch.is_done() {
                     break;
                 }
-                let bytes: Vec<u8> = batch.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+                let bytes: Vec<u8> = batch.slices(most).iter().flat_map(|slice| slice.to_vec()).collect();
                 let before = seen.len();
+                let end = before + bytes.len();
+                prop_assert!(ends.contains(&end), "up to {} of {:?}", end, ends);
+                let first = ends.iter().find(|end| **end > before).unwrap();
+                prop_assert!(bytes.len() <= most || end == *first);
+                prop_assert!(end > before);
                 seen.extend(bytes.iter().take(*write));
                 batch.advance(seen.len() - before, |_| {});
             }

@@ -12,6 +12,7 @@
 
 mod batch;
 mod ipc;
+mod kept;
 mod native;
 mod outlet;
 mod shelf;
@@ -19,6 +20,7 @@ mod socket;
 mod telemetry;
 mod translate;
 mod veecle;
+mod whole;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use orchestrator_proto::control::EventKind;
 use orchestrator_proto::runtime::{RuntimeReply, RuntimeRequest};
 use orchestrator_proto::{InstanceId, WireError};
+use tokio::sync::watch;
 
 use crate::route::{Mailbox, Router, SourceStats};
 
@@ -71,6 +74,9 @@ pub struct Endpoint {
     pub host: Arc<dyn Host>,
     /// What outlives the daemon.
     pub shelf: Box<dyn Shelf>,
+    /// Whether the links of an earlier daemon are there. Before, nobody is served: what a peer
+    /// sends would go nowhere.
+    pub begun: watch::Receiver<bool>,
 }
 
 /// The time, nanoseconds since 1970.

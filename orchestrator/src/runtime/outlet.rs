@@ -53,6 +53,12 @@ pub(super) trait Dialect: Send + Sync {
     /// One of them was taken out again, unwritten.
     fn returned(&self, link: &Link);
 
+    /// The most bytes that are given to the kernel at once, unless one message or control frame
+    /// has more.
+    fn at_once(&self) -> usize {
+        usize::MAX
+    }
+
     /// Messages of a batch were written.
     fn written(&self, _written: Written<'_>) {}
 
@@ -207,7 +213,7 @@ impl<D: Dialect + 'static> Outlet<D> {
                     return Drained::Everything;
                 }
             }
-            match self.writer.try_write_vectored(&batch.slices()) {
+            match self.writer.try_write_vectored(&batch.slices(self.dialect.at_once())) {
                 Ok(0) => return Drained::Broken,
                 Ok(count) => batch.advance(count, |written| self.dialect.written(written)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Drained::SocketFull,
@@ -223,11 +229,19 @@ impl<D: Dialect + 'static> Outlet<D> {
         batch.heads.clear();
         {
             let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-            control.bytes = 0;
-            for frame in control.frames.drain(..) {
+            while let Some(frame) = control.frames.pop_front() {
+                let length = batch.heads.len() + frame.len();
+                if !batch.heads.is_empty() && length > self.dialect.at_once() {
+                    control.frames.push_front(frame);
+                    break;
+                }
+                control.bytes -= frame.len();
                 batch.heads.extend_from_slice(&frame);
             }
             batch.control = batch.heads.len();
+            if !control.frames.is_empty() {
+                return;
+            }
         }
         if self.closed.load(Ordering::Acquire) || !self.mailbox.serves(self) {
             return;

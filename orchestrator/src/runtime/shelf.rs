@@ -7,6 +7,9 @@ pub trait Shelf: Send + Sync + 'static {
     /// Takes what an earlier daemon has put there. Once.
     fn take(&self, place: u64) -> Option<OwnedFd>;
 
+    /// Takes what an earlier daemon has put in this place and those after it, in their order.
+    fn take_from(&self, first: u64) -> Vec<(u64, OwnedFd)>;
+
     /// Puts a file there, instead of another one in that place.
     fn put(&self, place: u64, file: BorrowedFd<'_>);
 
@@ -18,6 +21,10 @@ pub trait Shelf: Send + Sync + 'static {
 impl Shelf for () {
     fn take(&self, _: u64) -> Option<OwnedFd> {
         None
+    }
+
+    fn take_from(&self, _: u64) -> Vec<(u64, OwnedFd)> {
+        Vec::new()
     }
 
     fn put(&self, _: u64, _: BorrowedFd<'_>) {}

@@ -13,8 +13,10 @@ use orchestrator_proto::control::EventKind;
 use orchestrator_proto::{InstanceId, WireError};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::kept::{Kept, Places};
+use super::veecle::Beginning;
 use super::{Endpoint, native, veecle};
 
 /// Connections that an instance may have open, over both sockets.
@@ -59,7 +61,7 @@ impl DialectName {
     const fn text(self) -> &'static str {
         match self {
             Self::Native => "native",
-            Self::Veecle => "veecle",
+            Self::Veecle => veecle::DIALECT,
         }
     }
 }
@@ -73,7 +75,8 @@ impl InstanceSockets {
     }
 
     /// Listens for one instance, below `dir`; goes on listening where an earlier daemon did, so
-    /// that who has connected meanwhile is not refused.
+    /// that who has connected meanwhile is not refused, and goes on with the connections of peers
+    /// that can't connect anew. Nobody is served before [`Endpoint::begun`].
     ///
     /// # Errors
     ///
@@ -93,9 +96,12 @@ impl InstanceSockets {
                 return Err(error);
             }
         };
+        let (before, places) = take_up(endpoint);
+        let [native_door, veecle_door] = [Dialect::Native, Dialect::Veecle(places)]
+            .map(|dialect| Door::new(endpoint.clone(), dialect));
         let tasks = [
-            tokio::spawn(accept(first, endpoint.clone(), DialectName::Native)),
-            tokio::spawn(accept(second, endpoint.clone(), DialectName::Veecle)),
+            tokio::spawn(native_door.serve(first, Vec::new())),
+            tokio::spawn(veecle_door.serve(second, before)),
         ];
         Ok(Self { native, veecle, endpoint: endpoint.clone(), tasks })
     }
@@ -142,47 +148,136 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: DialectName) {
-    let mut connections = tokio::task::JoinSet::new();
-    let mut pause = Duration::from_millis(5);
-    loop {
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                pause = Duration::from_millis(5);
-                let Some(open) = OpenConnection::new(&endpoint) else {
-                    tracing::warn!(
-                        instance = %endpoint.instance,
-                        "a connection is refused: {MAX_CONNECTIONS} are open"
-                    );
-                    continue;
-                };
-                connections.spawn(connection(stream, open, dialect));
-            }
-            Err(error) => {
-                // Out of files, most likely: new connections wait in the backlog meanwhile.
-                tracing::warn!(instance = %endpoint.instance, %error, "accept failed");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
+/// Where connections of one dialect come in.
+struct Door {
+    endpoint: Arc<Endpoint>,
+    dialect: Dialect,
+    connections: JoinSet<()>,
+}
+
+/// How an instance is spoken with.
+enum Dialect {
+    Native,
+    /// Peers can't connect anew, so their connections outlive the daemon.
+    Veecle(Places),
+}
+
+impl Dialect {
+    const fn name(&self) -> DialectName {
+        match self {
+            Self::Native => DialectName::Native,
+            Self::Veecle(_) => DialectName::Veecle,
         }
     }
 }
 
-async fn connection(stream: UnixStream, open: OpenConnection, dialect: DialectName) {
-    let endpoint = open.0.clone();
-    let (instance, name) = (endpoint.instance, dialect.text());
-    endpoint.host.event(instance, EventKind::Connected { dialect: name.to_owned() });
-    let result: Result<(), WireError> = match dialect {
-        DialectName::Native => native::serve(stream, endpoint.clone()).await,
-        DialectName::Veecle => veecle::serve(stream, endpoint.clone()).await,
-    };
+/// A connection that an earlier daemon served.
+struct Within {
+    stream: UnixStream,
+    kept: Kept,
+    open: OpenConnection,
+}
+
+/// What there is of these, each with its place among the open ones, so that it is not taken by
+/// one that can connect again.
+fn take_up(endpoint: &Arc<Endpoint>) -> (Vec<Within>, Places) {
+    let (streams, places) = Places::take(endpoint);
+    let within = streams.into_iter().filter_map(|(stream, kept)| {
+        let open = OpenConnection::new(endpoint);
+        if open.is_none() {
+            refuse(endpoint);
+        }
+        Some(Within { stream, kept, open: open? })
+    });
+    (within.collect(), places)
+}
+
+fn refuse(endpoint: &Endpoint) {
+    tracing::warn!(
+        instance = %endpoint.instance,
+        "a connection is refused: {MAX_CONNECTIONS} are open"
+    );
+}
+
+impl Door {
+    fn new(endpoint: Arc<Endpoint>, dialect: Dialect) -> Self {
+        Self { endpoint, dialect, connections: JoinSet::new() }
+    }
+
+    /// Serves those of before, and whoever comes.
+    async fn serve(mut self, listener: UnixListener, before: Vec<Within>) {
+        if self.endpoint.begun.clone().wait_for(|begun| *begun).await.is_err() {
+            return;
+        }
+        for within in before {
+            self.go_on(within);
+        }
+        let mut pause = Duration::from_millis(5);
+        loop {
+            while self.connections.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    pause = Duration::from_millis(5);
+                    match OpenConnection::new(&self.endpoint) {
+                        Some(open) => self.begin(stream, open),
+                        None => refuse(&self.endpoint),
+                    }
+                }
+                Err(error) => {
+                    // Out of files, most likely: new connections wait in the backlog meanwhile.
+                    tracing::warn!(instance = %self.endpoint.instance, %error, "accept failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    fn event(&self, kind: EventKind) {
+        self.endpoint.host.event(self.endpoint.instance, kind);
+    }
+
+    fn begin(&mut self, stream: UnixStream, open: OpenConnection) {
+        let name = self.dialect.name();
+        self.event(EventKind::Connected { dialect: name.text().to_owned() });
+        let endpoint = self.endpoint.clone();
+        match &mut self.dialect {
+            Dialect::Native => {
+                let serving = native::serve(stream, endpoint);
+                self.connections.spawn(connection(serving, open, name, None));
+            }
+            Dialect::Veecle(places) => {
+                let kept = places.keep(&stream);
+                let serving = veecle::serve(stream, endpoint, Beginning::New);
+                self.connections.spawn(connection(serving, open, name, Some(kept)));
+            }
+        }
+    }
+
+    fn go_on(&mut self, Within { stream, kept, open }: Within) {
+        let name = self.dialect.name();
+        self.event(EventKind::ConnectionKept { dialect: name.text().to_owned() });
+        let serving = veecle::serve(stream, self.endpoint.clone(), Beginning::Within);
+        self.connections.spawn(connection(serving, open, name, Some(kept)));
+    }
+}
+
+/// Serves one until it ends.
+async fn connection(
+    serving: impl Future<Output = Result<(), WireError>>,
+    open: OpenConnection,
+    dialect: DialectName,
+    kept: Option<Kept>,
+) {
+    let result = serving.await;
+    drop(kept);
+    let endpoint = &open.0;
     if result.is_err() {
         endpoint.protocol_errors.fetch_add(1, Ordering::Relaxed);
     }
     let error = result.err().map(|error| error.to_string());
-    let kind = EventKind::Disconnected { dialect: name.to_owned(), error };
-    endpoint.host.event(instance, kind);
+    let kind = EventKind::Disconnected { dialect: dialect.text().to_owned(), error };
+    endpoint.host.event(endpoint.instance, kind);
 }
 
 /// One of the [`MAX_CONNECTIONS`], for as long as it is open, also when its task is aborted.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
-use orchestrator_proto::control::{LinkSpec, Priority};
+use orchestrator_proto::control::{EventKind, LinkSpec, Priority};
 use orchestrator_proto::runtime::{RuntimeReply, RuntimeRequest};
 use orchestrator_proto::{ErrorCode, WireError};
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,11 @@ use tokio::net::unix::OwnedReadHalf;
 
 use super::batch::Body;
 use super::outlet::{Dialect, Outlet, Served};
-use super::{Endpoint, now_ns, translate};
+use super::{Endpoint, now_ns, translate, whole};
 use crate::route::{DropReason, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Woken};
 
+/// What this dialect is called.
+pub(super) const DIALECT: &str = "veecle";
 /// A longer line, without its newline, kills the reader of such a runtime.
 pub(super) const MAX_SENT_LINE: usize = 2048;
 /// The longest line that is taken from one: 1 MiB.
@@ -33,33 +35,53 @@ const READ_MAX: usize = 128 << 10;
 /// Requests of one instance that may be under way.
 const MAX_REQUESTS: usize = 16;
 
-/// Serves one connection until it ends. The answer is what the peer did wrong, if that was why.
-pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result<(), WireError> {
+/// How a connection comes to this daemon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Beginning {
+    /// It was accepted.
+    New,
+    /// The daemon before this one served it, and may have read the beginning of a line.
+    Within,
+}
+
+/// Begins to serve a connection: from now on messages go to it, and to none before it. Served
+/// until the answer is dropped, or ends, which says what the peer did wrong, if that was why.
+pub(super) fn serve(
+    stream: UnixStream,
+    endpoint: Arc<Endpoint>,
+    beginning: Beginning,
+) -> impl Future<Output = Result<(), WireError>> + Send + use<> {
+    let at_once = whole::at_once(&stream, MAX_SENT_LINE + 1);
     let (stream, writer) = stream.into_split();
-    let outlet = Outlet::new(writer, endpoint.mailbox.clone(), Veecle);
+    let outlet = Outlet::new(writer, endpoint.mailbox.clone(), Veecle { at_once });
     let source = endpoint.router.open_source(Some(endpoint.instance), None, endpoint.sent.clone());
+    let served = Served(outlet.clone());
     endpoint.mailbox.attach(outlet.clone());
-    let _served = Served(outlet.clone());
     tokio::spawn(outlet.clone().run());
-    Reader {
+    let reader = Reader {
         stream,
         endpoint,
         outlet,
         source,
         buffer: BytesMut::new(),
+        may_be_cut: beginning == Beginning::Within,
         outputs: HashMap::new(),
         requests: Arc::default(),
         run: Vec::new(),
         run_output: None,
         woken: Woken::default(),
         now_ns: 0,
+    };
+    async move {
+        let _served = served;
+        reader.run().await
     }
-    .run()
-    .await
 }
 
-/// How messages are written for such a runtime.
-pub(super) struct Veecle;
+/// How messages are written for such a runtime: only whole lines, see [`whole`].
+pub(super) struct Veecle {
+    at_once: usize,
+}
 
 impl Dialect for Veecle {
     type Way = ();
@@ -92,6 +114,10 @@ impl Dialect for Veecle {
     fn taken(&self, (): (), _count: usize) {}
 
     fn returned(&self, _link: &Link) {}
+
+    fn at_once(&self) -> usize {
+        self.at_once
+    }
 }
 
 /// One line. Other keys are for other versions and are passed over.
@@ -153,6 +179,8 @@ struct Reader {
     outlet: Arc<Outlet<Veecle>>,
     source: Arc<Source>,
     buffer: BytesMut,
+    /// Whether what comes next may be the rest of a line.
+    may_be_cut: bool,
     /// Types that were seen on this connection.
     outputs: HashMap<Box<str>, OutputIndex>,
     requests: Arc<AtomicUsize>,
@@ -205,7 +233,7 @@ impl Reader {
                 };
             };
             let end = from + length;
-            if let Err(error) = self.line(&buffer[at..end]) {
+            if let Err(error) = self.first_or_other_line(&buffer[at..end]) {
                 break Err(error);
             }
             at = end + 1;
@@ -214,6 +242,17 @@ impl Reader {
         buffer.advance(at);
         self.buffer = buffer;
         result
+    }
+
+    /// What the daemon before this one read of a line ended with it. The rest of the line is no
+    /// mistake of the peer's.
+    fn first_or_other_line(&mut self, line: &[u8]) -> Result<(), WireError> {
+        if !std::mem::take(&mut self.may_be_cut) || is_whole(line) {
+            return self.line(line);
+        }
+        let kind = EventKind::MessageCut { dialect: DIALECT.to_owned() };
+        self.endpoint.host.event(self.endpoint.instance, kind);
+        Ok(())
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), WireError> {
@@ -299,6 +338,15 @@ impl Reader {
     }
 }
 
+/// Whether this is a line, and not what is left of one: that is never a JSON object, as the line
+/// is. If it begins outside of the line's strings, it closes more braces than it opens. If it
+/// begins within one, every string of the line's is outside of one here, and the other way round:
+/// it has an odd number of quotes, none of which is escaped, because a backslash is allowed in
+/// strings alone.
+fn is_whole(line: &[u8]) -> bool {
+    serde_json::from_slice::<HashMap<Cow<'_, str>, &RawValue>>(line).is_ok()
+}
+
 fn respond(outlet: &Arc<Outlet<Veecle>>, mut response: ControlResponse) {
     if let ControlResponse::Error(message) = &mut response {
         // With its quotes and escapes it must stay below the longest line.
@@ -308,5 +356,51 @@ fn respond(outlet: &Arc<Outlet<Veecle>>, mut response: ControlResponse) {
         line.push(b'\n');
         outlet.push_control(line);
         outlet.kick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn text() -> impl Strategy<Value = String> {
+        // Whatever might make a rest look like a whole.
+        prop::collection::vec(
+            prop::sample::select(vec![
+                "{", "}", "\"", "\\", ":", ",", "1", " ", "a", "ä", "\n", "{}",
+            ]),
+            0..8,
+        )
+        .prop_map(|parts| parts.concat())
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![text().prop_map(Value::from), any::<i32>().prop_map(Value::from)];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((text(), inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_of_a_line_is_no_line(
+            key in text(),
+            value in value(),
+            inner in any::<bool>(),
+            space in " {0,2}",
+        ) {
+            let value = if inner { Value::from(value.to_string()) } else { value };
+            let line = format!("{}{space}", json!({ key: value }));
+            prop_assert!(is_whole(line.as_bytes()));
+            for cut in 1..=line.len() {
+                prop_assert!(!is_whole(&line.as_bytes()[cut..]), "{cut} of {line}");
+            }
+        }
     }
 }
