@@ -119,4 +119,9 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+    /// The daemon lets go: another one takes its place, and what runs goes on.
+    DaemonReplaced {
+        /// The process of the other one.
+        successor: u32,
+    },
 }
