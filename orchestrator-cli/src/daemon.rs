@@ -100,9 +100,16 @@ struct Replaced {
 
 #[derive(Serialize)]
 struct Change {
-    pid: (u32, u32),
-    version: (String, String),
+    from: Process,
+    to: Process,
+    /// Those that run.
     instances: u64,
+}
+
+#[derive(Serialize)]
+struct Process {
+    pid: u32,
+    version: String,
 }
 
 async fn replace(
@@ -122,17 +129,21 @@ async fn replace(
         Ok(status) => status?,
         Err(_) => return Err(Failure::no_successor(HANDOVER)),
     };
-    let versions = (before, after.version.clone());
+    let change = Change {
+        from: Process { pid, version: before },
+        to: Process { pid: after.pid, version: after.version },
+        instances: after.running,
+    };
     if out.is_json() {
-        let change = Change { pid: (pid, after.pid), version: versions, instances: after.running };
         out.json(&Replaced { replaced: change })?;
     } else {
+        let Change { from, to, instances } = change;
         out.line(&format!(
-            "daemon {what}: process {pid} -> {}, version {} -> {}, instances kept: {}",
-            after.pid,
-            format::line(&versions.0),
-            format::line(&versions.1),
-            after.running
+            "daemon {what}: process {} -> {}, version {} -> {}, instances kept: {instances}",
+            from.pid,
+            to.pid,
+            format::line(&from.version),
+            format::line(&to.version),
         ))?;
         for warning in &after.warnings {
             out.warning(warning);

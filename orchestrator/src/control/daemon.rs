@@ -16,7 +16,7 @@ use orchestrator_proto::{ErrorCode, WireError};
 
 use super::{Daemon, to_its_end};
 use crate::holder::ENV_VERSION;
-use crate::process::{Facts, SuccessorError};
+use crate::process::Facts;
 
 /// What the kernel puts behind the name of a program whose file is gone.
 const DELETED: &[u8] = b" (deleted)";
@@ -79,13 +79,8 @@ impl Daemon {
             let able = daemon.kernel.succeed(path.as_os_str(), program, limit).await;
             let able = able.map_err(|error| {
                 tracing::error!(?path, %error, "no daemon takes over; this one stays");
-                let hint = match error {
-                    SuccessorError::Ended { .. } => ". See the end of the daemon's log for why",
-                    _ => "",
-                };
-                let message = format!(
-                    "the daemon stays, because the new one ({path:?}) can't take over{hint}"
-                );
+                let message =
+                    format!("the daemon stays, because the new one ({path:?}) can't take over");
                 WireError::caused_by(ErrorCode::WrongState, message, &error)
             })?;
             if let Err(error) = daemon.check_not_ending() {
