@@ -111,7 +111,12 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
             let runtimes = format::count(*runtimes, "instance");
             format!("removed {runtimes} and {}", format::count(*links, "link"))
         }
-        Reply::Status(_) | Reply::Runtimes(_) | Reply::Runtime(_) | Reply::Links(_) => return None,
+        Reply::Status(_)
+        | Reply::Runtimes(_)
+        | Reply::Runtime(_)
+        | Reply::Links(_)
+        | Reply::Daemon(_)
+        | Reply::Replacing { .. } => return None,
     };
     Some((sentence, &[]))
 }

@@ -7,6 +7,7 @@ use orchestrator_proto::signal;
 use crate::cli::EventsArgs;
 use crate::cli::value::Begin;
 use crate::failure::{Exit, Failure};
+use crate::logs::Next;
 use crate::output::Output;
 use crate::{format, logs};
 
@@ -21,19 +22,28 @@ pub(crate) async fn events(
         Some(Begin::Number(number)) => (Some(number.saturating_sub(1)), None),
         Some(Begin::Time(since)) => (None, Some(since.ns(format::now_ns()).div_ceil(1_000_000))),
     };
-    let request = Request::Events {
-        follow: args.follow,
-        after,
-        since_ms,
-        instance: args.instance.map(Into::into),
-    };
-    let mut items = client.stream(request).await?;
-    while let Some(item) = logs::next(&mut items, out).await? {
-        match item {
-            item if out.is_json() => out.json_line(&item)?,
-            Item::Event(event) => out.line(&sentence(&event))?,
-            Item::Missed { count, reason } => logs::missed(out, count, &reason),
-            Item::Log(_) | Item::Message(_) => return Err(Failure::unexpected_reply()),
+    let (mut after, mut since_ms) = (after, since_ms);
+    let instance = args.instance.map(orchestrator_proto::control::Selector::from);
+    'daemons: loop {
+        let (follow, instance) = (args.follow, instance.clone());
+        let request = Request::Events { follow, after, since_ms, instance };
+        let mut items = client.stream(request).await?;
+        loop {
+            let item = match logs::next(&mut items, out).await? {
+                Next::Item(item) => item,
+                Next::End => break 'daemons,
+                Next::Replaced => break,
+            };
+            if let Item::Event(event) = &item {
+                // All that come later have higher numbers.
+                (after, since_ms) = (Some(event.seq), None);
+            }
+            match item {
+                item if out.is_json() => out.json_line(&item)?,
+                Item::Event(event) => out.line(&sentence(&event))?,
+                Item::Missed { count, reason } => logs::missed(out, count, &reason),
+                Item::Log(_) | Item::Message(_) => return Err(Failure::unexpected_reply()),
+            }
         }
     }
     Ok(Exit::Ok)
@@ -93,6 +103,9 @@ fn what(kind: &EventKind) -> String {
         ),
         EventKind::StateSetAside { path, reason } => {
             format!("found a corrupt database ({reason}), moved it to {path} and began anew")
+        }
+        EventKind::DaemonReplaced { successor } => {
+            format!("lets go; process {successor} takes over")
         }
         EventKind::EventsLost { count } => {
             let events = format::count(*count, "event");

@@ -103,6 +103,19 @@ impl Failure {
         report.into()
     }
 
+    /// The daemon let go, and none answers.
+    pub(crate) fn no_successor(waited: std::time::Duration) -> Self {
+        let message =
+            format!("the daemon has let go, and no other answers after {} s", waited.as_secs());
+        let hint = "see the daemon's log; instances go on, and the holder goes on to start a \
+                    daemon";
+        let report = Report {
+            hint: Some(hint.into()),
+            ..Report::new(Exit::NotReachable, "not-reachable", message, None)
+        };
+        report.into()
+    }
+
     /// The daemon answered with something that is no answer to the request.
     pub(crate) fn unexpected_reply() -> Self {
         let message = "the daemon's reply does not belong to the request";
@@ -149,6 +162,7 @@ impl From<ClientError> for Report {
             ClientError::Refused(_) => "refused",
             ClientError::VersionMismatch { .. } => ErrorCode::VersionMismatch.name(),
             ClientError::Lost(_) => "connection-lost",
+            ClientError::Replaced => ErrorCode::Replaced.name(),
             ClientError::Upload(_) => ErrorCode::Io.name(),
             ClientError::TooLong(_) => ErrorCode::LimitReached.name(),
             _ => "protocol",

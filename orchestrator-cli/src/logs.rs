@@ -1,6 +1,6 @@
 //! `runtime stdout`, `runtime stderr`, `runtime logs`
 
-use orchestrator_proto::client::{Client, ItemStream};
+use orchestrator_proto::client::{Client, ClientError, ItemStream};
 use orchestrator_proto::control::{
     Item, LogLine, LogQuery, LogStream, Observed, Reply, Request, Selector,
 };
@@ -49,17 +49,59 @@ pub(crate) async fn logs(
         since_ns: args.since.map(|since| since.ns(format::now_ns())),
         follow,
     };
-    let mut items = client.stream(Request::Logs(query)).await?;
+    let mut query = query;
     let mut printer = Printer { form, wanted: stream, unfinished: None };
-    while let Some(item) = next(&mut items, out).await? {
-        match item {
-            item if out.is_json() => out.json_line(&item)?,
-            Item::Log(line) => printer.print(out, &line)?,
-            Item::Missed { count, reason } => missed(out, count, &reason),
-            Item::Message(_) | Item::Event(_) => return Err(Failure::unexpected_reply()),
+    let mut seen = Seen::default();
+    'daemons: loop {
+        let mut items = client.stream(Request::Logs(query.clone())).await?;
+        let mut again = seen.lines;
+        loop {
+            let item = match next(&mut items, out).await? {
+                Next::Item(item) => item,
+                Next::End => break 'daemons,
+                Next::Replaced => break,
+            };
+            if let Item::Log(line) = &item
+                && seen.is_again(line.time_ns, &mut again)
+            {
+                continue;
+            }
+            match item {
+                item if out.is_json() => out.json_line(&item)?,
+                Item::Log(line) => printer.print(out, &line)?,
+                Item::Missed { count, reason } => missed(out, count, &reason),
+                Item::Message(_) | Item::Event(_) => return Err(Failure::unexpected_reply()),
+            }
+        }
+        if let Some(time_ns) = seen.time_ns {
+            (query.tail, query.since_ns) = (None, Some(time_ns));
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Where a log was read to, so that it can be read on from another daemon: lines are in the order
+/// of their times.
+#[derive(Default)]
+struct Seen {
+    /// Of the last line.
+    time_ns: Option<u64>,
+    /// Lines of that time.
+    lines: u64,
+}
+
+impl Seen {
+    /// Whether a line is one of the first `again` of that time, which were seen before.
+    fn is_again(&mut self, time_ns: u64, again: &mut u64) -> bool {
+        let same = self.time_ns == Some(time_ns);
+        if same && *again > 0 {
+            *again -= 1;
+            return true;
+        }
+        (self.time_ns, self.lines) = (Some(time_ns), if same { self.lines + 1 } else { 1 });
+        *again = 0;
+        false
+    }
 }
 
 /// Whether there may be new lines: something of the instance runs.
@@ -73,12 +115,19 @@ async fn runs(client: &Client, instance: Selector) -> Result<bool, Failure> {
     }
 }
 
+/// What a stream says next.
+pub(crate) enum Next {
+    /// An item.
+    Item(Item),
+    /// Nothing more.
+    End,
+    /// Nothing more, but the daemon that has taken over will go on.
+    Replaced,
+}
+
 /// The next item. What was printed is handed over only when there is none at once: many short
 /// lines then cost few system calls, and none of them is held back.
-pub(crate) async fn next(
-    items: &mut ItemStream,
-    out: &mut Output,
-) -> Result<Option<Item>, Failure> {
+pub(crate) async fn next(items: &mut ItemStream, out: &mut Output) -> Result<Next, Failure> {
     let item = tokio::select! {
         biased;
         item = items.next() => item,
@@ -87,7 +136,11 @@ pub(crate) async fn next(
             items.next().await
         }
     };
-    Ok(item.transpose()?)
+    Ok(match item {
+        Some(Err(ClientError::Replaced)) => Next::Replaced,
+        Some(item) => Next::Item(item?),
+        None => Next::End,
+    })
 }
 
 /// Tells that items are missing.
@@ -148,6 +201,21 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_seen_is_not_seen_again() {
+        let mut seen = Seen::default();
+        for time in [1, 2, 2] {
+            assert!(!seen.is_again(time, &mut 0));
+        }
+        for _ in 0..2 {
+            let mut again = seen.lines;
+            let times = [2, 2, 2, 3, 3];
+            let kept = times.map(|time| !seen.is_again(time, &mut again));
+            assert_eq!(kept, [false, false, true, true, true]);
+            seen = Seen { time_ns: Some(2), lines: 2 };
+        }
+    }
 
     fn heads(form: Form, lines: &[(LogStream, bool)]) -> Vec<String> {
         let mut printer = Printer { form, wanted: None, unfinished: None };

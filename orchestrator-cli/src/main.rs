@@ -4,6 +4,7 @@
 mod action;
 mod add;
 mod cli;
+mod daemon;
 mod docs;
 mod events;
 mod failure;
@@ -70,6 +71,7 @@ async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Resul
         Command::Status => status::status(&client, out).await,
         Command::Runtime(command) => runtime::run(client, out, command).await,
         Command::Link(command) => link::run(client, out, command).await,
+        Command::Daemon(command) => daemon::run(&client, out, command).await,
         Command::Clear { force } => action::clear(client, out, force).await,
         Command::Events(args) => events::events(&client, out, args).await,
         // Both were served without a daemon.

@@ -13,7 +13,7 @@ pub(crate) fn version(client: &Client, out: &mut Output) -> Result<Exit, Failure
     if out.is_json() {
         out.json(&serde_json::json!({"version": {"server": version}}))?;
     } else {
-        out.line(&format!("server version: {}", format::line(version)))?;
+        out.line(&format!("server version: {}", format::line(&version)))?;
     }
     Ok(Exit::Ok)
 }

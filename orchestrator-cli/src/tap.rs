@@ -9,15 +9,25 @@ use serde_json::value::RawValue;
 
 use crate::cli::LinkTap;
 use crate::failure::{Exit, Failure};
+use crate::logs::Next;
 use crate::output::Output;
 use crate::{format, logs};
 
 /// `link tap`
 pub(crate) async fn tap(client: &Client, out: &mut Output, args: LinkTap) -> Result<Exit, Failure> {
     let filter = TapFilter { type_name: args.type_name, from: args.from.map(Into::into) };
-    let mut items = client.stream(Request::LinkTap(filter)).await?;
+    let mut items = client.stream(Request::LinkTap(filter.clone())).await?;
     let mut left = args.count;
-    while let Some(item) = logs::next(&mut items, out).await? {
+    loop {
+        let item = match logs::next(&mut items, out).await? {
+            Next::Item(item) => item,
+            Next::End => break,
+            Next::Replaced => {
+                items = client.stream(Request::LinkTap(filter.clone())).await?;
+                let reason = "the daemon was replaced, and what passed meanwhile was not seen";
+                Item::Missed { count: 0, reason: reason.to_owned() }
+            }
+        };
         let is_message = matches!(item, Item::Message(_));
         match item {
             Item::Message(message) if out.is_json() => {

@@ -78,6 +78,8 @@ error_codes! {
     Cancelled = 17, "cancelled";
     /// The other side fell too far behind in reading.
     TooSlow = 18, "too-slow";
+    /// Another daemon takes the place of this one: connect again.
+    Replaced = 19, "replaced";
 }
 
 impl Serialize for ErrorCode {

@@ -87,6 +87,7 @@ fn say(event: &NewEvent) {
     };
     match &event.kind {
         EventKind::DaemonStarted | EventKind::DaemonStopping => {}
+        EventKind::DaemonReplaced { successor } => tracing::info!(successor, "letting go"),
         EventKind::Added => tracing::info!(instance, "added"),
         EventKind::Removed { links } => tracing::info!(instance, links, "removed"),
         EventKind::Started { pid } => tracing::info!(instance, pid, "started"),

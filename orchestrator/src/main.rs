@@ -1,10 +1,11 @@
 //! The daemon's command. See the library for what it does.
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::process::{ExitCode, exit};
 use std::time::Duration;
 
 use clap::Parser;
+use orchestrator::daemon::Ended;
 use orchestrator::holder::Role;
 use orchestrator::log::Log;
 use orchestrator::options::{LogFormat, Options};
@@ -45,11 +46,16 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(daemon::run(options, holder));
+    if let Ok(Ended::Replaced) = ended {
+        drop(flush_at_end);
+        exit(0);
+    }
     // Whatever still waits for a disk or a name server is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(flush_at_end);
     match ended {
-        Ok(code) => code,
+        Ok(Ended::Over(code)) => code,
+        Ok(Ended::Replaced) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

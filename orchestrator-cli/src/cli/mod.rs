@@ -1,5 +1,6 @@
 //! The one definition of the command line: help, manual pages and completions come from it.
 
+mod daemon;
 mod link;
 mod runtime;
 pub(crate) mod value;
@@ -13,6 +14,7 @@ use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
 
 use value::Begin;
 
+pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
 pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand};
 
@@ -96,6 +98,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     #[command(after_help = "Example:\n  orchestrator-cli link list")]
     Link(LinkCommand),
+
+    /// Show the processes of the orchestrator, and replace the daemon while instances go on.
+    #[command(subcommand)]
+    #[command(after_help = "Example:\n  orchestrator-cli daemon status")]
+    Daemon(DaemonCommand),
 
     /// Remove all instances and links.
     #[command(after_help = "Example:\n  orchestrator-cli clear --force")]

@@ -23,6 +23,7 @@ use super::{CONNECT_DEADLINE, ClientError};
 use crate::control::{
     ClientBody, ClientFrame, ClientHello, MAGIC, PROTOCOL, ServerBody, ServerHello,
 };
+use crate::error::ErrorCode;
 use crate::frame;
 
 /// Frames that wait to be written. With chunks of 256 KiB, at most 4 MiB.
@@ -30,6 +31,9 @@ const WRITE_QUEUE: usize = 16;
 
 /// How long to wait before asking a listener with a full backlog again.
 const BACKLOG_RETRY: Duration = Duration::from_millis(5);
+
+/// How often a connection that ended before the hello is made again.
+const HELLO_TRIES: u32 = 5;
 
 /// No call has this id, so an error under it is about the connection itself.
 const CONNECTION: u64 = 0;
@@ -48,8 +52,18 @@ impl Connection {
     pub(super) async fn open(path: &Path) -> Result<Self, ClientError> {
         let unreachable = |source| ClientError::NotReachable { path: path.to_owned(), source };
         let opened = timeout(CONNECT_DEADLINE, async {
-            let stream = connect(path).await.map_err(unreachable)?;
-            hello(stream).await
+            let mut tries = 0;
+            loop {
+                let stream = connect(path).await.map_err(unreachable)?;
+                match hello(stream).await {
+                    // A daemon that lets go: the next one takes over. Nothing was asked for yet.
+                    Err(ClientError::Lost(_) | ClientError::Replaced) if tries < HELLO_TRIES => {
+                        tries += 1;
+                        sleep(BACKLOG_RETRY).await;
+                    }
+                    result => return result,
+                }
+            }
         });
         match opened.await {
             Ok(result) => result,
@@ -116,6 +130,7 @@ async fn hello(stream: UnixStream) -> Result<Connection, ClientError> {
         Ok(false) => return Err(ClientError::Lost("it ended before the hello".into())),
         Err(End::Lost(reason)) => return Err(ClientError::Lost(reason)),
         Err(End::Protocol(reason)) => return Err(no_orchestrator(&reason)),
+        Err(End::Replaced) => return Err(ClientError::Replaced),
     }
     let answer: ServerHello = decode(&body).map_err(|reason| no_orchestrator(&reason))?;
     if answer.magic != MAGIC {
@@ -196,6 +211,7 @@ impl Shared {
 enum End {
     Lost(String),
     Protocol(String),
+    Replaced,
 }
 
 impl End {
@@ -203,6 +219,7 @@ impl End {
         match self {
             Self::Lost(reason) => ClientError::Lost(reason.clone()),
             Self::Protocol(reason) => ClientError::Protocol(reason.clone()),
+            Self::Replaced => ClientError::Replaced,
         }
     }
 }
@@ -288,7 +305,10 @@ async fn read(mut reader: BufReader<OwnedReadHalf>, mut body: Vec<u8>, shared: A
             Err(reason) => break End::Protocol(reason),
         };
         if let (CONNECTION, Ok(ServerBody::Error(error))) = (id, &answer) {
-            break End::Lost(error.to_string());
+            break match error.code {
+                ErrorCode::Replaced => End::Replaced,
+                _ => End::Lost(error.to_string()),
+            };
         }
         let call = {
             let mut state = shared.state();

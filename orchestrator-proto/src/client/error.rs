@@ -35,6 +35,9 @@ pub enum ClientError {
     /// The connection ended; whether the request was carried out is unknown.
     #[error("the connection to the orchestrator was lost: {0}")]
     Lost(String),
+    /// Another daemon takes over. The request was not begun, or the stream is cut: ask again.
+    #[error("another daemon took over")]
+    Replaced,
     /// The daemon's answer is an error.
     #[error(transparent)]
     Failed(WireError),

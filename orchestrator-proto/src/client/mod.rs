@@ -4,6 +4,13 @@
 //! One [`Client`] is one connection. Any number of requests and streams can be under way on it
 //! at once; their answers are told apart by their ids.
 //!
+//! # Another daemon
+//!
+//! When the daemon is replaced by another one, it says goodbye. Then a [`Client`] connects again by
+//! itself and repeats each request that was not begun, so that who asks notices nothing. Streams
+//! end with [`ClientError::Replaced`]: only who reads one knows where it is to go on. A request
+//! that was cut in the middle fails with [`ErrorCode::Replaced`](crate::ErrorCode::Replaced).
+//!
 //! # Slowness
 //!
 //! Every queue is bounded. When the consumer of an [`ItemStream`] falls behind by
@@ -19,8 +26,8 @@ mod error;
 mod tests;
 
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -30,6 +37,7 @@ use crate::control::{
     ClientBody, Item, MAX_CHUNK, Program, Reply, Request, RuntimeSpec, ServerBody,
 };
 
+use crate::error::ErrorCode;
 use connection::{Call, Connection};
 pub use error::ClientError;
 
@@ -39,10 +47,17 @@ pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Items of one stream that wait in the client before its connection's reader waits.
 pub const STREAM_QUEUE: usize = 256;
 
-/// A connection to a daemon. Dropping it leaves its streams open.
+/// How many daemons, one after the other, may take over while one request waits to be begun.
+const MAX_DAEMONS: u32 = 16;
+
+/// A connection to a daemon, and to those that take its place. Dropping it leaves its streams
+/// open.
 #[derive(Debug)]
 pub struct Client {
-    connection: Arc<Connection>,
+    path: PathBuf,
+    connection: Mutex<Arc<Connection>>,
+    /// Held while a new connection is made.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 impl Client {
@@ -55,14 +70,28 @@ impl Client {
     /// [`ClientError::VersionMismatch`], [`ClientError::Protocol`] or [`ClientError::Lost`], within
     /// [`CONNECT_DEADLINE`].
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
-        let connection = Arc::new(Connection::open(path).await?);
-        Ok(Self { connection })
+        let connection = Mutex::new(Arc::new(Connection::open(path).await?));
+        Ok(Self { path: path.to_owned(), connection, connecting: tokio::sync::Mutex::default() })
     }
 
     /// The daemon's version, from its hello.
     #[must_use]
-    pub fn server_version(&self) -> &str {
-        self.connection.server_version()
+    pub fn server_version(&self) -> String {
+        self.current().server_version().to_owned()
+    }
+
+    fn current(&self) -> Arc<Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connects to the daemon that has taken over, unless somebody has done so already.
+    async fn connect_again(&self, before: &Arc<Connection>) -> Result<(), ClientError> {
+        let _one_at_a_time = self.connecting.lock().await;
+        if Arc::ptr_eq(before, &self.current()) {
+            let next = Arc::new(Connection::open(&self.path).await?);
+            *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+        Ok(())
     }
 
     /// Asks and waits for the answer, as long as it takes. Dropping the future cancels the
@@ -76,8 +105,21 @@ impl Client {
     /// [`ClientError::Failed`] with what the daemon says, [`ClientError::Lost`],
     /// [`ClientError::TooLong`] or [`ClientError::Protocol`].
     pub async fn request(&self, request: Request) -> Result<Reply, ClientError> {
-        let mut call = self.begin(request, 1).await?;
-        reply(call.next().await?)
+        let mut daemons = 0;
+        loop {
+            let connection = self.current();
+            let answer = match begin(&connection, request.clone(), 1).await {
+                Ok(mut call) => call.next().await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Err(ClientError::Replaced) if daemons < MAX_DAEMONS => {
+                    daemons += 1;
+                    self.connect_again(&connection).await?;
+                }
+                answer => return reply(answer?),
+            }
+        }
     }
 
     /// Begins a stream. Dropping it ends it.
@@ -87,8 +129,17 @@ impl Client {
     /// [`ClientError::Lost`] or [`ClientError::TooLong`]. What the daemon has against it comes
     /// as the stream's first item.
     pub async fn stream(&self, request: Request) -> Result<ItemStream, ClientError> {
-        let call = self.begin(request, STREAM_QUEUE).await?;
-        Ok(ItemStream { call: Some(call), _connection: Arc::clone(&self.connection) })
+        let mut daemons = 0;
+        loop {
+            let connection = self.current();
+            match begin(&connection, request.clone(), STREAM_QUEUE).await {
+                Err(ClientError::Replaced) if daemons < MAX_DAEMONS => {
+                    daemons += 1;
+                    self.connect_again(&connection).await?;
+                }
+                call => return Ok(ItemStream { call: Some(call?), _connection: connection }),
+            }
+        }
     }
 
     /// Adds an instance whose program is sent along: as many bytes of `program` as
@@ -116,7 +167,8 @@ impl Client {
             let kind = io::ErrorKind::InvalidInput;
             return Err(ClientError::Upload(io::Error::new(kind, "not an upload")));
         };
-        let mut call = self.begin(Request::RuntimeAdd(spec), 1).await?;
+        let connection = self.current();
+        let mut call = begin(&connection, Request::RuntimeAdd(spec), 1).await?;
         // A file that grows meanwhile is sent as it was announced.
         let mut program = program.take(size);
         let mut hasher = Sha256::new();
@@ -129,45 +181,49 @@ impl Client {
             };
             hasher.update(&chunk);
             sent += chunk.len() as u64;
-            if let Some(early) = self.say(&mut call, ClientBody::Chunk(chunk)).await? {
+            if let Some(early) = say(&connection, &mut call, ClientBody::Chunk(chunk)).await? {
                 return reply(early);
             }
             progress(sent);
         }
         let sha256 = hasher.finalize().into();
-        match self.say(&mut call, ClientBody::ChunksEnd { sha256 }).await? {
+        match say(&connection, &mut call, ClientBody::ChunksEnd { sha256 }).await? {
             Some(early) => reply(early),
             None => reply(call.next().await?),
         }
     }
+}
 
-    async fn begin(&self, request: Request, queue: usize) -> Result<Call, ClientError> {
-        let call = self.connection.call(queue)?;
-        let frame = call.frame(ClientBody::Request(request))?;
-        if !self.connection.send(frame).await {
-            return Err(call.lost().await);
-        }
-        Ok(call)
+async fn begin(
+    connection: &Connection,
+    request: Request,
+    queue: usize,
+) -> Result<Call, ClientError> {
+    let call = connection.call(queue)?;
+    let frame = call.frame(ClientBody::Request(request))?;
+    if !connection.send(frame).await {
+        return Err(call.lost().await);
     }
+    Ok(call)
+}
 
-    /// Sends more of a call, unless its answer is there before.
-    async fn say(
-        &self,
-        call: &mut Call,
-        body: ClientBody,
-    ) -> Result<Option<ServerBody>, ClientError> {
-        let frame = call.frame(body)?;
-        let sent = tokio::select! {
-            biased;
-            early = call.next() => return early.map(Some),
-            sent = self.connection.send(frame) => sent,
-        };
-        if sent {
-            Ok(None)
-        } else {
-            // The daemon may have answered before it closed the connection.
-            call.last().await.map(Some)
-        }
+/// Sends more of a call, unless its answer is there before.
+async fn say(
+    connection: &Connection,
+    call: &mut Call,
+    body: ClientBody,
+) -> Result<Option<ServerBody>, ClientError> {
+    let frame = call.frame(body)?;
+    let sent = tokio::select! {
+        biased;
+        early = call.next() => return early.map(Some),
+        sent = connection.send(frame) => sent,
+    };
+    if sent {
+        Ok(None)
+    } else {
+        // The daemon may have answered before it closed the connection.
+        call.last().await.map(Some)
     }
 }
 
@@ -221,6 +277,9 @@ impl ItemStream {
         let last = match self.call.as_mut()?.next().await {
             Ok(ServerBody::Item(item)) => return Some(Ok(item)),
             Ok(ServerBody::End) => None,
+            Ok(ServerBody::Error(error)) if error.code == ErrorCode::Replaced => {
+                Some(Err(ClientError::Replaced))
+            }
             Ok(ServerBody::Error(error)) => Some(Err(ClientError::Failed(error))),
             Ok(ServerBody::Reply(_)) => Some(Err(ClientError::Protocol(
                 "the daemon answered a stream with a single reply".into(),

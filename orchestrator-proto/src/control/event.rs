@@ -132,4 +132,9 @@ pub enum EventKind {
         /// `veecle`.
         dialect: String,
     },
+    /// The daemon lets go: another one takes its place, and what runs goes on.
+    DaemonReplaced {
+        /// The process of the other one.
+        successor: u32,
+    },
 }

@@ -8,10 +8,12 @@
 //! Enums grow at their end only, and never change what is there: the position of a variant
 //! is its number on the wire.
 
+mod daemon;
 mod event;
 mod info;
 mod spec;
 
+pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
 pub use event::{Event, EventKind};
 pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
@@ -180,11 +182,23 @@ pub enum Request {
         /// Only events of this instance.
         instance: Option<Selector>,
     },
+    /// The processes that the daemon consists of, and what waits in its queues. Answered by
+    /// [`Reply::Daemon`].
+    DaemonStatus,
+    /// Starts another daemon, which takes the place of this one when it can. Answered by
+    /// [`Reply::Replacing`] when it can, or with an error: then this one stays. What was not
+    /// answered by then is answered with [`ErrorCode::Replaced`].
+    DaemonReplace {
+        /// What is executed.
+        successor: SuccessorSpec,
+        /// How long it may take until it can, milliseconds; at least 1.
+        timeout_ms: u64,
+    },
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 17;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -211,6 +225,8 @@ impl Request {
             Self::LinkTap(_) => "link tap",
             Self::Clear { .. } => "clear",
             Self::Events { .. } => "events",
+            Self::DaemonStatus => "daemon status",
+            Self::DaemonReplace { .. } => "daemon replace",
         }
     }
 }
@@ -280,6 +296,15 @@ pub enum Reply {
         runtimes: u64,
         /// How many links were removed.
         links: u64,
+    },
+    /// To [`Request::DaemonStatus`].
+    Daemon(Box<DaemonStatus>),
+    /// To [`Request::DaemonReplace`]: this daemon lets go now.
+    Replacing {
+        /// Its own process.
+        pid: u32,
+        /// The process of the daemon that takes its place.
+        successor: u32,
     },
 }
 
@@ -383,7 +408,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::Events { follow: false, after: None, since_ms: None, instance: None };
+        let last = Request::DaemonReplace { successor: SuccessorSpec::Same, timeout_ms: 1 };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

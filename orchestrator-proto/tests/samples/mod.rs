@@ -139,6 +139,33 @@ pub(crate) fn status() -> Status {
     }
 }
 
+fn process(pid: u32) -> ProcessStatus {
+    ProcessStatus {
+        pid,
+        version: Some("0.1.0".into()),
+        started_ms: NOON_MS,
+        resident_bytes: 4 << 20,
+        open_files: 12,
+    }
+}
+
+fn daemon_status() -> DaemonStatus {
+    DaemonStatus {
+        holder: process(1200),
+        daemon: process(1201),
+        capture: Some(ProcessStatus { version: None, ..process(1202) }),
+        queues: Queues {
+            clients: 1,
+            requests: 2,
+            connections: 3,
+            link_messages: 4,
+            store_changes: 5,
+            store_events: 6,
+            logs_waiting: 7,
+        },
+    }
+}
+
 pub(crate) fn log_line() -> LogLine {
     LogLine {
         time_ns: NOON_MS * 1_000_000,
@@ -275,7 +302,13 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::LinkList => Request::LinkList,
             Request::LinkTap(_) => Request::LinkTap(TapFilter { type_name: Some("a".into()), from: Some(instance()) }),
             Request::Clear { .. } => Request::Clear { force: true },
-            Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) }),
+            Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) },
+            Request::DaemonStatus => Request::DaemonStatus,
+            Request::DaemonReplace { .. } => Request::DaemonReplace { successor: SuccessorSpec::Installed, timeout_ms: 30_000 }),
+        variants!(SuccessorSpec:
+            SuccessorSpec::Same => SuccessorSpec::Same,
+            SuccessorSpec::Installed => SuccessorSpec::Installed,
+            SuccessorSpec::Binary(_) => SuccessorSpec::Binary("/opt/orchestrator".into())),
         variants!(Reply:
             Reply::Status(_) => Reply::Status(Box::new(status())),
             Reply::Added { .. } => Reply::Added { id, warnings: vec!["it is a directory".into()] },
@@ -287,7 +320,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::LinkAdded { .. } => Reply::LinkAdded { id: LinkId(300), created: true },
             Reply::LinkRemoved { .. } => Reply::LinkRemoved { id: LinkId(300), discarded: 7 },
             Reply::Links(_) => Reply::Links(vec![link_info()]),
-            Reply::Cleared { .. } => Reply::Cleared { runtimes: 300, links: 7 }),
+            Reply::Cleared { .. } => Reply::Cleared { runtimes: 300, links: 7 },
+            Reply::Daemon(_) => Reply::Daemon(Box::new(daemon_status())),
+            Reply::Replacing { .. } => Reply::Replacing { pid: 300, successor: 400 }),
         variants!(Item:
             Item::Log(_) => Item::Log(log_line()),
             Item::Message(_) => Item::Message(tap_message(Ok("{}".into()))),
@@ -347,7 +382,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Adopted { .. } => EventKind::Adopted { pid: 300 },
             EventKind::MessagesLost { .. } => EventKind::MessagesLost { link: LinkId(300), count: 400 },
             EventKind::ConnectionKept { .. } => EventKind::ConnectionKept { dialect: "veecle".into() },
-            EventKind::MessageCut { .. } => EventKind::MessageCut { dialect: "veecle".into() }),
+            EventKind::MessageCut { .. } => EventKind::MessageCut { dialect: "veecle".into() },
+            EventKind::DaemonReplaced { .. } => EventKind::DaemonReplaced { successor: 300 }),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! One client: hello, then requests in and replies out, many at once.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,17 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 
 use super::upload::{self, ChunkSender};
-use super::{Daemon, client_gone};
+use super::{Daemon, client_gone, replaced};
 
 /// How long a client may take to say hello, and to send the next byte of a frame that it began.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client whose connection ends may take to read why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long requests may take to be finished when another daemon takes over.
+const FINISH: Duration = Duration::from_secs(1);
+/// How long those that are cut then may take to say so, and a client to read it.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// Bad frames of one client that are written to the daemon's log; more would only fill it.
 const BAD_FRAMES_SAID: u64 = 10;
 /// Requests of one client that may be under way.
@@ -73,7 +78,15 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
     let (reader, mut writer) = stream.into_split();
     let mut reader = FrameReader { stream: reader, buffer: BytesMut::new() };
 
-    let hello = tokio::time::timeout(HELLO_TIMEOUT, reader.next()).await;
+    let _counted = Counted::new(&daemon.clients);
+    let hello = tokio::select! {
+        biased;
+        hello = tokio::time::timeout(HELLO_TIMEOUT, reader.next()) => hello,
+        // It has asked for nothing; if its hello is on its way, it will connect again.
+        () = async { daemon.lets_go().await; tokio::time::sleep(FAREWELL).await } => {
+            return tracing::debug!(pid, uid, "closed: another daemon takes over");
+        }
+    };
     let refused = match hello {
         Err(_) => return tracing::info!(pid, uid, "closed: no hello within ten seconds"),
         Ok(Ok(None)) => return tracing::debug!(pid, uid, "left without a hello"),
@@ -106,7 +119,8 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
     }
 
     let (outgoing, frames) = mpsc::channel(MAX_FRAMES);
-    let client = Client { daemon: daemon.clone(), outgoing, requests: Requests::default() };
+    let (alive, mut ended) = mpsc::channel(1);
+    let client = Client { daemon: daemon.clone(), outgoing, requests: Requests::default(), alive };
     let requests = client.requests.clone();
     let writing = write(writer, frames, daemon.client_timeout);
     tokio::pin!(writing);
@@ -124,6 +138,24 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
             // Streams end by themselves now; the writer ends after the last of them.
             let _ = tokio::time::timeout(LAST_WORDS, &mut writing).await;
             "the daemon ends".to_owned()
+        }
+        () = daemon.lets_go() => {
+            let outgoing = client.outgoing.clone();
+            drop(client);
+            let farewell = async {
+                requests.cancel_streams();
+                if tokio::time::timeout(FINISH, ended.recv()).await.is_err() {
+                    requests.cancel_all();
+                    let _ = tokio::time::timeout(FAREWELL, ended.recv()).await;
+                }
+                // After all answers: what was not answered when this comes was not begun.
+                let goodbye = replaced("connect again; what was not answered was not begun");
+                let _ = send(&outgoing, 0, ServerBody::Error(goodbye)).await;
+                drop(outgoing);
+            };
+            let all = async { tokio::join!(farewell, &mut writing) };
+            let _ = tokio::time::timeout(FINISH + 2 * FAREWELL, all).await;
+            "another daemon takes over".to_owned()
         }
         reason = &mut writing => reason,
     };
@@ -187,6 +219,24 @@ struct Client {
     daemon: Arc<Daemon>,
     outgoing: Outgoing,
     requests: Requests,
+    /// Each request that is under way has one too.
+    alive: mpsc::Sender<()>,
+}
+
+/// One more, for as long as this is there.
+struct Counted<'a>(&'a AtomicU64);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The requests of a client that are under way.
@@ -194,6 +244,7 @@ struct Client {
 struct Requests(Arc<Mutex<HashMap<u64, UnderWay>>>);
 
 struct UnderWay {
+    is_stream: bool,
     cancel: Arc<Notify>,
     chunks: Option<ChunkSender>,
 }
@@ -201,6 +252,13 @@ struct UnderWay {
 impl Requests {
     fn with<T>(&self, work: impl FnOnce(&mut HashMap<u64, UnderWay>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn cancel_streams(&self) {
+        self.with(|requests| {
+            let streams = requests.values().filter(|request| request.is_stream);
+            streams.for_each(|request| request.cancel.notify_one());
+        });
     }
 
     fn cancel_all(&self) {
@@ -278,19 +336,31 @@ impl Client {
                 let message = format!("{MAX_REQUESTS} requests are under way; wait for a reply");
                 return Err(WireError::new(ErrorCode::LimitReached, message));
             }
-            let under_way = UnderWay { cancel: cancel.clone(), chunks: chunk_sender };
+            let is_stream = request.is_stream();
+            let under_way = UnderWay { is_stream, cancel: cancel.clone(), chunks: chunk_sender };
             requests.insert(id, under_way);
             Ok(())
         })?;
         let (daemon, outgoing, requests) =
             (self.daemon.clone(), self.outgoing.clone(), self.requests.clone());
         let items = Items { id, outgoing: outgoing.clone() };
+        let alive = self.alive.clone();
         let task = async move {
+            let _alive = alive;
+            let counter = daemon.clone();
+            let _counted = Counted::new(&counter.requests);
             let (name, began) = (request.name(), Instant::now());
             let is_stream = request.is_stream();
             let result = tokio::select! {
                 result = daemon.carry_out(request, items, chunks) => result,
-                () = cancel.notified() => if is_stream { Ok(None) } else { Err(cancelled()) },
+                () = cancel.notified() => match (counter.letting_go.borrow().is_some(), is_stream) {
+                    (true, true) => Err(replaced("ask it for the rest of this stream")),
+                    (true, false) => Err(replaced(
+                        "this was begun and not finished; see what became of it",
+                    )),
+                    (false, true) => Ok(None),
+                    (false, false) => Err(cancelled()),
+                },
             };
             say(name, began.elapsed(), &result);
             let body = match result {
@@ -336,7 +406,7 @@ fn say(name: &str, took: Duration, result: &Result<Option<Reply>, WireError>) {
     let took = format!("{:.3} ms", took.as_secs_f64() * 1000.0);
     match result {
         Ok(_) => tracing::info!(request = name, took, "done"),
-        Err(error) if error.code == ErrorCode::Cancelled => {
+        Err(error) if matches!(error.code, ErrorCode::Cancelled | ErrorCode::Replaced) => {
             tracing::info!(request = name, took, "cancelled");
         }
         Err(error) => tracing::warn!(request = name, took, %error, "failed"),

@@ -8,6 +8,7 @@
 //! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
 
 mod connection;
+mod daemon;
 mod events;
 mod link;
 mod logs;
@@ -16,6 +17,7 @@ mod status;
 mod upload;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use orchestrator_proto::control::{Item, Reply, Request};
@@ -24,6 +26,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use crate::process::Linux;
 use crate::registry::Registry;
 use crate::runtime::IpcSocket;
 use connection::Items;
@@ -56,9 +59,20 @@ pub struct Daemon {
     pub max_upload: u64,
     /// Set when nothing will happen any more: streams end, and then connections.
     pub ending: watch::Sender<bool>,
+    /// The processes.
+    pub kernel: Linux,
+    /// Held while another daemon is being started.
+    pub replacing: tokio::sync::Mutex<()>,
+    /// Set, to its process, when another daemon takes over as soon as this one has ended: nothing
+    /// new is begun, what ends soon is finished, and clients are told to connect again.
+    pub letting_go: watch::Sender<Option<u32>>,
+    /// Clients that are connected.
+    pub clients: AtomicU64,
+    /// Their requests that are under way.
+    pub requests: AtomicU64,
 }
 
-/// Accepts clients until the daemon ends, and then returns when each of them has been told
+/// Accepts clients until the daemon ends or lets go, and then returns when each of them has been told
 /// what it is still to be told. If the task is aborted, their connections end at once.
 pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
     let mut number = 0_u64;
@@ -69,6 +83,8 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = daemon.ended() => break,
+            // Who connects from now on waits for the next daemon, in the backlog.
+            () = daemon.lets_go() => break,
         };
         match accepted {
             Ok((stream, _)) => {
@@ -91,6 +107,7 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
             }
         }
     }
+    drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
@@ -99,6 +116,11 @@ impl Daemon {
     async fn ended(&self) {
         // Fails only without a sender, and that is part of `self`.
         let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+
+    /// Resolves when another daemon takes over.
+    async fn lets_go(&self) {
+        let _ = self.letting_go.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Carries out one request. `items` takes the items of a stream, `chunks` brings an upload.
@@ -126,6 +148,10 @@ impl Daemon {
             Request::LinkRemove { link } => self.link_remove(link).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
             Request::Clear { force } => self.clear(force).await?,
+            Request::DaemonStatus => self.daemon_status()?,
+            Request::DaemonReplace { successor, timeout_ms } => {
+                self.daemon_replace(successor, timeout_ms).await?
+            }
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);
@@ -156,6 +182,11 @@ async fn to_its_end<T: Send + 'static>(
 /// The client is gone: whatever was being done for it may stop.
 fn client_gone() -> WireError {
     WireError::new(ErrorCode::Cancelled, "the client went away")
+}
+
+/// Said to whoever is asked to connect again.
+fn replaced(what: &str) -> WireError {
+    WireError::new(ErrorCode::Replaced, format!("another daemon takes over: {what}"))
 }
 
 fn missed(count: u64, reason: &str) -> Item {

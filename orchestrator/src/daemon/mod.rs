@@ -1,12 +1,15 @@
 //! Builds the rooms, connects them, and shuts them down in order.
 
+mod handover;
 mod leftovers;
 mod place;
+mod service;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -25,6 +28,7 @@ use crate::registry::{Directories, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
 use place::Place;
+use service::Service;
 
 /// How long the last output of instances may take to be written at the end.
 const FLUSH: Duration = Duration::from_millis(250);
@@ -41,16 +45,26 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// stop timeout whatever the instances do.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Runs the daemon until it is told to end. `holder` is the connection to its holder.
+/// How a daemon's time is over.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// Everything has ended.
+    Over(ExitCode),
+    /// Another daemon takes over as soon as this process has ended, which it has to do at once and
+    /// without undoing anything: what it started goes on.
+    Replaced,
+}
+
+/// Runs the daemon until it is told to end, or another one takes over. `holder` is the connection to its holder.
 ///
 /// # Errors
 ///
 /// When it can't begin: the socket or the state directory can't be had.
-pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> {
+pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     // First, so that no signal is missed from now on.
     let mut ends = Ends::new().context("cannot receive signals")?;
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
-    let mut left = kernel.left().await.context("cannot speak with the holder")?;
+    let mut left = handover::arrive(&options, &kernel).await?;
     let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
 
     let (store, mut snapshot) = Store::open(&place.state)?;
@@ -105,6 +119,11 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
         warnings: warnings(set_aside.as_ref(), restored.failures),
         max_upload: u64::from(options.max_upload_mib) << 20,
         ending: watch::Sender::new(false),
+        kernel: kernel.clone(),
+        replacing: tokio::sync::Mutex::default(),
+        letting_go: watch::Sender::new(None),
+        clients: AtomicU64::new(0),
+        requests: AtomicU64::new(0),
     });
     tracing::info!(
         socket = ?place.socket,
@@ -119,15 +138,41 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<ExitCode> 
         events.record(None, None, EventKind::StateSetAside { path, reason });
     }
     kernel.ready().await.context("cannot speak with the holder")?;
-    let serving = tokio::spawn(control::serve(listener, daemon.clone()));
+    let mut serving = tokio::spawn(control::serve(listener, daemon.clone()));
     tokio::spawn(registry.clone().start_again(restored.to_be_started));
 
     crate::holder::give_back();
 
-    let name = ends.next().await;
+    let mut service = Service::from_environment(&kernel);
+    service.ready(registry.all().len()).await;
+
+    let mut letting_go = daemon.letting_go.subscribe();
+    let name = loop {
+        tokio::select! {
+            name = ends.next() => break name,
+            () = service.due() => {
+                // A daemon whose instances can't be looked at is not alive.
+                let _ = registry.list();
+                service.alive().await;
+            }
+            Ok(successor) = async { letting_go.wait_for(Option::is_some).await.map(|it| *it) } => {
+                let successor = successor.unwrap_or_default();
+                let letting_go = handover::let_go(successor, &daemon, &service, serving);
+                tokio::select! {
+                    () = letting_go => return Ok(handover::leave(daemon, place).await),
+                    // The end of everything, and of who was to take over.
+                    name = ends.next() => {
+                        serving = tokio::spawn(std::future::ready(()));
+                        break name;
+                    }
+                }
+            }
+        }
+    };
+    service.stopping().await;
     let code = shut_down(name, ends, &daemon, place, serving).await;
     kernel.end().await.context("cannot speak with the holder")?;
-    Ok(code)
+    Ok(Ended::Over(code))
 }
 
 /// What `status` warns of for as long as this daemon runs; said in its log too.

@@ -52,7 +52,7 @@ impl Place {
         left: &mut HashMap<Name, OwnedFd>,
     ) -> anyhow::Result<(Self, UnixListener)> {
         let uid = nix::unistd::geteuid().as_raw();
-        let state = absolute(&options.state_dir.clone().map_or_else(default_state_dir, Ok)?)?;
+        let state = state_dir(options)?;
         let socket = absolute(&options.socket.clone().unwrap_or_else(|| {
             let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
             paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
@@ -134,6 +134,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot make {path:?} absolute"))
+}
+
+/// Where state is kept, as the options and the environment say.
+pub(super) fn state_dir(options: &Options) -> anyhow::Result<PathBuf> {
+    absolute(&options.state_dir.clone().map_or_else(default_state_dir, Ok)?)
 }
 
 fn default_state_dir() -> anyhow::Result<PathBuf> {

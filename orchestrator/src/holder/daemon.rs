@@ -9,7 +9,7 @@ use rustix::process::Rlimit;
 
 use super::exec::{Begun, Landing, Place, Wishes};
 use super::frame::News;
-use super::{DAEMON, ENV_ROLE, image, socket};
+use super::{DAEMON, ENV_ROLE, ENV_VERSION, image, socket};
 
 /// A daemon that has not ended.
 pub(super) struct Daemon {
@@ -114,11 +114,24 @@ impl Daemon {
 /// The image of the daemon: this program, even if its file was replaced in the meantime, with the
 /// arguments and the environment of this process.
 pub(super) fn own_image() -> io::Result<Vec<u8>> {
+    let env = [(ENV_ROLE, DAEMON), (ENV_VERSION, env!("CARGO_PKG_VERSION"))];
+    image(OsStr::new("/proc/self/exe"), &image::own_environment(&env))
+}
+
+/// The image of a daemon that is to take this one's place: the program at this path, with the
+/// arguments and the environment of this process.
+///
+/// # Errors
+///
+/// When the path has a zero byte.
+pub fn successor_image(path: &OsStr) -> io::Result<Vec<u8>> {
+    image(path, &image::own_environment(&[(ENV_ROLE, DAEMON)]))
+}
+
+fn image(path: &OsStr, env: &[Vec<u8>]) -> io::Result<Vec<u8>> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
     let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    let env = image::own_environment(&[(ENV_ROLE, DAEMON)]);
-    let path = OsStr::new("/proc/self/exe");
-    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env: &env };
+    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env };
     program.image().map_err(io::Error::other)
 }

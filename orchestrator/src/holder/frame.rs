@@ -17,8 +17,9 @@
 //! | 32 to 39 | run, or tag |
 //! | 40 to 47 | time, nanoseconds since 1970 (UTC) |
 //!
-//! All integers are little-endian. A [`Order::Spawn`] is followed by the image of the program,
-//! see [`image`](super::image), unless that is too long and comes in a file.
+//! All integers are little-endian. [`Order::Spawn`] and [`Order::Replace`] are followed by the image
+//! of the program, see [`image`](super::image), unless that is too long and comes in a file;
+//! [`Order::Notify`] by a text.
 
 /// The version of this protocol.
 pub const PROTOCOL: i32 = 1;
@@ -28,6 +29,9 @@ pub const SIZE: usize = 48;
 
 /// The most bytes of a datagram: a frame and an image.
 pub const MAX_DATAGRAM: usize = 32 << 10;
+
+/// The most bytes of a text behind [`Order::Notify`].
+pub const MAX_NOTICE: usize = 512;
 
 /// The most files beside a frame.
 pub const MAX_FILES: usize = 3;
@@ -90,18 +94,28 @@ pub enum Order {
     },
     /// This daemon is at work. It has been told [`News::Complete`].
     Ready,
-    /// Start another daemon, which takes the place of this one when it can. With it its image, if
-    /// that does not follow the frame. Answered by [`News::Successor`].
+    /// Start another daemon, which takes the place of this one when this one has ended, if it was
+    /// [`Able`](Order::Able) by then. With it, in this order: its image if that does not follow
+    /// the frame; the program, which is then executed instead of what is at the image's path, and
+    /// is kept open for the time when it has to be executed again. Answered by
+    /// [`News::Successor`], and by [`News::SuccessorEnded`] if it ends before it is the daemon.
     Replace {
         /// Whether a file with the image is there.
         image: bool,
+        /// Whether a file with the program is there.
+        program: bool,
     },
-    /// This daemon could take the place of the one before it.
+    /// This daemon could take the place of the one before it. Nothing, if there is none.
     Able,
     /// This daemon lets go: the one that is to take its place may do so when this one has ended.
     Yield,
     /// The end of this daemon is to be the end of everything.
     End,
+    /// The one that was to take the place of this one shall not: it is killed.
+    Abandon,
+    /// Tell the service manager what follows the frame, at most [`MAX_NOTICE`] bytes, see
+    /// sd_notify(3). It listens to the process that it has started, which is the holder.
+    Notify,
 }
 
 /// A holder to its daemon.
@@ -111,6 +125,9 @@ pub enum News {
     Welcome {
         /// [`PROTOCOL`] of the holder.
         protocol: i32,
+        /// Whether there is a daemon, whose place this one is to take when it has said
+        /// [`Order::Able`]: nothing else is told before.
+        successor: bool,
     },
     /// A program was executed. With it: a pidfd, the reading ends of its output and its errors.
     Spawned {
@@ -158,15 +175,24 @@ pub enum News {
     Complete,
     /// What became of the daemon that is to take the place of this one.
     Successor {
-        /// Whether it could, now; if not, it is gone.
+        /// Whether it could, now; else it was started, if there is no errno.
         able: bool,
-        /// If it is gone: the errno, if it was not even started; or 0.
+        /// Why it was not even started; or 0.
         errno: i32,
+        /// Its number.
+        pid: i32,
     },
     /// A file could not be kept: there are too many.
     NotKept {
         /// What it would have been called.
         file: Name,
+    },
+    /// The daemon that was to take the place of this one has ended.
+    SuccessorEnded {
+        /// Its number, which may be another process's by now.
+        pid: i32,
+        /// How.
+        how: How,
     },
 }
 
@@ -179,6 +205,25 @@ pub enum How {
     Signal(i32),
     /// By this signal, and its memory was written to a file.
     Dumped(i32),
+}
+
+impl How {
+    const fn parts(self) -> (u8, i32) {
+        match self {
+            Self::Code(code) => (0, code),
+            Self::Signal(signal) => (1, signal),
+            Self::Dumped(signal) => (2, signal),
+        }
+    }
+
+    const fn from_parts(how: u8, number: i32) -> Option<Self> {
+        match how {
+            0 => Some(Self::Code(number)),
+            1 => Some(Self::Signal(number)),
+            2 => Some(Self::Dumped(number)),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Display for How {
@@ -223,6 +268,7 @@ impl Stage {
 
 const IMAGE: u8 = 1;
 const STDIN: u8 = 2;
+const PROGRAM: u8 = 2;
 
 /// The fields of the layout, whatever they mean.
 #[derive(Default)]
@@ -283,11 +329,14 @@ impl Order {
             Self::End => Fields { kind: 6, ..fields },
             Self::Keep { file } => Fields { kind: 7, name: file, ..fields },
             Self::Forget { file } => Fields { kind: 8, name: file, ..fields },
-            Self::Replace { image } => {
-                Fields { kind: 9, stage: if image { IMAGE } else { 0 }, ..fields }
+            Self::Replace { image, program } => {
+                let stage = if image { IMAGE } else { 0 } | if program { PROGRAM } else { 0 };
+                Fields { kind: 9, stage, ..fields }
             }
             Self::Able => Fields { kind: 10, ..fields },
             Self::Yield => Fields { kind: 11, ..fields },
+            Self::Abandon => Fields { kind: 12, ..fields },
+            Self::Notify => Fields { kind: 13, ..fields },
         }
         .encode()
     }
@@ -310,9 +359,14 @@ impl Order {
             6 => Self::End,
             7 => Self::Keep { file: fields.name },
             8 => Self::Forget { file: fields.name },
-            9 => Self::Replace { image: fields.stage & IMAGE != 0 },
+            9 => Self::Replace {
+                image: fields.stage & IMAGE != 0,
+                program: fields.stage & PROGRAM != 0,
+            },
             10 => Self::Able,
             11 => Self::Yield,
+            12 => Self::Abandon,
+            13 => Self::Notify,
             _ => return None,
         })
     }
@@ -324,7 +378,9 @@ impl News {
     pub fn encode(self) -> [u8; SIZE] {
         let fields = Fields::default();
         match self {
-            Self::Welcome { protocol } => Fields { kind: 1, number: protocol, ..fields },
+            Self::Welcome { protocol, successor } => {
+                Fields { kind: 1, stage: successor.into(), number: protocol, ..fields }
+            }
             Self::Spawned { child, pid, warning } => {
                 Fields { kind: 2, number: warning, pid, name: child, ..fields }
             }
@@ -332,11 +388,7 @@ impl News {
                 Fields { kind: 3, stage: stage.number(), number: errno, name: child, ..fields }
             }
             Self::Exited { child, pid, how, time_ns } => {
-                let (stage, number) = match how {
-                    How::Code(code) => (0, code),
-                    How::Signal(signal) => (1, signal),
-                    How::Dumped(signal) => (2, signal),
-                };
+                let (stage, number) = how.parts();
                 Fields { kind: 4, stage, number, pid, name: child, time_ns }
             }
             Self::Signalled { child, errno } => {
@@ -345,8 +397,12 @@ impl News {
             Self::Kept { file } => Fields { kind: 6, name: file, ..fields },
             Self::Complete => Fields { kind: 7, ..fields },
             Self::NotKept { file } => Fields { kind: 8, name: file, ..fields },
-            Self::Successor { able, errno } => {
-                Fields { kind: 9, stage: able.into(), number: errno, ..fields }
+            Self::Successor { able, errno, pid } => {
+                Fields { kind: 9, stage: able.into(), number: errno, pid, ..fields }
+            }
+            Self::SuccessorEnded { pid, how } => {
+                let (stage, number) = how.parts();
+                Fields { kind: 10, stage, number, pid, ..fields }
             }
         }
         .encode()
@@ -358,7 +414,7 @@ impl News {
         let fields = Fields::decode(bytes)?;
         let (child, number) = (fields.name, fields.number);
         Some(match fields.kind {
-            1 => Self::Welcome { protocol: number },
+            1 => Self::Welcome { protocol: number, successor: fields.stage != 0 },
             2 => Self::Spawned { child, pid: fields.pid, warning: number },
             3 => {
                 Self::NotSpawned { child, stage: Stage::from_number(fields.stage)?, errno: number }
@@ -366,19 +422,18 @@ impl News {
             4 => Self::Exited {
                 child,
                 pid: fields.pid,
-                how: match fields.stage {
-                    0 => How::Code(number),
-                    1 => How::Signal(number),
-                    2 => How::Dumped(number),
-                    _ => return None,
-                },
+                how: How::from_parts(fields.stage, number)?,
                 time_ns: fields.time_ns,
             },
             5 => Self::Signalled { child, errno: number },
             6 => Self::Kept { file: child },
             7 => Self::Complete,
             8 => Self::NotKept { file: child },
-            9 => Self::Successor { able: fields.stage != 0, errno: number },
+            9 => Self::Successor { able: fields.stage != 0, errno: number, pid: fields.pid },
+            10 => Self::SuccessorEnded {
+                pid: fields.pid,
+                how: How::from_parts(fields.stage, number)?,
+            },
             _ => return None,
         })
     }

@@ -18,6 +18,8 @@ use super::files::Files;
 use super::frame::{How, MAX_DATAGRAM, Name, News, Order, PROTOCOL, SIZE, Stage};
 use super::launch::{Failure, Launch, Launches, PLACES};
 use super::lives::{Lives, Next};
+use super::notify::Notify;
+use super::succession::{Executable, Succession};
 use super::{say, socket};
 
 /// How long what runs may take to end by itself, when the holder has no daemon and is told to
@@ -32,16 +34,19 @@ pub(super) struct Holder {
     /// None between the end of one and the start of the next.
     daemon: Option<Daemon>,
     /// The one that is to take its place.
-    successor: Option<Daemon>,
+    succession: Succession,
+    /// What came for the daemon when it could already be letting go: if it did not heed that, its
+    /// successor has to.
+    late_signal: Option<Signal>,
     lives: Lives,
     /// When there will be a daemon again.
     start_at: Option<Duration>,
     /// Told to end while there was no daemon: when what is left is killed.
     end_at: Option<Duration>,
     /// What is executed as the daemon.
-    image: Vec<u8>,
-    /// What will be, if it works.
-    next_image: Option<Vec<u8>>,
+    executable: Executable,
+    /// What was before that, until the daemon has been at work.
+    proven: Option<Executable>,
     /// Whether the daemon has not been told that it has been told everything.
     incomplete: bool,
     children: Children,
@@ -51,6 +56,8 @@ pub(super) struct Holder {
     daemon_files: Rlimit,
     /// What a daemon is started in.
     spare: Option<Place>,
+    /// None if nobody wants to be told.
+    notify: Option<Notify>,
     datagram: Box<[u8]>,
 }
 
@@ -85,18 +92,20 @@ impl Holder {
             signals: SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             hangup_ignored,
             daemon: None,
-            successor: None,
+            succession: Succession::new(),
+            late_signal: None,
             lives: Lives::default(),
             start_at: None,
             end_at: None,
-            image,
-            next_image: None,
+            executable: Executable { image, _program: None },
+            proven: None,
             incomplete: false,
             children: Children::new(),
             files: Files::new(),
             launches: Launches::new(files)?,
             daemon_files: Rlimit { current: files.maximum, ..files },
             spare: None,
+            notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),
         })
     }
@@ -107,7 +116,8 @@ impl Holder {
     ///
     /// Why the first one could not be started.
     pub(super) fn serve(&mut self) -> io::Result<End> {
-        self.daemon = Some(Daemon::start(&self.image, self.daemon_files, &mut self.spare)?);
+        self.daemon =
+            Some(Daemon::start(&self.executable.image, self.daemon_files, &mut self.spare)?);
         super::trim::give_back();
         loop {
             if let Some(end) = self.step() {
@@ -153,6 +163,7 @@ impl Holder {
         self.incomplete
             || self.children.owes()
             || self.files.owes()
+            || self.succession.owes()
             || self.daemon.as_ref().is_some_and(Daemon::owes)
     }
 
@@ -170,7 +181,7 @@ impl Holder {
         let open = |daemon: &&Daemon| !daemon.closed;
         let daemon = self.daemon.as_ref().filter(open);
         let daemon = daemon.map(|daemon| add(PollFd::new(&daemon.socket, what)));
-        let successor = self.successor.as_ref().filter(open);
+        let successor = self.succession.daemon().filter(open);
         let successor = successor.map(|it| add(PollFd::new(&it.socket, PollFlags::IN)));
         for status in self.launches.status() {
             add(PollFd::from_borrowed_fd(status, PollFlags::IN));
@@ -224,6 +235,9 @@ impl Holder {
         match &self.daemon {
             // The number is the daemon's: only we can collect it, and we have not.
             Some(daemon) if daemon.pid > 0 => {
+                if self.succession.is_able() {
+                    self.late_signal = Some(signal);
+                }
                 let _ = kill(Pid::from_raw(daemon.pid), signal);
             }
             Some(_) => {}
@@ -256,8 +270,8 @@ impl Holder {
                 (None, Some(signal)) => How::Signal(signal),
                 (None, None) => continue,
             };
-            if self.successor.as_ref().is_some_and(|it| it.pid == pid) {
-                self.successor_ended(0);
+            if self.succession.ended(pid, how) {
+                // The daemon is told.
             } else if self.daemon.as_ref().is_some_and(|it| it.pid == pid) {
                 // What it said last.
                 while self.daemon.as_ref().is_some_and(|it| !it.closed) {
@@ -275,17 +289,26 @@ impl Holder {
 
     fn daemon_ended(&mut self, pid: i32, how: How) -> Option<End> {
         self.daemon = None;
-        if let Some(successor) = self.successor.take_if(|it| it.able) {
-            self.install(successor);
+        let late_signal = self.late_signal.take();
+        let meant = self.lives.is_end_meant();
+        if !meant && let Some(successor) = self.succession.take() {
+            let next = successor.daemon.pid;
+            self.install(successor.daemon);
             self.lives.replaced();
-            if let Some(image) = self.next_image.take() {
-                self.image = image;
+            let before = std::mem::replace(&mut self.executable, successor.executable);
+            // The one that is known to work, if that was not the one before.
+            self.proven.get_or_insert(before);
+            if let Some(signal) = late_signal {
+                let _ = kill(Pid::from_raw(next), signal);
             }
             return None;
         }
-        if let Some(successor) = self.successor.take() {
-            // It is not known what it is good for.
-            let _ = kill(Pid::from_raw(successor.pid), Signal::SIGKILL);
+        if !meant && let Some(proven) = self.proven.take() {
+            self.executable = proven;
+            say(format_args!(
+                "error: the daemon (process {pid}), which had taken another's place, {how} before \
+                 it was at work; the program of the one before is started again"
+            ));
         }
         match self.lives.ended(self.now()) {
             Next::End => Some(End { daemon: pid, how }),
@@ -320,7 +343,7 @@ impl Holder {
         }
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
-            match Daemon::start(&self.image, self.daemon_files, &mut self.spare) {
+            match Daemon::start(&self.executable.image, self.daemon_files, &mut self.spare) {
                 Ok(daemon) => self.install(daemon),
                 Err(error) => {
                     say(format_args!("error: the daemon can't be started: {error}"));
@@ -369,7 +392,7 @@ impl Holder {
         let [first, second, _] = files;
         match order {
             Order::Hello { .. } => {
-                self.answer(News::Welcome { protocol: PROTOCOL });
+                self.answer(News::Welcome { protocol: PROTOCOL, successor: false });
                 self.tell_everything();
             }
             Order::Spawn { child, nice, image: in_file, stdin } => {
@@ -395,12 +418,24 @@ impl Holder {
                 }
             }
             Order::Forget { file } => self.files.forget(file),
-            Order::Ready => self.lives.ready(self.now()),
+            Order::Ready => {
+                self.lives.ready(self.now());
+                self.proven = None;
+            }
             Order::End => self.lives.end_is_meant(),
-            Order::Replace { .. } => {
-                if let Err(error) = self.replace(image, first) {
-                    let errno = error.raw_os_error().unwrap_or(Errno::EINVAL as i32);
-                    self.answer(News::Successor { able: false, errno });
+            Order::Replace { image: in_file, program } => {
+                let files = match (in_file, program) {
+                    (true, true) => (first, second),
+                    (true, false) => (first, None),
+                    (false, true) => (None, first),
+                    (false, false) => (None, None),
+                };
+                self.succession.begin(image, files, (self.daemon_files, &mut self.spare));
+            }
+            Order::Abandon => self.succession.kill(),
+            Order::Notify => {
+                if let Some(notify) = &self.notify {
+                    notify.tell(image);
                 }
             }
             // For those that are not daemons yet; and the end says the same.
@@ -437,45 +472,21 @@ impl Holder {
         }
     }
 
-    /// Starts the one that is to take the daemon's place.
-    fn replace(&mut self, image: &[u8], file: Option<std::os::fd::OwnedFd>) -> io::Result<()> {
-        if self.successor.is_some() {
-            return Err(Errno::EBUSY.into());
-        }
-        let mut words = Vec::new();
-        super::launch::fill(&mut words, image, file)?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve(words.len() * 8).map_err(|_| Errno::ENOMEM)?;
-        bytes.extend(words.into_iter().flat_map(u64::to_ne_bytes));
-        self.successor = Some(Daemon::start(&bytes, self.daemon_files, &mut self.spare)?);
-        self.next_image = Some(bytes);
-        Ok(())
-    }
-
     fn order_of_successor(&mut self) {
         let mut datagram = std::mem::take(&mut self.datagram);
-        if let Some(successor) = &mut self.successor
+        if let Some(successor) = self.succession.daemon_mut()
             && let Some((len, _)) = receive(successor, &mut datagram)
         {
-            match Order::decode(&datagram[..len]) {
+            match Order::decode(datagram.get(..len).unwrap_or_default()) {
                 Some(Order::Hello { .. }) => {
-                    successor.answer(News::Welcome { protocol: PROTOCOL });
+                    successor.answer(News::Welcome { protocol: PROTOCOL, successor: true });
                     successor.tell_reply();
                 }
-                Some(Order::Able) => {
-                    successor.able = true;
-                    self.answer(News::Successor { able: true, errno: 0 });
-                }
+                Some(Order::Able) => self.succession.able(),
                 _ => {}
             }
         }
         self.datagram = datagram;
-    }
-
-    fn successor_ended(&mut self, errno: i32) {
-        self.successor = None;
-        self.next_image = None;
-        self.answer(News::Successor { able: false, errno });
     }
 
     /// Tells the daemon what it has not been told, as far as it listens.
@@ -484,6 +495,7 @@ impl Holder {
             return;
         };
         if daemon.tell_reply()
+            && self.succession.tell(|news| daemon.tell(news, &[]))
             && self.children.tell(|news, files| daemon.tell(news, files))
             && self.files.tell(|news, files| daemon.tell(news, files))
             && self.incomplete

@@ -128,6 +128,25 @@ pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
     })
 }
 
+/// Has an image name another program, whatever it named before. False if it is none.
+///
+/// # Errors
+///
+/// When there is no memory.
+pub(super) fn name_program(image: &mut Vec<u64>, path: &CStr) -> Result<bool, TryReserveError> {
+    let path = path.to_bytes_with_nul();
+    let offset = (image.len() * WORD) as u64;
+    let Some(place) = image.get_mut(1) else { return Ok(false) };
+    *place = offset;
+    image.try_reserve(path.len().div_ceil(WORD))?;
+    for piece in path.chunks(WORD) {
+        let mut word = [0; WORD];
+        word[..piece.len()].copy_from_slice(piece);
+        image.push(u64::from_ne_bytes(word));
+    }
+    Ok(true)
+}
+
 /// Puts an image, or a piece of one that ends with a whole word, behind what is in `words`.
 ///
 /// # Errors

@@ -70,6 +70,11 @@ impl Lives {
         self.meant = true;
     }
 
+    /// Whether the end of this daemon will be the end of everything.
+    pub(super) const fn is_end_meant(&self) -> bool {
+        self.meant
+    }
+
     /// The daemon has ended, or another one could not be started. A first daemon that never was
     /// at work has told somebody why, and is not tried again: it will be the command line.
     pub(super) fn ended(&mut self, now: Duration) -> Next {

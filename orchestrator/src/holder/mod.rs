@@ -8,6 +8,9 @@
 //!
 //! - a daemon that ends without having said that it means it is started again, and told of every
 //!   program that runs, of every end since, and of every file that it has had kept;
+//! - a daemon can start another one in its place, which takes over when it has said that it can
+//!   and the first one has ended, and is told everything; if it ends before it was at work, the
+//!   program of the one before is executed again;
 //! - one that does mean it takes everything with it, even what has called setsid(2): the kernel
 //!   gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
 //! - it waits for nobody: not for a program on a file system that does not answer, not for a
@@ -29,7 +32,9 @@ mod hold;
 pub mod image;
 mod launch;
 mod lives;
+mod notify;
 pub mod socket;
+mod succession;
 mod sys;
 mod trim;
 
@@ -53,11 +58,16 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::getppid;
 use rustix::process::Rlimit;
 
+pub use daemon::successor_image;
 use frame::How;
 use hold::Holder;
 
 /// Tells a process of this program what it is. Set by the holder, for what it starts.
 pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";
+
+/// The holder's version, in the environment of its daemon. They differ when the daemon was
+/// replaced.
+pub const ENV_VERSION: &str = "ORCHESTRATOR_HOLDER_VERSION";
 
 /// The value of [`ENV_ROLE`] for the daemon.
 const DAEMON: &str = "daemon";

@@ -58,7 +58,10 @@ fn orders() -> impl Strategy<Value = Order> {
         (name(), any::<i32>()).prop_map(|(child, signal)| Order::Signal { child, signal }),
         name().prop_map(|file| Order::Keep { file }),
         name().prop_map(|file| Order::Forget { file }),
-        any::<bool>().prop_map(|image| Order::Replace { image }),
+        (any::<bool>(), any::<bool>())
+            .prop_map(|(image, program)| Order::Replace { image, program }),
+        Just(Order::Abandon),
+        Just(Order::Notify),
         Just(Order::Able),
         Just(Order::Yield),
         Just(Order::Ready),
@@ -68,14 +71,17 @@ fn orders() -> impl Strategy<Value = Order> {
 
 fn news() -> impl Strategy<Value = News> {
     let name = || (any::<[u8; 16]>(), any::<u64>()).prop_map(|(key, tag)| Name { key, tag });
-    let how = prop_oneof![
-        any::<i32>().prop_map(How::Code),
-        any::<i32>().prop_map(How::Signal),
-        any::<i32>().prop_map(How::Dumped),
-    ];
+    let how = || {
+        prop_oneof![
+            any::<i32>().prop_map(How::Code),
+            any::<i32>().prop_map(How::Signal),
+            any::<i32>().prop_map(How::Dumped),
+        ]
+    };
     let stage = (0..6_u8).prop_map(|number| Stage::from_number(number).unwrap());
     prop_oneof![
-        any::<i32>().prop_map(|protocol| News::Welcome { protocol }),
+        (any::<i32>(), any::<bool>())
+            .prop_map(|(protocol, successor)| News::Welcome { protocol, successor }),
         (name(), any::<i32>(), any::<i32>()).prop_map(|(child, pid, warning)| News::Spawned {
             child,
             pid,
@@ -86,12 +92,14 @@ fn news() -> impl Strategy<Value = News> {
             stage,
             errno
         }),
-        (name(), any::<i32>(), how, any::<u64>())
+        (name(), any::<i32>(), how(), any::<u64>())
             .prop_map(|(child, pid, how, time_ns)| News::Exited { child, pid, how, time_ns }),
         (name(), any::<i32>()).prop_map(|(child, errno)| News::Signalled { child, errno }),
         name().prop_map(|file| News::Kept { file }),
         name().prop_map(|file| News::NotKept { file }),
-        (any::<bool>(), any::<i32>()).prop_map(|(able, errno)| News::Successor { able, errno }),
+        (any::<bool>(), any::<i32>(), any::<i32>())
+            .prop_map(|(able, errno, pid)| News::Successor { able, errno, pid }),
+        (any::<i32>(), how()).prop_map(|(pid, how)| News::SuccessorEnded { pid, how }),
         Just(News::Complete),
     ]
 }

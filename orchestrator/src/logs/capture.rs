@@ -97,6 +97,18 @@ impl Capture {
         Ok(captured.collect())
     }
 
+    /// The capture process; none while it is being started.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.link.pid()
+    }
+
+    /// Logs with orders for the capture process that found no room on the way to it.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.link.waiting()
+    }
+
     /// Closes all logs: reads what is in the pipes without waiting for more, writes it, and
     /// ends the capture process. What instances print after that stays in the pipes.
     ///

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Link {
     logs: Mutex<HashMap<InstanceId, Arc<Shared>>>,
     /// The connection, once both sides have said hello.
     current: Mutex<Option<Arc<Watched>>>,
+    /// The process at its other end; 0 while there is none.
+    process: AtomicU32,
     /// Logs with orders for which the socket had no room, each once.
     queued: Mutex<VecDeque<Arc<Shared>>>,
     /// Logs with which something went wrong that may go well.
@@ -99,6 +102,7 @@ impl Link {
             runtime,
             logs: Mutex::default(),
             current: Mutex::default(),
+            process: AtomicU32::new(0),
             queued: Mutex::default(),
             retries: Mutex::default(),
             inventories: Mutex::default(),
@@ -129,6 +133,14 @@ impl Link {
             log.connected(&socket);
         }
         free
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        Some(self.process.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.queued).len()
     }
 
     pub(super) fn has(&self, instance: InstanceId) -> bool {
@@ -275,10 +287,12 @@ impl Link {
         };
         tracing::debug!(pid = process.pid, "capture process connected");
         *lock(&self.current) = Some(socket.clone());
+        self.process.store(process.pid, Ordering::Relaxed);
         for log in self.all() {
             log.connected(&socket);
         }
         let ended = self.listen(&socket, process).await;
+        self.process.store(0, Ordering::Relaxed);
         lock(&self.current).take();
         // Logs hold the socket too.
         socket.get().shut_down();

@@ -19,7 +19,7 @@ use orchestrator_proto::control::{Exit, Priority};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::group::{Calls, Group, LinuxProcess};
@@ -73,7 +73,7 @@ type Noted = Box<dyn Fn() -> Pending<bool> + Send + Sync>;
 
 /// Who waits for what the holder will say.
 #[derive(Debug, Default)]
-struct Table {
+pub(super) struct Table {
     spawns: HashMap<Name, oneshot::Sender<Result<Born, Refusal>>>,
     alive: HashMap<Name, oneshot::Sender<Ended>>,
     signals: HashMap<Name, Vec<oneshot::Sender<i32>>>,
@@ -81,10 +81,38 @@ struct Table {
     groups: HashMap<i32, Weak<Group>>,
     /// Ends that the holder need not remember any more.
     released: Vec<Name>,
+    /// Who waits to hear whether there is a daemon whose place this one is to take.
+    welcome: Option<oneshot::Sender<bool>>,
     /// Who waits for what an earlier daemon has left, and that, as far as it is known.
     left: Option<(Left, oneshot::Sender<Left>)>,
+    /// Who wants to hear of the daemon that is to take the place of this one.
+    pub(super) successor: Option<mpsc::UnboundedSender<News>>,
     /// The holder has gone.
     ended: bool,
+}
+
+/// What the holder says first.
+#[derive(Debug)]
+pub struct Greeting {
+    /// Whether there is a daemon, whose place this one is to take. Then nothing is told of what
+    /// there is until [`Linux::able`] was said, and the other daemon has ended.
+    pub successor: bool,
+    left: oneshot::Receiver<Left>,
+}
+
+impl Greeting {
+    /// Waits for what an earlier daemon has left.
+    ///
+    /// # Errors
+    ///
+    /// When the holder has gone, or speaks another language.
+    pub async fn left(self) -> io::Result<Left> {
+        self.left.await.map_err(|_| not_understood())
+    }
+}
+
+fn not_understood() -> io::Error {
+    io::Error::other("it has ended, or speaks another language")
 }
 
 /// What an earlier daemon has left.
@@ -170,17 +198,23 @@ impl Linux {
         Ok(Self(link))
     }
 
-    /// Asks the holder for what an earlier daemon has left. To be called once, before anything
-    /// is spawned.
+    /// Says hello to the holder, and asks it for what an earlier daemon has left. To be called
+    /// once, before anything is spawned.
     ///
     /// # Errors
     ///
     /// When the holder has gone, or speaks another language.
-    pub async fn left(&self) -> io::Result<Left> {
+    pub async fn greet(&self) -> io::Result<Greeting> {
+        let (welcome, welcomed) = oneshot::channel();
         let (answer, left) = oneshot::channel();
-        self.0.table().left = Some((Left::default(), answer));
+        {
+            let mut table = self.0.table();
+            table.welcome = Some(welcome);
+            table.left = Some((Left::default(), answer));
+        }
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
-        left.await.map_err(|_| io::Error::other("it has ended, or speaks another language"))
+        let successor = welcomed.await.map_err(|_| not_understood())?;
+        Ok(Greeting { successor, left })
     }
 
     /// Executes this program, even if its file was replaced in the meantime, as something that
@@ -297,7 +331,7 @@ impl Kernel for Linux {
 }
 
 impl Link {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -364,7 +398,12 @@ impl Link {
     }
 
     /// Sends an order. Waits while the holder does not keep up.
-    async fn order(&self, order: Order, image: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(super) async fn order(
+        &self,
+        order: Order,
+        image: &[u8],
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         loop {
             match self.try_order(order, image, files) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -445,7 +484,12 @@ impl Link {
 
     fn hear(self: &Arc<Self>, news: News, files: Files) {
         match news {
-            News::Welcome { protocol } => tracing::debug!(protocol, "the holder is there"),
+            News::Welcome { protocol, successor } => {
+                tracing::debug!(protocol, successor, "the holder is there");
+                if let Some(asker) = self.table().welcome.take() {
+                    let _ = asker.send(successor);
+                }
+            }
             News::Spawned { child, pid, warning } => self.spawned(child, pid, warning, files),
             News::NotSpawned { child, stage, errno } => {
                 if let Some(asker) = self.table().spawns.remove(&child) {
@@ -490,8 +534,11 @@ impl Link {
             News::NotKept { file } => {
                 tracing::error!(?file, "the holder has no room for a file");
             }
-            News::Successor { able, errno } => {
-                tracing::debug!(able, errno, "news of a successor");
+            News::Successor { .. } | News::SuccessorEnded { .. } => {
+                tracing::debug!(?news, "news of a successor");
+                if let Some(asker) = &self.table().successor {
+                    let _ = asker.send(news);
+                }
             }
         }
     }
@@ -622,6 +669,8 @@ impl Link {
         table.spawns.clear();
         table.signals.clear();
         table.left = None;
+        table.welcome = None;
+        table.successor = None;
     }
 }
 
@@ -638,7 +687,7 @@ fn environment() -> Vec<(OsString, Vec<u8>)> {
 }
 
 /// An image that is too long for a datagram.
-fn in_file(image: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn in_file(image: &[u8]) -> io::Result<OwnedFd> {
     let file = memfd_create(image::FILE_NAME, MemfdFlags::CLOEXEC)?;
     let mut written = 0;
     while written < image.len() {

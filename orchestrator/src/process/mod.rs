@@ -24,6 +24,7 @@ mod keeping;
 mod linux;
 mod orphan;
 mod procfs;
+mod successor;
 mod sys;
 
 #[cfg(test)]
@@ -47,15 +48,18 @@ pub use error::SpawnError;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, StartError, Started, StopError, View, WAITING,
 };
-pub use linux::{Left, Linux, Survivor};
+pub use linux::{Greeting, Left, Linux, Survivor};
+pub use procfs::Facts;
+pub use successor::{Successor, SuccessorError};
 
 pub use crate::holder::frame::Name;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 11] = [
+pub const NOT_INHERITED: [&str; 12] = [
     "ORCHESTRATOR_LOG",
     crate::holder::ENV_ROLE,
+    crate::holder::ENV_VERSION,
     "ORCHESTRATOR_SOCKET",
     "ORCHESTRATOR_STATE_DIR",
     // sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)

@@ -50,6 +50,50 @@ impl Stat {
     }
 }
 
+/// What an operator may want to know of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// When it was started, milliseconds since 1970 (UTC), to about 10 ms.
+    pub started_ms: u64,
+    /// Memory that is resident (`VmRSS`), bytes.
+    pub resident_bytes: u64,
+    /// Files that it has open.
+    pub open_files: u64,
+}
+
+impl Facts {
+    /// Of a process, as far as we may know. None if there is no such process. Reads files of
+    /// `/proc`, which does not wait for a disk.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = Stat::of(i32::try_from(pid).ok()?)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        Some(Self {
+            started_ms: now_ms().saturating_sub(age_ms(stat.started)),
+            resident_bytes: kib.unwrap_or(0).saturating_mul(1024),
+            open_files: files as u64,
+        })
+    }
+}
+
+/// How long ago a time was that is counted in clock ticks since boot. `/proc` counts 100 of them
+/// in a second on every architecture (`USER_HZ`).
+fn age_ms(ticks: u64) -> u64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = uptime.split_whitespace().next().and_then(|text| text.parse::<f64>().ok());
+    let uptime_ms = (seconds.unwrap_or(0.0) * 1000.0) as u64;
+    uptime_ms.saturating_sub(ticks.saturating_mul(10))
+}
+
+/// Milliseconds since 1970 (UTC).
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// The numbers of all processes that we can see.
 pub(super) fn pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();

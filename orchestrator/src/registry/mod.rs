@@ -388,6 +388,12 @@ impl Registry {
         self.closing.store(true, Ordering::Release);
     }
 
+    /// Whether it accepts none.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     fn check_open(&self) -> Result<(), WireError> {
         if self.closing.load(Ordering::Acquire) { Err(shutting_down()) } else { Ok(()) }
     }
@@ -436,6 +442,15 @@ impl Registry {
         {
             tracing::warn!(%error, "the logs could not be written to their end");
         }
+    }
+
+    /// The capture process, if it is there; and how many logs have something for it that found no
+    /// room on the way to it.
+    #[must_use]
+    pub fn capture(&self) -> (Option<u32>, u64) {
+        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
+        let capture = capture.as_ref();
+        capture.map_or((None, 0), |capture| (capture.pid(), capture.waiting() as u64))
     }
 
     fn open_log(&self, id: InstanceId) -> Result<InstanceLog, WireError> {

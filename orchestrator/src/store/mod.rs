@@ -194,6 +194,17 @@ impl Store {
         Ok((Self(Arc::new(Handle(shared))), opened.snapshot))
     }
 
+    /// Whether the database in `dir`, which another daemon may have open, is one that this program
+    /// can take over: it is not there, or it can be read and is of no newer version. Changes
+    /// nothing. Reads files, so it may block.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Open`], [`StoreError::Newer`], [`StoreError::File`].
+    pub fn check(dir: &Path) -> Result<(), StoreError> {
+        open::check(dir)
+    }
+
     fn shared(&self) -> &Shared {
         &self.0.0
     }
@@ -239,6 +250,12 @@ impl Store {
     #[must_use]
     pub fn failing(&self) -> Option<WriteFailure> {
         self.shared().failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How much waits to be written: changes, runs and those who wait for an answer; events.
+    #[must_use]
+    pub fn depths(&self) -> (u64, u64) {
+        self.shared().queue.depths()
     }
 
     /// Events that were lost because [`MAX_WAITING_EVENTS`] waited, since this was opened.

@@ -82,6 +82,35 @@ pub(super) fn open(dir: &Path) -> Result<Opened, StoreError> {
     Ok(opened)
 }
 
+/// See [`Store::check`](super::Store::check).
+pub(super) fn check(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join(FILE);
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(StoreError::File { path, source }),
+        Ok(_) => {}
+    }
+    let look = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(LOCKED)?;
+        let found = schema::version(&connection)?;
+        // As good as any other table: it shows that the log beside the database can be read.
+        let seen = "SELECT count(*) FROM instances";
+        if (1..=schema::VERSION).contains(&found) {
+            connection.query_row(seen, [], |row| row.get::<_, i64>(0))?;
+        }
+        Ok(found)
+    };
+    match look() {
+        Ok(found) if found > schema::VERSION => {
+            Err(StoreError::Newer { path, found, known: schema::VERSION })
+        }
+        Ok(_) => Ok(()),
+        Err(source) => Err(StoreError::Open { path, source }),
+    }
+}
+
 fn try_open(path: &Path) -> Result<Opened, Fault> {
     make_private(path)
         .map_err(|source| Fault::Other(StoreError::File { path: path.to_owned(), source }))?;

@@ -143,6 +143,13 @@ impl Queue {
         });
     }
 
+    /// How much waits: changes, runs and barriers; events.
+    pub(super) fn depths(&self) -> (u64, u64) {
+        let waiting = self.lock();
+        let changes = waiting.changes.len() + waiting.runs.len() + waiting.barriers.len();
+        (changes as u64, waiting.events.len() as u64)
+    }
+
     /// Events that were lost since the daemon began.
     pub(super) fn lost(&self) -> u64 {
         self.lock().lost_in_all
