@@ -105,8 +105,8 @@ impl Worker {
         Ok(Account { file })
     }
 
-    /// Where a receiver notes each message of this kind before it asks for the next one: 16 bytes
-    /// each, the sender's run and the message's number.
+    /// Where a receiver notes each message of this kind before it asks for the next one: 24 bytes
+    /// each, the sender's run, the message's number, and when, milliseconds since 1970.
     pub(crate) fn received(&self, dir: &Path, kind: &str) -> PathBuf {
         dir.join("received").join(format!("{}.{kind}", self.key()))
     }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::libc;
 use orchestrator_proto::ErrorCode;
 use orchestrator_proto::client::{Client, ClientError};
 use orchestrator_proto::control::{
@@ -227,7 +226,12 @@ impl Asker {
         loop {
             let remove = Request::RuntimeRemove { instance: id.as_str().into(), force: true };
             match self.ask(remove).await {
-                Some(Ok(_) | Err(ErrorCode::NotFound)) => break,
+                Some(Ok(_)) => {
+                    self.told.removed.push(id);
+                    break;
+                }
+                // Removed by a daemon that died before it could answer; or say so in an event.
+                Some(Err(ErrorCode::NotFound)) => break,
                 Some(Err(code)) => {
                     let text = format!("{}: {name} could not be removed: {code:?}", self.name);
                     self.told.violations.push(text);
@@ -236,7 +240,6 @@ impl Asker {
                 None => {}
             }
         }
-        self.told.removed.push(id);
     }
 
     /// Links between those that everybody uses.
@@ -284,7 +287,8 @@ impl Asker {
         let Some(client) = &self.client else { return };
         let Ok(mut stream) = client.stream(request).await else { return };
         while let Some(Ok(item)) = stream.next().await {
-            if let Item::Missed { count, reason } = item {
+            // Capture may be away, and says so.
+            if let Item::Missed { count: count @ 1.., reason } = item {
                 self.told.violations.push(format!("{}: missed {count}: {reason}", self.name));
             }
         }
@@ -300,6 +304,3 @@ fn link(from: &str, type_name: &str, to: &str, policy: Policy) -> LinkSpec {
         capacity: Some(64),
     }
 }
-
-/// The signals that may end a worker although nobody sent them on purpose: requested stops.
-pub(crate) const STOPS: [i32; 2] = [libc::SIGTERM, libc::SIGKILL];

@@ -62,10 +62,6 @@ impl Host {
         self.dir.join("o.sock")
     }
 
-    pub(crate) fn log(&self) -> PathBuf {
-        self.dir.join("daemon.log")
-    }
-
     /// The holder that is there now, if any.
     pub(crate) fn holder(&self) -> Option<u32> {
         Some(self.current.load(Ordering::Acquire)).filter(|pid| *pid != 0)

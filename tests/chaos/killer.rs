@@ -20,8 +20,6 @@ pub(crate) const PROTECTED: &str = "safe-";
 pub(crate) struct Caused {
     pub(crate) worker: Worker,
     pub(crate) how: How,
-    /// When, milliseconds since 1970: not later than its end.
-    pub(crate) time_ms: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,10 +104,9 @@ fn end_worker(host: &Host, deeds: &Deeds, random: &mut Random) {
             libc::SIGUSR1
         }
     };
-    let time_ms = now_ms();
     if signal_exactly(worker.pid, worker.ticks, signal) {
         deeds.note(format!("{how:?} for {worker:?}"));
-        deeds.caused.lock().unwrap().push(Caused { worker, how, time_ms });
+        deeds.caused.lock().unwrap().push(Caused { worker, how });
     }
 }
 

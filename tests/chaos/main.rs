@@ -7,6 +7,7 @@
 //! to the kernel. A failure names its seed and keeps its directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
+#[allow(dead_code, reason = "each side uses a part of it")]
 mod account;
 mod check;
 mod clients;
@@ -15,7 +16,7 @@ mod host;
 mod killer;
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -288,7 +289,7 @@ fn come_to_rest(
     }
 }
 
-fn listed(socket: &PathBuf) -> Option<(Vec<RuntimeInfo>, Vec<LinkInfo>)> {
+fn listed(socket: &Path) -> Option<(Vec<RuntimeInfo>, Vec<LinkInfo>)> {
     let asking = async {
         let client = Client::connect(socket).await.ok()?;
         let Ok(Reply::Runtimes(runtimes)) = client.request(Request::RuntimeList).await else {

@@ -2,6 +2,7 @@
 //! receives numbered messages, keeps account of it, and ends as it is told.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
+#[allow(dead_code, reason = "each side uses a part of it")]
 mod account;
 
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::process::{Command, exit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal};
@@ -94,6 +95,7 @@ fn main() {
     let name = args[0].clone();
     let worker = Worker { pid, ticks, instance, name, run: u64::from_ne_bytes(run) };
 
+    #[allow(clippy::zombie_processes, reason = "it outlives us, and is ended with our group")]
     if has("family") {
         // In this group, so it ends with it. Before the lock, which it must not have.
         Command::new("/bin/sleep").arg("1000").spawn().unwrap();
@@ -228,7 +230,9 @@ async fn receive<T: Numbered>(this: &This, runtime: &Runtime) {
                 continue;
             }
         };
-        notes.write_all(&[run.to_ne_bytes(), number.to_ne_bytes()].concat()).unwrap();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let time_ms = since.as_millis() as u64;
+        notes.write_all(&[run, number, time_ms].map(u64::to_ne_bytes).concat()).unwrap();
     }
 }
 

@@ -23,8 +23,9 @@ struct Life {
 }
 
 /// Where an instance is in its word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum At {
+    #[default]
     Absent,
     Rest,
     Alive,
@@ -32,9 +33,12 @@ enum At {
     Removed,
 }
 
+#[derive(Default)]
 struct Word {
     at: At,
     lives: Vec<Life>,
+    /// When its last event was.
+    last_ms: u64,
 }
 
 pub(crate) fn check(evidence: &Evidence<'_>) -> Vec<String> {
@@ -52,8 +56,9 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> Vec<String> {
     for event in evidence.events {
         if let Some(instance) = event.instance {
             let instance = instance.to_string();
-            let word =
-                words.entry(instance).or_insert_with(|| Word { at: At::Absent, lives: Vec::new() });
+            let word = words.entry(instance).or_default();
+            word.pass_over(event, evidence.had_kill(word.last_ms, event.time_ms));
+            word.last_ms = event.time_ms;
             if let Err(why) = word.read(event) {
                 violations.push(format!("{why}: {event:?}"));
             }
@@ -81,6 +86,23 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> Vec<String> {
 }
 
 impl Word {
+    /// What happened in the last 5 ms of a daemon that was killed may not be told: that something
+    /// was added, or that nothing of it was left. A start is told as an adoption then, and an
+    /// end by the next daemon.
+    fn pass_over(&mut self, next: &Event, was_killed: bool) {
+        let is_new = !matches!(next.kind, EventKind::Added);
+        if was_killed && self.at == At::Absent && is_new {
+            self.at = At::Rest;
+        }
+        let goes_on = matches!(
+            next.kind,
+            EventKind::Started { .. } | EventKind::Adopted { .. } | EventKind::Removed { .. }
+        );
+        if was_killed && self.at == At::Ending && goes_on {
+            self.at = At::Rest;
+        }
+    }
+
     /// Takes the next event. When it does not fit, goes on as if it did.
     fn read(&mut self, event: &Event) -> Result<(), String> {
         let at = self.at;
@@ -189,15 +211,17 @@ fn compare_processes(
                         .push(format!("how {worker:?} ended is unknown: {life:?} {causes:?}"));
                 }
             }
-            Some((exit, _)) => {
+            Some((exit, ended_ms)) => {
+                // That may be among the last events of a daemon that was killed.
+                let stopping = life.stopping || evidence.had_kill(life.began_ms, ended_ms);
                 let by_cause = causes.iter().any(|caused| match caused.how {
                     How::Signal(signal) => is_signal(exit, signal),
                     How::Code(code) => exit == Exit::Code(code),
                 });
                 let by_itself = own_code.is_some_and(|code| exit == Exit::Code(code as i32));
                 let polite = account.get(Slot::Terminated) == 1 && exit == Exit::Code(40);
-                let by_stop = life.stopping && (is_signal(exit, 15) || is_signal(exit, 9));
-                if !(by_cause || by_itself || polite && life.stopping || by_stop) {
+                let by_stop = stopping && (is_signal(exit, 15) || is_signal(exit, 9));
+                if !(by_cause || by_itself || polite && stopping || by_stop) {
                     violations.push(format!(
                         "{worker:?} is told to have ended with {exit}, {life:?} but {causes:?}, own \
                          code {own_code:?}"

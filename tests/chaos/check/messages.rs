@@ -9,8 +9,23 @@ use orchestrator_proto::control::LinkInfo;
 use super::Evidence;
 use crate::account::{Slot, Worker};
 
-/// What one receiver noted of one sender: the numbers in order.
-type Noted = HashMap<u64, Vec<u64>>;
+/// What one receiver noted, by sender: the numbers in order, and when each came.
+type Noted = HashMap<u64, Received>;
+
+#[derive(Default)]
+struct Received {
+    numbers: Vec<u64>,
+    times_ms: Vec<u64>,
+}
+
+impl Received {
+    /// The first two in a row that do not follow each other like this, and when the second came.
+    fn find(&self, wrong: impl Fn(u64, u64) -> bool) -> Option<(u64, u64, u64)> {
+        let mut pairs = self.numbers.windows(2).zip(&self.times_ms[1..]);
+        let found = pairs.find(|(pair, _)| wrong(pair[0], pair[1]));
+        found.map(|(pair, time_ms)| (pair[0], pair[1], *time_ms))
+    }
+}
 
 /// What was found out besides violations.
 #[derive(Default, Debug)]
@@ -34,13 +49,12 @@ pub(crate) fn check(
             [("chaos.block", &mut counts.block), ("chaos.lossy", &mut counts.lossy)]
         {
             let noted = noted(evidence.dir, worker, kind);
-            for (run, numbers) in noted {
-                *count += numbers.len() as u64;
-                if let Some(pair) = numbers.windows(2).find(|pair| pair[0] >= pair[1]) {
+            for (run, received) in noted {
+                *count += received.numbers.len() as u64;
+                if let Some((last, next, at)) = received.find(|last, next| last >= next) {
                     let sender = evidence.workers.iter().find(|worker| worker.run == run);
                     violations.push(format!(
-                        "{worker:?} received {kind} {} after {} of {sender:?}",
-                        pair[1], pair[0]
+                        "{worker:?} received {kind} {next} after {last} at {at} of {sender:?}"
                     ));
                 }
             }
@@ -64,19 +78,21 @@ fn check_lasting(evidence: &Evidence<'_>, (from, to): &Lasting, violations: &mut
         let sent = sender.account(evidence.dir).get(Slot::Block);
         let mut next = 1;
         for (receiver, noted) in &receivers {
-            let Some(numbers) = noted.get(&sender.run) else { continue };
+            let Some(received) = noted.get(&sender.run) else { continue };
+            let numbers = &received.numbers;
             let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
-            if let Some(pair) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
+            if let Some((last, next, at)) = received.find(|last, next| last + 1 != next) {
                 violations.push(format!(
-                    "{receiver:?} received {} after {} over the block link from {sender:?}",
-                    pair[1], pair[0]
+                    "{receiver:?} received {next} after {last} at {at} over the block link from \
+                     {sender:?}"
                 ));
             }
             // It may see again what its predecessor had begun to work on.
             if first > next {
                 violations.push(format!(
-                    "{receiver:?} received {first} first over the block link from {sender:?}, and \
-                     {next} was to come"
+                    "{receiver:?} received {first} first, at {}, over the block link from \
+                     {sender:?}, and {next} was to come",
+                    received.times_ms[0]
                 ));
             }
             if last + 1 < next {
@@ -104,7 +120,7 @@ pub(crate) fn missing(dir: &Path, alive: &[Worker], lasting: &[Lasting]) -> Vec<
         if let (Some(sender), Some(receiver)) = (find(from), find(to)) {
             let sent = sender.account(dir).get(Slot::Block);
             let noted = noted(dir, receiver, "chaos.block");
-            let last = noted.get(&sender.run).and_then(|numbers| numbers.last()).copied();
+            let last = noted.get(&sender.run).and_then(|it| it.numbers.last()).copied();
             // A receiver that came after everything had arrived gets nothing.
             if last != Some(sent)
                 && !(last.is_none() && arrived_before(dir, receiver, sender, sent))
@@ -122,7 +138,9 @@ fn arrived_before(dir: &Path, receiver: &Worker, sender: &Worker, sent: u64) -> 
     Worker::all(dir)
         .iter()
         .filter(|other| other.instance == receiver.instance)
-        .filter_map(|other| noted(dir, other, "chaos.block").get(&sender.run)?.last().copied())
+        .filter_map(|other| {
+            noted(dir, other, "chaos.block").get(&sender.run)?.numbers.last().copied()
+        })
         .max()
         .unwrap_or(0)
         >= sent
@@ -149,10 +167,12 @@ pub(crate) fn check_counters(links: &[LinkInfo]) -> Vec<String> {
 fn noted(dir: &Path, worker: &Worker, kind: &str) -> Noted {
     let bytes = fs::read(worker.received(dir, kind)).unwrap_or_default();
     let mut noted = Noted::new();
-    for record in bytes.chunks_exact(16) {
-        let (run, number) = record.split_at(8);
-        let number_of = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8 bytes"));
-        noted.entry(number_of(run)).or_default().push(number_of(number));
+    for record in bytes.chunks_exact(24) {
+        let number =
+            |at: usize| u64::from_ne_bytes(record[at..at + 8].try_into().expect("it has 24 bytes"));
+        let received = noted.entry(number(0)).or_default();
+        received.numbers.push(number(8));
+        received.times_ms.push(number(16));
     }
     noted
 }

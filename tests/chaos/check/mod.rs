@@ -44,4 +44,11 @@ impl Evidence<'_> {
     pub(crate) fn had_gap(&self, from_ms: u64, to_ms: u64) -> bool {
         self.gaps.iter().any(|&(began, ended)| began <= to_ms && ended >= from_ms)
     }
+
+    /// Whether a daemon was killed between these two, so that what happened right before may not
+    /// be told.
+    pub(crate) fn had_kill(&self, from_ms: u64, to_ms: u64) -> bool {
+        let kills = self.deeds.daemons.lock().unwrap();
+        kills.iter().any(|at| (from_ms.saturating_sub(10)..=to_ms).contains(at))
+    }
 }
