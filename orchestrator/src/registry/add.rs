@@ -179,6 +179,7 @@ impl Registry {
                 left: self.left.clone(),
                 kernel: self.kernel.clone(),
             }),
+            links_are_back: self.links_are_back.subscribe(),
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
         let sockets = sockets.map_err(|error| {

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Priority, Reply, RuntimeInfo, Selector};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
+use tokio::sync::watch;
 
 use crate::events::EventLog;
 use crate::logs::{Capture, InstanceLog};
@@ -68,6 +69,8 @@ pub struct Registry {
     durability: Durability,
     /// The order of the instance that was added last.
     last_order: AtomicU64,
+    /// Set once the links of an earlier daemon are restored.
+    links_are_back: watch::Sender<bool>,
     /// Held while links are made, or can't be any more, and that is put on its way to the disk.
     link_changes: Mutex<()>,
 }
@@ -110,6 +113,7 @@ impl Registry {
             store,
             durability,
             last_order: AtomicU64::new(0),
+            links_are_back: watch::Sender::new(false),
             link_changes: Mutex::default(),
         })
     }

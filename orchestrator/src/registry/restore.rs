@@ -66,6 +66,7 @@ impl Registry {
             }
         }
         self.router.set_last_id(LinkId(snapshot.last_link));
+        self.links_are_back.send_replace(true);
         survivors.kill_the_rest().await;
         // What is left belongs to nobody.
         self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();

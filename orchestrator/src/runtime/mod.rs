@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use orchestrator_proto::control::EventKind;
 use orchestrator_proto::runtime::{RuntimeReply, RuntimeRequest};
 use orchestrator_proto::{InstanceId, WireError};
+use tokio::sync::watch;
 
 use crate::route::{Mailbox, Router, SourceStats};
 
@@ -71,6 +72,9 @@ pub struct Endpoint {
     pub host: Arc<dyn Host>,
     /// What outlives the daemon.
     pub shelf: Box<dyn Shelf>,
+    /// Whether all links that an earlier daemon left are there. Until then nobody is heard: a
+    /// sender would be told that nobody keeps its messages, and forget them.
+    pub links_are_back: watch::Receiver<bool>,
 }
 
 /// The time, nanoseconds since 1970.

@@ -145,6 +145,10 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 async fn accept(listener: UnixListener, endpoint: Arc<Endpoint>, dialect: DialectName) {
     let mut connections = tokio::task::JoinSet::new();
     let mut pause = Duration::from_millis(5);
+    // Who connects meanwhile waits in the backlog. It fails when the daemon has gone.
+    if endpoint.links_are_back.clone().wait_for(|back| *back).await.is_err() {
+        return;
+    }
     loop {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
