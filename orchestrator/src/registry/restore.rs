@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use orchestrator_proto::control::{Desired, EventKind, Exit};
 use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
-use super::left::{Survivors, running};
-use super::run::{after_end, this_boot};
+use super::left::{Survivors, now_ms, running};
+use super::run::{after_end, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::process::{Left, Spawned, View};
-use crate::store::{RunRecord, Snapshot};
+use crate::store::{InstanceRecord, RunRecord, Snapshot};
 
 /// What came of it.
 #[derive(Default)]
@@ -43,9 +44,13 @@ impl Registry {
             }
             let survivor = survivors.take(id, &run).or_else(|| self.orphan(id, &run));
             let start = start && survivor.is_none();
-            let after = if survivor.is_some() { run.clone() } else { after_end(&run) };
+            let lost = survivor.is_none() && was_running(&run);
+            let after = if survivor.is_some() { run.clone() } else { after_end(&run, now_ms()) };
             if after != run {
                 self.store.note_run(order, after.clone());
+            }
+            if lost {
+                self.tell_end(&record, run.desired == Desired::Stopped);
             }
             match self.build(Plan { record, run: after, survivor }) {
                 Ok(instance) => {
@@ -71,6 +76,14 @@ impl Registry {
         // What is left belongs to nobody.
         self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
         restored
+    }
+
+    /// Tells of the end of a process while there was no holder, or of the whole machine.
+    fn tell_end(&self, record: &InstanceRecord, requested: bool) {
+        let exit = Exit::Unknown;
+        for kind in [EventKind::Exited { exit, requested }, EventKind::Stopped] {
+            self.events.record(Some(record.id), record.spec.name.as_deref(), kind);
+        }
     }
 
     /// What runs of an instance although the holder has been killed too.
