@@ -24,7 +24,9 @@ use tokio::time::sleep;
 
 use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
-use super::{Ended, Exited, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, sys};
+use super::{
+    Ended, Exited, Kernel, Launch, NOT_INHERITED, Pending, SpawnError, Spawned, Stray, sys,
+};
 use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage};
 use crate::holder::image::{self, Program};
 use crate::holder::socket::{self, Files};
@@ -319,6 +321,10 @@ impl Kernel for Linux {
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
         Self::adopt(self, instance, pid, start_ticks)
+    }
+
+    fn strays(&self) -> Vec<Stray> {
+        super::orphan::strays(self.0.holder)
     }
 
     fn keep(&self, name: Name, file: OwnedFd) {

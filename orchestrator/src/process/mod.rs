@@ -54,9 +54,14 @@ pub use successor::{Successor, SuccessorError};
 
 pub use crate::holder::frame::Name;
 
+/// The number of the execution of its instance's program that a process is part of: the first is
+/// 1. By that a daemon finds what an earlier one executed and had no time to take note of.
+pub const ENV_RUN: &str = "ORCHESTRATOR_RUN";
+
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 12] = [
+pub const NOT_INHERITED: [&str; 13] = [
+    ENV_RUN,
     "ORCHESTRATOR_LOG",
     crate::holder::ENV_ROLE,
     crate::holder::ENV_VERSION,
@@ -96,11 +101,30 @@ pub trait Kernel: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Main processes that were executed under an earlier holder and may be unknown. Reads all of
+    /// `/proc`.
+    fn strays(&self) -> Vec<Stray> {
+        Vec::new()
+    }
+
     /// Keeps a file for the next daemon, instead of another one of that name.
     fn keep(&self, _name: Name, _file: OwnedFd) {}
 
     /// Closes a file that is kept.
     fn forget(&self, _name: Name) {}
+}
+
+/// A main process that an earlier holder has left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stray {
+    /// Whose.
+    pub instance: InstanceId,
+    /// See [`ENV_RUN`].
+    pub run: u64,
+    /// Its number.
+    pub pid: u32,
+    /// When it started, clock ticks since this boot.
+    pub start_ticks: u64,
 }
 
 /// A process that was spawned, and everything else in its process group.

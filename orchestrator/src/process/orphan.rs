@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 
 use super::group::{Group, LinuxProcess};
 use super::linux::Linux;
-use super::procfs::Stat;
-use super::{Ended, Exited, Spawned, sys};
+use super::procfs::{Stat, pids};
+use super::{ENV_RUN, Ended, Exited, Spawned, Stray, sys};
 use crate::holder::frame::Name;
 
 impl Linux {
@@ -64,6 +64,42 @@ impl Linux {
             warnings: Vec::new(),
         }))
     }
+}
+
+/// All main processes of instances that are nobody's: neither `holder`'s, which tells of its own,
+/// nor below another process of their instance. What can't be read is none of ours.
+pub(super) fn strays(holder: i32) -> Vec<Stray> {
+    let pids = pids().unwrap_or_else(|error| {
+        tracing::error!(%error, "what runs without a holder can't be found");
+        Vec::new()
+    });
+    pids.into_iter().filter_map(|pid| stray(pid, holder)).collect()
+}
+
+fn stray(pid: i32, holder: i32) -> Option<Stray> {
+    let leads = |stat: &Stat| stat.group == pid && stat.parent != holder && stat.is_alive();
+    let stat = Stat::of(pid).filter(leads)?;
+    let (instance, run) = mark(pid)?;
+    let of_parent = mark(stat.parent).is_some_and(|(parent, _)| parent == instance);
+    // If the number was given to another one meanwhile, it is not adopted: its start differs.
+    (!of_parent).then_some(Stray {
+        instance,
+        run,
+        pid: pid.unsigned_abs(),
+        start_ticks: stat.started,
+    })
+}
+
+/// Of which instance a process is, and of which execution.
+fn mark(pid: i32) -> Option<(InstanceId, u64)> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = |name: &str| {
+        let mut variables = environment.split(|byte| *byte == 0);
+        let value =
+            variables.find_map(|it| it.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        std::str::from_utf8(value).ok()
+    };
+    Some((value(ENV_INSTANCE)?.parse().ok()?, value(ENV_RUN)?.parse().ok()?))
 }
 
 /// Whether a process was executed for this instance. One that has ended, or has written over its
@@ -113,6 +149,33 @@ mod tests {
         let child = command.spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         (child, Stat::of(pid).unwrap().started)
+    }
+
+    #[test]
+    fn who_is_nobodys_is_found_by_its_marks() {
+        let instance = InstanceId::generate();
+        let nap = |run: &str, group: Option<i32>| {
+            let mut command = Command::new("/bin/sleep");
+            command.arg("1000").env(ENV_INSTANCE, instance.to_string()).env(ENV_RUN, run);
+            group.map(|group| command.process_group(group));
+            command.spawn().unwrap()
+        };
+        let mut children = [nap("3", Some(0)), nap("3", None), nap("three", Some(0))];
+        let ours = i32::try_from(std::process::id()).unwrap();
+        let found = |holder| {
+            let mut strays = strays(holder);
+            strays.retain(|stray| stray.instance == instance);
+            strays
+        };
+        let leader = children[0].id();
+        let start_ticks = Stat::of(i32::try_from(leader).unwrap()).unwrap().started;
+        assert_eq!(found(1), [Stray { instance, run: 3, pid: leader, start_ticks }]);
+        assert!(found(ours).is_empty(), "the holder tells of its own");
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(found(1).is_empty());
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::logs::InstanceLog;
-use crate::process::{Hooks, Keeper, Launch, View};
+use crate::process::{ENV_RUN, Hooks, Keeper, Launch, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
 use crate::store::{Durability, Store, StoreError};
@@ -26,7 +26,8 @@ const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
 const VEECLE_ID: &str = "VEECLE_RUNTIME_ID";
 
 /// Variables that the daemon sets for an instance; a client can't.
-pub(super) const OWN_VARIABLES: [&str; 4] = [ENV_SOCKET, ENV_INSTANCE, VEECLE_SOCKET, VEECLE_ID];
+pub(super) const OWN_VARIABLES: [&str; 5] =
+    [ENV_SOCKET, ENV_INSTANCE, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
 
 /// An instance of this daemon.
 pub struct Instance {

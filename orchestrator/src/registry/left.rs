@@ -104,6 +104,6 @@ pub(super) fn running(run: &RunRecord, pid: u32) -> View {
     view
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     crate::runtime::now_ns() / 1_000_000
 }

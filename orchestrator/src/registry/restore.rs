@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use orchestrator_proto::control::{Desired, EventKind, Exit};
 use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
-use super::left::{Survivors, running};
-use super::run::{after_end, this_boot};
+use super::left::{Survivors, now_ms, running};
+use super::run::{after_end, this_boot, was_running};
 use super::{Instance, Registry};
-use crate::process::{Left, Spawned, View};
-use crate::store::{RunRecord, Snapshot};
+use crate::process::{Left, Spawned, Stray, View};
+use crate::store::{InstanceRecord, ProcessRecord, RunRecord, Snapshot};
 
 /// What came of it.
 #[derive(Default)]
@@ -26,6 +27,9 @@ impl Registry {
     /// Takes over what an earlier daemon left: what it has stored, and what the holder has of it.
     /// To be called once, before anybody asks for anything.
     pub async fn restore(self: &Arc<Self>, snapshot: Snapshot, left: Left) -> Restored {
+        // A holder of before has files of ours, if there are instances; and knows their processes.
+        let is_new = left.survivors.is_empty() && left.files.is_empty();
+        let strays = if is_new { self.kernel.strays() } else { Vec::new() };
         let mut survivors = Survivors::new(left.survivors);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
@@ -43,11 +47,19 @@ impl Registry {
                 restored.failures.push(failure);
                 continue;
             }
-            let survivor = survivors.take(id, &run).or_else(|| self.orphan(id, &run));
+            let survivor = survivors.take(id, &run);
+            let survivor = survivor.or_else(|| self.orphan(id, &run, &strays));
             let start = start && survivor.is_none();
-            let after = if survivor.is_some() { run.clone() } else { after_end(&run) };
+            // What is found may have been executed after that.
+            let pid = survivor.as_ref().map(|(spawned, _)| spawned.process.pid());
+            let noted = run.process.as_ref().map(|process| process.pid);
+            let lost = was_running(&run) && pid != noted;
+            let after = if survivor.is_some() { run.clone() } else { after_end(&run, now_ms()) };
             if after != run {
                 self.store.note_run(order, after.clone());
+            }
+            if lost {
+                self.tell_end(&record, run.desired == Desired::Stopped);
             }
             match self.build(Plan { record, run: after, survivor }) {
                 Ok(instance) => {
@@ -85,20 +97,32 @@ impl Registry {
         }
     }
 
-    /// What runs of an instance although the holder has been killed too.
-    fn orphan(&self, id: InstanceId, run: &RunRecord) -> Option<(Spawned, View)> {
-        let process = run.process.as_ref()?;
-        if Some(&process.boot_id) != this_boot().as_ref() {
-            return None;
+    /// Tells of the end of a process while there was no holder, or of the whole machine.
+    fn tell_end(&self, record: &InstanceRecord, requested: bool) {
+        let exit = Exit::Unknown;
+        for kind in [EventKind::Exited { exit, requested }, EventKind::Stopped] {
+            self.events.record(Some(record.id), record.spec.name.as_deref(), kind);
         }
-        match self.kernel.adopt(id, process.pid, process.start_ticks) {
-            Ok(spawned) => Some((spawned?, running(run, process.pid))),
-            Err(error) => {
-                let pid = process.pid;
-                tracing::error!(instance = %id, pid, %error, "what runs of it can't be kept");
-                None
+    }
+
+    /// What runs of an instance although the holder has been killed too: what was noted, or what
+    /// was executed after that.
+    fn orphan(&self, id: InstanceId, run: &RunRecord, strays: &[Stray]) -> Option<(Spawned, View)> {
+        let of_this_boot =
+            |process: &&ProcessRecord| Some(&process.boot_id) == this_boot().as_ref();
+        let noted = run.process.as_ref().filter(of_this_boot);
+        let noted = noted.map(|process| (process.pid, process.start_ticks));
+        let later = strays.iter().filter(|stray| stray.instance == id && stray.run > run.starts);
+        let later = later.map(|stray| (stray.pid, stray.start_ticks));
+        noted.into_iter().chain(later).find_map(|(pid, start_ticks)| {
+            match self.kernel.adopt(id, pid, start_ticks) {
+                Ok(spawned) => Some((spawned?, running(run, pid))),
+                Err(error) => {
+                    tracing::error!(instance = %id, pid, %error, "what runs of it can't be kept");
+                    None
+                }
             }
-        }
+        })
     }
 
     /// Starts what is to be started, all at once. Answers when each was tried, or the daemon

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Observed};
+use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
 
 use crate::process::View;
 use crate::store::{ProcessRecord, Rest, RunRecord, Store};
@@ -81,10 +81,19 @@ pub(super) fn view_of(run: &RunRecord) -> View {
     }
 }
 
-/// How it is after the end of the daemon that kept it: nothing of it runs.
-pub(super) fn after_end(run: &RunRecord) -> RunRecord {
+/// Whether a process was running when the daemon that kept it ended. If nothing is found of that,
+/// it has ended, and nobody has heard how.
+pub(super) const fn was_running(run: &RunRecord) -> bool {
+    run.active && run.process.is_some()
+}
+
+/// How it is after the end of the daemon that kept it: nothing of it runs. This is found out at
+/// `now_ms`, milliseconds since 1970 (UTC).
+pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {
     let mut run = run.clone();
-    if run.is_to_be_started() {
+    if was_running(&run) {
+        run.rest = Rest::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(now_ms) };
+    } else if run.is_to_be_started() {
         // Until it is started it is shown as stopped, not as what it was before its last start.
         let (last_exit, at_ms) = match run.rest {
             Rest::Stopped { last_exit, at_ms } => (last_exit, at_ms),
@@ -177,7 +186,7 @@ fn identify(pid: u32) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::{Exit, Priority};
+    use orchestrator_proto::control::Priority;
     use std::os::unix::process::CommandExt;
 
     const EXIT: Exit = Exit::Code(3);
@@ -243,12 +252,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_found_running_any_more_has_ended_and_nobody_knows_how() {
+        let ended = Observed::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(10) };
+        for desired in [Desired::Running, Desired::Stopped] {
+            let mut run = running();
+            shown(
+                &mut run,
+                &view(desired, Observed::Stopping { pid: Some(5), since_ms: 7 }),
+                known,
+            );
+            assert!(was_running(&run));
+            let after = after_end(&run, 10);
+            assert!(!was_running(&after), "it is found out once");
+            assert_eq!(after.is_to_be_started(), desired == Desired::Running);
+            assert_eq!(view_of(&after).observed, ended);
+        }
+    }
+
+    #[test]
     fn what_could_not_be_executed_is_tried_again() {
         let mut run = running();
         let failed = Observed::Failed { error: "no".into(), at_ms: 9 };
         shown(&mut run, &view(Desired::Running, failed), known);
         assert!(run.is_to_be_started());
-        let after = after_end(&run);
+        let after = after_end(&run, 10);
         assert!(after.is_to_be_started());
         assert_eq!(view_of(&after).observed.word(), "stopped");
     }

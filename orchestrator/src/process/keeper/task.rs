@@ -9,7 +9,7 @@ use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
+use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
 use super::{
     Hooks, Request, StartAnswer, StartError, Started, StopAnswer, StopError, View, WAITING,
 };
@@ -220,6 +220,8 @@ impl Task {
             Action::Spawn => {
                 let mut launch = self.hooks.launch();
                 launch.priority = self.priority;
+                let run = self.view.borrow().starts + 1;
+                launch.env.push((ENV_RUN.into(), run.to_string().into()));
                 self.view.send_modify(|view| view.priority = self.priority);
                 self.awaited = Awaited::Spawn(self.kernel.spawn(launch));
             }
