@@ -89,6 +89,15 @@ struct Traffic {
     over: AtomicBool,
 }
 
+/// Ends those who send until this is true, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 impl Traffic {
     const WINDOW: u64 = 400;
 
@@ -155,6 +164,7 @@ fn under_load_no_line_is_torn_or_doubled_and_loss_is_bounded_and_reported() {
     let got = std::thread::scope(|scope| {
         let receiving = scope.spawn(|| traffic.receive(receiver));
         let sending = scope.spawn(|| traffic.send(sender));
+        let ends = Ends(&traffic.over);
         for kills in 0..KILLS {
             traffic.passes(3000);
             went_on(&daemon, "a", kills as usize);
@@ -164,7 +174,7 @@ fn under_load_no_line_is_torn_or_doubled_and_loss_is_bounded_and_reported() {
             traffic.base.fetch_max(traffic.sent.load(Ordering::Acquire), Ordering::AcqRel);
         }
         traffic.passes(3000);
-        traffic.over.store(true, Ordering::Release);
+        drop(ends);
         let mut sender = sending.join().unwrap();
         sender.storable("n", &json!("end"));
         let (_open, got) = receiving.join().unwrap();
@@ -242,7 +252,7 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
     const KILLS: usize = 4;
     let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));
-    let link = daemon.link_with("a", "t", "b", Policy::DropOldest, 50);
+    let link = daemon.link_with("a", "t", "b", Policy::DropOldest, 400);
     let mut receiver = connect(&daemon, "b", &b);
     let mut sender = connect(&daemon, "a", &a);
     let mut random = Random::new(7);
@@ -259,6 +269,7 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
             sender.storable("t", &json!("end"));
             (sender, sent)
         });
+        let ends = Ends(&over);
         let is_full = || {
             eventually("the socket and the link are full", || {
                 (daemon.counters(link).drops.full > 100).then_some(())
@@ -286,7 +297,7 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
             assert!(read(&mut receiver, 37 * kills));
         }
         is_full();
-        over.store(true, Ordering::Release);
+        drop(ends);
         while read(&mut receiver, 1000) {}
         let (_sender, _) = flood.join().unwrap();
         went_on(&daemon, "a", KILLS);
