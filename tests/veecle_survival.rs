@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::signal::Signal;
-use orchestrator_proto::control::{EventKind, Item, Policy, Request};
+use orchestrator_proto::control::{EventKind, Item, Policy, Program, Request};
 use serde_json::{Value, json};
 use tests::routing::Random;
 use tests::veecle::Veecle;
@@ -326,6 +326,21 @@ fn messages_go_to_the_newest_connection_with_the_next_daemon_too() {
     assert_eq!(middle.next_storable().unwrap().1, json!(9));
 }
 
+/// How many files the holder has when it has done all that it was told before.
+fn files(daemon: &Daemon) -> usize {
+    daemon.put_with("missing", |spec| spec.program = Program::Path("/missing".into()));
+    for _ in 0..2 {
+        // Answered by the capture process: it is not on its way any more.
+        daemon.printed("missing");
+        // Answered by the holder, which does one thing after the other.
+        assert_ne!(daemon.cli(["runtime", "start", "missing"]).code, Some(0));
+    }
+    let files = processes::open_files(daemon.holder_pid());
+    daemon.ok(["runtime", "remove", "missing"]);
+    // Without its two listeners.
+    files - 2
+}
+
 /// How many files the holder has, if that is what they come to.
 #[track_caller]
 fn comes_to(daemon: &Daemon, files: usize) {
@@ -339,7 +354,7 @@ fn comes_to(daemon: &Daemon, files: usize) {
 fn the_holder_keeps_a_connection_for_as_long_as_it_lasts() {
     let daemon = Daemon::start();
     let a = daemon.put("a");
-    let base = processes::open_files(daemon.holder_pid());
+    let base = files(&daemon);
     for round in 0..300 {
         let mut veecle = daemon.veecle(&a);
         // Some end by a mistake, some before they are accepted.
@@ -378,8 +393,7 @@ fn the_holder_keeps_a_connection_for_as_long_as_it_lasts() {
 #[test]
 fn a_removed_instance_takes_its_connections_along() {
     let daemon = Daemon::start();
-    daemon.put("other");
-    let base = processes::open_files(daemon.holder_pid());
+    let base = files(&daemon);
     for kills in 0..3 {
         let a = daemon.put("a");
         let mut veecle = connect(&daemon, "a", &a);
@@ -435,9 +449,9 @@ fn a_runtime_never_learns_that_its_daemon_was_killed() {
     let script = daemon.dir().join("runtime.py");
     fs::write(&script, RUNTIME).unwrap();
     daemon.put("test");
-    let base = processes::open_files(daemon.holder_pid());
+    let base = files(&daemon);
     daemon.add(["/usr/bin/env", "--name", "r", "--", "python3", script.to_str().unwrap()]);
-    let added = processes::open_files(daemon.holder_pid());
+    let added = files(&daemon);
     let test = daemon.info("test").id.to_string();
     daemon.link("test", "word", "r");
     daemon.link("r", "n", "test");
