@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::signal::Signal;
-use orchestrator_proto::control::{EventKind, Item, Policy, Request};
+use orchestrator_proto::control::{EventKind, Item, Policy, Program, Request};
 use serde_json::{Value, json};
 use tests::routing::Random;
 use tests::veecle::Veecle;
@@ -89,6 +89,15 @@ struct Traffic {
     over: AtomicBool,
 }
 
+/// Ends those who send until this is true, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 impl Traffic {
     const WINDOW: u64 = 400;
 
@@ -155,6 +164,7 @@ fn under_load_no_line_is_torn_or_doubled_and_loss_is_bounded_and_reported() {
     let got = std::thread::scope(|scope| {
         let receiving = scope.spawn(|| traffic.receive(receiver));
         let sending = scope.spawn(|| traffic.send(sender));
+        let ends = Ends(&traffic.over);
         for kills in 0..KILLS {
             traffic.passes(3000);
             went_on(&daemon, "a", kills as usize);
@@ -164,7 +174,7 @@ fn under_load_no_line_is_torn_or_doubled_and_loss_is_bounded_and_reported() {
             traffic.base.fetch_max(traffic.sent.load(Ordering::Acquire), Ordering::AcqRel);
         }
         traffic.passes(3000);
-        traffic.over.store(true, Ordering::Release);
+        drop(ends);
         let mut sender = sending.join().unwrap();
         sender.storable("n", &json!("end"));
         let (_open, got) = receiving.join().unwrap();
@@ -242,7 +252,7 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
     const KILLS: usize = 4;
     let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));
-    let link = daemon.link_with("a", "t", "b", Policy::DropOldest, 50);
+    let link = daemon.link_with("a", "t", "b", Policy::DropOldest, 400);
     let mut receiver = connect(&daemon, "b", &b);
     let mut sender = connect(&daemon, "a", &a);
     let mut random = Random::new(7);
@@ -259,6 +269,7 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
             sender.storable("t", &json!("end"));
             (sender, sent)
         });
+        let ends = Ends(&over);
         let is_full = || {
             eventually("the socket and the link are full", || {
                 (daemon.counters(link).drops.full > 100).then_some(())
@@ -286,7 +297,7 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
             assert!(read(&mut receiver, 37 * kills));
         }
         is_full();
-        over.store(true, Ordering::Release);
+        drop(ends);
         while read(&mut receiver, 1000) {}
         let (_sender, _) = flood.join().unwrap();
         went_on(&daemon, "a", KILLS);
@@ -315,6 +326,21 @@ fn messages_go_to_the_newest_connection_with_the_next_daemon_too() {
     assert_eq!(middle.next_storable().unwrap().1, json!(9));
 }
 
+/// How many files the holder has when it has done all that it was told before.
+fn files(daemon: &Daemon) -> usize {
+    daemon.put_with("missing", |spec| spec.program = Program::Path("/missing".into()));
+    for _ in 0..2 {
+        // Answered by the capture process: it is not on its way any more.
+        daemon.printed("missing");
+        // Answered by the holder, which does one thing after the other.
+        assert_ne!(daemon.cli(["runtime", "start", "missing"]).code, Some(0));
+    }
+    let files = processes::open_files(daemon.holder_pid());
+    daemon.ok(["runtime", "remove", "missing"]);
+    // Without its two listeners.
+    files - 2
+}
+
 /// How many files the holder has, if that is what they come to.
 #[track_caller]
 fn comes_to(daemon: &Daemon, files: usize) {
@@ -328,7 +354,7 @@ fn comes_to(daemon: &Daemon, files: usize) {
 fn the_holder_keeps_a_connection_for_as_long_as_it_lasts() {
     let daemon = Daemon::start();
     let a = daemon.put("a");
-    let base = processes::open_files(daemon.holder_pid());
+    let base = files(&daemon);
     for round in 0..300 {
         let mut veecle = daemon.veecle(&a);
         // Some end by a mistake, some before they are accepted.
@@ -367,8 +393,7 @@ fn the_holder_keeps_a_connection_for_as_long_as_it_lasts() {
 #[test]
 fn a_removed_instance_takes_its_connections_along() {
     let daemon = Daemon::start();
-    daemon.put("other");
-    let base = processes::open_files(daemon.holder_pid());
+    let base = files(&daemon);
     for kills in 0..3 {
         let a = daemon.put("a");
         let mut veecle = connect(&daemon, "a", &a);
@@ -424,9 +449,9 @@ fn a_runtime_never_learns_that_its_daemon_was_killed() {
     let script = daemon.dir().join("runtime.py");
     fs::write(&script, RUNTIME).unwrap();
     daemon.put("test");
-    let base = processes::open_files(daemon.holder_pid());
+    let base = files(&daemon);
     daemon.add(["/usr/bin/env", "--name", "r", "--", "python3", script.to_str().unwrap()]);
-    let added = processes::open_files(daemon.holder_pid());
+    let added = files(&daemon);
     let test = daemon.info("test").id.to_string();
     daemon.link("test", "word", "r");
     daemon.link("r", "n", "test");

@@ -8,6 +8,9 @@
 //! the routing room. Its reader never waits for a receiver; its writer is whoever has something
 //! to send, so that a message crosses the daemon within one task.
 //!
+//! Native peers connect again when a daemon has died. Those of the Veecle dialect can't, so their
+//! connections outlive it, see `kept.rs`.
+//!
 //! Called by the registry of instances. Knows `route/`.
 
 mod batch;
