@@ -159,10 +159,14 @@ fn as_the_first_process_of_a_container() {
     assert_eq!(daemon.status().holder_pid, 1);
     let holder =
         eventually("the holder is there", || processes::children(outer.id()).into_iter().next());
+    let _ends = Ends(holder);
 
     // It leaves a process that leaves its group, which the first process has to collect.
     let file = daemon.dir().join("orphan");
-    let script = format!("setsid sh -c 'echo begun > {}; sleep 0.1' & exit 0", file.display());
+    let script = format!(
+        "setsid sh -c 'echo begun > {0}; sleep 0.1' & while [ ! -s {0} ]; do :; done; exit 0",
+        file.display()
+    );
     daemon.add_script("forgetful", &script);
     daemon.ok(["runtime", "start", "forgetful"]);
     eventually("the orphan has begun", || fs::read(&file).ok().filter(|text| !text.is_empty()));
