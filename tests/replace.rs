@@ -406,12 +406,22 @@ impl Drop for Hang {
     }
 }
 
-/// Waits until a daemon that hangs is there beside the other one.
-fn hanging(daemon: &Daemon, pid: u32) -> u32 {
+/// Waits until the capture process is there, and says which it is.
+fn capture(daemon: &Daemon) -> u32 {
+    let pid = eventually("capture is there", || {
+        daemon.json(["daemon", "status"])["capture"]["pid"].as_u64()
+    });
+    u32::try_from(pid).unwrap()
+}
+
+/// Waits until a daemon that hangs is there beside these, which are all that there are without it.
+fn hanging(daemon: &Daemon, known: &[u32]) -> u32 {
     eventually("another daemon is there", || {
         let name = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let others = processes::children(daemon.holder_pid()).into_iter();
-        others.filter(|other| *other != pid).find(|other| name(*other).trim() == "orchestrator")
+        others
+            .filter(|other| !known.contains(other))
+            .find(|other| name(*other).trim() == "orchestrator")
     })
 }
 
@@ -419,10 +429,11 @@ fn hanging(daemon: &Daemon, pid: u32) -> u32 {
 fn one_that_hangs_is_given_up_and_meanwhile_nobody_else_is_tried() {
     let daemon = Daemon::start();
     let pid = daemon.pid();
+    let known = [pid, capture(&daemon)];
     let hang = Hang::new(&daemon);
     let mut first = daemon.cli_command(["daemon", "restart", "--timeout", "3s"]);
     let first = first.stderr(Stdio::piped()).spawn().unwrap();
-    let other = hanging(&daemon, pid);
+    let other = hanging(&daemon, &known);
     let second = daemon.cli(["daemon", "restart"]);
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("another daemon is being started already"), "{second:?}");
@@ -445,12 +456,13 @@ fn sigterm_ends_everything_at_any_moment_of_a_replacement() {
     let mut daemon = Daemon::start();
     daemon.add(["/bin/sleep", "--name", "a", "--", "1000"]);
     daemon.ok(["runtime", "start", "a"]);
-    let hang = Hang::new(&daemon);
+    let instance = running(&daemon, "a");
     let pid = daemon.pid();
+    let known = [pid, instance, capture(&daemon)];
+    let hang = Hang::new(&daemon);
     let mut client =
         daemon.cli_command(["daemon", "restart"]).stderr(Stdio::null()).spawn().unwrap();
-    let other = hanging(&daemon, pid);
-    let instance = running(&daemon, "a");
+    let other = hanging(&daemon, &known);
     drop(hang);
     assert_eq!(daemon.terminate().code(), Some(0), "{}", daemon.log());
     [pid, other, instance].into_iter().for_each(processes::gone);
@@ -552,13 +564,12 @@ fn what_takes_long_is_cut_and_what_it_began_goes_on() {
 #[test]
 fn status_shows_all_processes() {
     let daemon = Daemon::start();
-    let json = eventually("capture is there", || {
-        Some(daemon.json(["daemon", "status"])).filter(|json| json["capture"].is_object())
-    });
+    let capture = capture(&daemon);
+    let json = daemon.json(["daemon", "status"]);
     let (holder, pid) = (daemon.holder_pid(), daemon.pid());
     assert_eq!(json["holder"]["pid"], holder);
     assert_eq!(json["daemon"]["pid"], pid);
-    let capture = u32::try_from(json["capture"]["pid"].as_u64().unwrap()).unwrap();
+    assert_eq!(json["capture"]["pid"], capture);
     assert!(processes::children(holder).contains(&capture));
     for process in ["holder", "daemon", "capture"] {
         let process = &json[process];

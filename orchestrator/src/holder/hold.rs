@@ -35,9 +35,9 @@ pub(super) struct Holder {
     daemon: Option<Daemon>,
     /// The one that is to take its place.
     succession: Succession,
-    /// What came for the daemon when it could already be letting go: if it did not heed that, its
-    /// successor has to.
-    late_signal: Option<Signal>,
+    /// What was passed on to the daemon last. If it lets another one take its place all the same,
+    /// it did not come to heed that, and the other one has to.
+    last_signal: Option<Signal>,
     lives: Lives,
     /// When there will be a daemon again.
     start_at: Option<Duration>,
@@ -93,7 +93,7 @@ impl Holder {
             hangup_ignored,
             daemon: None,
             succession: Succession::new(),
-            late_signal: None,
+            last_signal: None,
             lives: Lives::default(),
             start_at: None,
             end_at: None,
@@ -235,9 +235,7 @@ impl Holder {
         match &self.daemon {
             // The number is the daemon's: only we can collect it, and we have not.
             Some(daemon) if daemon.pid > 0 => {
-                if self.succession.is_able() {
-                    self.late_signal = Some(signal);
-                }
+                self.last_signal = Some(signal);
                 let _ = kill(Pid::from_raw(daemon.pid), signal);
             }
             Some(_) => {}
@@ -289,7 +287,7 @@ impl Holder {
 
     fn daemon_ended(&mut self, pid: i32, how: How) -> Option<End> {
         self.daemon = None;
-        let late_signal = self.late_signal.take();
+        let last_signal = self.last_signal.take();
         let meant = self.lives.is_end_meant();
         if !meant && let Some(successor) = self.succession.take() {
             let next = successor.daemon.pid;
@@ -298,7 +296,7 @@ impl Holder {
             let before = std::mem::replace(&mut self.executable, successor.executable);
             // The one that is known to work, if that was not the one before.
             self.proven.get_or_insert(before);
-            if let Some(signal) = late_signal {
+            if let Some(signal) = last_signal {
                 let _ = kill(Pid::from_raw(next), signal);
             }
             return None;

@@ -95,11 +95,6 @@ impl Succession {
         self.successor.as_mut().map(|successor| &mut successor.daemon)
     }
 
-    /// Whether the daemon's end would now be followed by this one.
-    pub(super) fn is_able(&self) -> bool {
-        self.daemon().is_some_and(|daemon| daemon.able)
-    }
-
     /// It has said so.
     pub(super) fn able(&mut self) {
         if let Some(daemon) = self.daemon_mut()

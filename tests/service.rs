@@ -1,0 +1,195 @@
+//! Under a service manager, and as the first process of a container.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
+
+use std::fs;
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use orchestrator_proto::control::Observed;
+use tests::{Daemon, SOON, eventually, processes};
+
+/// A socket as a service manager has it: it knows who has sent what.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        setsockopt(&socket, sockopt::PassCred, &true).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        Self(socket)
+    }
+
+    /// What it is told next, and by whom.
+    fn next(&self) -> (u32, String) {
+        let mut bytes = [0; 4096];
+        let mut space = nix::cmsg_space!(nix::libc::ucred);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let fd = self.0.as_raw_fd();
+        let received =
+            recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()).expect("it is told");
+        let mut pid = 0;
+        for message in received.cmsgs().unwrap() {
+            if let ControlMessageOwned::ScmCredentials(credentials) = message {
+                pid = credentials.pid().unsigned_abs();
+            }
+        }
+        let len = received.bytes;
+        (pid, String::from_utf8(bytes[..len].to_vec()).unwrap())
+    }
+
+    /// Waits until it is told this, by the holder as all before.
+    #[track_caller]
+    fn told(&self, holder: u32, wanted: &str) -> String {
+        loop {
+            let (pid, text) = self.next();
+            assert_eq!(pid, holder, "{text}");
+            if text.lines().any(|line| line == wanted) {
+                return text;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_by_the_process_that_it_started() {
+    let mut daemon = Daemon::prepare(&[]);
+    let path = daemon.dir().join("notify");
+    let manager = Manager::new(&path);
+    daemon = daemon.env("NOTIFY_SOCKET", path.to_str().unwrap()).env("WATCHDOG_USEC", "200000");
+    daemon.launch();
+    let holder = daemon.holder_pid();
+    let text = manager.told(holder, "READY=1");
+    assert!(text.contains(&format!("MAINPID={holder}\n")), "{text}");
+    assert!(text.contains("STATUS=version "), "{text}");
+    for _ in 0..3 {
+        manager.told(holder, "WATCHDOG=1");
+    }
+    // A daemon that hangs says nothing.
+    let pid = daemon.pid();
+    processes::signal(pid, Signal::SIGSTOP);
+    manager.0.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
+    let mut bytes = [0; 64];
+    while manager.0.recv(&mut bytes).is_ok() {}
+    manager.0.set_read_timeout(Some(SOON)).unwrap();
+    processes::signal(pid, Signal::SIGCONT);
+    manager.told(holder, "WATCHDOG=1");
+
+    daemon.ok(["daemon", "restart"]);
+    let text = manager.told(holder, "RELOADING=1");
+    assert!(text.contains("MONOTONIC_USEC="), "{text}");
+    manager.told(holder, "READY=1");
+    manager.told(holder, "WATCHDOG=1");
+    // Instances are not told where the service manager is.
+    daemon.add_script("env", "env");
+    daemon.ok(["runtime", "start", "env"]);
+    let env = daemon.ok(["runtime", "stdout", "env"]);
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_HOLDER_VERSION"] {
+        assert!(!env.contains(name), "{env}");
+    }
+    daemon.signal(Signal::SIGTERM);
+    manager.told(holder, "STOPPING=1");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn a_watchdog_of_somebody_else_and_a_manager_that_is_gone_are_no_trouble() {
+    let mut daemon = Daemon::prepare(&[]);
+    let path = daemon.dir().join("notify");
+    let manager = Manager::new(&path);
+    daemon = daemon
+        .env("NOTIFY_SOCKET", path.to_str().unwrap())
+        .env("WATCHDOG_USEC", "1000")
+        .env("WATCHDOG_PID", "1");
+    daemon.launch();
+    manager.told(daemon.holder_pid(), "READY=1");
+    drop(manager);
+    fs::remove_file(&path).unwrap();
+    daemon.ok(["daemon", "restart"]);
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert!(!daemon.log().contains("service manager"), "{}", daemon.log());
+}
+
+/// The first process of a container may be ours, if this machine lets us make one.
+fn container() -> Option<Command> {
+    let mut command = Command::new("unshare");
+    let options = ["--fork", "--pid", "--mount-proc"];
+    let tried = command.args(options).arg("true").stderr(Stdio::null()).status();
+    let mut command = Command::new("unshare");
+    command.args(options);
+    tried.is_ok_and(|status| status.success()).then_some(command)
+}
+
+/// Ends a container whatever becomes of the test.
+struct Ends(u32);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            processes::signal(self.0, Signal::SIGKILL);
+        }
+    }
+}
+
+#[test]
+fn as_the_first_process_of_a_container() {
+    let Some(mut unshare) = container() else {
+        eprintln!("SKIPPED: this machine does not let us make a pid namespace with unshare(1)");
+        return;
+    };
+    let daemon = Daemon::prepare(&[]);
+    let inner = daemon.command();
+    unshare.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => unshare.env(name, value),
+            None => unshare.env_remove(name),
+        };
+    }
+    let log = fs::File::create(daemon.dir().join("daemon.log")).unwrap();
+    let mut outer = unshare.stdin(Stdio::null()).stderr(log).spawn().unwrap();
+    eventually("the daemon accepts clients", || {
+        std::os::unix::net::UnixStream::connect(daemon.socket()).ok()
+    });
+    // Numbers are those of the container.
+    assert_eq!(daemon.status().holder_pid, 1);
+    let holder =
+        eventually("the holder is there", || processes::children(outer.id()).into_iter().next());
+    let _ends = Ends(holder);
+
+    // It leaves a process that leaves its group, which the first process has to collect.
+    let file = daemon.dir().join("orphan");
+    let script = format!(
+        "setsid sh -c 'echo begun > {0}; sleep 0.1' & while [ ! -s {0} ]; do :; done; exit 0",
+        file.display()
+    );
+    daemon.add_script("forgetful", &script);
+    daemon.ok(["runtime", "start", "forgetful"]);
+    eventually("the orphan has begun", || fs::read(&file).ok().filter(|text| !text.is_empty()));
+    eventually("the orphan is collected", || {
+        let known = ["orchestrator", "orch-capture"];
+        let name = |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let children = processes::children(holder);
+        children.into_iter().all(|pid| known.contains(&name(pid).trim())).then_some(())
+    });
+
+    daemon.add(["/bin/sleep", "--name", "a", "--", "1000"]);
+    daemon.ok(["runtime", "start", "a"]);
+    let pid = |daemon: &Daemon| match daemon.info("a").observed {
+        Observed::Running { pid, .. } => pid,
+        other => panic!("{other:?}"),
+    };
+    let before = pid(&daemon);
+    daemon.ok(["daemon", "restart"]);
+    assert_eq!(pid(&daemon), before);
+    assert_eq!(daemon.json(["daemon", "status"])["holder"]["pid"], 1);
+
+    processes::signal(holder, Signal::SIGTERM);
+    let ended = eventually("everything has ended", || outer.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0), "{}", daemon.log());
+    processes::gone(holder);
+}
