@@ -255,3 +255,25 @@ fn a_program_that_was_executed_right_before_both_were_killed_is_found() {
     assert!(!processes::is_alive(pid));
     assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 1);
 }
+
+#[test]
+fn an_end_is_told_once_although_the_daemon_is_killed_while_something_is_left() {
+    let daemon = Daemon::start();
+    let script = "sh -c 'trap \"\" TERM; echo ready; exec sleep 1000' & read line; exit 3";
+    let script =
+        script.replace("read line", &format!("cat {}", daemon.dir().join("end").display()));
+    nix::unistd::mkfifo(&daemon.dir().join("end"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    daemon.add(["/bin/sh", "--name", "two", "--stop-timeout", "2s", "--", "-c", &script]);
+    daemon.ok(["runtime", "start", "two"]);
+    daemon.prints("two", "ready");
+    fs::write(daemon.dir().join("end"), "").unwrap();
+    assert_eq!(daemon.exited("two"), Exit::Code(3));
+    assert_eq!(daemon.info("two").observed.word(), "stopping");
+    processes::signal(daemon.pid(), Signal::SIGKILL);
+    daemon.event("nothing is left", |event| (event.kind == EventKind::Stopped).then_some(()));
+    let ends = first_items(&daemon, 0).into_iter().filter(
+        |item| matches!(item, Item::Event(event) if matches!(event.kind, EventKind::Exited { .. })),
+    );
+    assert_eq!(ends.count(), 1, "{:?}", first_items(&daemon, 0));
+    assert_eq!(daemon.info("two").observed.word(), "exited");
+}
