@@ -4,9 +4,12 @@
 use std::fs;
 use std::process::Stdio;
 
-use orchestrator_proto::control::{Item, Reply, Request, TapFilter};
-use orchestrator_proto::{ErrorCode, InstanceId};
-use tests::{Daemon, SOON, block_on, eventually};
+use nix::sys::signal::Signal;
+use orchestrator_proto::control::{EventKind, Exit, Item, Policy, Reply, Request, TapFilter};
+use orchestrator_proto::sdk::{Runtime, Schema};
+use orchestrator_proto::{ErrorCode, InstanceId, Message};
+use serde::{Deserialize, Serialize};
+use tests::{Daemon, SOON, block_on, eventually, processes};
 
 /// The items that a stream of events begins with.
 fn first_items(daemon: &Daemon, after: u64) -> Vec<Item> {
@@ -115,4 +118,162 @@ fn a_client_that_is_not_read_any_more_does_not_keep_the_daemon_from_ending() {
     assert_eq!(daemon.terminate().code(), Some(0));
     let _ = child.kill();
     let _ = child.wait();
+}
+
+#[derive(Serialize, Deserialize, Schema, Message)]
+#[postcard(crate = orchestrator_proto::postcard_schema)]
+#[message(name = "n")]
+struct Number(u32);
+
+#[test]
+fn a_sender_that_is_back_before_the_links_are_loses_nothing() {
+    let mut daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    daemon.link_with("a", "n", "b", Policy::Block, 8);
+    // Many come after these two, and the link after all of them.
+    for number in 0..200 {
+        daemon.put(&format!("other-{number}"));
+    }
+    let (a, b) = (daemon.native_socket(&a), daemon.native_socket(&b));
+    let peers = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (told, heard) = std::sync::mpsc::sync_channel(1 << 16);
+    let connected = peers.block_on(async {
+        (Runtime::connect_to(a).await.unwrap(), Runtime::connect_to(b).await.unwrap())
+    });
+    let output = connected.0.output::<Number>().unwrap();
+    let mut input = connected.1.input::<Number>().unwrap();
+    peers.spawn(async move {
+        for number in 0.. {
+            output.send(&Number(number)).await.unwrap();
+        }
+    });
+    peers.spawn(async move {
+        while let Ok(Number(number)) = input.recv().await {
+            if told.try_send(number).is_err() {
+                // Enough are waiting.
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                let _ = told.send(number);
+            }
+        }
+    });
+    let mut next = 0;
+    let mut hear = |count| {
+        for _ in 0..count {
+            assert_eq!(heard.recv_timeout(SOON).expect("messages come"), next);
+            next += 1;
+        }
+    };
+    hear(100);
+    for _ in 0..3 {
+        daemon.kill();
+        daemon.launch();
+        hear(1000);
+    }
+    drop(connected);
+    peers.shutdown_background();
+}
+
+/// Kills the holder, and with it the daemon.
+fn kill_both(daemon: &mut Daemon, own: u32) {
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    processes::gone(own);
+}
+
+#[test]
+fn an_end_while_there_is_no_holder_is_told_once() {
+    let mut daemon = Daemon::start();
+    daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
+    daemon.ok(["runtime", "start", "nap"]);
+    let (own, pid) = (daemon.pid(), daemon.info("nap").observed.pid().unwrap());
+    kill_both(&mut daemon, own);
+    processes::signal(pid, Signal::SIGKILL);
+    // Until it is collected it can be asked how it ended.
+    eventually("the init has collected it", || processes::state(pid).is_none().then_some(()));
+    for _ in 0..2 {
+        daemon.launch();
+        let own = daemon.pid();
+        eventually("it runs again", || daemon.info("nap").observed.pid().filter(|it| *it != pid));
+        kill_both(&mut daemon, own);
+    }
+    daemon.launch();
+    let word: Vec<_> = first_items(&daemon, 0)
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::Event(event) if event.instance.is_some() => Some(event.kind),
+            _ => None,
+        })
+        .take(5)
+        .collect();
+    let [added, started, exited, stopped, again] = &word[..] else { panic!("{word:?}") };
+    assert_eq!((added, started), (&EventKind::Added, &EventKind::Started { pid }));
+    assert_eq!(*exited, EventKind::Exited { exit: Exit::Unknown, requested: false });
+    assert_eq!(*stopped, EventKind::Stopped);
+    // The start may have been too late to be told by who was killed right after it.
+    let again = matches!(again, EventKind::Started { .. } | EventKind::Adopted { .. });
+    assert!(again, "{word:?}");
+}
+
+/// Suspends a process, with each of its threads.
+fn stop(pid: u32) {
+    processes::signal(pid, Signal::SIGSTOP);
+    eventually("it is suspended", || {
+        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        threads
+            .all(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" T"))
+            })
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_program_that_was_executed_right_before_both_were_killed_is_found() {
+    let mut daemon = Daemon::start();
+    let file = daemon.dir().join("pid");
+    let script = format!("echo $$ >> {}; exec sleep 1000", file.display());
+    daemon.add_script("nap", &script);
+    let (own, holder) = (daemon.pid(), daemon.holder_pid());
+    // The order waits for the holder; what came of it never reaches the daemon.
+    stop(holder);
+    let mut asking = daemon.cli_command(["runtime", "start", "nap"]).spawn().unwrap();
+    eventually("it is starting", || {
+        (daemon.info("nap").observed.word() == "starting").then_some(())
+    });
+    stop(own);
+    processes::signal(holder, Signal::SIGCONT);
+    let pid = processes::pid_in(&file);
+    kill_both(&mut daemon, own);
+    assert_ne!(asking.wait().unwrap().code(), Some(0));
+    daemon.launch();
+    assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
+    daemon
+        .event("it was adopted", |event| (event.kind == EventKind::Adopted { pid }).then_some(()));
+    assert_eq!(daemon.info("nap").starts, 1);
+    daemon.ok(["runtime", "stop", "nap"]);
+    assert!(!processes::is_alive(pid));
+    assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn an_end_is_told_once_although_the_daemon_is_killed_while_something_is_left() {
+    let daemon = Daemon::start();
+    let script = "sh -c 'trap \"\" TERM; echo ready; exec sleep 1000' & read line; exit 3";
+    let script =
+        script.replace("read line", &format!("cat {}", daemon.dir().join("end").display()));
+    nix::unistd::mkfifo(&daemon.dir().join("end"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    daemon.add(["/bin/sh", "--name", "two", "--stop-timeout", "2s", "--", "-c", &script]);
+    daemon.ok(["runtime", "start", "two"]);
+    daemon.prints("two", "ready");
+    fs::write(daemon.dir().join("end"), "").unwrap();
+    assert_eq!(daemon.exited("two"), Exit::Code(3));
+    assert_eq!(daemon.info("two").observed.word(), "stopping");
+    processes::signal(daemon.pid(), Signal::SIGKILL);
+    daemon.event("nothing is left", |event| (event.kind == EventKind::Stopped).then_some(()));
+    let ends = first_items(&daemon, 0).into_iter().filter(
+        |item| matches!(item, Item::Event(event) if matches!(event.kind, EventKind::Exited { .. })),
+    );
+    assert_eq!(ends.count(), 1, "{:?}", first_items(&daemon, 0));
+    assert_eq!(daemon.info("two").observed.word(), "exited");
 }

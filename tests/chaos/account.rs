@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Numbers that a worker keeps, each written over in one piece.
 #[derive(Clone, Copy)]
@@ -55,6 +56,15 @@ impl Worker {
     /// The name of its files.
     pub(crate) fn key(&self) -> String {
         format!("{}-{}", self.pid, self.ticks)
+    }
+
+    /// When it started, milliseconds since 1970, to within a clock tick of 10 ms.
+    pub(crate) fn started_ms(&self) -> u64 {
+        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let uptime: f64 = uptime.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0.0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age_ms = (uptime * 1000.0) as u64 - (self.ticks * 10).min((uptime * 1000.0) as u64);
+        (now.as_millis() as u64).saturating_sub(age_ms)
     }
 
     /// All of them that came so far that they had an account.

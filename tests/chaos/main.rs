@@ -213,7 +213,9 @@ async fn prepare(askers: &mut [Asker], shared: &[String], dir: &Path) -> Vec<Las
     for name in ["safe-source", "safe-sink"] {
         first.add(name, &["polite"]).await;
     }
-    for (name, words) in shared.iter().zip([&["polite", "family"][..], &["deaf"], &["slow"]]) {
+    for (name, words) in
+        shared.iter().zip([&["polite", "family"][..], &["deaf", "family"], &["slow"]])
+    {
         first.add(name, words).await;
     }
     let mut lasting = vec![("safe-source".to_owned(), "safe-sink".to_owned())];

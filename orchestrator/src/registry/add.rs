@@ -13,7 +13,7 @@ use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 use super::host::RegistryHost;
 use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, launch};
 use super::left::InstanceShelf;
-use super::run::{RunNotes, view_of};
+use super::run::{RunNotes, end_was_told, view_of};
 use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten};
 use crate::process::{Keeper, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
@@ -202,6 +202,9 @@ impl Registry {
             launch: launch(id, &spec, program.clone(), &sockets),
             log: log.clone(),
             events: self.events.clone(),
+            end_is_told: AtomicBool::new(
+                survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
+            ),
             run: RunNotes::new(self.store.clone(), order, self.closing.clone(), run),
         };
         let kernel = self.kernel.clone();

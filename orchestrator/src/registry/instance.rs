@@ -267,6 +267,9 @@ pub(super) struct InstanceHooks {
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
     pub(super) run: RunNotes,
+    /// An earlier daemon has told of the end of its process, and was killed before nothing was
+    /// left of it: to take over the rest is no news, and the end is not told again.
+    pub(super) end_is_told: AtomicBool,
 }
 
 /// What the log of a program says that has lost its holder.
@@ -295,6 +298,12 @@ impl Hooks for InstanceHooks {
     fn event(&self, kind: EventKind, time_ms: u64) {
         // First, so that whoever is told of it finds it to be true after a power cut too.
         self.run.event(&kind, time_ms);
+        let is_end = matches!(kind, EventKind::Exited { .. });
+        let is_told = is_end || matches!(kind, EventKind::Adopted { .. });
+        if is_told && self.end_is_told.load(Ordering::Relaxed) {
+            self.end_is_told.store(!is_end, Ordering::Relaxed);
+            return;
+        }
         self.events.record_at(Some(self.id), self.name.as_deref(), kind, time_ms);
     }
 }

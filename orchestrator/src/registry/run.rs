@@ -45,12 +45,15 @@ impl RunNotes {
 
     /// This happened to it.
     pub(super) fn event(&self, kind: &EventKind, time_ms: u64) {
-        if let EventKind::Exited { exit, requested: false } = kind {
-            let (exit, at_ms) = (*exit, time_ms);
+        if let EventKind::Exited { exit, requested } = *kind {
             self.note(|run| {
                 let before = (run.active, run.rest.clone());
                 run.active = false;
-                run.rest = Rest::Exited { exit, at_ms };
+                run.rest = if requested {
+                    Rest::Stopped { last_exit: Some(exit), at_ms: Some(time_ms) }
+                } else {
+                    Rest::Exited { exit, at_ms: time_ms }
+                };
                 self.interrupt(run, before);
             });
         }
@@ -85,6 +88,11 @@ pub(super) fn view_of(run: &RunRecord) -> View {
 /// it has ended, and nobody has heard how.
 pub(super) const fn was_running(run: &RunRecord) -> bool {
     run.active && run.process.is_some()
+}
+
+/// Whether the end of this process was told, and something that it left behind was being stopped.
+pub(super) fn end_was_told(run: &RunRecord, pid: u32) -> bool {
+    !run.active && run.process.as_ref().is_some_and(|process| process.pid == pid)
 }
 
 /// How it is after the end of the daemon that kept it: nothing of it runs. This is found out at
@@ -266,6 +274,25 @@ mod tests {
             assert!(!was_running(&after), "it is found out once");
             assert_eq!(after.is_to_be_started(), desired == Desired::Running);
             assert_eq!(view_of(&after).observed, ended);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_kept_from_the_moment_when_it_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        for requested in [false, true] {
+            let notes = RunNotes::new(store.clone(), 1, Arc::default(), running());
+            notes.event(&EventKind::Exited { exit: EXIT, requested }, 8);
+            let run = notes.run.lock().unwrap().clone();
+            assert!(end_was_told(&run, 5) && !end_was_told(&run, 6) && !was_running(&run));
+            let observed = if requested {
+                Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) }
+            } else {
+                Observed::Exited { exit: EXIT, at_ms: 8 }
+            };
+            assert_eq!(view_of(&run).observed, observed);
+            assert_eq!(run.is_to_be_started(), requested, "as after a restart");
         }
     }
 

@@ -22,8 +22,29 @@ const BLIND_MS: u64 = 1500;
 #[derive(Default, Debug)]
 pub(crate) struct Counts {
     pub(crate) lines: u64,
-    /// Of streams with a hole that is excused.
-    pub(crate) excused: u64,
+    /// Streams with a hole after a kill of capture, and the bytes that are missing in them.
+    pub(crate) holes: u64,
+    pub(crate) missing_bytes: u64,
+    /// Streams of which something may be missing because nobody could keep it.
+    pub(crate) unkept: u64,
+}
+
+/// Why lines may be missing.
+enum Excuse {
+    Unkept,
+    CaptureKilled { missing_bytes: u64 },
+}
+
+impl Counts {
+    fn add(&mut self, excuse: &Excuse) {
+        match excuse {
+            Excuse::Unkept => self.unkept += 1,
+            Excuse::CaptureKilled { missing_bytes } => {
+                self.holes += 1;
+                self.missing_bytes += missing_bytes;
+            }
+        }
+    }
 }
 
 /// One log as it was read.
@@ -90,8 +111,8 @@ fn check_instance(
             );
             let is_ascending = numbers.windows(2).all(|pair| pair[0] < pair[1]);
             match excuse(evidence, worker, stream, &numbers, written, &log) {
-                Ok(()) if is_ascending && last <= written + 1 => counts.excused += 1,
-                Ok(()) => violations.push(format!("out of order, or more than once: {what}")),
+                Ok(excuse) if is_ascending && last <= written + 1 => counts.add(&excuse),
+                Ok(_) => violations.push(format!("out of order, or more than once: {what}")),
                 Err(why) => violations.push(format!("{why}: {what}")),
             }
         }
@@ -133,7 +154,7 @@ fn excuse(
     numbers: &[u64],
     written: u64,
     log: &Log,
-) -> Result<(), String> {
+) -> Result<Excuse, String> {
     let (began, ended) = life(evidence, worker);
     let kills = evidence.deeds.captures.lock().unwrap();
     let kills: Vec<u64> =
@@ -145,7 +166,7 @@ fn excuse(
         lost_capture || unheard_of
     });
     if is_blind {
-        return Ok(());
+        return Ok(Excuse::Unkept);
     }
     if kills.is_empty() {
         return Err("lines are missing".to_owned());
@@ -154,13 +175,16 @@ fn excuse(
         return Err("lines are missing, and there is no remark".to_owned());
     }
     let missing = (1..=written).filter(|number| numbers.binary_search(number).is_err());
-    let bytes: u64 = missing.map(|n| line(worker.run, stream, n).len() as u64 + 1).sum();
+    let missing_bytes: u64 = missing.map(|n| line(worker.run, stream, n).len() as u64 + 1).sum();
     // Around each hole, what is left of two lines that were cut.
     let most = kills.len() as u64 * (LOSS + 2 * 40_100);
-    if bytes > most {
-        return Err(format!("{bytes} bytes are missing after {} kills of capture", kills.len()));
+    if missing_bytes > most {
+        return Err(format!(
+            "{missing_bytes} bytes are missing after {} kills of capture",
+            kills.len()
+        ));
     }
-    Ok(())
+    Ok(Excuse::CaptureKilled { missing_bytes })
 }
 
 /// When a worker lived, as the events tell, milliseconds since 1970.
