@@ -198,7 +198,7 @@ impl Messages {
     fn start(from: PathBuf, to: PathBuf) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let got = Arc::new(Mutex::new(Vec::new()));
-        let (ready, connected) = std::sync::mpsc::channel();
+        let (ready, connected) = std::sync::mpsc::sync_channel(1);
         let (last, arrived) = tokio::sync::oneshot::channel();
         let (into, done) = (got.clone(), stop.clone());
         let receiver = std::thread::spawn(move || {

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -89,6 +90,10 @@ impl Drop for Actor {
 
 /// Plays a part until there is nothing more to do.
 pub(crate) fn play(args: &[String]) {
+    if args == [LINES] {
+        // An instance, which has to outlive who started it.
+        lines();
+    }
     // Nobody is left behind by a benchmark that is killed.
     prctl::set_pdeathsig(Signal::SIGKILL).expect("a signal can be asked for");
     let parts: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -101,6 +106,19 @@ pub(crate) fn play(args: &[String]) {
         ["sdk-count-1024", path] => sdk::count::<wire::Data1024>(Path::new(path)),
         _ => panic!("{args:?} is no part"),
     }
+}
+
+/// The part of an instance that prints a numbered line now and then.
+pub(crate) const LINES: &str = "lines";
+/// Between two lines.
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn lines() -> ! {
+    for number in 1_u64.. {
+        println!("{number}");
+        std::thread::park_timeout(PAUSE);
+    }
+    unreachable!("there are enough numbers")
 }
 
 /// Says that everything is connected.

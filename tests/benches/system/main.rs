@@ -6,6 +6,7 @@
 //! cargo bench -p tests -- --quick               everything, rougher, below half a minute
 //! cargo bench -p tests -- --markdown            and the whole as one Markdown table
 //! cargo bench -p tests -- --regime pinned       one regime only
+//! cargo bench -p tests -- kills                 1,000 kills of the daemon, about ten minutes
 //! ```
 //!
 //! A floor is the least that any system of this shape has to do, such as a process that only
@@ -24,6 +25,7 @@ mod command;
 mod cycles;
 mod fan_out;
 mod first_message;
+mod kills;
 mod machine;
 mod memory;
 mod messages;
@@ -50,6 +52,8 @@ struct Group {
     title: &'static str,
     regimes: &'static [Regime],
     run: fn(&Setting) -> Vec<Row>,
+    /// Not among the groups that are meant when none is named: it takes long.
+    only_named: bool,
 }
 
 /// How a group is to be measured.
@@ -66,43 +70,63 @@ const GROUPS: &[Group] = &[
         title: "Round trip of a message of 32 B and its answer; floor: a relay",
         regimes: BOTH,
         run: roundtrip::run,
+        only_named: false,
     },
     Group {
         name: "messages",
         title: "Messages one way, none lost; floor: a relay",
         regimes: BOTH,
         run: messages::run,
+        only_named: false,
     },
     Group {
         name: "fan-out",
         title: "Messages from 1 to 8, delivered in total; floor: a relay",
         regimes: BOTH,
         run: fan_out::run,
+        only_named: false,
     },
     Group {
         name: "cycles",
         title: "Programs started and ended; floor: posix_spawn, kill, wait",
         regimes: BOTH,
         run: cycles::run,
+        only_named: false,
     },
     Group {
         name: "first-message",
         title: "From `runtime start` to the first message",
         regimes: &[Regime::Free],
         run: first_message::run,
+        only_named: false,
     },
     Group {
         name: "survival",
         title: "Outliving the daemon",
         regimes: &[Regime::Free],
         run: survival::run,
+        only_named: false,
     },
-    Group { name: "memory", title: "Resident memory", regimes: &[Regime::Free], run: memory::run },
+    Group {
+        name: "memory",
+        title: "Resident memory",
+        regimes: &[Regime::Free],
+        run: memory::run,
+        only_named: false,
+    },
+    Group {
+        name: "kills",
+        title: "The daemon is killed at random moments, 100 instances print and end",
+        regimes: &[Regime::Free],
+        run: kills::run,
+        only_named: true,
+    },
     Group {
         name: "command",
         title: "`orchestrator-cli version` as a whole process; floor: /bin/true",
         regimes: BOTH,
         run: command::run,
+        only_named: false,
     },
 ];
 
@@ -124,7 +148,7 @@ fn main() -> ExitCode {
     tests::binary("orchestrator");
     let machine = Machine::look();
     let mut all = Table::default();
-    for group in GROUPS.iter().filter(|group| options.wants(group.name)) {
+    for group in GROUPS.iter().filter(|group| options.wants(group.name, group.only_named)) {
         let mut table = Table::default();
         for regime in group.regimes.iter().filter(|r| options.wants_regime(**r)) {
             machine.enter(*regime);

@@ -67,8 +67,10 @@ impl Options {
         Ok(options)
     }
 
-    pub(crate) fn wants(&self, group: &str) -> bool {
-        self.groups.is_empty() || self.groups.iter().any(|wanted| wanted == group)
+    /// Whether a group is meant; when none is named, all are but those that want to be.
+    pub(crate) fn wants(&self, group: &str, only_named: bool) -> bool {
+        let named = self.groups.iter().any(|wanted| wanted == group);
+        named || (self.groups.is_empty() && !only_named)
     }
 
     pub(crate) fn wants_regime(&self, regime: Regime) -> bool {

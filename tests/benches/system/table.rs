@@ -14,6 +14,8 @@ pub(crate) enum Unit {
     Rate,
     /// Bytes.
     Memory,
+    /// Something that is counted.
+    Count,
 }
 
 /// What a figure should be.
@@ -84,16 +86,23 @@ impl Unit {
             Self::Rate if value < 1e6 => (1e3, "k/s"),
             Self::Rate => (1e6, "M/s"),
             Self::Memory => (1e6, "MB"),
+            Self::Count => (1.0, ""),
         }
     }
 
     fn show(self, value: f64) -> String {
+        if self == Self::Count {
+            return format!("{value:.0}");
+        }
         let (scale, name) = self.scale(value);
         format!("{} {name}", digits(value / scale))
     }
 
     fn show_with_spread(self, series: &Series) -> String {
         let median = series.median();
+        if self == Self::Count {
+            return self.show(median);
+        }
         let (scale, name) = self.scale(median);
         let (low, high) = series.spread();
         let middle = digits(median / scale);
