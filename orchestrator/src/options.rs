@@ -21,7 +21,7 @@ Examples:
       Take messages of another orchestrator on this machine.
 
 Signals: SIGTERM, SIGINT and SIGHUP stop all instances and end the daemon; a second one kills
-them. (There is nothing to reload.)";
+them. (There is nothing to reload; to replace the daemon: orchestrator-cli daemon upgrade.)";
 
 /// Supervises programs and routes typed messages between them.
 ///

@@ -92,10 +92,8 @@ impl Daemon {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             // Too many files are on their way, to somebody who does not take them.
             Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => false,
-            Err(_) => {
-                self.closed = true;
-                false
-            }
+            // It has ended. What it said last may still be there, and is read first.
+            Err(_) => false,
         }
     }
 

@@ -512,6 +512,9 @@ fn receive(daemon: &mut Daemon, datagram: &mut [u8]) -> Option<(usize, socket::F
         Err(error) => match error.raw_os_error().map(Errno::from_raw) {
             // There is nothing after all, or it is longer than any order.
             Some(Errno::EAGAIN | Errno::EMSGSIZE) => {}
+            // It has ended without having heard all that it was told. That is said once, and
+            // before what it has said itself, which is still there.
+            Some(Errno::ECONNRESET) => {}
             _ => daemon.closed = true,
         },
     }

@@ -88,7 +88,7 @@ pub(super) struct Table {
     /// Who waits for what an earlier daemon has left, and that, as far as it is known.
     left: Option<(Left, oneshot::Sender<Left>)>,
     /// Who wants to hear of the daemon that is to take the place of this one.
-    pub(super) successor: Option<mpsc::UnboundedSender<News>>,
+    pub(super) successor: Option<mpsc::Sender<News>>,
     /// The holder has gone.
     ended: bool,
 }
@@ -543,7 +543,8 @@ impl Link {
             News::Successor { .. } | News::SuccessorEnded { .. } => {
                 tracing::debug!(?news, "news of a successor");
                 if let Some(asker) = &self.table().successor {
-                    let _ = asker.send(news);
+                    // Room for all that there can be of one.
+                    let _ = asker.try_send(news);
                 }
             }
         }

@@ -18,6 +18,10 @@ use crate::holder::successor_image;
 /// How long one that is killed may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
+/// What there can be to hear of one successor: that it was started, that it is able, that it has
+/// ended.
+const MAX_NEWS: usize = 3;
+
 /// Why no daemon takes the place of this one.
 #[derive(Debug, Error)]
 pub enum SuccessorError {
@@ -53,7 +57,7 @@ pub enum SuccessorError {
 pub struct Successor {
     /// Its process.
     pub pid: u32,
-    news: mpsc::UnboundedReceiver<News>,
+    news: mpsc::Receiver<News>,
 }
 
 impl Successor {
@@ -98,8 +102,7 @@ impl Linux {
         let deadline = Instant::now() + limit;
         let link = self.link();
         let image = successor_image(path)?;
-        // At most three of one successor.
-        let (sender, mut news) = mpsc::unbounded_channel();
+        let (sender, mut news) = mpsc::channel(MAX_NEWS);
         link.table().successor = Some(sender);
         let order = |image| Order::Replace { image, program: true };
         if SIZE + image.len() > MAX_DATAGRAM {
