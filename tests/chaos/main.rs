@@ -92,7 +92,7 @@ fn round(seed: u64, time: Duration) {
         "{count} violations with ORCHESTRATOR_CHAOS_SEED={seed} \
          ORCHESTRATOR_CHAOS_SECONDS={}:\n- {shown}\nEverything is kept in {}: violations.txt, \
          diary (what was done), daemon.log, state, accounts of the workers",
-        (time + Duration::from_secs(10)).as_secs(),
+        (time + Duration::from_secs(11)).as_secs(),
         kept.display()
     );
 }

@@ -18,6 +18,9 @@ const LOSS: u64 = 64 << 10;
 /// has not been told: it was killed, or a program was executed.
 const BLIND_MS: u64 = 1500;
 
+/// How far apart a kill and what it caused may seem.
+const SLACK_MS: u64 = 150;
+
 /// What was found out besides violations.
 #[derive(Default, Debug)]
 pub(crate) struct Counts {
@@ -50,8 +53,8 @@ impl Counts {
 /// One log as it was read.
 #[derive(Default)]
 struct Log {
-    /// Per stream, the lines in order.
-    lines: HashMap<String, Vec<Vec<u8>>>,
+    /// Per stream, the lines in order, and when the end of each was read, milliseconds since 1970.
+    lines: HashMap<String, Vec<(Vec<u8>, u64)>>,
     remarks: Vec<String>,
 }
 
@@ -83,16 +86,20 @@ fn check_instance(
     for (stream, written, broken) in
         [("stdout", Slot::Stdout, Slot::StdoutBroken), ("stderr", Slot::Stderr, Slot::StderrBroken)]
     {
-        let mut found: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut found: HashMap<u64, (Vec<u64>, Vec<u64>)> = HashMap::new();
         let mut odd = Vec::new();
-        for text in log.lines.get(stream).map_or(&[][..], Vec::as_slice) {
+        for (text, time_ms) in log.lines.get(stream).map_or(&[][..], Vec::as_slice) {
             match parse(text, stream) {
-                Some((run, number)) => found.entry(run).or_default().push(number),
+                Some((run, number)) => {
+                    let (numbers, times_ms) = found.entry(run).or_default();
+                    numbers.push(number);
+                    times_ms.push(*time_ms);
+                }
                 None => odd.push(text),
             }
         }
         for worker in workers {
-            let numbers = found.remove(&worker.run).unwrap_or_default();
+            let (numbers, times_ms) = found.remove(&worker.run).unwrap_or_default();
             counts.lines += numbers.len() as u64;
             let account = worker.account(evidence.dir);
             let (written, broken) = (account.get(written), account.get(broken));
@@ -110,7 +117,7 @@ fn check_instance(
                 log.remarks
             );
             let is_ascending = numbers.windows(2).all(|pair| pair[0] < pair[1]);
-            match excuse(evidence, worker, stream, &numbers, written, &log) {
+            match excuse(evidence, worker, stream, (&numbers, &times_ms), written, &log) {
                 Ok(excuse) if is_ascending && last <= written + 1 => counts.add(&excuse),
                 Ok(_) => violations.push(format!("out of order, or more than once: {what}")),
                 Err(why) => violations.push(format!("{why}: {what}")),
@@ -151,7 +158,7 @@ fn excuse(
     evidence: &Evidence<'_>,
     worker: &Worker,
     stream: &str,
-    numbers: &[u64],
+    (numbers, times_ms): (&[u64], &[u64]),
     written: u64,
     log: &Log,
 ) -> Result<Excuse, String> {
@@ -159,6 +166,18 @@ fn excuse(
     let kills = evidence.deeds.captures.lock().unwrap();
     let kills: Vec<u64> =
         kills.iter().copied().filter(|at| (began..=ended + 1000).contains(at)).collect();
+    // Each hole has a cause of its own, at its time.
+    let mut causes = kills.clone();
+    causes.extend(evidence.gaps.iter().map(|(gap, _)| *gap));
+    let (mut next, mut from_ms) = (1, began);
+    let end = (written + 1, ended);
+    for (number, to_ms) in numbers.iter().copied().zip(times_ms.iter().copied()).chain([end]) {
+        let around = from_ms.saturating_sub(SLACK_MS)..=to_ms + SLACK_MS;
+        if number > next && !causes.iter().any(|at| around.contains(at)) {
+            return Err(format!("{next}..{number} are missing, and nothing was killed then"));
+        }
+        (next, from_ms) = (number + 1, to_ms);
+    }
     let is_blind = evidence.gaps.iter().any(|&(gap, back)| {
         let lost_capture =
             kills.iter().any(|at| (gap.saturating_sub(BLIND_MS)..=back).contains(at));
@@ -225,8 +244,11 @@ fn read(dir: &Path) -> Result<Log, String> {
         let bytes = fs::read(&file).map_err(|error| error.to_string())?;
         for record in bytes.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
             let mut fields = record.splitn(4, |byte| *byte == b' ');
-            let (_, stream, tag) = (fields.next(), fields.next(), fields.next());
-            let (Some(stream), Some(tag), Some(text)) = (stream, tag, fields.next()) else {
+            let (time, stream, tag) = (fields.next(), fields.next(), fields.next());
+            let time_ms = time.and_then(time_ms);
+            let (Some(time_ms), Some(stream), Some(tag), Some(text)) =
+                (time_ms, stream, tag, fields.next())
+            else {
                 return Err(format!("no record: {:?}", String::from_utf8_lossy(record)));
             };
             let stream = String::from_utf8_lossy(stream).into_owned();
@@ -237,14 +259,33 @@ fn read(dir: &Path) -> Result<Log, String> {
             let line = open.entry(stream.clone()).or_default();
             line.extend_from_slice(text);
             if tag == b"F" {
-                log.lines.entry(stream).or_default().push(std::mem::take(line));
+                log.lines.entry(stream).or_default().push((std::mem::take(line), time_ms));
             }
         }
     }
     for (stream, rest) in open.into_iter().filter(|(_, rest)| !rest.is_empty()) {
-        log.lines.entry(stream).or_default().push(rest);
+        log.lines.entry(stream).or_default().push((rest, u64::MAX - 10_000));
     }
     Ok(log)
+}
+
+/// A time like `2026-11-20T18:24:53.123456789Z`, as milliseconds since 1970.
+fn time_ms(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    // Years that begin in March: the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    let days = 365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = (days * 24 + number(11, 13)?) * 60 + number(14, 16)?;
+    Some((seconds * 60 + number(17, 19)?) * 1000 + number(20, 23)?)
+}
+
+#[test]
+fn times_are_as_they_are_written() {
+    assert_eq!(time_ms(b"2026-11-20T18:24:53.123456789Z"), Some(1_795_199_093_123));
+    assert_eq!(time_ms(b"1970-01-01T00:00:00.000000000Z"), Some(0));
 }
 
 /// Which are missing, in few words.
