@@ -82,6 +82,9 @@ struct Table {
     released: Vec<Name>,
     /// Who waits for what an earlier daemon has left, and that, as far as it is known.
     left: Option<(Left, oneshot::Sender<Left>)>,
+    /// The holder was asked for that. What it tells before is told again, and better understood,
+    /// after it.
+    asked: bool,
     /// The holder has gone.
     ended: bool,
 }
@@ -176,7 +179,11 @@ impl Linux {
     /// When the holder has gone, or speaks another language.
     pub async fn left(&self) -> io::Result<Left> {
         let (answer, left) = oneshot::channel();
-        self.0.table().left = Some((Left::default(), answer));
+        {
+            let mut table = self.0.table();
+            table.left = Some((Left::default(), answer));
+            table.asked = true;
+        }
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
         left.await.map_err(|_| io::Error::other("it has ended, or speaks another language"))
     }
@@ -448,6 +455,9 @@ impl Link {
             News::Exited { child, how, time_ns, .. } => {
                 let mut table = self.table();
                 let alive = table.alive.remove(&child);
+                if alive.is_none() && !table.asked {
+                    return;
+                }
                 if let Some((left, _)) = &mut table.left {
                     let name = |it: &Survivor| (*it.instance.as_bytes(), it.spawned.run);
                     let mut survivors = left.survivors.iter_mut();
@@ -493,6 +503,9 @@ impl Link {
         let asker = table.spawns.remove(&child);
         if child.key == SERVICES {
             // It serves the next daemon too.
+            return;
+        }
+        if asker.is_none() && !table.asked {
             return;
         }
         let [Some(pidfd), Some(stdout), Some(stderr)] = files else {
