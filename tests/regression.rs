@@ -277,3 +277,28 @@ fn an_end_is_told_once_although_the_daemon_is_killed_while_something_is_left() {
     assert_eq!(ends.count(), 1, "{:?}", first_items(&daemon, 0));
     assert_eq!(daemon.info("two").observed.word(), "exited");
 }
+
+#[test]
+fn a_program_that_was_executed_when_its_daemon_was_dead_goes_on() {
+    let daemon = Daemon::start();
+    let file = daemon.dir().join("pid");
+    daemon.add_script("nap", &format!("echo $$ >> {}; exec sleep 1000", file.display()));
+    let (own, holder) = (daemon.pid(), daemon.holder_pid());
+    stop(holder);
+    let mut asking = daemon.cli_command(["runtime", "start", "nap"]).spawn().unwrap();
+    eventually("it is starting", || {
+        (daemon.info("nap").observed.word() == "starting").then_some(())
+    });
+    // When this is on the disk, so is that it should run.
+    daemon.put("other");
+    processes::signal(own, Signal::SIGKILL);
+    processes::gone(own);
+    processes::signal(holder, Signal::SIGCONT);
+    let pid = processes::pid_in(&file);
+    assert_ne!(asking.wait().unwrap().code(), Some(0));
+    daemon
+        .event("it was adopted", |event| (event.kind == EventKind::Adopted { pid }).then_some(()));
+    daemon.ok(["runtime", "start", "nap"]);
+    assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
+    assert!(processes::is_alive(pid));
+}

@@ -89,6 +89,9 @@ pub(super) struct Table {
     left: Option<(Left, oneshot::Sender<Left>)>,
     /// Who wants to hear of the daemon that is to take the place of this one.
     pub(super) successor: Option<mpsc::Sender<News>>,
+    /// The holder was asked for that. What it tells before is told again, and better understood,
+    /// after it.
+    asked: bool,
     /// The holder has gone.
     ended: bool,
 }
@@ -213,6 +216,7 @@ impl Linux {
             let mut table = self.0.table();
             table.welcome = Some(welcome);
             table.left = Some((Left::default(), answer));
+            table.asked = true;
         }
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
         let successor = welcomed.await.map_err(|_| not_understood())?;
@@ -506,6 +510,9 @@ impl Link {
             News::Exited { child, how, time_ns, .. } => {
                 let mut table = self.table();
                 let alive = table.alive.remove(&child);
+                if alive.is_none() && !table.asked {
+                    return;
+                }
                 if let Some((left, _)) = &mut table.left {
                     let name = |it: &Survivor| (*it.instance.as_bytes(), it.spawned.run);
                     let mut survivors = left.survivors.iter_mut();
@@ -555,6 +562,9 @@ impl Link {
         let asker = table.spawns.remove(&child);
         if child.key == SERVICES {
             // It serves the next daemon too.
+            return;
+        }
+        if asker.is_none() && !table.asked {
             return;
         }
         let [Some(pidfd), Some(stdout), Some(stderr)] = files else {

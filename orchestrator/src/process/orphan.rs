@@ -146,9 +146,18 @@ mod tests {
     fn nap(instance: InstanceId) -> (Child, u64) {
         let mut command = Command::new("/bin/sleep");
         command.arg("1000").process_group(0).env(ENV_INSTANCE, instance.to_string());
-        let child = command.spawn().unwrap();
+        let child = shown(command.spawn().unwrap());
         let pid = i32::try_from(child.id()).unwrap();
         (child, Stat::of(pid).unwrap().started)
+    }
+
+    /// Waits until its environment can be read: a moment after it is executed.
+    fn shown(child: Child) -> Child {
+        let path = format!("/proc/{}/environ", child.id());
+        while fs::read(&path).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        child
     }
 
     #[test]
@@ -158,7 +167,7 @@ mod tests {
             let mut command = Command::new("/bin/sleep");
             command.arg("1000").env(ENV_INSTANCE, instance.to_string()).env(ENV_RUN, run);
             group.map(|group| command.process_group(group));
-            command.spawn().unwrap()
+            shown(command.spawn().unwrap())
         };
         let mut children = [nap("3", Some(0)), nap("3", None), nap("three", Some(0))];
         let ours = i32::try_from(std::process::id()).unwrap();
