@@ -463,12 +463,15 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     let ballast = daemon.state_dir().join("ballast");
     fs::write(&ballast, vec![0; 700_000]).unwrap();
     let script = format!(
-        "echo begin; seq 1 200000; echo flooded > {0}; read line < {0}; echo after; exec sleep 1000",
+        "read line < {0}; echo begin; seq 1 200000; echo flooded > {0}; read line < {0}; \
+         echo after; exec sleep 1000",
         pipe
     );
     daemon.add_script("flood", &script);
     daemon.add_script("other", "exit 0");
     daemon.ok(["runtime", "start", "flood"]);
+    // Not before its start is stored, or that would find the disk full.
+    pipe.say("go\n");
     // It has printed everything: it did not wait for the disk.
     let mut told = String::new();
     fs::File::open(&pipe.0).unwrap().read_to_string(&mut told).unwrap();
