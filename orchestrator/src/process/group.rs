@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::unistd::{Pid, getpgid};
 
-use super::linux::Link;
+use super::link::Link;
 use super::procfs::{self, Stat};
 use super::{Pending, Process, sys};
 use crate::holder::frame::Name;

@@ -21,9 +21,11 @@ mod error;
 mod group;
 mod keeper;
 mod keeping;
+mod link;
 mod linux;
 mod orphan;
 mod procfs;
+mod program;
 mod successor;
 mod sys;
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::Linux;
-use super::linux::in_file;
+use super::program::in_file;
 use crate::holder::frame::{How, MAX_DATAGRAM, MAX_NOTICE, News, Order, SIZE};
 use crate::holder::successor_image;
 

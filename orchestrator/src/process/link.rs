@@ -1,0 +1,458 @@
+//! The connection to the holder: whoever wants something sends an order; one task reads what the
+//! holder says and passes it on to who waits for it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::{Exit, Priority};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::sleep;
+
+use super::group::{Calls, Group, LinuxProcess};
+use super::keeping::{Keeping, Told};
+use super::linux::{Left, Survivor};
+use super::program::{self, in_file};
+use super::{Ended, Exited, Launch, Pending, Spawned, sys};
+use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage};
+use crate::holder::socket::{self, Files};
+use crate::supervise::SIGKILL;
+
+/// The key of processes that serve the daemon, and of no instance.
+pub(super) const SERVICES: [u8; 16] = [0; 16];
+
+/// How often the holder is told what it need not remember any more, at most.
+const RELEASE: Duration = Duration::from_millis(100);
+
+/// The connection to the holder.
+pub(super) struct Link {
+    /// Waited for to be readable only: to be told each time that it is writable would cost a
+    /// wake-up for each order.
+    pub(super) socket: AsyncFd<OwnedFd>,
+    /// The holder's number, for as long as there is a connection.
+    pub(super) holder: i32,
+    pub(super) table: Mutex<Table>,
+    pub(super) keeping: Keeping,
+    /// Something can be released.
+    pub(super) ended_some: Notify,
+    /// What every program finds in its environment, by name.
+    pub(super) environment: Vec<(OsString, Vec<u8>)>,
+    /// The nice value of what is executed, if nothing is done about it.
+    pub(super) nice: i32,
+    pub(super) next_run: AtomicU64,
+    pub(super) calls: Calls,
+    /// Whether the ends that were passed on are taken note of, so that the holder need not
+    /// remember them.
+    pub(super) noted: OnceLock<Noted>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+/// Asks whether all that was passed on before is kept.
+pub(super) type Noted = Box<dyn Fn() -> Pending<bool> + Send + Sync>;
+
+/// Who waits for what the holder will say.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) spawns: HashMap<Name, oneshot::Sender<Result<Born, Refusal>>>,
+    pub(super) alive: HashMap<Name, oneshot::Sender<Ended>>,
+    pub(super) signals: HashMap<Name, Vec<oneshot::Sender<i32>>>,
+    /// Groups that somebody still cares for, by number, to tell them when it is reused.
+    pub(super) groups: HashMap<i32, Weak<Group>>,
+    /// Ends that the holder need not remember any more.
+    pub(super) released: Vec<Name>,
+    /// Who waits to hear whether there is a daemon whose place this one is to take.
+    pub(super) welcome: Option<oneshot::Sender<bool>>,
+    /// Who waits for what an earlier daemon has left, and that, as far as it is known.
+    pub(super) left: Option<(Left, oneshot::Sender<Left>)>,
+    /// Who wants to hear of the daemon that is to take the place of this one.
+    pub(super) successor: Option<mpsc::Sender<News>>,
+    /// The holder was asked for that. What it tells before is told again, and better understood,
+    /// after it.
+    pub(super) asked: bool,
+    /// The holder has gone.
+    pub(super) ended: bool,
+}
+
+/// A program that was not executed.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) stage: Stage,
+    pub(super) error: io::Error,
+}
+
+#[derive(Debug)]
+pub(super) struct Born {
+    pub(super) claim: Claim,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) exited: oneshot::Receiver<Ended>,
+    pub(super) warning: i32,
+}
+
+/// A group that its asker has not taken. If that never happens, because the asker has gone,
+/// nobody else could ever stop it.
+#[derive(Debug)]
+pub(super) struct Claim(pub(super) Option<Arc<Group>>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(group) = &self.0 {
+            group.signal_unheard(SIGKILL);
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error is none if the holder has gone.
+    pub(super) async fn spawn(&self, launch: &Launch) -> Result<Born, Option<Refusal>> {
+        let refusal = |error| Some(Refusal { stage: Stage::Image, error });
+        let image = program::image(&self.environment, launch)
+            .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
+        let child = Name { key: *launch.instance.as_bytes(), tag };
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut table = self.table();
+            if table.ended {
+                return Err(None);
+            }
+            table.spawns.insert(child, answer);
+        }
+        let file = if frame::SIZE + image.len() > MAX_DATAGRAM {
+            let file = in_file(&image);
+            Some(file.inspect_err(|_| self.forget(child)).map_err(refusal)?)
+        } else {
+            None
+        };
+        let order = Order::Spawn {
+            child,
+            nice: launch.priority.nice(),
+            image: file.is_some(),
+            stdin: false,
+        };
+        let sent = match &file {
+            Some(file) => self.order(order, &[], &[file.as_fd()]).await,
+            None => self.order(order, &image, &[]).await,
+        };
+        sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
+        // Nobody answers when the holder has gone.
+        answered.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    fn forget(&self, child: Name) {
+        self.table().spawns.remove(&child);
+    }
+
+    /// Sends an order. Waits while the holder does not keep up.
+    pub(super) async fn order(
+        &self,
+        order: Order,
+        image: &[u8],
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        loop {
+            match self.try_order(order, image, files) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent,
+            }
+            self.writable().await?;
+        }
+    }
+
+    /// Has a file kept under this name, or none any more; later, if the holder does not keep up.
+    pub(super) fn keep(self: &Arc<Self>, name: Name, file: Option<OwnedFd>) {
+        let told = self.keeping.tell(name, file, |order, files| self.try_order(order, &[], files));
+        // If there is no runtime any more, this process is about to end.
+        if told == Told::BeginsToBeLate
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let link = Arc::clone(self);
+            runtime.spawn(async move {
+                while !link.keeping.catch_up(|order, files| link.try_order(order, &[], files)) {
+                    if link.writable().await.is_err() {
+                        sleep(RELEASE).await;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Waits until the holder takes an order.
+    async fn writable(&self) -> io::Result<()> {
+        let socket = self.socket.get_ref().try_clone()?;
+        let _writable = sys::writable(socket)?.writable().await?;
+        Ok(())
+    }
+
+    pub(super) fn try_order(
+        &self,
+        order: Order,
+        image: &[u8],
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let frame = order.encode();
+        socket::send(self.socket.get_ref(), &[IoSlice::new(&frame), IoSlice::new(image)], files)
+    }
+
+    /// The end of a child was passed on to where it will be kept.
+    pub(super) fn end_is_noted(&self, child: Name) {
+        self.table().released.push(child);
+        self.ended_some.notify_one();
+    }
+
+    /// Tells the holder which ends it can forget: those that are kept elsewhere.
+    async fn release(&self) {
+        let Some(noted) = self.noted.get() else {
+            return;
+        };
+        let passed_on = std::mem::take(&mut self.table().released);
+        if !noted().await {
+            self.table().released.extend(passed_on);
+            return;
+        }
+        for child in passed_on {
+            // If it fails the holder has gone.
+            let _ = self.order(Order::Release { child }, &[], &[]).await;
+        }
+    }
+
+    /// Has the holder signal a group by its number. `ECHILD` if its leader has been collected.
+    pub(super) async fn signal(&self, child: Name, signal: i32) -> io::Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.table().signals.entry(child).or_default().push(answer);
+        self.order(Order::Signal { child, signal }, &[], &[]).await?;
+        match answered.await {
+            Ok(0) => Ok(()),
+            Ok(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Err(_) => Err(io::Error::other("the holder has ended")),
+        }
+    }
+
+    /// The same, without waiting for anything, when nobody is there to hear of it.
+    pub(super) fn signal_unheard(&self, child: Name, signal: i32) {
+        let _ = self.try_order(Order::Signal { child, signal }, &[], &[]);
+    }
+
+    fn hear(self: &Arc<Self>, news: News, files: Files) {
+        match news {
+            News::Welcome { protocol, successor } => {
+                tracing::debug!(protocol, successor, "the holder is there");
+                if let Some(asker) = self.table().welcome.take() {
+                    let _ = asker.send(successor);
+                }
+            }
+            News::Spawned { child, pid, warning } => self.spawned(child, pid, warning, files),
+            News::NotSpawned { child, stage, errno } => {
+                if let Some(asker) = self.table().spawns.remove(&child) {
+                    let error = io::Error::from_raw_os_error(errno);
+                    let _ = asker.send(Err(Refusal { stage, error }));
+                }
+            }
+            News::Exited { child, how, time_ns, .. } => {
+                let mut table = self.table();
+                let alive = table.alive.remove(&child);
+                if alive.is_none() && !table.asked {
+                    return;
+                }
+                if let Some((left, _)) = &mut table.left {
+                    let name = |it: &Survivor| (*it.instance.as_bytes(), it.spawned.run);
+                    let mut survivors = left.survivors.iter_mut();
+                    if let Some(it) = survivors.find(|it| name(it) == (child.key, child.tag)) {
+                        it.spawned.exited.before = true;
+                    }
+                }
+                drop(table);
+                let ended = Ended { exit: exit(how), time_ms: time_ns / 1_000_000 };
+                // Nobody has to care; who does will say when it is noted.
+                if alive.is_none_or(|exited| exited.send(ended).is_err()) {
+                    self.end_is_noted(child);
+                }
+            }
+            News::Signalled { child, errno } => {
+                let askers = self.table().signals.remove(&child).unwrap_or_default();
+                for asker in askers {
+                    let _ = asker.send(errno);
+                }
+            }
+            News::Kept { file } => {
+                let [kept, ..] = files;
+                if let (Some((left, _)), Some(kept)) = (&mut self.table().left, kept) {
+                    left.files.insert(file, kept);
+                }
+            }
+            News::Complete => {
+                if let Some((left, asker)) = self.table().left.take() {
+                    let _ = asker.send(left);
+                }
+            }
+            News::NotKept { file } => {
+                tracing::error!(?file, "the holder has no room for a file");
+            }
+            News::Successor { .. } | News::SuccessorEnded { .. } => {
+                tracing::debug!(?news, "news of a successor");
+                if let Some(asker) = &self.table().successor {
+                    // Room for all that there can be of one.
+                    let _ = asker.try_send(news);
+                }
+            }
+        }
+    }
+
+    fn spawned(self: &Arc<Self>, child: Name, pid: i32, warning: i32, files: Files) {
+        let mut table = self.table();
+        let asker = table.spawns.remove(&child);
+        if child.key == SERVICES {
+            // It serves the next daemon too.
+            return;
+        }
+        if asker.is_none() && !table.asked {
+            return;
+        }
+        let [Some(pidfd), Some(stdout), Some(stderr)] = files else {
+            drop(table);
+            // It runs, but can't be kept.
+            self.signal_unheard(child, SIGKILL);
+            if let Some(asker) = asker {
+                let error = rustix::io::Errno::MFILE.into();
+                let _ = asker.send(Err(Refusal { stage: Stage::Room, error }));
+            }
+            return;
+        };
+        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self));
+        let group = Arc::new(group);
+        let (exited, receiver) = oneshot::channel();
+        table.alive.insert(child, exited);
+        table.remember(pid, &group);
+        if let Some((left, _)) = &mut table.left {
+            let process = Arc::new(LinuxProcess(group));
+            let warnings = Vec::new();
+            let exited = Exited::new(receiver);
+            let run = child.tag;
+            let output = Some((stdout, stderr));
+            let spawned = Spawned { run, process, output, exited, warnings };
+            let instance = InstanceId::from_bytes(child.key);
+            left.survivors.push(Survivor { instance, spawned });
+            return;
+        }
+        drop(table);
+        let claim = Claim(Some(group));
+        if let Some(asker) = asker {
+            let born = Born { claim, stdout, stderr, exited: receiver, warning };
+            // If the asker has gone, the claim is dropped here. Likewise if an earlier daemon
+            // was the asker, and the answer comes so late.
+            let _ = asker.send(Ok(born));
+        }
+    }
+
+    /// A failure is a warning: the program does run.
+    pub(super) fn warning(&self, priority: Priority, errno: i32) -> Option<String> {
+        if errno == 0 {
+            return None;
+        }
+        let error = io::Error::from_raw_os_error(errno);
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                " (the daemon would need CAP_SYS_NICE or a higher RLIMIT_NICE)"
+            }
+            _ => "",
+        };
+        let (nice, keeps) = (priority.nice(), self.nice);
+        Some(format!(
+            "priority {priority} (nice {nice}) could not be set: {error}{hint}; it runs with nice \
+             {keeps}"
+        ))
+    }
+}
+
+impl Table {
+    fn remember(&mut self, pid: i32, group: &Arc<Group>) {
+        if self.groups.len() > 2 * self.alive.len() + 64 {
+            self.groups.retain(|_, group| group.strong_count() > 0);
+        }
+        let before = self.groups.insert(pid, Arc::downgrade(group));
+        if let Some(before) = before.and_then(|before| before.upgrade()) {
+            before.number_is_reused();
+        }
+    }
+}
+
+/// Hears what the holder says, until it ends.
+pub(super) async fn read(link: Arc<Link>) {
+    let mut releasing: Pending<()> = Box::pin(std::future::ready(()));
+    let error = loop {
+        tokio::select! {
+            ready = link.socket.readable() => {
+                let mut ready = match ready {
+                    Ok(ready) => ready,
+                    Err(error) => break error,
+                };
+                loop {
+                    let mut bytes = [0; frame::SIZE];
+                    match ready.try_io(|socket| socket::receive(socket, &mut bytes)) {
+                        Err(_would_block) => break,
+                        Ok(Ok((0, _))) => {
+                            link.ended(&io::ErrorKind::UnexpectedEof.into());
+                            return;
+                        }
+                        Ok(Ok((len, files))) => match News::decode(&bytes[..len]) {
+                            Some(news) => link.hear(news, files),
+                            None => tracing::warn!("the holder said what is not known here"),
+                        },
+                        Ok(Err(error)) => {
+                            link.ended(&error);
+                            return;
+                        }
+                    }
+                }
+            }
+            () = &mut releasing => {
+                let link = Arc::clone(&link);
+                releasing = Box::pin(async move {
+                    link.ended_some.notified().await;
+                    sleep(RELEASE).await;
+                    link.release().await;
+                });
+            }
+        }
+    };
+    link.ended(&error);
+}
+
+const fn exit(how: How) -> Exit {
+    match how {
+        How::Code(code) => Exit::Code(code),
+        How::Signal(signal) => Exit::Signal { signal, core_dumped: false },
+        How::Dumped(signal) => Exit::Signal { signal, core_dumped: true },
+    }
+}
+
+impl Link {
+    /// Nothing can be executed, and no end be heard of, from now on.
+    fn ended(&self, error: &io::Error) {
+        tracing::error!(%error, "the holder has gone");
+        let mut table = self.table();
+        table.ended = true;
+        table.spawns.clear();
+        table.signals.clear();
+        table.left = None;
+        table.welcome = None;
+        table.successor = None;
+    }
+}
