@@ -164,6 +164,24 @@ proptest! {
 }
 
 #[test]
+fn an_image_can_name_another_program() {
+    let args = [OsStr::new("a")];
+    let program =
+        image::Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &[] };
+    for path in [c"/proc/self/fd/7", c"/proc/self/fd/71", c"/", c"/1234567"] {
+        let mut words = Vec::new();
+        image::copy(&program.image().unwrap(), &mut words).unwrap();
+        assert!(image::name_program(&mut words, path).unwrap());
+        let base = words.as_ptr() as u64;
+        image::locate(&mut words).unwrap();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let at = usize::try_from(words[1] - base).unwrap();
+        assert_eq!(CStr::from_bytes_until_nul(&bytes[at..]), Ok(path));
+    }
+    assert!(!image::name_program(&mut Vec::new(), c"/x").unwrap());
+}
+
+#[test]
 fn a_string_with_a_zero_byte_is_refused() {
     let program = image::Program {
         path: OsStr::new("/bin/sh"),

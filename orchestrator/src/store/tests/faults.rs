@@ -218,3 +218,18 @@ fn a_directory_that_is_not_there_is_an_error() {
     let error = Store::open(&dir.path().join("none")).err().unwrap();
     assert!(matches!(error, StoreError::File { .. }), "{error}");
 }
+
+#[test]
+fn whether_it_can_be_taken_over_is_seen_while_another_has_it_open() {
+    let dir = tempfile::tempdir().unwrap();
+    Store::check(dir.path()).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is changed");
+    let (store, _) = Store::open(dir.path()).unwrap();
+    Store::check(dir.path()).unwrap();
+    sql(dir.path(), "PRAGMA user_version = 99");
+    assert!(matches!(Store::check(dir.path()), Err(StoreError::Newer { found: 99, .. })));
+    drop(store);
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("state.db"), "no database".repeat(1000)).unwrap();
+    assert!(matches!(Store::check(other.path()), Err(StoreError::Open { .. })));
+}
