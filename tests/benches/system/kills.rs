@@ -36,9 +36,14 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let mortal: Vec<InstanceId> = (0..MORTAL).map(add).collect();
     let before = processes_of(&stage).unwrap();
     let mut ended: HashMap<InstanceId, usize> = HashMap::new();
+    let mut reported = Reported::default();
     let mut random = Random(0x2545_f491_4f6c_dd1d);
 
-    for _ in 0..kills {
+    for kill in 0..kills {
+        if kill % 50 == 0 {
+            // There are more events than are kept.
+            block_on(reported.read(&stage));
+        }
         std::thread::park_timeout(Duration::from_millis(random.below(60)));
         let id = mortal[random.below(MORTAL as u64) as usize];
         let pid = processes_of(&stage).and_then(|all| all.get(&id).copied());
@@ -62,10 +67,10 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         eventually("all run", || processes_of(&stage).filter(|all| all.len() == before.len()));
     let died = steady.iter().filter(|id| before[id] != after[id]).count();
     let doubled = steady.iter().chain(&mortal).filter(|id| processes_with(**id) != 1).count();
-    let reported = block_on(exits(&stage));
+    block_on(reported.read(&stage));
     let unequal = |id: &InstanceId| {
         let count = |map: &HashMap<InstanceId, usize>| map.get(id).copied().unwrap_or(0);
-        count(&ended).abs_diff(count(&reported))
+        count(&ended).abs_diff(count(&reported.exits))
     };
     let exits: usize = steady.iter().chain(&mortal).map(unequal).sum();
     let lines: usize = steady.iter().map(|id| block_on(unprinted(&stage, *id))).sum();
@@ -140,20 +145,31 @@ fn processes_with(instance: InstanceId) -> usize {
     all.filter(|entry| std::fs::read(entry.path().join("environ")).is_ok_and(of_it)).count()
 }
 
-/// The ends that were reported, by instance.
-async fn exits(stage: &Stage) -> HashMap<InstanceId, usize> {
-    let all = Request::Events { follow: false, after: Some(0), since_ms: None, instance: None };
-    let client = stage.daemon.client().await;
-    let mut events = client.stream(all).await.unwrap();
-    let mut found = HashMap::new();
-    while let Some(item) = events.next().await {
-        if let Item::Event(event) = item.unwrap()
-            && let (EventKind::Exited { .. }, Some(id)) = (&event.kind, event.instance)
-        {
-            *found.entry(id).or_default() += 1;
+/// The ends that were reported, by instance, up to an event.
+#[derive(Default)]
+struct Reported {
+    exits: HashMap<InstanceId, usize>,
+    last: u64,
+}
+
+impl Reported {
+    async fn read(&mut self, stage: &Stage) {
+        let (after, since_ms) = (Some(self.last), None);
+        let events = Request::Events { follow: false, after, since_ms, instance: None };
+        let client = stage.daemon.client().await;
+        let mut events = client.stream(events).await.unwrap();
+        while let Some(item) = events.next().await {
+            match item.unwrap() {
+                Item::Event(event) => {
+                    self.last = event.seq;
+                    if let (EventKind::Exited { .. }, Some(id)) = (&event.kind, event.instance) {
+                        *self.exits.entry(id).or_default() += 1;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
-    found
 }
 
 /// Stops an instance. How many of the numbers from 1 to the last one that it printed are not in
