@@ -4,7 +4,7 @@ use std::fs;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Reply, Request, RuntimeSpec};
-use tests::processes;
+use tests::{eventually, processes};
 
 use crate::series::Series;
 use crate::stage::Stage;
@@ -82,7 +82,8 @@ fn look(stage: &Stage) -> Vec<Sample> {
     if holder != daemon {
         samples.push(sample("holder", holder));
     }
-    samples.extend(processes::capture(holder).map(|pid| sample("capture", pid)));
+    let capture = eventually("there is a capture process", || processes::capture(holder));
+    samples.push(sample("capture", capture));
     samples
 }
 
