@@ -137,11 +137,11 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
         let path = path.display().to_string();
         events.record(None, None, EventKind::StateSetAside { path, reason });
     }
+    // What it took to begin is not needed again.
+    crate::holder::give_back();
     kernel.ready().await.context("cannot speak with the holder")?;
     let mut serving = tokio::spawn(control::serve(listener, daemon.clone()));
     tokio::spawn(registry.clone().start_again(restored.to_be_started));
-
-    crate::holder::give_back();
 
     let mut service = Service::from_environment(&kernel);
     service.ready(registry.all().len()).await;
