@@ -241,6 +241,8 @@ fn a_program_that_was_executed_right_before_both_were_killed_is_found() {
     eventually("it is starting", || {
         (daemon.info("nap").observed.word() == "starting").then_some(())
     });
+    // With what is on the disk when it is answered, so is that the program should run.
+    daemon.add(["/bin/true", "--name", "other"]);
     stop(own);
     processes::signal(holder, Signal::SIGCONT);
     let pid = processes::pid_in(&file);
