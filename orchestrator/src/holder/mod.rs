@@ -15,8 +15,8 @@
 //!   gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
 //! - it waits for nobody: not for a program on a file system that does not answer, not for a
 //!   daemon that does not listen, which is told the same later;
-//! - once it runs, it takes no memory but for images that are longer than a datagram, and if
-//!   there is none for these, it says so;
+//! - once it runs, it takes no memory but for images of programs, and if there is none for these,
+//!   it says so;
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
 //! - if the holder itself is killed, so is the daemon (`PR_SET_PDEATHSIG`);
