@@ -414,7 +414,12 @@ fn the_socket_is_for_this_user_alone_and_so_are_directories_that_the_daemon_make
         .args(["--state-dir".as_ref(), daemon.state_dir().as_os_str()])
         .stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    // It answers only when everything is made; connections are taken before that.
+    eventually("it serves", || {
+        let mut version = Command::new(binary("orchestrator-cli"));
+        version.env("ORCHESTRATOR_SOCKET", &socket).arg("version");
+        (Said::of(version).code == Some(0)).then_some(())
+    });
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     let modes = [
         mode(&socket),
