@@ -188,7 +188,7 @@ useless() {
     say "Both try to turn themselves off"
     local tries
     for tries in $(seq 200); do
-        if [ "$("$cli" --json runtime list | grep -o '"running":{' | wc -l)" = 0 ]; then break; fi
+        if [ "$("$cli" --json runtime list | grep -o '"ready":{' | wc -l)" = 0 ]; then break; fi
         sleep 0.05
     done
     show runtime logs useless --no-follow

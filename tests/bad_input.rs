@@ -346,7 +346,7 @@ fn a_client_that_does_not_read_its_stream_harms_itself_only() {
     eventually("the daemon drops it", || {
         daemon.log().contains("dropped: it did not read for 1s").then_some(())
     });
-    assert_eq!(daemon.info("yes").observed.word(), "running");
+    assert_eq!(daemon.info("yes").observed.word(), "ready");
     let grown = processes::peak_kib(pid).saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB more");
 }
@@ -542,6 +542,11 @@ fn what_a_program_can_not_be_given_is_refused() {
     let bytes = |bytes: &[u8]| OsBytes(bytes.to_vec());
     let env =
         |key: &[u8], value: &[u8]| RuntimeSpec { env: vec![(bytes(key), bytes(value))], ..plain() };
+    let stopped_by = |signal, wait| {
+        let mut spec = plain();
+        spec.supervision.stop.steps = vec![StopStep { signal: Signal(signal), wait: Millis(wait) }];
+        spec
+    };
     let specs = [
         RuntimeSpec::new("relative/path"),
         RuntimeSpec::new(""),
@@ -555,10 +560,10 @@ fn what_a_program_can_not_be_given_is_refused() {
         env(b"A", b"x\0"),
         env(b"ORCHESTRATOR_IPC_SOCKET", b"/tmp/x"),
         env(b"VEECLE_IPC_SOCKET", b"/tmp/x"),
-        RuntimeSpec { stop_signal: 0, ..plain() },
-        RuntimeSpec { stop_signal: 65, ..plain() },
-        RuntimeSpec { stop_signal: i32::MIN, ..plain() },
-        RuntimeSpec { stop_timeout_ms: u64::MAX, ..plain() },
+        stopped_by(0, 1),
+        stopped_by(65, 1),
+        stopped_by(i32::MIN, 1),
+        stopped_by(15, u64::MAX),
     ];
     for (spec, id) in specs.into_iter().zip(1..) {
         let shown = format!("{spec:?}").chars().take(300).collect::<String>();

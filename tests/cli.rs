@@ -116,7 +116,7 @@ fn json_of_every_command_can_be_parsed() {
     assert_eq!(json(&["runtime", "start", "nap"])["started"]["changed"], false);
     let pid = started["started"]["pid"].as_u64().unwrap();
     let shown = json(&["runtime", "show", "nap"]);
-    assert_eq!(shown["runtime"]["info"]["observed"]["running"]["pid"], pid);
+    assert_eq!(shown["runtime"]["info"]["observed"]["ready"]["pid"], pid);
     assert_eq!(shown["runtime"]["info"]["id"], *id);
     assert_eq!(shown["runtime"]["args"][0], "1000");
     let listed = json(&["runtime", "list"]);
@@ -352,7 +352,7 @@ fn tables_have_a_head_and_a_line_for_each() {
     // The id is whole in a pipe, so that scripts can use it.
     let words: Vec<_> = lines[1].split_whitespace().collect();
     let pid = daemon.info("nap").observed.pid().unwrap();
-    assert_eq!(words[..4], [id.as_str(), "nap", "running", &pid.to_string()]);
+    assert_eq!(words[..4], [id.as_str(), "nap", "ready", &pid.to_string()]);
     assert!(processes::is_alive(pid));
     let status = daemon.ok(["status"]);
     assert!(status.contains("1 instance, 1 running"), "{status}");

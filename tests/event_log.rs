@@ -9,12 +9,12 @@ use tests::{Daemon, SOON, block_on, eventually, processes};
 
 #[track_caller]
 fn is_exited(daemon: &Daemon, name: &str, code: i32) {
-    eventually(&format!("{name} has exited"), || match daemon.info(name).observed {
-        Observed::Exited { exit, .. } => {
+    eventually(&format!("{name} has exited"), || match daemon.info(name).observed.ended() {
+        Some(exit) => {
             assert_eq!(exit, Exit::Code(code));
             Some(())
         }
-        _ => None,
+        None => None,
     });
 }
 

@@ -78,15 +78,12 @@ fn an_exit_code_is_shown_as_soon_as_the_event_is_out() {
     daemon.add_script("seven", "exit 7");
     start(&daemon, "seven");
     assert_eq!(daemon.exited("seven"), Exit::Code(7));
-    let Observed::Exited { exit, .. } = daemon.info("seven").observed else {
-        panic!("{:?}", daemon.info("seven"));
-    };
-    assert_eq!(exit, Exit::Code(7));
+    assert_eq!(daemon.info("seven").observed.ended(), Some(Exit::Code(7)));
     let list = daemon.ok(["runtime", "list"]);
     let line = list.lines().find(|line| line.contains("seven")).unwrap();
-    assert!(line.contains("exited") && line.contains(" 7 "), "{list}");
+    assert!(line.contains("failed") && line.contains(" 7 "), "{list}");
     let shown = daemon.ok(["runtime", "show", "seven"]);
-    assert!(shown.contains("exited with exit code 7"), "{shown}");
+    assert!(shown.contains("failed: exit code 7"), "{shown}");
 }
 
 #[test]
@@ -111,7 +108,7 @@ fn a_program_that_is_killed_from_outside_is_no_longer_listed_as_running() {
     let pid = start(&daemon, "nap");
     processes::signal(pid, Signal::SIGKILL);
     assert_eq!(daemon.exited("nap"), KILLED);
-    assert_eq!(daemon.info("nap").observed.word(), "exited");
+    assert_eq!(daemon.info("nap").observed.word(), "failed");
     assert_eq!(daemon.status().running, 0);
 }
 
@@ -120,11 +117,11 @@ fn an_exited_program_is_started_again_without_a_stop() {
     let daemon = Daemon::start();
     daemon.add_script("brief", "exit 3");
     let first = start(&daemon, "brief");
-    becomes(&daemon, "brief", "exited");
+    becomes(&daemon, "brief", "failed");
     assert_eq!(daemon.info("brief").desired, Desired::Running);
     let second = start(&daemon, "brief");
     assert_ne!(first, second);
-    becomes(&daemon, "brief", "exited");
+    becomes(&daemon, "brief", "failed");
     assert_eq!(daemon.info("brief").starts, 2);
 }
 
@@ -133,7 +130,7 @@ fn an_exited_program_can_be_stopped_and_then_is_stopped_not_exited() {
     let daemon = Daemon::start();
     let id = daemon.add_script("brief", "exit 3");
     start(&daemon, "brief");
-    becomes(&daemon, "brief", "exited");
+    becomes(&daemon, "brief", "failed");
     let said = daemon.ok(["runtime", "stop", "brief"]);
     assert_eq!(said, format!("instance {id} was not running\n"));
     let Observed::Stopped { last_exit, .. } = daemon.info("brief").observed else {
@@ -246,7 +243,7 @@ fn a_suspended_program_is_stopped_all_the_same() {
     let pid = start(&daemon, "nap");
     processes::signal(pid, Signal::SIGSTOP);
     eventually("it is suspended", || (processes::state(pid) == Some('T')).then_some(()));
-    assert_eq!(daemon.info("nap").observed.word(), "running");
+    assert_eq!(daemon.info("nap").observed.word(), "ready");
     daemon.ok(["runtime", "stop", "nap"]);
     assert!(!processes::is_alive(pid));
 }
@@ -302,10 +299,7 @@ fn what_outlives_a_leader_that_exits_by_itself_is_ended_and_the_exit_is_told_at_
     assert!(matches!(becomes(&daemon, "parent", "stopping"), Observed::Stopping { pid: None, .. }));
     assert!(processes::is_alive(child));
     processes::signal(child, Signal::SIGKILL);
-    let Observed::Exited { exit, .. } = becomes(&daemon, "parent", "exited") else {
-        panic!();
-    };
-    assert_eq!(exit, Exit::Code(4));
+    assert_eq!(becomes(&daemon, "parent", "failed").ended(), Some(Exit::Code(4)));
 }
 
 #[test]
@@ -321,7 +315,7 @@ fn what_outlives_its_leader_and_ignores_the_signal_is_killed() {
     daemon.add(["/bin/sh", "--name", "parent", "--stop-timeout", "150ms", "--", "-c", &script]);
     start(&daemon, "parent");
     let child = processes::pid_in(&file);
-    becomes(&daemon, "parent", "exited");
+    becomes(&daemon, "parent", "failed");
     assert!(!processes::is_alive(child));
     assert_eq!(daemon.exited("parent"), Exit::Code(4));
 }
@@ -740,7 +734,7 @@ fn a_program_that_forks_and_exits_is_seen_as_it_is() {
     // The child is in its process group, so it goes with its leader.
     let child = processes::pid_in(&file);
     assert_eq!(daemon.exited("forking"), Exit::Code(0));
-    becomes(&daemon, "forking", "exited");
+    becomes(&daemon, "forking", "completed");
     assert!(!processes::is_alive(child));
 }
 
@@ -769,13 +763,13 @@ fn a_program_that_exits_at_once_was_started_every_time() {
             ServerBody::Reply(Reply::Started { changed, .. }) => {
                 // It may not have been collected since the start before this one.
                 if !changed {
-                    becomes(&daemon, "true", "exited");
+                    becomes(&daemon, "true", "completed");
                 }
             }
             other => panic!("{other:?}"),
         }
     }
-    becomes(&daemon, "true", "exited");
+    becomes(&daemon, "true", "completed");
     let exits = events_of(&daemon, "true")
         .iter()
         .filter(|kind| matches!(kind, EventKind::Exited { .. }))

@@ -369,7 +369,7 @@ fn a_flood_of_one_instance_keeps_nobody_elses_lines_back() {
         assert_eq!(follower.next(), format!("{number}\n"));
     }
     for name in ["flood-1", "flood-2"] {
-        assert_eq!(daemon.info(name).observed.word(), "running");
+        assert_eq!(daemon.info(name).observed.word(), "ready");
         daemon.ok(["runtime", "stop", name]);
         assert_eq!(detail(&daemon, name).log_bytes_lost, 0);
     }
@@ -492,7 +492,7 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     // What does not need the disk works; what does is refused with the reason.
     let said = daemon.cli(["runtime", "start", "other"]);
     assert!(said.code == Some(0) || said.stderr.contains("is full"), "{said:?}");
-    assert_eq!(daemon.info("flood").observed.word(), "running");
+    assert_eq!(daemon.info("flood").observed.word(), "ready");
 
     fs::remove_file(&ballast).unwrap();
     pipe.say("go on\n");
@@ -506,12 +506,12 @@ fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     let (kept, lost) = accounted();
     assert_eq!(kept + lost, begin + printed + "after\n".len() as u64);
     daemon.ok(["runtime", "start", "other"]);
-    eventually("it has done its work", || match daemon.info("other").observed {
-        Observed::Exited { exit, .. } => {
+    eventually("it has done its work", || match daemon.info("other").observed.ended() {
+        Some(exit) => {
             assert_eq!(exit, Exit::Code(0));
             Some(())
         }
-        _ => None,
+        None => None,
     });
     daemon.ok(["runtime", "remove", "--force", "flood"]);
     assert_eq!(daemon.terminate().code(), Some(0));
@@ -549,7 +549,7 @@ fn logs_that_are_deleted_under_a_running_instance_come_back() {
     fs::remove_dir_all(log_dir(&daemon, &id)).unwrap();
     // The daemon and the instance go on, and new lines are counted if they are not kept.
     pipe.say("two\n");
-    assert_eq!(daemon.info("echo").observed.word(), "running");
+    assert_eq!(daemon.info("echo").observed.word(), "ready");
     assert_eq!(daemon.cli(["runtime", "stdout", "--no-follow", "echo"]).code, Some(0));
     daemon.ok(["runtime", "remove", "--force", "echo"]);
     let removed = daemon.event("removed", |event| match event.kind {

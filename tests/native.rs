@@ -372,7 +372,7 @@ fn a_privileged_instance_starts_stops_and_lists_others() {
     };
     let names: Vec<_> = list.iter().filter_map(|info| info.name.clone()).collect();
     assert_eq!(names, ["boss", "sleeper"]);
-    assert!(matches!(list[1].observed, Observed::Running { .. }));
+    assert!(matches!(list[1].observed, Observed::Ready { .. }));
     let stop = |instance: &str| RuntimeRequest::Stop { instance: instance.to_owned() };
     let stopped = ask(&mut native, 9, stop(&id)).unwrap();
     assert!(matches!(stopped, RuntimeReply::Stopped { id: it } if it.to_string() == id));

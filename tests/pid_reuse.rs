@@ -129,9 +129,7 @@ fn after_an_end_that_is_known() {
     }
     let (daemon, pid) = victim();
     processes::signal(pid, Signal::SIGKILL);
-    eventually("its end is known", || {
-        matches!(daemon.info("victim").observed, Observed::Exited { .. }).then_some(())
-    });
+    eventually("its end is known", || daemon.info("victim").observed.ended().map(drop));
     let mut stranger = Stranger::with(pid);
     do_everything(daemon, &mut stranger);
 }

@@ -277,7 +277,7 @@ fn an_end_is_told_once_although_the_daemon_is_killed_while_something_is_left() {
         |item| matches!(item, Item::Event(event) if matches!(event.kind, EventKind::Exited { .. })),
     );
     assert_eq!(ends.count(), 1, "{:?}", first_items(&daemon, 0));
-    assert_eq!(daemon.info("two").observed.word(), "exited");
+    assert_eq!(daemon.info("two").observed.word(), "failed");
 }
 
 #[test]

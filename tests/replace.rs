@@ -38,7 +38,7 @@ const CALM: &str = "i=0; while :; do i=$((i+1)); echo $i; echo $i >&2; sleep 0.0
 #[track_caller]
 fn running(daemon: &Daemon, name: &str) -> u32 {
     eventually(&format!("{name} runs"), || match daemon.info(name).observed {
-        Observed::Running { pid, .. } => Some(pid),
+        Observed::Ready { pid, .. } => Some(pid),
         _ => None,
     })
 }

@@ -180,7 +180,7 @@ fn as_the_first_process_of_a_container() {
     daemon.add(["/bin/sleep", "--name", "a", "--", "1000"]);
     daemon.ok(["runtime", "start", "a"]);
     let pid = |daemon: &Daemon| match daemon.info("a").observed {
-        Observed::Running { pid, .. } => pid,
+        Observed::Ready { pid, .. } => pid,
         other => panic!("{other:?}"),
     };
     let before = pid(&daemon);

@@ -30,20 +30,20 @@ fn links(daemon: &Daemon) -> Vec<serde_json::Value> {
 
 #[track_caller]
 fn runs(daemon: &Daemon, name: &str) -> u32 {
-    eventually(&format!("{name} runs"), || match daemon.info(name).observed {
-        Observed::Running { pid, .. } => Some(pid),
+    eventually(&format!("{name} runs"), || match daemon.info(name).observed.ended() {
+        Observed::Ready { pid, .. } => Some(pid),
         _ => None,
     })
 }
 
 #[track_caller]
 fn is_exited(daemon: &Daemon, name: &str, code: i32) {
-    eventually(&format!("{name} has exited"), || match daemon.info(name).observed {
-        Observed::Exited { exit, .. } => {
+    eventually(&format!("{name} has exited"), || match daemon.info(name).observed.ended() {
+        Some(exit) => {
             assert_eq!(exit, Exit::Code(code));
             Some(())
         }
-        _ => None,
+        None => None,
     });
 }
 

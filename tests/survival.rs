@@ -131,7 +131,7 @@ fn an_end_that_no_daemon_saw_is_reported_once_with_its_code_and_its_time() {
         assert_eq!(exits.len(), 1, "{exits:?}");
         assert_eq!(exits[0].0, exit);
         assert!((before..=after).contains(&exits[0].1), "{exits:?}, {before} to {after}");
-        assert_eq!(daemon.info(name).observed.word(), "exited");
+        assert_eq!(daemon.info(name).observed.word(), "failed");
     }
 }
 

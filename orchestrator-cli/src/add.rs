@@ -26,22 +26,16 @@ pub(crate) async fn add(
     let path = absolute(&args.program)?;
     let hint = path_hint(&args.program, &path);
     let copy = args.copy;
-    let mut spec = RuntimeSpec {
+    let spec = RuntimeSpec {
         id: args.id,
         name: args.name,
         args: args.args.into_iter().map(Into::into).collect(),
         env: args.env.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
         cwd: args.cwd.as_deref().map(absolute).transpose()?.map(Into::into),
         privileged: args.privileged,
+        supervision: args.supervision.into_supervision(args.stop_signal, args.stop_timeout),
         ..RuntimeSpec::new(path.clone())
     };
-    if let Some(signal) = args.stop_signal {
-        spec.stop_signal = signal;
-    }
-    if let Some(timeout) = args.stop_timeout {
-        // Parsed as a day at most.
-        spec.stop_timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-    }
     let reply = if copy {
         upload(client, out, spec, &path, hint.clone()).await?
     } else {

@@ -81,6 +81,14 @@ fn what(kind: &EventKind) -> String {
             format!("exited with {exit}{requested}")
         }
         EventKind::Stopped => "stopped".into(),
+        EventKind::Waiting { on } => format!("waits for {on}"),
+        EventKind::Ready => "ready".into(),
+        EventKind::Unhealthy { reason } => format!("unhealthy: {reason}"),
+        EventKind::BackOff { reason, delay_ms, attempt } => {
+            let delay = format::span_ms(*delay_ms);
+            format!("will be started again in {delay}, attempt {attempt}: {reason}")
+        }
+        EventKind::Failed { reason } => format!("failed: {reason}"),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),

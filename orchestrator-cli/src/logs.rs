@@ -104,13 +104,14 @@ impl Seen {
     }
 }
 
-/// Whether there may be new lines: something of the instance runs.
+/// Whether there may be new lines: something of the instance runs, or will by itself.
 async fn runs(client: &Client, instance: Selector) -> Result<bool, Failure> {
     match client.request(Request::RuntimeShow { instance }).await? {
-        Reply::Runtime(detail) => Ok(matches!(
-            detail.info.observed,
-            Observed::Starting | Observed::Running { .. } | Observed::Stopping { .. }
-        )),
+        Reply::Runtime(detail) => {
+            let observed = &detail.info.observed;
+            let will = matches!(observed, Observed::Waiting { .. } | Observed::BackOff { .. });
+            Ok(will || observed.is_active())
+        }
         _ => Err(Failure::unexpected_reply()),
     }
 }

@@ -15,6 +15,7 @@ mod output;
 mod runtime;
 mod session;
 mod status;
+mod supervision;
 mod table;
 mod tap;
 

@@ -1,10 +1,10 @@
 //! `runtime …`
 
+use orchestrator_proto::OsBytes;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
     LogStream, Observed, Reply, Request, RuntimeDetail, RuntimeInfo, Selector,
 };
-use orchestrator_proto::{OsBytes, signal};
 
 use crate::cli::RuntimeCommand;
 use crate::failure::{Exit, Failure};
@@ -12,7 +12,7 @@ use crate::format;
 use crate::logs::{self, Form};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add, status};
+use crate::{action, add, status, supervision};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -77,7 +77,7 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let now = format::now_ms();
     let text = table::render(out, &head, &ids, runtimes, |info, ids| row(info, ids, now));
     out.line(&text)?;
-    let mut reasons = runtimes.iter().filter_map(failed_start).peekable();
+    let mut reasons = runtimes.iter().filter_map(reason).peekable();
     if reasons.peek().is_some() {
         out.line("")?;
     }
@@ -90,12 +90,14 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
 fn row(info: &RuntimeInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
     let (since_ms, exit) = match &info.observed {
         Observed::Stopped { last_exit, at_ms } => (*at_ms, *last_exit),
-        Observed::Starting => (None, None),
-        Observed::Running { since_ms, .. } | Observed::Stopping { since_ms, .. } => {
-            (Some(*since_ms), None)
-        }
-        Observed::Exited { exit, at_ms } => (Some(*at_ms), Some(*exit)),
-        Observed::Failed { at_ms, .. } => (Some(*at_ms), None),
+        Observed::Waiting { since_ms, .. }
+        | Observed::Starting { since_ms, .. }
+        | Observed::Ready { since_ms, .. }
+        | Observed::Unhealthy { since_ms, .. }
+        | Observed::Stopping { since_ms, .. } => (Some(*since_ms), None),
+        Observed::BackOff { last_exit, .. } => (None, *last_exit),
+        Observed::Completed { exit, at_ms } => (Some(*at_ms), Some(*exit)),
+        Observed::Failed { exit, at_ms, .. } => (Some(*at_ms), *exit),
     };
     vec![
         ids.show(info.id).into(),
@@ -108,22 +110,32 @@ fn row(info: &RuntimeInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
     ]
 }
 
-fn tone(observed: &Observed) -> Tone {
+const fn tone(observed: &Observed) -> Tone {
     match observed {
-        Observed::Running { .. } => Tone::Good,
-        Observed::Starting | Observed::Stopping { .. } => Tone::Busy,
-        Observed::Failed { .. } => Tone::Bad,
-        Observed::Exited { exit, .. } if !exit.is_success() => Tone::Bad,
-        Observed::Exited { .. } | Observed::Stopped { .. } => Tone::Faint,
+        Observed::Ready { .. } => Tone::Good,
+        Observed::Waiting { .. } | Observed::Starting { .. } | Observed::Stopping { .. } => {
+            Tone::Busy
+        }
+        Observed::Unhealthy { .. } | Observed::BackOff { .. } | Observed::Failed { .. } => {
+            Tone::Bad
+        }
+        Observed::Completed { .. } | Observed::Stopped { .. } => Tone::Faint,
     }
 }
 
-fn failed_start(info: &RuntimeInfo) -> Option<String> {
-    let Observed::Failed { error, .. } = &info.observed else {
-        return None;
-    };
+/// Why it is in a state that is worth a sentence.
+fn reason(info: &RuntimeInfo) -> Option<String> {
     let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
-    Some(format!("{name} could not be started: {}", format::lines(error)))
+    let why = match &info.observed {
+        Observed::Waiting { on, .. } => format!("waits for {}", format::lines(on)),
+        Observed::Unhealthy { reason, .. } => format!("is unhealthy: {}", format::lines(reason)),
+        Observed::BackOff { reason, attempt, .. } => {
+            format!("will be started again, attempt {attempt}: {}", format::lines(reason))
+        }
+        Observed::Failed { reason, .. } => format!("has failed: {}", format::lines(reason)),
+        _ => return None,
+    };
+    Some(format!("{name} {why}"))
 }
 
 async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exit, Failure> {
@@ -142,6 +154,7 @@ async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exi
 
 fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
     let info = &detail.info;
+    let rules = &detail.supervision;
     let yes = |is: bool| if is { "yes".into() } else { String::new() };
     // A count is worth a line when it is not 0.
     let some = |count: u64| match count {
@@ -158,9 +171,6 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         .map(|(name, value)| format!("{name}={}", format::shell_word(value.as_os_str())))
         .collect();
     let links: Vec<_> = detail.links.iter().map(ToString::to_string).collect();
-    let stop_signal =
-        signal::name(detail.stop_signal).map_or_else(|| detail.stop_signal.to_string(), Into::into);
-    let kill_after = format::span_ms(detail.stop_timeout_ms);
     vec![
         ("id", info.id.to_string()),
         ("name", info.name.clone().unwrap_or_default()),
@@ -180,7 +190,13 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("directory", detail.cwd.to_string()),
         ("priority", info.priority.to_string()),
         ("privileged", yes(info.privileged)),
-        ("stop", format!("{stop_signal}, SIGKILL after {kill_after}")),
+        ("kind", supervision::kind(rules)),
+        ("restart", supervision::restart(rules)),
+        ("readiness", supervision::readiness(rules)),
+        ("liveness", supervision::liveness(rules)),
+        ("requires", supervision::requires(rules)),
+        ("after", supervision::after(rules)),
+        ("stop", supervision::stop(rules)),
         ("added", format::time_and_ago(detail.added_ms, now_ms)),
         ("starts", info.starts.to_string()),
         ("connections", info.connections.to_string()),
@@ -202,12 +218,23 @@ fn state(observed: &Observed, now_ms: u64) -> String {
             format!("stopped with {exit}, {}", at(*ms))
         }
         Observed::Stopped { .. } => "stopped, never started".into(),
-        Observed::Starting => "starting".into(),
-        Observed::Running { pid, since_ms } => {
-            format!("running as process {pid} since {}", at(*since_ms))
+        Observed::Waiting { on, since_ms } => format!("waits for {on} since {}", at(*since_ms)),
+        Observed::Starting { pid: None, .. } => "starting".into(),
+        Observed::Starting { pid: Some(pid), since_ms } => {
+            format!("starting as process {pid} since {}", at(*since_ms))
+        }
+        Observed::Ready { pid, since_ms } => {
+            format!("ready, runs as process {pid} since {}", at(*since_ms))
+        }
+        Observed::Unhealthy { pid, since_ms, reason } => {
+            format!("unhealthy, runs as process {pid} since {}: {reason}", at(*since_ms))
         }
         Observed::Stopping { since_ms, .. } => format!("stopping since {}", at(*since_ms)),
-        Observed::Exited { exit, at_ms } => format!("exited with {exit}, {}", at(*at_ms)),
-        Observed::Failed { error, at_ms } => format!("failed to start: {error}, {}", at(*at_ms)),
+        Observed::BackOff { reason, until_ms, attempt, .. } => {
+            let left = format::span_ms(until_ms.saturating_sub(now_ms));
+            format!("{reason}; will be started again in {left}, attempt {attempt}")
+        }
+        Observed::Completed { exit, at_ms } => format!("completed with {exit}, {}", at(*at_ms)),
+        Observed::Failed { reason, at_ms, .. } => format!("failed: {reason}, {}", at(*at_ms)),
     }
 }

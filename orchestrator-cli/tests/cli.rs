@@ -50,8 +50,7 @@ fn detail(observed: Observed) -> Reply {
         env: Vec::new(),
         cwd: "/".into(),
         copied: false,
-        stop_signal: 15,
-        stop_timeout_ms: 10_000,
+        supervision: Supervision::default(),
         added_ms: 0,
         outputs: Vec::new(),
         inputs: Vec::new(),
@@ -184,7 +183,8 @@ fn add_sends_absolute_paths_and_any_bytes() {
     assert_eq!(spec.cwd.unwrap().as_path(), dir.join("work"));
     assert_eq!(spec.args, [odd.clone().into(), "--flag".into()]);
     assert_eq!(spec.env, [("K".into(), odd.into())]);
-    assert_eq!((spec.stop_signal, spec.stop_timeout_ms), (2, 500));
+    let [step] = spec.supervision.stop.steps[..] else { panic!("{spec:?}") };
+    assert_eq!((step.signal.0, step.wait.0), (2, 500));
     assert_eq!(spec.name.as_deref(), Some("n"));
 }
 
@@ -233,7 +233,7 @@ fn a_copy_is_uploaded() {
 
 #[test]
 fn stdout_is_byte_for_byte_and_follows_what_runs() {
-    let running = Observed::Running { pid: 1, since_ms: 0 };
+    let running = Observed::Ready { pid: 1, since_ms: 0 };
     let never = Observed::Stopped { last_exit: None, at_ms: None };
     for (observed, expected) in [(running, true), (never, false)] {
         let fake = Fake::new(move |peer| {
@@ -328,8 +328,11 @@ fn a_tap_ends_after_its_count_and_prints_one_object_a_line() {
 
 #[test]
 fn a_failed_start_is_listed_with_its_reason() {
-    let failed =
-        Observed::Failed { error: "No such file or directory (os error 2)".into(), at_ms: 0 };
+    let failed = Observed::Failed {
+        reason: "No such file or directory (os error 2)".into(),
+        exit: None,
+        at_ms: 0,
+    };
     let list = move |_| ServerBody::Reply(Reply::Runtimes(vec![info(failed.clone())]));
     let done = Fake::answering(list.clone()).run(&["runtime", "list"]);
     let lines: Vec<_> = done.stdout.lines().collect();

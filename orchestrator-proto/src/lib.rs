@@ -20,6 +20,7 @@ pub mod control;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod millis;
 pub mod os;
 pub mod paths;
 pub mod runtime;
@@ -33,6 +34,7 @@ pub mod sdk;
 
 pub use error::{ErrorCode, WireError};
 pub use id::{InstanceId, LinkId};
+pub use millis::Millis;
 pub use os::OsBytes;
 pub use schema::{SchemaHash, TypeSchema};
 

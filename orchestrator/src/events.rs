@@ -103,6 +103,13 @@ fn say(event: &NewEvent) {
             tracing::warn!(instance, %exit, "exited by itself");
         }
         EventKind::Stopped => tracing::debug!(instance, "stopped"),
+        EventKind::Waiting { on } => tracing::info!(instance, on, "waiting"),
+        EventKind::Ready => tracing::info!(instance, "ready"),
+        EventKind::Unhealthy { reason } => tracing::warn!(instance, reason, "unhealthy"),
+        EventKind::BackOff { reason, delay_ms, attempt } => {
+            tracing::warn!(instance, reason, delay_ms, attempt, "will be started again");
+        }
+        EventKind::Failed { reason } => tracing::warn!(instance, reason, "failed"),
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }

@@ -19,6 +19,7 @@
 pub mod control;
 pub mod daemon;
 pub mod events;
+pub mod health;
 pub mod holder;
 pub mod log;
 pub mod logs;

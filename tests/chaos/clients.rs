@@ -111,7 +111,7 @@ impl Asker {
         spec.name = Some(name.to_owned());
         spec.args = std::iter::once(&name).chain(words).map(|&word| word.into()).collect();
         spec.env = vec![("CHAOS_DIR".into(), self.dir.as_os_str().into())];
-        spec.stop_timeout_ms = 400;
+        spec.supervision.stop.steps[0].wait = Millis(400);
         loop {
             match self.ask(Request::RuntimeAdd(spec.clone())).await {
                 Some(Ok(Reply::Added { id, .. })) => return id.to_string(),

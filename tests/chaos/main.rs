@@ -308,7 +308,7 @@ fn listed(socket: &Path) -> Option<(Vec<RuntimeInfo>, Vec<LinkInfo>)> {
 /// Instances that are about to become something else.
 fn underway(runtimes: &[RuntimeInfo]) -> Vec<String> {
     let changing = runtimes.iter().filter(|info| {
-        matches!(info.observed, Observed::Starting | Observed::Stopping { .. })
+        matches!(info.observed, Observed::Starting { .. } | Observed::Stopping { .. })
             || matches!(info.observed, Observed::Stopped { .. })
                 && info.desired == orchestrator_proto::control::Desired::Running
     });

@@ -3,6 +3,7 @@
 mod daemon;
 mod link;
 mod runtime;
+mod supervision;
 pub(crate) mod value;
 
 use std::ffi::OsString;

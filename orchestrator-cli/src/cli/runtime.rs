@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use orchestrator_proto::control::Priority;
 use orchestrator_proto::{InstanceId, signal};
 
+use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
 
 #[derive(Debug, Subcommand)]
@@ -21,7 +22,8 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add ./ping
   orchestrator-cli runtime add /usr/bin/sleep --name nap -- 60
   orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
-  orchestrator-cli runtime add ./target/release/ping --copy")]
+  orchestrator-cli runtime add ./target/release/ping --copy
+  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080")]
     Add(RuntimeAdd),
 
     /// Start instances and wait until their programs are executed.
@@ -136,6 +138,9 @@ pub(crate) struct RuntimeAdd {
     /// Example: --stop-timeout 500ms
     #[arg(long, value_name = "TIME", value_parser = value::stop_timeout)]
     pub(crate) stop_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) supervision: SupervisionArgs,
 
     /// Its arguments, after `--`. Example: runtime add /usr/bin/sleep -- 60
     #[arg(last = true, value_name = "ARGS")]

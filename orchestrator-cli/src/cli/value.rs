@@ -5,31 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use orchestrator_proto::LinkId;
+use orchestrator_proto::{LinkId, Millis};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// `500ms`, `10s`, `2m`, `1h`, `1d`; a plain number counts seconds.
+/// `500ms`, `10s`, `2m`, `1h`, `1d`, `1m30s`; a plain number counts seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => 0,
-    };
-    if number.is_empty() || unit_ms == 0 {
-        let message = "is not a time; write 500ms, 10s, 2m, 1h, 1d, or a number of seconds";
-        return Err(format!("{text:?} {message}"));
-    }
-    let number: Option<u64> = number.parse().ok();
-    number
-        .and_then(|number| number.checked_mul(unit_ms))
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("{text:?} is too long a time"))
+    text.parse::<Millis>().map(Millis::duration).map_err(|error| error.to_string())
 }
 
 /// A [`duration`] of at most a day.

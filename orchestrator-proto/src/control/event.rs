@@ -137,4 +137,30 @@ pub enum EventKind {
         /// The process of the other one.
         successor: u32,
     },
+    /// The instance should run, but something that it needs is not there.
+    Waiting {
+        /// What, as in `db to be ready`.
+        on: String,
+    },
+    /// The instance is ready, or well again. Not told of one that is ready as soon as it runs.
+    Ready,
+    /// The instance is not well any more.
+    Unhealthy {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The instance will be started again.
+    BackOff {
+        /// What happened.
+        reason: String,
+        /// When, milliseconds from now.
+        delay_ms: u64,
+        /// How many times on end it has been started again by then.
+        attempt: u32,
+    },
+    /// The instance has failed, and will not be started again by itself.
+    Failed {
+        /// Why.
+        reason: String,
+    },
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{Desired, Policy, Priority};
+use super::supervision::Supervision;
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 use crate::os::OsBytes;
@@ -121,14 +122,35 @@ pub enum Observed {
         /// When that was.
         at_ms: Option<u64>,
     },
-    /// Its program is being executed.
-    Starting,
-    /// Its process runs.
-    Running {
-        /// The process.
-        pid: u32,
+    /// It should run, but something that it needs is not there.
+    Waiting {
+        /// What, as in `db to be ready`.
+        on: String,
         /// Since when.
         since_ms: u64,
+    },
+    /// Its program is being executed, or it runs and is not ready yet.
+    Starting {
+        /// The process, once there is one.
+        pid: Option<u32>,
+        /// Since when.
+        since_ms: u64,
+    },
+    /// Its process runs and is ready.
+    Ready {
+        /// The process.
+        pid: u32,
+        /// Since when it runs.
+        since_ms: u64,
+    },
+    /// Its process runs and is not well.
+    Unhealthy {
+        /// The process.
+        pid: u32,
+        /// Since when it runs.
+        since_ms: u64,
+        /// What is wrong.
+        reason: String,
     },
     /// It was asked to stop, or its main process ended, and some of its processes are left.
     Stopping {
@@ -137,17 +159,30 @@ pub enum Observed {
         /// Since when.
         since_ms: u64,
     },
-    /// Its process ended by itself.
-    Exited {
+    /// It has failed, or ended, and will be started again.
+    BackOff {
+        /// What happened.
+        reason: String,
+        /// How its process ended, if it was executed.
+        last_exit: Option<Exit>,
+        /// When it will be started.
+        until_ms: u64,
+        /// How many times on end it has been started again by then.
+        attempt: u32,
+    },
+    /// Its process ended by itself, and that is no failure.
+    Completed {
         /// How.
         exit: Exit,
         /// When.
         at_ms: u64,
     },
-    /// Its program could not be executed.
+    /// It has failed, and is not started again by itself.
     Failed {
-        /// Why, with the errno in words.
-        error: String,
+        /// Why, with the errno in words if there is one.
+        reason: String,
+        /// How its process ended, if that was it.
+        exit: Option<Exit>,
         /// When.
         at_ms: u64,
     },
@@ -159,10 +194,13 @@ impl Observed {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Stopped { .. } => "stopped",
-            Self::Starting => "starting",
-            Self::Running { .. } => "running",
+            Self::Waiting { .. } => "waiting",
+            Self::Starting { .. } => "starting",
+            Self::Ready { .. } => "ready",
+            Self::Unhealthy { .. } => "unhealthy",
             Self::Stopping { .. } => "stopping",
-            Self::Exited { .. } => "exited",
+            Self::BackOff { .. } => "back-off",
+            Self::Completed { .. } => "completed",
             Self::Failed { .. } => "failed",
         }
     }
@@ -171,10 +209,32 @@ impl Observed {
     #[must_use]
     pub const fn pid(&self) -> Option<u32> {
         match self {
-            Self::Running { pid, .. } => Some(*pid),
-            Self::Stopping { pid, .. } => *pid,
+            Self::Ready { pid, .. } | Self::Unhealthy { pid, .. } => Some(*pid),
+            Self::Starting { pid, .. } | Self::Stopping { pid, .. } => *pid,
             _ => None,
         }
+    }
+
+    /// How its process ended by itself, if that is why it does not run.
+    #[must_use]
+    pub const fn ended(&self) -> Option<Exit> {
+        match self {
+            Self::Completed { exit, .. } => Some(*exit),
+            Self::Failed { exit, .. } => *exit,
+            _ => None,
+        }
+    }
+
+    /// Whether a process of it may be alive.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(
+            self,
+            Self::Starting { .. }
+                | Self::Ready { .. }
+                | Self::Unhealthy { .. }
+                | Self::Stopping { .. }
+        )
     }
 }
 
@@ -214,10 +274,8 @@ pub struct RuntimeDetail {
     pub cwd: OsBytes,
     /// Whether the program is a copy that a client sent.
     pub copied: bool,
-    /// The signal that asks it to stop.
-    pub stop_signal: i32,
-    /// Milliseconds from that to SIGKILL.
-    pub stop_timeout_ms: u64,
+    /// How it is supervised.
+    pub supervision: Supervision,
     /// When it was added, milliseconds since 1970 (UTC).
     pub added_ms: u64,
     /// The type names that it declared as outputs and inputs, native runtimes only.

@@ -12,6 +12,7 @@ mod daemon;
 mod event;
 mod info;
 mod spec;
+mod supervision;
 
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
 pub use event::{Event, EventKind};
@@ -22,6 +23,10 @@ pub use info::{
 pub use spec::{
     Desired, LinkSpec, LogQuery, LogStream, Policy, Priority, Program, RuntimeSpec, Selector,
     TapFilter, TargetSpec,
+};
+pub use supervision::{
+    After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
+    RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::supervision::Supervision;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
 
@@ -42,18 +43,11 @@ pub struct RuntimeSpec {
     pub cwd: Option<OsBytes>,
     /// Whether it may start and stop instances itself.
     pub privileged: bool,
-    /// The number of the signal that asks it to stop, such as 15 for SIGTERM.
-    pub stop_signal: i32,
-    /// Milliseconds from the stop signal to SIGKILL, at most one day.
-    pub stop_timeout_ms: u64,
+    /// How it is supervised.
+    pub supervision: Supervision,
 }
 
 impl RuntimeSpec {
-    /// The default of `stop_signal`: SIGTERM.
-    pub const DEFAULT_STOP_SIGNAL: i32 = 15;
-    /// The default of `stop_timeout_ms`: ten seconds.
-    pub const DEFAULT_STOP_TIMEOUT_MS: u64 = 10_000;
-
     /// The program at this absolute path, everything else as it is by default.
     pub fn new(path: impl Into<OsBytes>) -> Self {
         Self {
@@ -64,8 +58,7 @@ impl RuntimeSpec {
             env: Vec::new(),
             cwd: None,
             privileged: false,
-            stop_signal: Self::DEFAULT_STOP_SIGNAL,
-            stop_timeout_ms: Self::DEFAULT_STOP_TIMEOUT_MS,
+            supervision: Supervision::default(),
         }
     }
 }

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use orchestrator_proto::Millis;
+use orchestrator_proto::control::Signal;
 use serde_json::{Map, Value, json};
 
 /// Where the text begins in an explained block.
@@ -253,10 +255,10 @@ impl<'a> Reader<'a> {
                 other => panic!("{other} is no bool"),
             },
             "u16" | "u32" | "u64" | "LinkId" => json!(self.varint()),
-            "i32" => {
-                let zigzag = self.varint();
-                json!((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
-            }
+            "u8" => json!(self.take(1)[0]),
+            "Millis" => json!(Millis(self.varint()).to_string()),
+            "i32" => json!(self.signed()),
+            "Signal" => json!(Signal(self.signed() as i32).to_string()),
             "str" | "Selector" => json!(std::str::from_utf8(self.byte_string()).unwrap()),
             "bytes" => {
                 let bytes = self.byte_string();
@@ -279,6 +281,11 @@ impl<'a> Reader<'a> {
             }
             other => panic!("the page does not say what {other} is"),
         }
+    }
+
+    fn signed(&mut self) -> i64 {
+        let zigzag = self.varint();
+        (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)
     }
 
     fn option(&mut self, inner: &str, path: &str) -> Value {

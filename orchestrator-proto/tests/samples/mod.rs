@@ -4,7 +4,7 @@ use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
     self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
-use orchestrator_proto::{ErrorCode, InstanceId, LinkId, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, TypeSchema, WireError};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -54,9 +54,53 @@ fn spec() -> RuntimeSpec {
         env: vec![("LEVEL".into(), "debug".into())],
         cwd: Some("/tmp".into()),
         privileged: true,
-        stop_signal: 2,
-        stop_timeout_ms: 500,
+        supervision: supervision(),
         ..RuntimeSpec::new("/opt/camera")
+    }
+}
+
+fn supervision() -> Supervision {
+    Supervision {
+        kind: Kind::Task,
+        restart: Restart {
+            policy: RestartPolicy::Always,
+            delay: Millis(300),
+            factor: 3,
+            max_delay: Millis(400),
+            jitter: 4,
+            reset_after: Millis(500),
+            burst: 5,
+            burst_within: Millis(600),
+            success_exit_codes: vec![0, 200],
+        },
+        readiness: Readiness::Notify,
+        start_timeout: Millis(700),
+        liveness: Some(probe()),
+        watchdog: Millis(800),
+        requires: vec![requirement()],
+        after: vec![After { instance: "net".into(), condition: Condition::Started }],
+        stop: Stop {
+            command: vec!["/bin/quit".into()],
+            steps: vec![StopStep { signal: Signal(2), wait: Millis(500) }],
+        },
+    }
+}
+
+fn probe() -> Probe {
+    Probe {
+        check: Check::Tcp("localhost:1".into()),
+        interval: Millis(1000),
+        timeout: Millis(900),
+        failures: 300,
+        successes: 2,
+    }
+}
+
+fn requirement() -> Requirement {
+    Requirement {
+        instance: "db".into(),
+        condition: Condition::Completed,
+        on_failure: OnFailure::Ignore,
     }
 }
 
@@ -66,7 +110,7 @@ fn info() -> RuntimeInfo {
         name: Some("camera".into()),
         program: "/opt/camera".into(),
         desired: Desired::Running,
-        observed: Observed::Running { pid: 4711, since_ms: NOON_MS },
+        observed: Observed::Ready { pid: 4711, since_ms: NOON_MS },
         priority: Priority::Low,
         privileged: true,
         starts: 300,
@@ -81,8 +125,7 @@ fn detail() -> RuntimeDetail {
         env: vec![("LEVEL".into(), "debug".into())],
         cwd: "/tmp".into(),
         copied: true,
-        stop_signal: 15,
-        stop_timeout_ms: 10_000,
+        supervision: supervision(),
         added_ms: NOON_MS,
         outputs: vec!["acme.image.v1".into()],
         inputs: vec!["acme.trigger.v1".into(), "acme.zoom.v1".into()],
@@ -342,15 +385,41 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(Policy:
             Policy::Block => Policy::Block, Policy::DropNewest => Policy::DropNewest,
             Policy::DropOldest => Policy::DropOldest, Policy::Latest => Policy::Latest),
+        variants!(Kind: Kind::Service => Kind::Service, Kind::Task => Kind::Task),
+        variants!(RestartPolicy:
+            RestartPolicy::Never => RestartPolicy::Never,
+            RestartPolicy::OnFailure => RestartPolicy::OnFailure,
+            RestartPolicy::Always => RestartPolicy::Always),
+        variants!(Readiness:
+            Readiness::Running => Readiness::Running,
+            Readiness::Notify => Readiness::Notify,
+            Readiness::Runtime => Readiness::Runtime,
+            Readiness::Probe(_) => Readiness::Probe(probe())),
+        variants!(Check:
+            Check::Exec(_) => Check::Exec(vec!["/bin/true".into()]),
+            Check::Http(_) => Check::Http("http://localhost".into()),
+            Check::Tcp(_) => Check::Tcp("localhost:1".into()),
+            Check::Output(_) => Check::Output("ready".into())),
+        variants!(Condition:
+            Condition::Started => Condition::Started,
+            Condition::Ready => Condition::Ready,
+            Condition::Completed => Condition::Completed),
+        variants!(OnFailure:
+            OnFailure::Stop => OnFailure::Stop,
+            OnFailure::Restart => OnFailure::Restart,
+            OnFailure::Ignore => OnFailure::Ignore),
         variants!(Desired:
             Desired::Stopped => Desired::Stopped, Desired::Running => Desired::Running),
         variants!(Observed:
             Observed::Stopped { .. } => Observed::Stopped { last_exit: Some(Exit::Code(300)), at_ms: Some(NOON_MS) },
-            Observed::Starting => Observed::Starting,
-            Observed::Running { .. } => Observed::Running { pid: 300, since_ms: NOON_MS },
+            Observed::Waiting { .. } => Observed::Waiting { on: "db to be ready".into(), since_ms: NOON_MS },
+            Observed::Starting { .. } => Observed::Starting { pid: Some(300), since_ms: NOON_MS },
+            Observed::Ready { .. } => Observed::Ready { pid: 300, since_ms: NOON_MS },
+            Observed::Unhealthy { .. } => Observed::Unhealthy { pid: 300, since_ms: NOON_MS, reason: "deaf".into() },
             Observed::Stopping { .. } => Observed::Stopping { pid: Some(300), since_ms: NOON_MS },
-            Observed::Exited { .. } => Observed::Exited { exit: Exit::Code(-1), at_ms: NOON_MS },
-            Observed::Failed { .. } => Observed::Failed { error: "no".into(), at_ms: NOON_MS }),
+            Observed::BackOff { .. } => Observed::BackOff { reason: "exit code 3".into(), last_exit: Some(Exit::Code(300)), until_ms: NOON_MS, attempt: 400 },
+            Observed::Completed { .. } => Observed::Completed { exit: Exit::Code(-1), at_ms: NOON_MS },
+            Observed::Failed { .. } => Observed::Failed { reason: "no".into(), exit: Some(Exit::Code(300)), at_ms: NOON_MS }),
         variants!(Exit:
             Exit::Code(_) => Exit::Code(255),
             Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true },
@@ -383,7 +452,12 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::MessagesLost { .. } => EventKind::MessagesLost { link: LinkId(300), count: 400 },
             EventKind::ConnectionKept { .. } => EventKind::ConnectionKept { dialect: "veecle".into() },
             EventKind::MessageCut { .. } => EventKind::MessageCut { dialect: "veecle".into() },
-            EventKind::DaemonReplaced { .. } => EventKind::DaemonReplaced { successor: 300 }),
+            EventKind::DaemonReplaced { .. } => EventKind::DaemonReplaced { successor: 300 },
+            EventKind::Waiting { .. } => EventKind::Waiting { on: "db to be ready".into() },
+            EventKind::Ready => EventKind::Ready,
+            EventKind::Unhealthy { .. } => EventKind::Unhealthy { reason: "deaf".into() },
+            EventKind::BackOff { .. } => EventKind::BackOff { reason: "exit code 3".into(), delay_ms: 300, attempt: 400 },
+            EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() }),
     ]
 }
 

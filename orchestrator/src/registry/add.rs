@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -14,11 +13,11 @@ use super::host::RegistryHost;
 use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, launch};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
-use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten};
+use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten, supervision};
+use crate::health::Health;
 use crate::process::{Keeper, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord};
-use crate::supervise::Config;
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 64;
@@ -26,8 +25,6 @@ const MAX_NAME: usize = 64;
 const MAX_ARGUMENTS: usize = 1 << 20;
 /// The longest path, bytes (PATH_MAX without the final zero).
 const MAX_PATH: usize = 4095;
-/// The longest time between the stop signal and SIGKILL: one day.
-const MAX_STOP_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
 /// An instance to be built: a new one, or one of before.
 pub(super) struct Plan {
@@ -191,26 +188,30 @@ impl Registry {
             let message = "cannot make the sockets of the instance";
             WireError::caused_by(ErrorCode::Io, message, &error)
         })?;
-        let config = Config {
-            stop_signal: spec.stop_signal,
-            stop_timeout: Duration::from_millis(spec.stop_timeout_ms),
-        };
+        let rules = spec.supervision.clone();
         let view = view_of(&run);
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
             launch: launch(id, &spec, program.clone(), &sockets),
+            health: Health::new(id, log.clone()),
             log: log.clone(),
             events: self.events.clone(),
             end_is_told: AtomicBool::new(
                 survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
             ),
-            run: RunNotes::new(self.store.clone(), order, self.closing.clone(), run),
+            run: RunNotes::new(
+                self.store.clone(),
+                order,
+                self.closing.clone(),
+                spec.supervision.restart.clone(),
+                run,
+            ),
         };
         let kernel = self.kernel.clone();
         let keeper = match survivor {
-            Some((spawned, view)) => Keeper::adopt(config, kernel, hooks, view, spawned),
-            None => Keeper::resume(config, kernel, hooks, view),
+            Some((spawned, view)) => Keeper::adopt(rules, kernel, hooks, view, spawned),
+            None => Keeper::resume(rules, kernel, hooks, view),
         };
         Ok(Instance {
             id,
@@ -257,7 +258,7 @@ fn check_free(instances: &Instances, spec: &RuntimeSpec) -> Result<(), WireError
     Ok(())
 }
 
-fn invalid(message: String) -> WireError {
+pub(super) fn invalid(message: String) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, message)
 }
 
@@ -290,13 +291,7 @@ fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
             "arguments and environment have {size} bytes; at most {MAX_ARGUMENTS} are allowed"
         )));
     }
-    if !(1..=64).contains(&spec.stop_signal) {
-        return Err(invalid(format!("{} is not a signal; signals are 1 to 64", spec.stop_signal)));
-    }
-    if spec.stop_timeout_ms > MAX_STOP_TIMEOUT_MS {
-        return Err(invalid("the stop timeout is more than a day".to_owned()));
-    }
-    Ok(())
+    supervision::check(&spec.supervision)
 }
 
 fn check_name(name: &str) -> Result<(), WireError> {

@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use orchestrator_proto::control::{
-    EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -15,8 +16,9 @@ use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
+use crate::health::Health;
 use crate::logs::InstanceLog;
-use crate::process::{ENV_RUN, Hooks, Keeper, Launch, View};
+use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
 use crate::store::{Durability, Store, StoreError};
@@ -78,10 +80,7 @@ impl Instance {
     /// Whether any process of it may be alive.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        matches!(
-            self.keeper.view().observed,
-            Observed::Starting | Observed::Running { .. } | Observed::Stopping { .. }
-        )
+        self.keeper.view().observed.is_active()
     }
 
     /// Starts it; see [`Registry::start`].
@@ -244,8 +243,7 @@ impl Instance {
             env: self.spec.env.clone(),
             cwd: self.spec.cwd.clone().unwrap_or_else(|| "/".into()),
             copied: self.copy.is_some(),
-            stop_signal: self.spec.stop_signal,
-            stop_timeout_ms: self.spec.stop_timeout_ms,
+            supervision: self.spec.supervision.clone(),
             added_ms: self.added_ms,
             outputs,
             inputs,
@@ -267,6 +265,7 @@ pub(super) struct InstanceHooks {
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
     pub(super) run: RunNotes,
+    pub(super) health: Health,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -289,6 +288,14 @@ impl Hooks for InstanceHooks {
         if let Err(error) = self.log.attach(run, stdout, stderr) {
             tracing::error!(instance = %self.id, %error, "output can't be captured");
         }
+    }
+
+    fn ask(&self, check: &Check, timeout: Duration, run: u64) -> Pending<Result<(), String>> {
+        self.health.ask(check, timeout, run)
+    }
+
+    fn stop_command(&self, command: &[String], run: u64) -> Pending<Result<(), String>> {
+        self.health.run(command, run)
     }
 
     fn changed(&self, view: &View) {

@@ -100,7 +100,11 @@ pub(super) fn running(run: &RunRecord, pid: u32) -> View {
     // If it was executed just before the daemon ended, that was not noted.
     view.starts = noted.map_or(run.starts + 1, |_| run.starts);
     let since_ms = noted.map_or_else(now_ms, |process| process.started_ms);
-    view.observed = Observed::Running { pid, since_ms };
+    view.observed = if noted.is_none_or(|process| process.ready) {
+        Observed::Ready { pid, since_ms }
+    } else {
+        Observed::Starting { pid: Some(pid), since_ms }
+    };
     view
 }
 

@@ -12,6 +12,7 @@ mod left;
 mod links;
 mod restore;
 mod run;
+mod supervision;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -430,8 +431,8 @@ impl Registry {
     #[must_use]
     pub fn longest_stop(&self) -> Duration {
         let all = self.all();
-        let longest = all.iter().map(|instance| instance.spec.stop_timeout_ms).max();
-        Duration::from_millis(longest.unwrap_or(0))
+        let longest = all.iter().map(|instance| instance.spec.supervision.stop.longest()).max();
+        longest.unwrap_or_default().duration()
     }
 
     /// Writes out what instances printed and that is not yet in their logs.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
+use orchestrator_proto::control::{Desired, EventKind, Exit, Observed, Restart};
 
 use crate::process::View;
 use crate::store::{ProcessRecord, Rest, RunRecord, Store};
@@ -16,13 +16,20 @@ pub(super) struct RunNotes {
     /// Set when the daemon ends. What ends by itself then was most likely asked to by who asked
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
+    restart: Restart,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
 }
 
 impl RunNotes {
-    pub(super) fn new(store: Store, order: u64, ending: Arc<AtomicBool>, run: RunRecord) -> Self {
-        Self { store, order, ending, run: Mutex::new(run) }
+    pub(super) fn new(
+        store: Store,
+        order: u64,
+        ending: Arc<AtomicBool>,
+        restart: Restart,
+        run: RunRecord,
+    ) -> Self {
+        Self { store, order, ending, restart, run: Mutex::new(run) }
     }
 
     fn note(&self, change: impl FnOnce(&mut RunRecord)) {
@@ -47,21 +54,34 @@ impl RunNotes {
     pub(super) fn event(&self, kind: &EventKind, time_ms: u64) {
         if let EventKind::Exited { exit, requested } = *kind {
             self.note(|run| {
-                let before = (run.active, run.rest.clone());
-                run.active = false;
-                run.rest = if requested {
-                    Rest::Stopped { last_exit: Some(exit), at_ms: Some(time_ms) }
-                } else {
-                    Rest::Exited { exit, at_ms: time_ms }
-                };
-                self.interrupt(run, before);
+                // Else nothing of it is left, and what that means has been shown.
+                if run.process.is_some() {
+                    let before = (run.active, run.rest.clone());
+                    run.active = false;
+                    run.rest = self.ended(exit, requested, time_ms);
+                    self.interrupt(run, before);
+                }
             });
         }
     }
 
-    /// What has just exited although it should run is stopped, if the daemon ends.
+    /// What the end of its main process means, while something else of it is left.
+    fn ended(&self, exit: Exit, requested: bool, at_ms: u64) -> Rest {
+        let is_success = self.restart.is_success(exit);
+        if requested || self.restart.is_after(is_success) {
+            // It will be started, if it is desired.
+            Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) }
+        } else if is_success {
+            Rest::Completed { exit, at_ms }
+        } else {
+            Rest::Failed { reason: exit.to_string(), exit: Some(exit), at_ms }
+        }
+    }
+
+    /// What has just ended although it should run is stopped, if the daemon ends.
     fn interrupt(&self, run: &mut RunRecord, before: (bool, Rest)) {
-        if let Rest::Exited { exit, at_ms } = run.rest
+        if let Rest::Completed { exit, at_ms } | Rest::Failed { exit: Some(exit), at_ms, .. } =
+            run.rest
             && before != (run.active, run.rest.clone())
             && self.ending.load(Ordering::Acquire)
         {
@@ -76,11 +96,12 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         desired: run.desired,
         observed: match run.rest.clone() {
             Rest::Stopped { last_exit, at_ms } => Observed::Stopped { last_exit, at_ms },
-            Rest::Exited { exit, at_ms } => Observed::Exited { exit, at_ms },
-            Rest::Failed { error, at_ms } => Observed::Failed { error, at_ms },
+            Rest::Completed { exit, at_ms } => Observed::Completed { exit, at_ms },
+            Rest::Failed { reason, exit, at_ms } => Observed::Failed { reason, exit, at_ms },
         },
         priority: run.priority,
         starts: run.starts,
+        status: String::new(),
     }
 }
 
@@ -103,11 +124,7 @@ pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {
         run.rest = Rest::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(now_ms) };
     } else if run.is_to_be_started() {
         // Until it is started it is shown as stopped, not as what it was before its last start.
-        let (last_exit, at_ms) = match run.rest {
-            Rest::Stopped { last_exit, at_ms } => (last_exit, at_ms),
-            Rest::Exited { exit, at_ms } => (Some(exit), Some(at_ms)),
-            Rest::Failed { .. } => (None, None),
-        };
+        let (last_exit, at_ms) = last_end(&run.rest);
         run.rest = Rest::Stopped { last_exit, at_ms };
     }
     run.active = false;
@@ -121,11 +138,13 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
     run.priority = view.priority;
     run.starts = view.starts;
     match &view.observed {
-        Observed::Starting => {
+        Observed::Starting { pid: None, .. } => {
             run.active = true;
             run.process = None;
         }
-        Observed::Running { pid, since_ms } => {
+        Observed::Starting { pid: Some(pid), since_ms }
+        | Observed::Ready { pid, since_ms }
+        | Observed::Unhealthy { pid, since_ms, .. } => {
             run.active = true;
             if run.process.as_ref().is_none_or(|process| process.run != view.starts) {
                 run.process = identify(*pid).map(|identity| ProcessRecord {
@@ -134,7 +153,11 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
                     boot_id: identity.boot_id,
                     started_ms: *since_ms,
                     run: view.starts,
+                    ready: false,
                 });
+            }
+            if let Some(process) = &mut run.process {
+                process.ready = !matches!(view.observed, Observed::Starting { .. });
             }
         }
         // Some of its processes are left. Whether it is active: as before, or as its end says.
@@ -142,23 +165,44 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
         Observed::Stopped { last_exit, at_ms } => {
             // A main process that ended by itself has done so, even if the daemon ends while
             // what it left behind is being stopped.
-            let ended_by_itself = !run.active && matches!(run.rest, Rest::Exited { .. });
+            let ended_by_itself = !run.active && !matches!(run.rest, Rest::Stopped { .. });
             if !(ended_by_itself && view.desired == Desired::Running) {
                 run.rest = Rest::Stopped { last_exit: *last_exit, at_ms: *at_ms };
             }
             run.active = false;
             run.process = None;
         }
-        Observed::Exited { exit, at_ms } => {
-            run.rest = Rest::Exited { exit: *exit, at_ms: *at_ms };
-            run.active = false;
-            run.process = None;
+        // It is at rest, until it is started by itself, or by the next daemon.
+        Observed::Waiting { .. } => {
+            let (last_exit, at_ms) = last_end(&run.rest);
+            rest(run, Rest::Stopped { last_exit, at_ms });
         }
-        Observed::Failed { error, at_ms } => {
-            run.rest = Rest::Failed { error: error.clone(), at_ms: *at_ms };
-            run.active = false;
-            run.process = None;
+        Observed::BackOff { last_exit, .. } => {
+            let (_, at_ms) = last_end(&run.rest);
+            rest(run, Rest::Stopped { last_exit: *last_exit, at_ms });
         }
+        Observed::Completed { exit, at_ms } => {
+            rest(run, Rest::Completed { exit: *exit, at_ms: *at_ms });
+        }
+        Observed::Failed { reason, exit, at_ms } => {
+            rest(run, Rest::Failed { reason: reason.clone(), exit: *exit, at_ms: *at_ms });
+        }
+    }
+}
+
+/// Nothing of it is left.
+fn rest(run: &mut RunRecord, rest: Rest) {
+    run.rest = rest;
+    run.active = false;
+    run.process = None;
+}
+
+/// How its main process last ended, and when.
+fn last_end(rest: &Rest) -> (Option<Exit>, Option<u64>) {
+    match *rest {
+        Rest::Stopped { last_exit, at_ms } => (last_exit, at_ms),
+        Rest::Completed { exit, at_ms } => (Some(exit), Some(at_ms)),
+        Rest::Failed { exit, at_ms, .. } => (exit, exit.map(|_| at_ms)),
     }
 }
 

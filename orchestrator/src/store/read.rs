@@ -161,9 +161,10 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         active: row.get(10).map_err(words)?,
         rest: match (rest.as_str(), exit) {
             ("stopped", last_exit) => Rest::Stopped { last_exit, at_ms },
-            ("exited", Some(exit)) => Rest::Exited { exit, at_ms: at_ms.unwrap_or(0) },
-            ("failed", _) => Rest::Failed {
-                error: row.get::<_, Option<String>>(16).map_err(words)?.unwrap_or_default(),
+            ("completed", Some(exit)) => Rest::Completed { exit, at_ms: at_ms.unwrap_or(0) },
+            ("failed", exit) => Rest::Failed {
+                reason: row.get::<_, Option<String>>(16).map_err(words)?.unwrap_or_default(),
+                exit,
                 at_ms: at_ms.unwrap_or(0),
             },
             (other, _) => return Err(format!("{other:?} without an exit")),
@@ -182,6 +183,7 @@ fn process(row: &Row<'_>) -> rusqlite::Result<Option<ProcessRecord>> {
         boot_id: row.get::<_, String>(19)?.into(),
         started_ms: unsigned(row, 20)?,
         run: unsigned(row, 21)?,
+        ready: row.get(22)?,
     }))
 }
 

@@ -59,7 +59,8 @@ pub struct RunRecord {
     pub priority: Priority,
     /// How many times its program was executed.
     pub starts: u64,
-    /// Its program is being executed, or its main process runs, or it is being stopped.
+    /// Its program is being executed, or its main process runs, or it is being stopped, or it will
+    /// be started by itself.
     pub active: bool,
     /// How it was last at rest, or, if it is, is.
     pub rest: Rest,
@@ -77,17 +78,19 @@ pub enum Rest {
         /// When, milliseconds since 1970 (UTC).
         at_ms: Option<u64>,
     },
-    /// Its main process ended by itself.
-    Exited {
+    /// Its main process ended by itself, and that is no failure.
+    Completed {
         /// How.
         exit: Exit,
         /// When, milliseconds since 1970 (UTC).
         at_ms: u64,
     },
-    /// Its program could not be executed.
+    /// It has failed, and was not to be started again by itself.
     Failed {
-        /// Why, with the errno in words.
-        error: String,
+        /// Why, with the errno in words if there is one.
+        reason: String,
+        /// How its main process ended, if that was it.
+        exit: Option<Exit>,
         /// When, milliseconds since 1970 (UTC).
         at_ms: u64,
     },
@@ -115,11 +118,12 @@ impl Default for RunRecord {
 
 impl RunRecord {
     /// Whether a daemon that finds nothing running is to start it: it should run, and its main
-    /// process has not ended by itself.
+    /// process has not ended by itself for the last time.
     #[must_use]
     pub const fn is_to_be_started(&self) -> bool {
         matches!(self.desired, Desired::Running)
-            && (self.active || !matches!(self.rest, Rest::Exited { .. }))
+            && (self.active
+                || matches!(self.rest, Rest::Stopped { .. } | Rest::Failed { exit: None, .. }))
     }
 }
 
@@ -137,6 +141,8 @@ pub struct ProcessRecord {
     pub started_ms: u64,
     /// Which execution of the instance's program it is: the first is 1.
     pub run: u64,
+    /// Whether it has been ready.
+    pub ready: bool,
 }
 
 /// Something that happened and has no number yet.

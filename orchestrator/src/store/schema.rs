@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -56,6 +56,11 @@ const MIGRATIONS: [&str; 1] = [
         name  TEXT PRIMARY KEY,
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;",
+    // 2. Whether a main process has been ready; an end by itself is a success or a failure.
+    "ALTER TABLE runs ADD COLUMN ready INTEGER NOT NULL DEFAULT 1;
+    UPDATE runs SET rest = 'completed' WHERE rest = 'exited' AND exit_code = 0;
+    UPDATE runs SET rest = 'failed', error = coalesce('exit code ' || exit_code, 'signal ' || exit_signal)
+        WHERE rest = 'exited';",
 ];
 
 /// The version of today's tables.

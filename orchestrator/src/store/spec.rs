@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{Program, RuntimeSpec};
+use orchestrator_proto::control::{Program, RuntimeSpec, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -24,10 +24,8 @@ struct Kept {
     cwd: Option<Text>,
     #[serde(default)]
     privileged: bool,
-    #[serde(default = "stop_signal")]
-    stop_signal: i32,
-    #[serde(default = "stop_timeout_ms")]
-    stop_timeout_ms: u64,
+    #[serde(default)]
+    supervision: Supervision,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,14 +41,6 @@ enum KeptProgram {
 enum Text {
     Utf8(String),
     Bytes(Vec<u8>),
-}
-
-const fn stop_signal() -> i32 {
-    RuntimeSpec::DEFAULT_STOP_SIGNAL
-}
-
-const fn stop_timeout_ms() -> u64 {
-    RuntimeSpec::DEFAULT_STOP_TIMEOUT_MS
 }
 
 impl From<&OsBytes> for Text {
@@ -88,8 +78,7 @@ pub(super) fn to_json(spec: &RuntimeSpec) -> serde_json::Result<String> {
         env: spec.env.iter().map(|(key, value)| (key.into(), value.into())).collect(),
         cwd: spec.cwd.as_ref().map(Text::from),
         privileged: spec.privileged,
-        stop_signal: spec.stop_signal,
-        stop_timeout_ms: spec.stop_timeout_ms,
+        supervision: spec.supervision.clone(),
     })
 }
 
@@ -113,14 +102,15 @@ pub(super) fn from_json(json: &str, name: Option<String>) -> serde_json::Result<
         env: kept.env.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         cwd: kept.cwd.map(OsBytes::from),
         privileged: kept.privileged,
-        stop_signal: kept.stop_signal,
-        stop_timeout_ms: kept.stop_timeout_ms,
+        supervision: kept.supervision,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orchestrator_proto::Millis;
+    use orchestrator_proto::control::{Signal, StopStep};
     use proptest::prelude::*;
 
     #[test]
@@ -129,8 +119,8 @@ mod tests {
         spec.args = vec!["-c".into(), OsBytes(vec![0xff, 1])];
         let json = to_json(&spec).unwrap();
         assert_eq!(
-            json,
-            r#"{"program":{"path":"/bin/ping"},"args":["-c",[255,1]],"privileged":false,"stop_signal":15,"stop_timeout_ms":10000}"#
+            json.split_once(r#","supervision":{"kind":"service","#).unwrap().0,
+            r#"{"program":{"path":"/bin/ping"},"args":["-c",[255,1]],"privileged":false"#
         );
         assert_eq!(from_json(&json, None).unwrap(), spec);
         let short = from_json(r#"{"program":{"path":"/bin/ping"}}"#, Some("p".into())).unwrap();
@@ -147,16 +137,18 @@ mod tests {
         fn exact(
             path in bytes(), args in prop::collection::vec(bytes(), 0..4),
             env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
-            upload in any::<bool>(), privileged in any::<bool>(), stop_signal in any::<i32>(),
-            stop_timeout_ms in any::<u64>(),
+            upload in any::<bool>(), privileged in any::<bool>(), signal in 1..=64,
+            wait in any::<u64>(),
         ) {
             let program = match upload {
-                true => Program::Upload { file_name: path, size: stop_timeout_ms },
+                true => Program::Upload { file_name: path, size: wait },
                 false => Program::Path(path),
             };
             let (id, name) = (None, Some("a".to_owned()));
+            let mut supervision = Supervision::default();
+            supervision.stop.steps = vec![StopStep { signal: Signal(signal), wait: Millis(wait) }];
             let spec = RuntimeSpec {
-                id, name: name.clone(), program, args, env, cwd, privileged, stop_signal, stop_timeout_ms,
+                id, name: name.clone(), program, args, env, cwd, privileged, supervision,
             };
             prop_assert_eq!(from_json(&to_json(&spec).unwrap(), name).unwrap(), spec);
         }

@@ -124,7 +124,7 @@ fn status(stage: &Stage) -> Option<u32> {
 /// The main process of each instance that runs; none if the daemon ends before it has answered.
 fn processes_of(stage: &Stage) -> Option<HashMap<InstanceId, u32>> {
     let process = |instance: RuntimeInfo| match instance.observed {
-        Observed::Running { pid, .. } => Some((instance.id, pid)),
+        Observed::Ready { pid, .. } => Some((instance.id, pid)),
         _ => None,
     };
     match block_on(async {

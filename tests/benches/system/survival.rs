@@ -141,7 +141,7 @@ fn running(stage: &Stage) -> Option<Vec<u32>> {
 
 fn process(instance: &RuntimeInfo) -> Option<u32> {
     match instance.observed {
-        Observed::Running { pid, .. } => Some(pid),
+        Observed::Ready { pid, .. } => Some(pid),
         _ => None,
     }
 }

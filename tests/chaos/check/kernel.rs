@@ -23,8 +23,8 @@ pub(crate) fn check_rest(evidence: &Evidence<'_>) -> Vec<String> {
         let pids: Vec<_> =
             alive.iter().filter(|worker| worker.instance == id).map(|worker| worker.pid).collect();
         let fits = match (&info.observed, info.desired) {
-            (Observed::Running { pid, .. }, Desired::Running) => pids == [*pid],
-            (Observed::Exited { .. }, Desired::Running)
+            (Observed::Ready { pid, .. }, Desired::Running) => pids == [*pid],
+            (Observed::Completed { .. } | Observed::Failed { .. }, Desired::Running)
             | (Observed::Stopped { .. }, Desired::Stopped) => pids.is_empty(),
             _ => false,
         };

@@ -1,18 +1,21 @@
 //! One instance, kept: the handle to the task that feeds its state machine.
 
+mod probing;
+mod shown;
 mod task;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
+use orchestrator_proto::control::{Check, Desired, EventKind, Observed, Priority, Supervision};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Kernel, Launch, Spawned};
-use crate::supervise::Config;
+use super::{Kernel, Launch, Pending, Spawned};
+use crate::supervise::Effect;
 
 /// Requests to one instance that may be on their way; more wait where they are made.
 pub const QUEUE: usize = 32;
@@ -34,6 +37,15 @@ pub trait Hooks: Send + Sync + 'static {
     /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
     /// [`Keeper::view`] shows it by then.
     fn event(&self, event: EventKind, time_ms: u64);
+
+    /// Asks the instance once; `run` is the number of its last execution. Says what is wrong, if
+    /// anything is. Ends by itself within `timeout`, but for [`Check::Output`], which ends when
+    /// the line was printed.
+    fn ask(&self, check: &Check, timeout: Duration, run: u64) -> Pending<Result<(), String>>;
+
+    /// Executes the command that asks the instance to stop. Ends when that has ended. What it is
+    /// when this is dropped is killed.
+    fn stop_command(&self, command: &[String], run: u64) -> Pending<Result<(), String>>;
 
     /// The instance is shown like this from now on. Comes before the event that tells of it, and
     /// before the answer to who asked for it. Must not ask the keeper anything.
@@ -61,6 +73,8 @@ pub struct View {
     pub priority: Priority,
     /// How many times its program was executed.
     pub starts: u64,
+    /// How it is, in its own words; empty if it has not said anything since it was executed.
+    pub status: String,
 }
 
 /// A start that went well.
@@ -124,27 +138,49 @@ enum Request {
     Suspend(StopAnswer),
     Kill(StopAnswer),
     Retire(oneshot::Sender<Result<(), RetireError>>),
+    Said(Said),
+    Blocked(Option<String>),
+    RequirementLost(String, Effect),
+}
+
+/// What an instance says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// It is ready.
+    Ready,
+    /// It is well.
+    Alive,
+    /// It needs more time to become ready or to stop: this long from now.
+    MoreTime(Duration),
+    /// How it is, in its own words.
+    Status(String),
 }
 
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
-    pub fn spawn(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
+    pub fn spawn(rules: Supervision, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
         let never_started = View {
             desired: Desired::Stopped,
             observed: Observed::Stopped { last_exit: None, at_ms: None },
             priority: Priority::default(),
             starts: 0,
+            status: String::new(),
         };
-        Self::resume(config, kernel, hooks, never_started)
+        Self::resume(rules, kernel, hooks, never_started)
     }
 
     /// Keeps an instance that another keeper left like this. Nothing of it is left, whatever
     /// `view` says; it is shown as it is there until something happens, desired or not. Must be
     /// called within a tokio runtime.
-    pub fn resume(config: Config, kernel: Arc<dyn Kernel>, hooks: impl Hooks, view: View) -> Self {
+    pub fn resume(
+        rules: Supervision,
+        kernel: Arc<dyn Kernel>,
+        hooks: impl Hooks,
+        view: View,
+    ) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(view);
-        tokio::spawn(task::Task::new(config, kernel, Box::new(hooks), inbox, shown).run());
+        tokio::spawn(task::Task::new(rules, kernel, Box::new(hooks), inbox, shown).run());
         Self { requests, view }
     }
 
@@ -152,7 +188,7 @@ impl Keeper {
     /// since. `view` is how it is to be shown, running. If it is not desired, it is stopped. Must
     /// be called within a tokio runtime.
     pub fn adopt(
-        config: Config,
+        rules: Supervision,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
@@ -160,7 +196,7 @@ impl Keeper {
     ) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(view);
-        let mut task = task::Task::new(config, kernel, Box::new(hooks), inbox, shown);
+        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
         tokio::spawn(async move {
             task.adopt(spawned).await;
             task.run().await;
@@ -215,6 +251,21 @@ impl Keeper {
     /// See [`StopError`].
     pub async fn kill(&self) -> Result<bool, StopError> {
         self.ask(Request::Kill).await.unwrap_or(Err(StopError::Retired))
+    }
+
+    /// The instance has said something of itself. In order for each caller.
+    pub async fn said(&self, said: Said) {
+        let _ = self.requests.send(Request::Said(said)).await;
+    }
+
+    /// From now on the instance has to wait for this before it can be started; none is nothing.
+    pub async fn block(&self, by: Option<String>) {
+        let _ = self.requests.send(Request::Blocked(by)).await;
+    }
+
+    /// One that the instance needs has failed or was stopped, and this is what follows.
+    pub async fn requirement_lost(&self, reason: String, effect: Effect) {
+        let _ = self.requests.send(Request::RequirementLost(reason, effect)).await;
     }
 
     /// The instance as it is now. Never waits.

@@ -5,15 +5,17 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
+use orchestrator_proto::control::{Desired, Observed, Priority, Supervision};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
+use super::probing::Probing;
+use super::shown::{in_protocol, observed, resume};
 use super::{
-    Hooks, Request, StartAnswer, StartError, Started, StopAnswer, StopError, View, WAITING,
+    Hooks, Request, Said, StartAnswer, StartError, Started, StopAnswer, StopError, View, WAITING,
 };
-use crate::supervise::{self, Action, Config, Event, Machine, Main, Notice, SIGKILL, State};
+use crate::supervise::{self, Action, Event, Machine, Notice, SIGKILL, State};
 
 /// What the task waits for besides requests. At most one of these at a time is not `Nothing`:
 /// a spawn, then the exit, then the rest of the group.
@@ -41,6 +43,9 @@ pub(super) struct Task {
     epoch: Instant,
     awaited: Awaited,
     process: Option<Arc<dyn Process>>,
+    probing: Probing,
+    /// The command that asks it to stop, while that runs.
+    stop_command: Option<Pending<Result<(), String>>>,
     warnings: Vec<String>,
     /// Nobody has asked for anything since the daemon began, or it ends: what is desired is what
     /// is shown, not what the machine does.
@@ -55,14 +60,14 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(
-        config: Config,
+        rules: Supervision,
         kernel: Arc<dyn Kernel>,
         hooks: Box<dyn Hooks>,
         inbox: mpsc::Receiver<Request>,
         view: watch::Sender<View>,
     ) -> Self {
         let View { observed, priority, .. } = view.borrow().clone();
-        let (machine, exited_ms) = resume(config, observed);
+        let (machine, exited_ms) = resume(rules, seed(), observed);
         Self {
             machine,
             kernel,
@@ -72,6 +77,8 @@ impl Task {
             epoch: Instant::now(),
             awaited: Awaited::Nothing,
             process: None,
+            probing: Probing::default(),
+            stop_command: None,
             warnings: Vec::new(),
             suspended: true,
             exited_ms,
@@ -85,6 +92,7 @@ impl Task {
         let mut abandoned = false;
         while !(abandoned && self.machine.is_final()) {
             let deadline = self.deadline();
+            let run = self.view.borrow().starts;
             tokio::select! {
                 request = self.inbox.recv(), if !abandoned => match request {
                     Some(Request::Retire(answer)) => {
@@ -104,6 +112,16 @@ impl Task {
                     }
                 },
                 outcome = self.awaited.wait() => self.outcome(outcome).await,
+                answer = self.probing.answer(&*self.hooks, run) => {
+                    self.feed(Event::Probed(answer)).await;
+                }
+                ended = command(&mut self.stop_command) => {
+                    self.stop_command = None;
+                    if let Err(error) = ended {
+                        tracing::warn!(%error, "the stop command of an instance has failed");
+                    }
+                    self.feed(Event::StopCommandEnded).await;
+                }
                 () = until(deadline) => self.feed(Event::Deadline).await,
             }
         }
@@ -115,8 +133,9 @@ impl Task {
         self.process = Some(spawned.process);
         self.awaited = Awaited::Exit(spawned.exited);
         self.hooks.output(spawned.run, spawned.output);
-        let desired = self.view.borrow().desired;
-        self.feed(Event::Adopted { pid }).await;
+        let View { desired, observed, .. } = self.view.borrow().clone();
+        let ready = matches!(observed, Observed::Ready { .. } | Observed::Unhealthy { .. });
+        self.feed(Event::Adopted { pid, ready }).await;
         if desired == Desired::Stopped {
             // Somebody had asked for that, and nobody has waited for the end of it.
             self.suspended = false;
@@ -146,7 +165,13 @@ impl Task {
             }
             Request::Start(priority, answer) => {
                 if let Some(priority) = priority
-                    && !matches!(self.machine.state(), State::Starting | State::Running { .. })
+                    && !matches!(
+                        self.machine.state(),
+                        State::Executing
+                            | State::Starting { .. }
+                            | State::Ready { .. }
+                            | State::Unhealthy { .. }
+                    )
                 {
                     self.priority = priority;
                 }
@@ -165,11 +190,30 @@ impl Task {
                 self.stops_waiting.push(answer);
                 Event::KillRequested
             }
+            Request::Said(said) => return self.said(said).await,
+            Request::Blocked(by) => {
+                return self.feed(by.map_or(Event::Unblocked, |by| Event::Blocked { by })).await;
+            }
+            Request::RequirementLost(reason, effect) => {
+                return self.feed(Event::RequirementLost { reason, effect }).await;
+            }
             // Answered by the caller, which alone can end the task.
             Request::Retire(_) => return,
         };
         self.suspended = suspends;
         self.feed(event).await;
+    }
+
+    async fn said(&mut self, said: Said) {
+        match said {
+            Said::Ready => self.feed(Event::SaidReady).await,
+            Said::Alive => self.feed(Event::SaidAlive).await,
+            Said::MoreTime(time) => self.feed(Event::MoreTime(time)).await,
+            Said::Status(status) => {
+                self.view.send_modify(|view| view.status = status);
+                self.hooks.changed(&self.view.borrow());
+            }
+        }
     }
 
     async fn outcome(&mut self, outcome: Outcome) {
@@ -207,8 +251,14 @@ impl Task {
         let actions = self.machine.handle(self.epoch.elapsed(), event);
         // Before anybody is told anything.
         self.show();
+        let run = self.view.borrow().starts;
+        self.probing.set(self.machine.probe(), &*self.hooks, run);
         for action in actions {
             self.carry_out(action).await;
+        }
+        if !matches!(self.machine.state(), State::Stopping { .. }) {
+            // It has done what it was for, or is of no use any more.
+            self.stop_command = None;
         }
         if self.machine.is_final() {
             self.process = None;
@@ -222,8 +272,16 @@ impl Task {
                 launch.priority = self.priority;
                 let run = self.view.borrow().starts + 1;
                 launch.env.push((ENV_RUN.into(), run.to_string().into()));
-                self.view.send_modify(|view| view.priority = self.priority);
+                self.view.send_modify(|view| {
+                    view.priority = self.priority;
+                    view.status.clear();
+                });
                 self.awaited = Awaited::Spawn(self.kernel.spawn(launch));
+            }
+            Action::StopCommand => {
+                let run = self.view.borrow().starts;
+                let command = &self.machine.rules().stop.command;
+                self.stop_command = Some(self.hooks.stop_command(command, run));
             }
             Action::SignalTree(signal) => signal_tree(self.process.clone(), signal).await,
             Action::KillTree => signal_tree(self.process.clone(), SIGKILL).await,
@@ -270,7 +328,12 @@ impl Task {
     fn show(&self) {
         let changed = self.view.send_if_modified(|view| {
             let desired = if self.suspended { view.desired } else { self.machine.desired() };
-            let observed = self.observed(&view.observed);
+            let until_ms = |at: Duration| {
+                let from_now = at.saturating_sub(self.epoch.elapsed());
+                let ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
+                now_ms().saturating_add(ms)
+            };
+            let observed = observed(&self.machine, &view.observed, self.exited_ms, until_ms);
             let changed = view.desired != desired || observed.is_some();
             view.desired = desired;
             view.observed = observed.unwrap_or_else(|| view.observed.clone());
@@ -280,50 +343,6 @@ impl Task {
             self.hooks.changed(&self.view.borrow());
         }
     }
-
-    /// The machine's state in the protocol's words; none if `shown` still says so.
-    fn observed(&self, shown: &Observed) -> Option<Observed> {
-        let exited_ms = || self.exited_ms.unwrap_or_else(now_ms);
-        let observed = match self.machine.state() {
-            State::Stopped => {
-                Observed::Stopped { last_exit: self.machine.last_exit(), at_ms: self.exited_ms }
-            }
-            State::Starting | State::Cancelling { .. } => Observed::Starting,
-            State::Running { pid } => match shown {
-                Observed::Running { pid: shown, .. } if shown == pid => return None,
-                _ => Observed::Running { pid: *pid, since_ms: now_ms() },
-            },
-            State::Stopping { main, .. } => Observed::Stopping {
-                pid: match main {
-                    Main::Alive { pid } => Some(*pid),
-                    Main::Ended { .. } => None,
-                },
-                since_ms: match shown {
-                    Observed::Stopping { since_ms, .. } => *since_ms,
-                    _ => now_ms(),
-                },
-            },
-            State::Exited { exit } => Observed::Exited { exit: *exit, at_ms: exited_ms() },
-            State::Failed { error } => match shown {
-                Observed::Failed { .. } => return None,
-                _ => Observed::Failed { error: error.clone(), at_ms: now_ms() },
-            },
-        };
-        (observed != *shown).then_some(observed)
-    }
-}
-
-/// The machine of an instance that was left like this, and when its main process ended.
-fn resume(config: Config, observed: Observed) -> (Machine, Option<u64>) {
-    let (state, last_exit, exited_ms) = match observed {
-        Observed::Stopped { last_exit, at_ms } => (State::Stopped, last_exit, at_ms),
-        Observed::Exited { exit, at_ms } => (State::Exited { exit }, Some(exit), Some(at_ms)),
-        Observed::Failed { error, .. } => (State::Failed { error }, None, None),
-        Observed::Starting | Observed::Running { .. } | Observed::Stopping { .. } => {
-            (State::Stopped, None, None)
-        }
-    };
-    (Machine::resume(config, state, last_exit), exited_ms)
 }
 
 impl Awaited {
@@ -343,6 +362,21 @@ impl Awaited {
             }
         }
     }
+}
+
+/// The end of a command, if there is one.
+async fn command(command: &mut Option<Pending<Result<(), String>>>) -> Result<(), String> {
+    match command {
+        Some(command) => command.await,
+        None => pending().await,
+    }
+}
+
+/// Differs from one instance to the next, so that what failed together does not come back
+/// together.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(())
 }
 
 async fn tree_empty(process: Option<Arc<dyn Process>>) -> bool {
@@ -372,20 +406,8 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn in_protocol(notice: Notice) -> EventKind {
-    match notice {
-        Notice::Started { pid } => EventKind::Started { pid },
-        Notice::Adopted { pid } => EventKind::Adopted { pid },
-        Notice::StartFailed { error } => EventKind::StartFailed { error },
-        Notice::Stopping { signal } => EventKind::Stopping { signal },
-        Notice::Killed => EventKind::Killed,
-        Notice::Exited { exit, requested } => EventKind::Exited { exit, requested },
-        Notice::Stopped => EventKind::Stopped,
-    }
-}
-
 /// Milliseconds since 1970 (UTC).
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -3,14 +3,18 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Exit;
+use orchestrator_proto::{InstanceId, Millis};
 
 use super::super::fake::FakeKernel;
 use super::*;
 
 const TERM: i32 = 15;
-const CONFIG: Config = Config { stop_signal: TERM, stop_timeout: Duration::from_secs(10) };
+
+fn rules() -> Supervision {
+    Supervision::default()
+}
+
 const EXIT: Exit = Exit::Code(0);
 
 #[derive(Clone, Default)]
@@ -23,6 +27,14 @@ impl Hooks for Recorder {
 
     fn output(&self, _run: u64, _pipes: Option<(OwnedFd, OwnedFd)>) {}
 
+    fn ask(&self, _: &Check, _: Duration, _: u64) -> Pending<Result<(), String>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stop_command(&self, _: &[String], _: u64) -> Pending<Result<(), String>> {
+        Box::pin(std::future::pending())
+    }
+
     fn event(&self, event: EventKind, _time_ms: u64) {
         self.0.lock().unwrap().push(event);
     }
@@ -30,7 +42,7 @@ impl Hooks for Recorder {
 
 fn keep(kernel: &FakeKernel) -> (Keeper, Recorder) {
     let recorder = Recorder::default();
-    let keeper = Keeper::spawn(CONFIG, Arc::new(kernel.clone()), recorder.clone());
+    let keeper = Keeper::spawn(rules(), Arc::new(kernel.clone()), recorder.clone());
     (keeper, recorder)
 }
 
@@ -103,19 +115,20 @@ async fn start_stop_and_what_is_seen_and_told() {
 async fn who_does_not_listen_is_killed_in_time() {
     let kernel = FakeKernel::new();
     let recorder = Recorder::default();
-    let config = Config { stop_timeout: Duration::from_millis(50), ..CONFIG };
-    let keeper = Keeper::spawn(config, Arc::new(kernel.clone()), recorder.clone());
+    let mut rules = rules();
+    rules.stop.steps[0].wait = Millis(50);
+    let keeper = Keeper::spawn(rules, Arc::new(kernel.clone()), recorder.clone());
     keeper.start(None).await.unwrap();
     let before = Instant::now();
     assert_eq!(keeper.stop().await, Ok(true));
-    assert!(before.elapsed() >= config.stop_timeout);
+    assert!(before.elapsed() >= Duration::from_millis(50));
     assert!(recorder.0.lock().unwrap().contains(&EventKind::Killed));
 
     let (keeper, recorder) = keep(&kernel);
     keeper.start(None).await.unwrap();
     let before = Instant::now();
     assert_eq!(keeper.kill().await, Ok(true));
-    assert!(before.elapsed() < CONFIG.stop_timeout);
+    assert!(before.elapsed() < Duration::from_secs(10));
     assert!(!recorder.0.lock().unwrap().contains(&EventKind::Killed));
 }
 
@@ -125,7 +138,7 @@ async fn a_stop_while_a_start_waits() {
     let (keeper, _) = keep(&kernel);
     let first = ask!(keeper.start(None));
     let second = ask!(keeper.start(None));
-    assert_eq!(keeper.view().observed, Observed::Starting);
+    assert_eq!(keeper.view().observed.word(), "starting");
     let stop = ask!(keeper.stop());
     assert_eq!(first.await.unwrap(), Err(StartError::Cancelled));
     assert_eq!(second.await.unwrap(), Err(StartError::Cancelled));
@@ -149,7 +162,8 @@ async fn a_start_that_fails_says_why() {
     assert_eq!(start.await.unwrap(), Err(failed));
     assert_eq!(keeper.view().observed.word(), "failed");
     let events = recorder.0.lock().unwrap().clone();
-    assert_eq!(events, [EventKind::StartFailed { error }]);
+    let reason = error.clone();
+    assert_eq!(events, [EventKind::StartFailed { error }, EventKind::Failed { reason }]);
     assert_eq!(keeper.stop().await, Ok(false));
     assert_eq!(keeper.view().observed.word(), "stopped");
 }
@@ -187,11 +201,8 @@ async fn what_the_main_process_leaves_behind() {
     assert_eq!(view.desired, Desired::Running);
     kernel.last().others(0);
     let mut views = keeper.watch();
-    let view = views.wait_for(|view| view.observed.word() == "exited").await;
-    let Observed::Exited { exit, .. } = view.unwrap().observed.clone() else {
-        panic!("not exited");
-    };
-    assert_eq!(exit, Exit::Code(3));
+    let view = views.wait_for(|view| view.observed.word() == "failed").await;
+    assert_eq!(view.unwrap().observed.ended(), Some(Exit::Code(3)));
 }
 
 #[tokio::test]
@@ -249,21 +260,22 @@ async fn an_instance_goes_on_as_another_keeper_left_it() {
     let (exit, at_ms) = (Exit::Code(3), 7);
     let left = [
         (Desired::Running, Observed::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) }),
-        (Desired::Running, Observed::Exited { exit, at_ms }),
-        (Desired::Running, Observed::Failed { error: "no".into(), at_ms }),
+        (Desired::Running, Observed::Completed { exit, at_ms }),
+        (Desired::Running, Observed::Failed { reason: "no".into(), exit: None, at_ms }),
         (Desired::Stopped, Observed::Stopped { last_exit: None, at_ms: None }),
     ];
     for (desired, observed) in left {
-        let view = View { desired, observed, priority: Priority::Low, starts: 8 };
+        let view =
+            View { desired, observed, priority: Priority::Low, starts: 8, status: String::new() };
         let recorder = Recorder::default();
         let keeper =
-            Keeper::resume(CONFIG, Arc::new(kernel.clone()), recorder.clone(), view.clone());
+            Keeper::resume(rules(), Arc::new(kernel.clone()), recorder.clone(), view.clone());
         assert_eq!(keeper.view(), view);
         keeper.start(None).await.unwrap();
         assert_eq!((keeper.view().starts, keeper.view().priority), (9, Priority::Low));
         kernel.last().ends(EXIT);
         let mut views = keeper.watch();
-        views.wait_for(|view| view.observed.word() == "exited").await.unwrap();
+        views.wait_for(|view| view.observed.word() == "completed").await.unwrap();
         // A stop now says so, and knows how it ended.
         assert_eq!(keeper.stop().await, Ok(false));
         let Observed::Stopped { last_exit, .. } = keeper.view().observed else {

@@ -141,7 +141,7 @@ async fn fails(launch: Launch) -> String {
     let kept = Kept::new(linux(), launch, LONG);
     let error = within(kept.keeper.start(None)).await.unwrap_err();
     let view = kept.keeper.view();
-    let Observed::Failed { error: shown, .. } = view.observed else {
+    let Observed::Failed { reason: shown, .. } = view.observed else {
         panic!("{view:?}");
     };
     assert_eq!(error.to_string(), shown);

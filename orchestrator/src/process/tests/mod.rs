@@ -53,6 +53,14 @@ impl Hooks for Probe {
         }
     }
 
+    fn ask(&self, _: &Check, _: Duration, _: u64) -> Pending<Result<(), String>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn stop_command(&self, _: &[String], _: u64) -> Pending<Result<(), String>> {
+        Box::pin(std::future::pending())
+    }
+
     fn event(&self, event: EventKind, _time_ms: u64) {
         self.events.send_modify(|events| events.push(event));
     }
@@ -69,7 +77,8 @@ impl Kept {
     fn new(kernel: Linux, launch: Launch, stop_timeout: Duration) -> Self {
         let (lines, printed) = mpsc::channel(1000);
         let (events, happened) = watch::channel(Vec::new());
-        let config = Config { stop_signal: TERM, stop_timeout };
+        let mut config = Supervision::default();
+        config.stop.steps[0].wait = stop_timeout.into();
         let probe = Probe { launch, lines, events };
         Self {
             keeper: Keeper::spawn(config, Arc::new(kernel), probe),
@@ -105,11 +114,8 @@ impl Kept {
     /// Waits until it has ended by itself.
     async fn exited(&self) -> Exit {
         let mut views = self.keeper.watch();
-        let view = within(views.wait_for(|view| view.observed.word() == "exited")).await;
-        match view.unwrap().observed {
-            Observed::Exited { exit, .. } => exit,
-            ref other => panic!("{other:?}"),
-        }
+        let view = within(views.wait_for(|view| view.observed.ended().is_some())).await;
+        view.unwrap().observed.ended().unwrap()
     }
 
     fn last_exit(&self) -> Exit {

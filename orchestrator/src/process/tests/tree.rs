@@ -150,7 +150,7 @@ async fn a_program_that_closes_its_output_runs_on() {
     })
     .await;
     assert!(kept.lines.try_recv().is_err());
-    assert_eq!(kept.keeper.view().observed.word(), "running");
+    assert_eq!(kept.keeper.view().observed.word(), "ready");
     assert!(kept.stop().await);
 }
 

@@ -1,0 +1,322 @@
+//! The state machine itself.
+
+mod end;
+mod health;
+mod request;
+mod stop;
+
+use std::mem;
+use std::time::Duration;
+
+use orchestrator_proto::control::{Desired, Exit, Probe, Readiness, Supervision};
+
+use self::health::more_time;
+use self::stop::kill;
+use super::backoff::BackOff;
+use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
+
+/// What should happen to one instance, as a table of state and event.
+///
+/// | state | start | restart | stop, kill |
+/// | --- | --- | --- | --- |
+/// | stopped, completed, failed | → *begin* | as start | answer → stopped |
+/// | waiting | joins | joins | answer → stopped |
+/// | executing | joins | joins | → cancelling |
+/// | cancelling | then start | then start | then rest |
+/// | starting | joins | signal → stopping, then start | signal → stopping |
+/// | ready, unhealthy | answer | signal → stopping, then start | signal → stopping |
+/// | stopping | then start | then start | then rest; kill: SIGKILL |
+/// | back-off | → *begin* | as start | answer → stopped |
+///
+/// | state | spawned | spawn failed | main exited | tree empty | deadline |
+/// | --- | --- | --- | --- | --- | --- |
+/// | executing | → starting, or ready | → *judge* | | | |
+/// | cancelling | signal → stopping | *finish* | | | |
+/// | starting | | | → *judge*, or if some are left: signal → stopping | | signal → stopping, then *judge* |
+/// | ready, unhealthy | | | the same | | not said to be alive: the same as starting |
+/// | stopping | | | *finish*, or if some are left: watch | *finish* | next signal, then SIGKILL |
+/// | back-off | | | | | → *begin* |
+///
+/// | state | blocked | unblocked | lost one that it needs | ready | probed |
+/// | --- | --- | --- | --- | --- | --- |
+/// | waiting | waits for that | → executing | stop: → failed | | |
+/// | executing | | | → cancelling | | |
+/// | starting | | | signal → stopping | → ready | well: → ready |
+/// | ready | | | signal → stopping | | not well: signal → stopping, then *judge*; if never started again: → unhealthy |
+/// | unhealthy | | | signal → stopping | | well: → ready |
+/// | back-off | | | stop: → failed | | |
+///
+/// Every other event changes nothing. *Begin* goes to executing, or to waiting while something
+/// that it needs is not there. *Finish* does what was to come after the stop: rest in stopped,
+/// begin, or judge. *Judge* goes to completed if the end is no failure and the policy is not
+/// `always`; to failed if the policy is `never`, if it was started again too often, or if one that
+/// it needs was lost; else to back-off.
+///
+/// An instance at rest whose main process is found running, because an earlier daemon had started
+/// it, goes to ready, or to starting if it was not ready yet.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    rules: Supervision,
+    state: State,
+    last_exit: Option<Exit>,
+    backoff: BackOff,
+    /// What it would have to wait for, if it were to be started now.
+    blocked: Option<String>,
+    /// It has said that it is ready before we were told that it runs.
+    early_ready: bool,
+    /// Since when it has been ready.
+    ready_since: Option<Duration>,
+    /// Good answers on end, and bad ones.
+    answers: (u32, u32),
+    /// The last bad answer.
+    problem: Option<String>,
+}
+
+impl Machine {
+    /// An instance that was never started. `seed` makes its delays differ from those of others.
+    #[must_use]
+    pub const fn new(rules: Supervision, seed: u64) -> Self {
+        Self::resume(rules, seed, State::Stopped, None)
+    }
+
+    /// An instance of which nothing is left, as another machine left it. `state` is final.
+    #[must_use]
+    pub const fn resume(
+        rules: Supervision,
+        seed: u64,
+        state: State,
+        last_exit: Option<Exit>,
+    ) -> Self {
+        Self {
+            rules,
+            state,
+            last_exit,
+            backoff: BackOff::new(seed),
+            blocked: None,
+            early_ready: false,
+            ready_since: None,
+            answers: (0, 0),
+            problem: None,
+        }
+    }
+
+    /// How it is supervised.
+    #[must_use]
+    pub const fn rules(&self) -> &Supervision {
+        &self.rules
+    }
+
+    /// What it does.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// How its main process last ended; none if none ever did.
+    #[must_use]
+    pub const fn last_exit(&self) -> Option<Exit> {
+        self.last_exit
+    }
+
+    /// The question that it is to be asked as long as it is in this state, if any.
+    #[must_use]
+    pub const fn probe(&self) -> Option<&Probe> {
+        self.probe_in(&self.state)
+    }
+
+    /// Whether it should run.
+    #[must_use]
+    pub const fn desired(&self) -> Desired {
+        match self.state {
+            State::Stopped
+            | State::Cancelling { then: Then::Rest, .. }
+            | State::Stopping { then: Then::Rest, .. } => Desired::Stopped,
+            _ => Desired::Running,
+        }
+    }
+
+    /// Whether nothing of it is left and nothing is under way.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self.state, State::Stopped | State::Completed { .. } | State::Failed { .. })
+    }
+
+    /// When [`Event::Deadline`] is due, in the time given to [`handle`](Self::handle).
+    #[must_use]
+    pub const fn next_deadline(&self) -> Option<Duration> {
+        match self.state {
+            State::Starting { ready_by: at, .. }
+            | State::Ready { alive_by: at, .. }
+            | State::Unhealthy { alive_by: at, .. } => at,
+            State::BackOff { until: at, .. }
+            | State::Stopping {
+                phase:
+                    Phase::Commanded { until: at }
+                    | Phase::Asked { until: at, .. }
+                    | Phase::Killed { again_at: at },
+                ..
+            } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Takes an event that happened at `now`, which is a time since an epoch of the caller's
+    /// choice that does not go back. Answers with what is to be done, in that order.
+    #[must_use = "the actions are to be carried out"]
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut todo = Vec::new();
+        let state = mem::replace(&mut self.state, State::Stopped);
+        self.state = match event {
+            Event::StartRequested | Event::RestartRequested => {
+                self.start_requested(now, state, event == Event::RestartRequested, &mut todo)
+            }
+            Event::StopRequested => self.stop_requested(now, state, How::Ask, &mut todo),
+            Event::KillRequested => self.stop_requested(now, state, How::Kill, &mut todo),
+            Event::Blocked { by } => self.blocked(state, by, &mut todo),
+            Event::Unblocked => self.unblocked(state, &mut todo),
+            Event::RequirementLost { reason, effect } => {
+                self.requirement_lost(now, state, reason, effect, &mut todo)
+            }
+            Event::SaidReady => match (state, &self.rules.readiness) {
+                (State::Starting { pid, .. }, Readiness::Notify | Readiness::Runtime) => {
+                    self.ready(now, pid, &mut todo)
+                }
+                (State::Executing, Readiness::Notify | Readiness::Runtime) => {
+                    self.early_ready = true;
+                    State::Executing
+                }
+                (state, _) => state,
+            },
+            Event::SaidAlive => self.said_alive(now, state),
+            Event::MoreTime(time) => more_time(now, state, time),
+            Event::Probed(answer) => self.probed(now, state, answer, &mut todo),
+            Event::Deadline => self.deadline(now, state, &mut todo),
+            event => self.process(now, state, event, &mut todo),
+        };
+        todo
+    }
+
+    fn deadline(&mut self, now: Duration, state: State, todo: &mut Vec<Action>) -> State {
+        use State as S;
+        match state {
+            S::BackOff { until, .. } if now >= until => self.begin(todo),
+            S::Starting { pid, ready_by: Some(at) } if now >= at => {
+                let time = self.rules.start_timeout;
+                let mut reason = format!("it was not ready within {time}");
+                if let Some(problem) = self.problem.take() {
+                    reason = format!("{reason}: {problem}");
+                }
+                let then = Then::Judge(End::Failed(reason));
+                self.stop(now, pid, How::Ask, Cause::Failing, then, todo)
+            }
+            S::Ready { pid, alive_by: Some(at) } | S::Unhealthy { pid, alive_by: Some(at), .. }
+                if now >= at =>
+            {
+                let time = self.rules.watchdog;
+                let reason = format!("it did not say within {time} that it is alive");
+                let told = reason.clone();
+                todo.push(Action::Emit(Notice::Unhealthy { reason: told }));
+                let then = Then::Judge(End::Failed(reason));
+                self.stop(now, pid, How::Ask, Cause::Failing, then, todo)
+            }
+            S::Stopping { main, phase, cause, then } => {
+                let phase = match phase {
+                    Phase::Commanded { until } if now >= until => self.signal(now, 0, todo),
+                    Phase::Asked { step, until } if now >= until => {
+                        self.signal(now, step + 1, todo)
+                    }
+                    Phase::Killed { again_at } if now >= again_at => kill(now, todo),
+                    early => early,
+                };
+                S::Stopping { main, phase, cause, then }
+            }
+            early => early,
+        }
+    }
+
+    /// What the kernel says.
+    fn process(
+        &mut self,
+        now: Duration,
+        state: State,
+        event: Event,
+        todo: &mut Vec<Action>,
+    ) -> State {
+        use Event as E;
+        use State as S;
+        match (state, event) {
+            (S::Stopped | S::Completed { .. } | S::Failed { .. }, E::Adopted { pid, ready }) => {
+                todo.push(Action::Emit(Notice::Adopted { pid }));
+                self.answers = (0, 0);
+                if ready || self.rules.readiness == Readiness::Running {
+                    self.ready_since = Some(now);
+                    S::Ready { pid, alive_by: self.alive_by(now) }
+                } else {
+                    self.starting(now, pid)
+                }
+            }
+
+            (S::Executing, E::Spawned { pid }) => {
+                todo.push(Action::Emit(Notice::Started { pid }));
+                self.answers = (0, 0);
+                self.problem = None;
+                if self.early_ready || self.rules.readiness == Readiness::Running {
+                    self.ready(now, pid, todo)
+                } else {
+                    self.starting(now, pid)
+                }
+            }
+            (S::Cancelling { how, then }, E::Spawned { pid }) => {
+                todo.push(Action::Emit(Notice::Started { pid }));
+                self.stop(now, pid, how, Cause::Request, then, todo)
+            }
+            (S::Executing, E::SpawnFailed { error }) => {
+                let notice = error.clone();
+                todo.push(Action::Emit(Notice::StartFailed { error: notice }));
+                self.judge(now, End::Failed(error), todo)
+            }
+            (S::Cancelling { then, .. }, E::SpawnFailed { error }) => {
+                todo.push(Action::Emit(Notice::StartFailed { error }));
+                self.finish(now, then, todo)
+            }
+
+            (
+                S::Starting { .. } | S::Ready { .. } | S::Unhealthy { .. },
+                E::MainExited { exit, tree_empty },
+            ) => {
+                self.exited(exit, false, todo);
+                let then = Then::Judge(End::Exited(exit));
+                if tree_empty {
+                    return self.finish(now, then, todo);
+                }
+                let phase = self.signal(now, 0, todo);
+                todo.push(Action::WatchTree);
+                S::Stopping { main: Main::Ended { exit }, phase, cause: Cause::MainEnded, then }
+            }
+            (
+                S::Stopping { main: Main::Alive { .. }, phase, cause, then },
+                E::MainExited { exit, tree_empty },
+            ) => {
+                self.exited(exit, cause != Cause::MainEnded, todo);
+                if tree_empty {
+                    return self.finish(now, then, todo);
+                }
+                todo.push(Action::WatchTree);
+                S::Stopping { main: Main::Ended { exit }, phase, cause, then }
+            }
+            (S::Stopping { main: Main::Ended { .. }, then, .. }, E::TreeEmpty) => {
+                self.finish(now, then, todo)
+            }
+            (
+                S::Stopping { main, phase: Phase::Commanded { .. }, cause, then },
+                E::StopCommandEnded,
+            ) => {
+                let phase = self.signal(now, 0, todo);
+                S::Stopping { main, phase, cause, then }
+            }
+
+            // Nothing else changes anything: what comes too late, for example.
+            (state, _) => state,
+        }
+    }
+}
