@@ -14,8 +14,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator_proto::control::{
     ClientBody, Counters, Desired, Item, LinkInfo, LinkState, LogLine, LogStream, Observed, Policy,
-    Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody, TapMessage,
-    TargetInfo, Supervision};
+    Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody, Supervision,
+    TapMessage, TargetInfo,
+};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, OsBytes, WireError};
 
 const ZERO: &str = "00000000-0000-0000-0000-000000000000";

@@ -13,6 +13,7 @@ use orchestrator_proto::control::{
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
+use super::needs::Dependencies;
 use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
@@ -266,6 +267,7 @@ pub(super) struct InstanceHooks {
     pub(super) events: Arc<EventLog>,
     pub(super) run: RunNotes,
     pub(super) health: Health,
+    pub(super) dependencies: Arc<Dependencies>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -300,6 +302,7 @@ impl Hooks for InstanceHooks {
 
     fn changed(&self, view: &View) {
         self.run.changed(view);
+        self.dependencies.changed(self.id, view);
     }
 
     fn event(&self, kind: EventKind, time_ms: u64) {

@@ -297,7 +297,10 @@ mod tests {
         let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
         shown(&mut run, &view(desired, stopped), known);
         assert!(!run.is_to_be_started());
-        assert_eq!(view_of(&run).observed, Observed::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 });
+        assert_eq!(
+            view_of(&run).observed,
+            Observed::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 }
+        );
         // Once it is started it is like any other.
         shown(&mut run, &view(desired, Observed::Starting { pid: None, since_ms: 5 }), known);
         assert!(run.is_to_be_started());
@@ -326,7 +329,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(dir.path()).unwrap();
         for requested in [false, true] {
-            let notes = RunNotes::new(store.clone(), 1, Arc::default(), Restart::default(), running());
+            let notes =
+                RunNotes::new(store.clone(), 1, Arc::default(), Restart::default(), running());
             notes.event(&EventKind::Exited { exit: EXIT, requested }, 8);
             let run = notes.run.lock().unwrap().clone();
             assert!(end_was_told(&run, 5) && !end_was_told(&run, 6) && !was_running(&run));
@@ -362,7 +366,8 @@ mod tests {
         let event = EventKind::Exited { exit: EXIT, requested: false };
         for end in [false, true] {
             for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
-                let notes = RunNotes::new(store.clone(), 1, ending.clone(), Restart::default(), running());
+                let notes =
+                    RunNotes::new(store.clone(), 1, ending.clone(), Restart::default(), running());
                 ending.store(end, Ordering::Release);
                 let mut views = views.into_iter();
                 notes.changed(&view(Desired::Running, views.next().unwrap()));

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{Check, Supervision, EventKind, Exit, Observed};
+use orchestrator_proto::control::{Check, EventKind, Exit, Observed, Supervision};
 use tokio::sync::{mpsc, watch};
 
 use super::procfs::Stat;

@@ -40,14 +40,15 @@ fn run() -> impl Strategy<Value = RunRecord> {
         (".*", prop::option::of(exit.clone()), at_ms.clone())
             .prop_map(|(reason, exit, at_ms)| Rest::Failed { reason, exit, at_ms }),
     ];
-    let process = (1..u32::MAX, any::<u32>(), any::<bool>()).prop_map(|(pid, ticks, ready)| ProcessRecord {
-        pid,
-        start_ticks: ticks.into(),
-        boot_id: "6d1d3a1c".into(),
-        started_ms: 5,
-        run: 6,
-        ready,
-    });
+    let process =
+        (1..u32::MAX, any::<u32>(), any::<bool>()).prop_map(|(pid, ticks, ready)| ProcessRecord {
+            pid,
+            start_ticks: ticks.into(),
+            boot_id: "6d1d3a1c".into(),
+            started_ms: 5,
+            run: 6,
+            ready,
+        });
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
     (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority).prop_map(
         |((wanted, active, starts), rest, process, priority)| RunRecord {

@@ -117,6 +117,12 @@ impl Machine {
             S::Waiting { .. } | S::BackOff { .. } if effect == Effect::Stop => {
                 self.failed(reason, None, todo)
             }
+            S::Waiting { .. } => {
+                // Whoever asked need not wait for that one to be mended.
+                let error = format!("{reason}; it is started when that is back");
+                todo.push(Action::AnswerStart(StartAnswer::Failed { error }));
+                state
+            }
             S::Executing => {
                 if effect == Effect::Stop {
                     todo.push(Action::AnswerStart(StartAnswer::Failed { error: reason }));
