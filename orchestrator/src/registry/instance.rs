@@ -69,6 +69,11 @@ impl Instance {
         }
     }
 
+    /// Its name, or its id if it has none.
+    pub(super) fn short(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.id.to_string())
+    }
+
     /// What it printed. If it does not run any more, its last words are in it.
     pub async fn log(&self) -> &InstanceLog {
         if !self.is_active() {

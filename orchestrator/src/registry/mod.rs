@@ -249,8 +249,12 @@ impl Registry {
     ///
     /// As [`Instance::stop`].
     pub async fn stop(self: &Arc<Self>, instance: &Instance) -> Result<bool, WireError> {
-        self.stop_requirers(instance.id, instance.label()).await;
-        instance.stop().await
+        self.stop_requirers(instance.id, instance.short()).await;
+        let stopped = instance.stop().await;
+        if stopped.is_err() {
+            self.dependencies.stay(instance.id);
+        }
+        stopped
     }
 
     /// A start that crossed the beginning of the end must not outlive it.
@@ -270,9 +274,13 @@ impl Registry {
     pub async fn restart(self: &Arc<Self>, instance: &Instance) -> Result<Reply, WireError> {
         self.check_open()?;
         check_staying(instance)?;
-        self.stop_requirers(instance.id, instance.label()).await;
+        self.stop_requirers(instance.id, instance.short()).await;
         self.start_required(instance);
-        let reply = instance.restart().await?;
+        let reply = instance.restart().await;
+        if reply.is_err() {
+            self.dependencies.stay(instance.id);
+        }
+        let reply = reply?;
         self.undo_if_closing(instance).await?;
         Ok(reply)
     }

@@ -73,6 +73,21 @@ impl Dependencies {
         self.tell(&mut inner, told);
     }
 
+    /// An instance is about to be stopped. The answer is who needs it, and what follows for them.
+    fn leave(&self, id: InstanceId) -> Vec<(InstanceId, Effect)> {
+        let mut inner = self.lock();
+        let told = inner.needs.hold(id, true);
+        self.tell(&mut inner, told);
+        inner.needs.requirers(id)
+    }
+
+    /// It was not stopped after all.
+    pub(super) fn stay(&self, id: InstanceId) {
+        let mut inner = self.lock();
+        let told = inner.needs.hold(id, false);
+        self.tell(&mut inner, told);
+    }
+
     fn tell(&self, inner: &mut Inner, told: Vec<(InstanceId, Consequence)>) {
         if told.is_empty() {
             return;
@@ -156,7 +171,7 @@ impl Registry {
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let registry = self.clone();
         Box::pin(async move {
-            let requirers = registry.dependencies.lock().needs.requirers(id);
+            let requirers = registry.dependencies.leave(id);
             let mut tasks = tokio::task::JoinSet::new();
             for (id, effect) in requirers {
                 let Some(instance) = registry.read().by_id.get(&id).cloned() else {
@@ -174,8 +189,11 @@ impl Registry {
 
     async fn lose(self: Arc<Self>, instance: &Instance, reason: String, effect: Effect) {
         let mut view = instance.keeper.watch();
-        self.stop_requirers(instance.id, instance.label()).await;
+        self.stop_requirers(instance.id, instance.short()).await;
         let run = instance.keeper.view().starts;
+        // It is blocked before it is told, so that it does not start again at once.
+        let blocked = self.dependencies.lock().needs.blocked(instance.id);
+        instance.keeper.block(blocked).await;
         instance.keeper.requirement_lost(reason, effect).await;
         // Or it was started again by somebody.
         let _ = view.wait_for(|view| !view.observed.is_active() || view.starts != run).await;

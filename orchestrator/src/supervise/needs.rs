@@ -64,6 +64,8 @@ struct Node {
     standing: Standing,
     /// It should run.
     wanted: bool,
+    /// It is about to be stopped, so nobody is to rely on it.
+    held: bool,
     /// What it was last told to wait for.
     blocked: Option<String>,
 }
@@ -133,6 +135,7 @@ impl Needs {
             after: rules.after.clone(),
             standing: Standing::Off,
             wanted: false,
+            held: false,
             blocked: None,
         };
         self.nodes.insert(id, node);
@@ -179,7 +182,18 @@ impl Needs {
         }
         let before = std::mem::replace(&mut node.standing, standing);
         node.wanted = wanted;
+        node.held &= standing != Standing::Off;
         self.consequences(id, Some(before))
+    }
+
+    /// An instance is about to be stopped, or, if it is not held any more, is not after all. The
+    /// answer is what others are to be told. Ends by itself when it is off.
+    pub fn hold(&mut self, id: InstanceId, held: bool) -> Vec<(InstanceId, Consequence)> {
+        match self.nodes.get_mut(&id) {
+            Some(node) => node.held = held && node.standing != Standing::Off,
+            None => return Vec::new(),
+        }
+        self.consequences(id, None)
     }
 
     /// What follows for others when one was in this standing before.
@@ -253,7 +267,7 @@ impl Needs {
             let needed = self.resolve(&requirement.instance).and_then(|id| self.nodes.get(&id));
             match needed {
                 None => Some(format!("{} to be added", requirement.instance)),
-                Some(needed) if needed.standing.fulfils(requirement.condition) => None,
+                Some(needed) if needed.fulfils(requirement.condition) => None,
                 Some(_) => Some(wanted(&requirement.instance, requirement.condition)),
             }
         });
@@ -261,7 +275,7 @@ impl Needs {
             node.after.iter().find_map(|after| {
                 let earlier = self.resolve(&after.instance).and_then(|id| self.nodes.get(&id))?;
                 let comes = earlier.wanted
-                    && !earlier.standing.fulfils(after.condition)
+                    && !earlier.fulfils(after.condition)
                     && !matches!(earlier.standing, Standing::Completed | Standing::Failed);
                 comes.then(|| wanted(&after.instance, after.condition))
             })
@@ -316,6 +330,12 @@ impl Needs {
 }
 
 impl Node {
+    const fn fulfils(&self, condition: Condition) -> bool {
+        // What has completed stays so.
+        !(self.held && !matches!(condition, Condition::Completed))
+            && self.standing.fulfils(condition)
+    }
+
     fn named(&self) -> impl Iterator<Item = &str> {
         let requires = self.requires.iter().map(|it| it.instance.as_str());
         requires.chain(self.after.iter().map(|it| it.instance.as_str()))
@@ -388,6 +408,22 @@ mod tests {
         assert_eq!(told, [(id(1), away)]);
         assert_eq!(needs.remove(id(1)), []);
         assert!(needs.dependents.is_empty() && needs.names.is_empty());
+    }
+
+    #[test]
+    fn nobody_relies_on_what_is_about_to_be_stopped() {
+        let mut needs = Needs::default();
+        needs.insert(id(1), Some("db"), &Supervision::default());
+        needs.insert(id(2), Some("web"), &needing(&["db"], OnFailure::Restart));
+        assert_eq!(needs.hold(id(1), true), [], "it is off");
+        needs.set(id(1), Standing::Ready, true);
+        let waits = Consequence { block: Some(block("db to be ready")), lost: None };
+        assert_eq!(needs.hold(id(1), true), [(id(2), waits.clone())]);
+        let free = Consequence { block: Some(None), lost: None };
+        assert_eq!(needs.hold(id(1), false), [(id(2), free.clone())]);
+        assert_eq!(needs.hold(id(1), true), [(id(2), waits)]);
+        needs.set(id(1), Standing::Off, false);
+        assert_eq!(needs.set(id(1), Standing::Ready, true), [(id(2), free)]);
     }
 
     #[test]
