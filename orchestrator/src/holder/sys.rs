@@ -40,6 +40,14 @@ pub(super) fn give_back(mapping: Range<usize>) {
     let _ = unsafe { libc::madvise(address, mapping.len(), libc::MADV_DONTNEED) };
 }
 
+/// Gives back what was freed and the allocator still has. Does nothing with one that keeps nothing
+/// or can't be asked.
+pub(super) fn give_back_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it touches only memory that nobody uses, see malloc_trim(3).
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// Closes a file of this process on every exec. By its number, because files that were open when
 /// this process started have no owner in Rust.
 pub(super) fn close_on_exec(fd: RawFd) -> io::Result<()> {
