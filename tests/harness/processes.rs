@@ -27,7 +27,7 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// How many threads a process has, the first included even if it has ended.
-fn threads(pid: u32) -> u32 {
+pub fn threads(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     fields.split_whitespace().nth(17).and_then(|threads| threads.parse().ok()).unwrap_or(0)
@@ -94,6 +94,11 @@ pub fn open_files(pid: u32) -> usize {
 /// The memory of a process that is in use now, KiB.
 pub fn resident_kib(pid: u32) -> u64 {
     memory(pid, "VmRSS:")
+}
+
+/// The addresses of a process that mean something, KiB.
+pub fn mapped_kib(pid: u32) -> u64 {
+    memory(pid, "VmSize:")
 }
 
 /// The most memory that a process ever used, KiB.

@@ -9,7 +9,7 @@ use tests::{eventually, processes};
 use crate::series::Series;
 use crate::stage::Stage;
 use crate::table::{Row, Target, Unit};
-use crate::{Setting, pause};
+use crate::{Setting, smallest};
 
 /// Of the daemon when it has nothing to do, bytes.
 const TARGET: f64 = 6e6;
@@ -44,7 +44,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     say("idle", &(0..rounds).map(idle).collect::<Vec<_>>(), Some(TARGET));
 
     let stage = Stage::start();
-    let (pause, args) = pause::program(stage.daemon.dir());
+    let (pause, args) = smallest::pause(stage.daemon.dir());
     let mut spec = RuntimeSpec::new(pause.as_os_str());
     spec.args = args.into_iter().map(Into::into).collect();
     let instances: Vec<_> = (0..INSTANCES).map(|_| stage.add(spec.clone())).collect();
