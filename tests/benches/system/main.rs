@@ -127,7 +127,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         name: "memory",
-        title: "Resident memory",
+        title: "Memory and open files",
         regimes: &[Regime::Free],
         run: memory::run,
         only_named: false,
