@@ -81,13 +81,13 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     };
     vec![
         row(
-            "start, until it runs, and stop, an ordinary program",
+            "ordinary program (/bin/sh): start until it says it runs, stop; floor: bare, the same",
             5,
             4,
             Some(Target::Share(TARGET)),
         ),
-        row("start and stop, the smallest program", 1, 0, None),
-        row("start and let end, /bin/true", 3, 2, None),
+        row("smallest possible program: start, stop; floor: bare, the same", 1, 0, None),
+        row("/bin/true: start, let end; floor: bare, the same", 3, 2, None),
     ]
 }
 

@@ -95,7 +95,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         name: "cycles",
-        title: "Programs started and ended; floor: posix_spawn, kill, wait",
+        title: "Programs started and ended; floor: the same program by posix_spawn, kill, wait",
         regimes: BOTH,
         run: cycles::run,
         only_named: false,
