@@ -10,12 +10,14 @@ use super::sys;
 /// Gives back what can be read from files again, and what is free. What can't be had is left as it
 /// is. For the holder, and for the daemon once it is at work.
 pub fn give_back() {
-    if let Ok(maps) = fs::read_to_string("/proc/self/smaps") {
-        for range in clean_files(&maps) {
-            sys::give_back(range);
-        }
-    }
+    let clean: Vec<_> = fs::read_to_string("/proc/self/smaps")
+        .map(|maps| clean_files(&maps).collect())
+        .unwrap_or_default();
+    // Before the mappings, because it brings back pages of the C library.
     sys::give_back_freed();
+    for range in clean {
+        sys::give_back(range);
+    }
 }
 
 /// The mappings of files, in the text of proc_pid_smaps(5), of which no page was written to:
