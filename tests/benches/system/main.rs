@@ -1,9 +1,9 @@
 //! What the whole system can do, beside a floor that is measured in the same run.
 //!
 //! ```text
-//! cargo bench -p tests                          everything, about two minutes
+//! cargo bench -p tests                          everything, a few minutes
 //! cargo bench -p tests -- roundtrip memory      these groups only
-//! cargo bench -p tests -- --quick               everything, rougher, below half a minute
+//! cargo bench -p tests -- --quick               everything, rougher, about a minute
 //! cargo bench -p tests -- --markdown            and the whole as one Markdown table
 //! cargo bench -p tests -- --regime pinned       one regime only
 //! cargo bench -p tests -- kills                 1,000 kills of the daemon, about ten minutes
