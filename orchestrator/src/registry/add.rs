@@ -17,7 +17,7 @@ use super::run::{RunNotes, end_was_told, view_of};
 use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten};
 use crate::process::{Keeper, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
-use crate::store::{Change, InstanceRecord, RunRecord};
+use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 use crate::supervise::Config;
 
 /// The longest name, bytes.
@@ -33,6 +33,8 @@ const MAX_STOP_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 pub(super) struct Plan {
     pub(super) record: InstanceRecord,
     pub(super) run: RunRecord,
+    /// What it has declared to an earlier daemon.
+    pub(super) types: Vec<TypeRecord>,
     /// What runs of it already, and how it is to be shown.
     pub(super) survivor: Option<(Spawned, View)>,
 }
@@ -91,7 +93,12 @@ impl Registry {
             copy,
             added_ms: now_ns() / 1_000_000,
         };
-        let plan = Plan { record: record.clone(), run: RunRecord::default(), survivor: None };
+        let plan = Plan {
+            record: record.clone(),
+            run: RunRecord::default(),
+            types: Vec::new(),
+            survivor: None,
+        };
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
         let building = tokio::task::spawn_blocking(move || registry.build(plan));
@@ -151,8 +158,8 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record: InstanceRecord { order, id, spec, copy, added_ms }, run, survivor } =
-            plan;
+        let Plan { record, run, types, survivor } = plan;
+        let InstanceRecord { order, id, spec, copy, added_ms } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
             (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
@@ -162,9 +169,11 @@ impl Registry {
         };
         let copy = copy.and(program.parent().map(Path::to_owned));
         let log = self.open_log(id)?;
+        let mailbox = self.router.add_instance(id);
+        self.keep_types(id, order, types);
         let endpoint = Arc::new(Endpoint {
             instance: id,
-            mailbox: self.router.add_instance(id),
+            mailbox,
             sent: Arc::default(),
             protocol_errors: AtomicU64::new(0),
             connections: AtomicU32::new(0),

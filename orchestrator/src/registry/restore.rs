@@ -26,7 +26,7 @@ pub struct Restored {
 impl Registry {
     /// Takes over what an earlier daemon left: what it has stored, and what the holder has of it.
     /// To be called once, before anybody asks for anything.
-    pub async fn restore(self: &Arc<Self>, snapshot: Snapshot, left: Left) -> Restored {
+    pub async fn restore(self: &Arc<Self>, mut snapshot: Snapshot, left: Left) -> Restored {
         // A holder of before has files of ours, if there are instances; and knows their processes.
         let is_new = left.survivors.is_empty() && left.files.is_empty();
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
@@ -47,6 +47,7 @@ impl Registry {
                 restored.failures.push(failure);
                 continue;
             }
+            let types = snapshot.types.remove(&order).unwrap_or_default();
             let survivor = survivors.take(id, &run);
             let survivor = survivor.or_else(|| self.orphan(id, &run, &strays));
             let start = start && survivor.is_none();
@@ -61,7 +62,7 @@ impl Registry {
             if lost {
                 self.tell_end(&record, run.desired == Desired::Stopped);
             }
-            match self.build(Plan { record, run: after, survivor }) {
+            match self.build(Plan { record, run: after, types, survivor }) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
                     if start {
