@@ -214,7 +214,8 @@ impl Registry {
             end_is_told: AtomicBool::new(
                 survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
             ),
-            run: RunNotes::new(self.store.clone(), order, self.closing.clone(), run),
+            order,
+            run: RunNotes::new(self.closing.clone(), run),
         };
         let kernel = self.kernel.clone();
         let keeper = match survivor {

@@ -12,7 +12,7 @@ use super::left::{Survivors, now_ms, running};
 use super::run::{after_end, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::process::{Left, Spawned, Stray, View};
-use crate::store::{InstanceRecord, ProcessRecord, RunRecord, Snapshot};
+use crate::store::{InstanceRecord, NewEvent, ProcessRecord, RunRecord, Snapshot};
 
 /// What came of it.
 #[derive(Default)]
@@ -56,12 +56,9 @@ impl Registry {
             let noted = run.process.as_ref().map(|process| process.pid);
             let lost = was_running(&run) && pid != noted;
             let after = if survivor.is_some() { run.clone() } else { after_end(&run, now_ms()) };
-            if after != run {
-                self.store.note_run(order, after.clone());
-            }
-            if lost {
-                self.tell_end(&record, run.desired == Desired::Stopped);
-            }
+            let events = if lost { end(&record, Exit::Unknown, run.desired) } else { Vec::new() };
+            let changed = (after != run).then(|| (order, after.clone()));
+            self.events.record_all(changed, events);
             match self.build(Plan { record, run: after, types, survivor }) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
@@ -95,14 +92,6 @@ impl Registry {
             if !known.contains(&InstanceId::from_bytes(name.key).to_string()) {
                 self.kernel.forget(name);
             }
-        }
-    }
-
-    /// Tells of the end of a process while there was no holder, or of the whole machine.
-    fn tell_end(&self, record: &InstanceRecord, requested: bool) {
-        let exit = Exit::Unknown;
-        for kind in [EventKind::Exited { exit, requested }, EventKind::Stopped] {
-            self.events.record(Some(record.id), record.spec.name.as_deref(), kind);
         }
     }
 
@@ -141,4 +130,16 @@ impl Registry {
         }
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// What tells of the end of a process that no daemon has seen.
+fn end(record: &InstanceRecord, exit: Exit, desired: Desired) -> Vec<NewEvent> {
+    let requested = desired == Desired::Stopped;
+    let event = |kind| NewEvent {
+        time_ms: now_ms(),
+        instance: Some(record.id),
+        name: record.spec.name.clone(),
+        kind,
+    };
+    vec![event(EventKind::Exited { exit, requested }), event(EventKind::Stopped)]
 }

@@ -11,8 +11,9 @@
 //!   process, and a power cut [`SYNC`] later, or at once where [`Durability::Synced`] was asked
 //!   for;
 //! - telling of a run ([`Store::note_run`]) and of an event ([`Store::record_event`]) never
-//!   waits. Both are written within [`LATE`], in the order in which they were told, runs before
-//!   events, and with the next answer at the latest;
+//!   waits. Both are written within [`LATE`], in the order in which they were told, and with the
+//!   next answer at the latest. What is told in one piece ([`Store::note`]) is written in one
+//!   transaction;
 //! - telling of a message type ([`Store::note_type`]) never waits either. Types are written soon
 //!   after everything that was told before them, in parts of 256 KiB, so that nobody waits for
 //!   more than that because some are large; what is not written yet when the daemon is killed is
@@ -94,9 +95,6 @@ pub const KEPT_EVENTS: u64 = 100_000;
 
 /// Events that are deleted at once.
 pub const EVENTS_SLACK: u64 = 1000;
-
-/// Events in one transaction that nobody waits for.
-const MAX_GROUP: usize = 1024;
 
 /// What is waited for before something counts as done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -232,7 +230,7 @@ impl Store {
 
     /// Tells how an instance is now. Never waits; see the module.
     pub fn note_run(&self, order: u64, run: RunRecord) {
-        self.shared().queue.run(order, run);
+        self.note(Some((order, run)), Vec::new());
     }
 
     /// Tells how an instance declares a message type now; without a schema, no more. Only of what
@@ -250,8 +248,15 @@ impl Store {
 
     /// Tells what happened. Never waits; see the module.
     pub fn record_event(&self, event: NewEvent) {
+        self.note(None, vec![event]);
+    }
+
+    /// Tells how an instance is now and what tells of it, in one piece: both are there after any
+    /// end, or neither. Never waits; see the module.
+    pub fn note(&self, run: Option<(u64, RunRecord)>, events: Vec<NewEvent>) {
         let shared = self.shared();
-        shared.queue.event(event, shared.recent.is_followed());
+        let urgent = !events.is_empty() && shared.recent.is_followed();
+        shared.queue.news(run, events, urgent);
     }
 
     /// Answers when all runs and events that were told before are written.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::error::WriteFailure;
 use super::record::{Change, NewEvent, RunRecord};
 use super::types::{Declared, TypeKey, WaitingTypes};
-use super::{Durability, LATE, LINGER, MAX_CHANGES, MAX_GROUP, MAX_WAITING_EVENTS, RETRY, SYNC};
+use super::{Durability, LATE, LINGER, MAX_CHANGES, MAX_WAITING_EVENTS, RETRY, SYNC};
 
 /// Why a request to the writer was not carried out. Each who waits gets one.
 #[derive(Clone, Debug)]
@@ -136,17 +136,19 @@ impl Queue {
         });
     }
 
-    /// Written soon. Replaces what waits of the same instance.
-    pub(super) fn run(&self, order: u64, record: RunRecord) {
-        self.put(false, |waiting| {
-            waiting.runs.insert(order, record);
-        });
-    }
-
-    /// Written soon, or now if `urgent`. Lost, and counted, if there is no place.
-    pub(super) fn event(&self, event: NewEvent, urgent: bool) {
+    /// Written soon, or now if `urgent`, and all of it in one transaction. The run replaces what
+    /// waits of the same instance. An event for which there is no place is lost, and counted.
+    pub(super) fn news(
+        &self,
+        run: Option<(u64, RunRecord)>,
+        events: impl IntoIterator<Item = NewEvent>,
+        urgent: bool,
+    ) {
         self.put(urgent, |waiting| {
-            waiting.event(event);
+            waiting.runs.extend(run);
+            for event in events {
+                waiting.event(event);
+            }
         });
     }
 
@@ -296,25 +298,19 @@ impl Waiting {
     }
 
     fn take(&mut self) -> Group {
-        // All changes and runs, because barriers wait for them; events in parts, because a group
-        // should be short, unless somebody waits for them too.
-        let all_events = !self.barriers.is_empty() || self.closing;
-        let count = if all_events { self.events.len() } else { self.events.len().min(MAX_GROUP) };
-        let events: VecDeque<_> = self.events.drain(..count).collect();
-        let runs = std::mem::take(&mut self.runs);
-        // Types in parts too, and after the events that tell what came of them.
-        let types = if self.events.is_empty() { self.types.take() } else { Vec::new() };
+        // All changes, runs and events: barriers wait for them, and a run without the event that
+        // tells of it would never be told. Types in parts: what came of them is told by then.
+        let group = Group {
+            changes: std::mem::take(&mut self.changes),
+            runs: std::mem::take(&mut self.runs),
+            events: std::mem::take(&mut self.events),
+            types: self.types.take(),
+            barriers: std::mem::take(&mut self.barriers),
+        };
         if self.has_no_news() {
             self.since = None;
         }
-        let is_urgent = self.urgent && !self.events.is_empty();
-        self.urgent = is_urgent || (self.closing && !self.types.is_empty());
-        Group {
-            changes: std::mem::take(&mut self.changes),
-            runs,
-            events,
-            types,
-            barriers: std::mem::take(&mut self.barriers),
-        }
+        self.urgent = self.closing && !self.types.is_empty();
+        group
     }
 }

@@ -31,13 +31,12 @@ pub trait Hooks: Send + Sync + 'static {
     /// to be had.
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>);
 
-    /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
-    /// [`Keeper::view`] shows it by then.
-    fn event(&self, event: EventKind, time_ms: u64);
-
-    /// The instance is shown like this from now on. Comes before the event that tells of it, and
-    /// before the answer to who asked for it. Must not ask the keeper anything.
-    fn changed(&self, _view: &View) {}
+    /// Something happened to the instance: it is shown like this from now on, if `view` says so,
+    /// and this tells of it, each with its time, milliseconds since 1970 (UTC). What comes together
+    /// is one thing: who keeps only a part of it would tell the rest again, or never. Comes before
+    /// the answer to who asked for it; [`Keeper::view`] shows it by then. Must not ask the keeper
+    /// anything.
+    fn happened(&self, view: Option<&View>, events: Vec<(EventKind, u64)>);
 }
 
 /// A handle to one instance. Cheap to clone; all clones are the same instance.
