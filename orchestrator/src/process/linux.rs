@@ -116,7 +116,6 @@ impl Linux {
             let mut table = self.0.table();
             table.welcome = Some(welcome);
             table.left = Some((Left::default(), answer));
-            table.asked = true;
         }
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
         let successor = welcomed.await.map_err(|_| not_understood())?;
@@ -225,6 +224,10 @@ impl Kernel for Linux {
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
         Self::adopt(self, instance, pid, start_ticks)
+    }
+
+    fn number_beyond(&self, run: u64) {
+        self.0.next_run.fetch_max(run.saturating_add(1), Ordering::Relaxed);
     }
 
     fn strays(&self) -> Vec<Stray> {

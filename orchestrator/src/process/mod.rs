@@ -109,6 +109,9 @@ pub trait Kernel: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// From now on, each [`Spawned::run`] is higher than this, whatever the clock says.
+    fn number_beyond(&self, _run: u64) {}
+
     /// Keeps a file for the next daemon, instead of another one of that name.
     fn keep(&self, _name: Name, _file: OwnedFd) {}
 
@@ -207,6 +210,14 @@ pub struct Exited {
 impl Exited {
     pub(crate) const fn new(end: oneshot::Receiver<Ended>) -> Self {
         Self { end, before: false }
+    }
+
+    /// Of one that had ended when it was found.
+    #[cfg(test)]
+    pub(crate) fn of_before(ended: Ended) -> Self {
+        let (tell, end) = oneshot::channel();
+        let _ = tell.send(ended);
+        Self { end, before: true }
     }
 
     /// Whether it had ended already when it was found.

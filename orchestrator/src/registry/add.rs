@@ -1,6 +1,7 @@
 //! Adding an instance: what is allowed, and building it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -29,6 +30,9 @@ const MAX_PATH: usize = 4095;
 /// The longest time between the stop signal and SIGKILL: one day.
 const MAX_STOP_TIMEOUT_MS: u64 = 24 * 3600 * 1000;
 
+/// The reading ends of a process's standard output and standard error.
+pub(super) type Pipes = (OwnedFd, OwnedFd);
+
 /// An instance to be built: a new one, or one of before.
 pub(super) struct Plan {
     pub(super) record: InstanceRecord,
@@ -37,6 +41,8 @@ pub(super) struct Plan {
     pub(super) types: Vec<TypeRecord>,
     /// What runs of it already, and how it is to be shown.
     pub(super) survivor: Option<(Spawned, View)>,
+    /// What printed into these pipes has ended; nobody may have read all of it.
+    pub(super) outputs: Vec<(u64, Pipes)>,
 }
 
 /// An id and a name that nobody else can take until this is dropped.
@@ -98,6 +104,7 @@ impl Registry {
             run: RunRecord::default(),
             types: Vec::new(),
             survivor: None,
+            outputs: Vec::new(),
         };
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
@@ -158,7 +165,7 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record, run, types, survivor } = plan;
+        let Plan { record, run, types, survivor, outputs } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
@@ -217,6 +224,11 @@ impl Registry {
             order,
             run: RunNotes::new(self.closing.clone(), run),
         };
+        for (number, (stdout, stderr)) in outputs {
+            if let Err(error) = log.attach(number, stdout, stderr) {
+                tracing::error!(instance = %id, %error, "what it printed last is lost");
+            }
+        }
         let kernel = self.kernel.clone();
         let keeper = match survivor {
             Some((spawned, view)) => Keeper::adopt(config, kernel, hooks, view, spawned),

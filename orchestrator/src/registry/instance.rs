@@ -284,6 +284,7 @@ impl Hooks for InstanceHooks {
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
+        self.run.executed(run);
         let Some((stdout, stderr)) = pipes else {
             self.log.append(LogStream::Orchestrator, LOST_TOUCH);
             return;

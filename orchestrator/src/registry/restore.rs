@@ -8,11 +8,17 @@ use orchestrator_proto::control::{Desired, EventKind, Exit};
 use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
-use super::left::{Survivors, now_ms, running};
+use super::left::{Found, Survivors, now_ms, running};
 use super::run::{after_end, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::process::{Left, Spawned, Stray, View};
-use crate::store::{InstanceRecord, NewEvent, ProcessRecord, RunRecord, Snapshot};
+use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
+use crate::supervise::SIGKILL;
+
+/// Of so many processes of an instance that have ended, the last ones, the output is looked for
+/// once more: a daemon that is killed within moments of their ends may not have passed on their
+/// pipes. Fewer than a log reads at once.
+const LAST_OUTPUTS: usize = 16;
 
 /// What came of it.
 #[derive(Default)]
@@ -30,6 +36,9 @@ impl Registry {
         // A holder of before has files of ours, if there are instances; and knows their processes.
         let is_new = left.survivors.is_empty() && left.files.is_empty();
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
+        let highest = left.survivors.iter().map(|survivor| survivor.spawned.run);
+        let noted = snapshot.instances.iter().filter_map(|(_, run)| run.start_noted);
+        self.kernel.number_beyond(highest.chain(noted).max().unwrap_or(0));
         let mut survivors = Survivors::new(left.survivors);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
@@ -38,8 +47,8 @@ impl Registry {
         for unreadable in snapshot.unreadable {
             restored.failures.push(format!("the database can't be read as to {unreadable}"));
         }
-        for (record, run) in snapshot.instances {
-            let (id, order, start) = (record.id, record.order, run.is_to_be_started());
+        for (record, noted) in snapshot.instances {
+            let (id, order) = (record.id, record.order);
             if let Some(name) = &record.spec.name
                 && self.read().by_name.contains_key(name)
             {
@@ -48,18 +57,37 @@ impl Registry {
                 continue;
             }
             let types = snapshot.types.remove(&order).unwrap_or_default();
-            let survivor = survivors.take(id, &run);
+            let Found { mut told, untold, last } = survivors.take(id, &noted);
+            let (mut run, mut events) = (noted.clone(), Vec::new());
+            for mut spawned in untold {
+                events.extend(passed_away(&record, &mut run, &mut spawned).await);
+                told.push(spawned);
+            }
+            let start = run.is_to_be_started();
+            let survivor = last.map(|spawned| {
+                let view = running(&run, &spawned);
+                (spawned, view)
+            });
             let survivor = survivor.or_else(|| self.orphan(id, &run, &strays));
             let start = start && survivor.is_none();
             // What is found may have been executed after that.
             let pid = survivor.as_ref().map(|(spawned, _)| spawned.process.pid());
-            let noted = run.process.as_ref().map(|process| process.pid);
-            let lost = was_running(&run) && pid != noted;
-            let after = if survivor.is_some() { run.clone() } else { after_end(&run, now_ms()) };
-            let events = if lost { end(&record, Exit::Unknown, run.desired) } else { Vec::new() };
-            let changed = (after != run).then(|| (order, after.clone()));
+            let known = run.process.as_ref().map(|process| process.pid);
+            if was_running(&run) && pid != known {
+                events.extend(end(&record, (Exit::Unknown, now_ms()), run.desired));
+            }
+            let after = if survivor.is_some() { run } else { after_end(&run, now_ms()) };
+            let changed = (after != noted).then(|| (order, after.clone()));
             self.events.record_all(changed, events);
-            match self.build(Plan { record, run: after, types, survivor }) {
+            let old = told.len().saturating_sub(LAST_OUTPUTS);
+            let mut outputs = Vec::new();
+            for (spawned, at) in told.into_iter().zip(0..) {
+                // The holder can forget them: all of it is on its way to be stored.
+                spawned.process.end_is_noted();
+                let last = spawned.output.filter(|_| at >= old);
+                outputs.extend(last.map(|pipes| (spawned.run, pipes)));
+            }
+            match self.build(Plan { record, run: after, types, survivor, outputs }) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
                     if start {
@@ -106,7 +134,11 @@ impl Registry {
         let later = later.map(|stray| (stray.pid, stray.start_ticks));
         noted.into_iter().chain(later).find_map(|(pid, start_ticks)| {
             match self.kernel.adopt(id, pid, start_ticks) {
-                Ok(spawned) => Some((spawned?, running(run, pid))),
+                Ok(spawned) => {
+                    let spawned = spawned?;
+                    let view = running(run, &spawned);
+                    Some((spawned, view))
+                }
                 Err(error) => {
                     tracing::error!(instance = %id, pid, %error, "what runs of it can't be kept");
                     None
@@ -132,14 +164,46 @@ impl Registry {
     }
 }
 
-/// What tells of the end of a process that no daemon has seen.
-fn end(record: &InstanceRecord, exit: Exit, desired: Desired) -> Vec<NewEvent> {
-    let requested = desired == Desired::Stopped;
-    let event = |kind| NewEvent {
-        time_ms: now_ms(),
-        instance: Some(record.id),
-        name: record.spec.name.clone(),
-        kind,
+/// Notes the end of a process, other than the last, of which no daemon has taken note; the answer
+/// is what tells of it.
+async fn passed_away(
+    record: &InstanceRecord,
+    run: &mut RunRecord,
+    spawned: &mut Spawned,
+) -> Vec<NewEvent> {
+    let pid = spawned.process.pid();
+    if !spawned.exited.has_ended() {
+        // There are never two processes of one instance.
+        tracing::error!(instance = %record.id, pid, "killed what should have ended before");
+        let _ = spawned.process.signal_tree(SIGKILL).await;
+        return Vec::new();
+    }
+    let ended = (&mut spawned.exited).await;
+    let (exit, at_ms) = ended.map_or((Exit::Unknown, now_ms()), |it| (it.exit, it.time_ms));
+    let mut events = Vec::new();
+    if run.start_noted < Some(spawned.run) {
+        run.starts += 1;
+        events.push(event(record, EventKind::Adopted { pid }, at_ms));
+    }
+    events.extend(end(record, (exit, at_ms), run.desired));
+    run.start_noted = run.start_noted.max(Some(spawned.run));
+    run.end_noted = Some(spawned.run);
+    run.active = false;
+    run.process = None;
+    run.rest = match run.desired {
+        Desired::Running => Rest::Exited { exit, at_ms },
+        Desired::Stopped => Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) },
     };
-    vec![event(EventKind::Exited { exit, requested }), event(EventKind::Stopped)]
+    events
+}
+
+fn event(record: &InstanceRecord, kind: EventKind, time_ms: u64) -> NewEvent {
+    NewEvent { time_ms, instance: Some(record.id), name: record.spec.name.clone(), kind }
+}
+
+/// What tells of the end of a process that no daemon has seen.
+fn end(record: &InstanceRecord, (exit, at_ms): (Exit, u64), desired: Desired) -> [NewEvent; 2] {
+    let requested = desired == Desired::Stopped;
+    [EventKind::Exited { exit, requested }, EventKind::Stopped]
+        .map(|kind| event(record, kind, at_ms))
 }

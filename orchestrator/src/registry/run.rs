@@ -22,6 +22,12 @@ impl RunNotes {
         Self { ending, run: Mutex::new(run) }
     }
 
+    /// A process was executed, or taken over, that the holder has under this number. What happens
+    /// to it comes next.
+    pub(super) fn executed(&self, number: u64) {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).start_noted = Some(number);
+    }
+
     /// It is shown like this now, if that has changed, and this happened to it. The answer is what
     /// is to be stored, if that is something else than before.
     pub(super) fn happened(
@@ -40,6 +46,7 @@ impl RunNotes {
             if let EventKind::Exited { exit, requested } = *kind {
                 let before = (run.active, run.rest.clone());
                 run.active = false;
+                run.end_noted = run.start_noted;
                 run.rest = if requested {
                     Rest::Stopped { last_exit: Some(exit), at_ms: Some(*time_ms) }
                 } else {

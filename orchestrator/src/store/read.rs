@@ -180,7 +180,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
     let Some(desired) = row.get::<_, Option<String>>(7).map_err(words)? else {
         return Err("there is no row".to_owned());
     };
-    let time = |column| -> Result<Option<u64>, Bad> {
+    let number = |column| -> Result<Option<u64>, Bad> {
         let number: Option<i64> = row.get(column).map_err(words)?;
         Ok(number.and_then(|number| u64::try_from(number).ok()))
     };
@@ -196,7 +196,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         }
         (None, None) => None,
     };
-    let at_ms = time(15)?;
+    let at_ms = number(15)?;
     let rest: String = row.get(11).map_err(words)?;
     Ok(RunRecord {
         desired: match desired.as_str() {
@@ -217,6 +217,8 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
             (other, _) => return Err(format!("{other:?} without an exit")),
         },
         process: process(row).map_err(words)?,
+        start_noted: number(22)?,
+        end_noted: number(23)?,
     })
 }
 

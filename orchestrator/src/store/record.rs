@@ -66,6 +66,12 @@ pub struct RunRecord {
     pub rest: Rest,
     /// What runs of it, if anything does and could be identified.
     pub process: Option<ProcessRecord>,
+    /// The number that the holder has for the last process whose start is noted in here. Those with
+    /// higher ones were executed later. None if there was none, or it was noted by a daemon that
+    /// did not note numbers.
+    pub start_noted: Option<u64>,
+    /// The same of its end.
+    pub end_noted: Option<u64>,
 }
 
 /// An instance of which nothing runs.
@@ -110,6 +116,8 @@ impl Default for RunRecord {
             active: false,
             rest: Rest::default(),
             process: None,
+            start_noted: None,
+            end_noted: None,
         }
     }
 }

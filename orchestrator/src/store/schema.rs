@@ -56,7 +56,7 @@ const MIGRATIONS: [&str; 2] = [
         name  TEXT PRIMARY KEY,
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;",
-    // 2. What instances last declared of their message types.
+    // 2. What instances last declared of their message types; up to which process runs are noted.
     "CREATE TABLE types (
         id        INTEGER PRIMARY KEY AUTOINCREMENT,
         number    INTEGER NOT NULL,                 -- of the instance
@@ -65,7 +65,9 @@ const MIGRATIONS: [&str; 2] = [
         hash      BLOB NOT NULL,                    -- BLAKE3 of the schema
         schema    BLOB NOT NULL,                    -- its canonical form
         UNIQUE (number, direction, name)
-    ) STRICT;",
+    ) STRICT;
+    ALTER TABLE runs ADD COLUMN start_noted INTEGER; -- of this process, by the holder's number
+    ALTER TABLE runs ADD COLUMN end_noted INTEGER;",
 ];
 
 /// The version of today's tables.

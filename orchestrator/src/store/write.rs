@@ -101,11 +101,12 @@ pub(super) fn note_run(
 ) -> rusqlite::Result<()> {
     const INSERT: &str = "INSERT INTO runs (number, desired, priority, starts, active, rest,
          exit_code, exit_signal, core_dumped, rest_ms, error, pid, start_ticks, boot_id,
-         started_ms, run)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+         started_ms, run, start_noted, end_noted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
     const UPDATE: &str = "UPDATE runs SET desired = ?2, priority = ?3, starts = ?4, active = ?5,
          rest = ?6, exit_code = ?7, exit_signal = ?8, core_dumped = ?9, rest_ms = ?10, error = ?11,
-         pid = ?12, start_ticks = ?13, boot_id = ?14, started_ms = ?15, run = ?16
+         pid = ?12, start_ticks = ?13, boot_id = ?14, started_ms = ?15, run = ?16,
+         start_noted = ?17, end_noted = ?18
          WHERE number = ?1";
     let (rest, exit, at_ms, error) = match &record.rest {
         Rest::Stopped { last_exit, at_ms } => ("stopped", *last_exit, *at_ms, None),
@@ -137,7 +138,9 @@ pub(super) fn note_run(
             process.map(|process| int(process.start_ticks)),
             process.map(|process| &*process.boot_id),
             process.map(|process| int(process.started_ms)),
-            process.map(|process| int(process.run))
+            process.map(|process| int(process.run)),
+            record.start_noted.map(int),
+            record.end_noted.map(int)
         ],
     )
 }

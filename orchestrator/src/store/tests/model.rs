@@ -64,14 +64,17 @@ fn run() -> impl Strategy<Value = RunRecord> {
         run: 6,
     });
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
-    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority).prop_map(
-        |((wanted, active, starts), rest, process, priority)| RunRecord {
+    let noted = any::<(Option<u32>, Option<u32>)>();
+    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority, noted).prop_map(
+        |((wanted, active, starts), rest, process, priority, noted)| RunRecord {
             desired: if wanted { Desired::Running } else { Desired::Stopped },
             priority,
             starts: starts.into(),
             active,
             rest,
             process,
+            start_noted: noted.0.map(u64::from),
+            end_noted: noted.1.map(u64::from),
         },
     )
 }
