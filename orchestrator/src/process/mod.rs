@@ -26,6 +26,7 @@ mod linux;
 mod orphan;
 mod procfs;
 mod program;
+mod rest;
 mod successor;
 mod sys;
 
@@ -100,6 +101,22 @@ pub trait Kernel: Send + Sync + 'static {
     ///
     /// When it is there but can't be had.
     fn adopt(&self, _: InstanceId, _pid: u32, _start_ticks: u64) -> io::Result<Option<Spawned>> {
+        Ok(None)
+    }
+
+    /// What is left of the process group of a main process of this instance that was executed under
+    /// an earlier holder and has ended: it had this number, and started at `start_ticks`. None if
+    /// nothing is. Reads all of `/proc`.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be looked for.
+    fn rest(
+        &self,
+        _: InstanceId,
+        _pid: u32,
+        _start_ticks: u64,
+    ) -> io::Result<Option<Arc<dyn Process>>> {
         Ok(None)
     }
 

@@ -16,7 +16,7 @@ use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, launch};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten};
-use crate::process::{Keeper, Spawned, View};
+use crate::process::{Keeper, Process, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 use crate::supervise::Config;
@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub(super) types: Vec<TypeRecord>,
     /// What runs of it already, and how it is to be shown.
     pub(super) survivor: Option<(Spawned, View)>,
+    /// What its main process has left behind, if that does not run.
+    pub(super) rest: Option<Arc<dyn Process>>,
     /// What printed into these pipes has ended; nobody may have read all of it.
     pub(super) outputs: Vec<(u64, Pipes)>,
 }
@@ -104,6 +106,7 @@ impl Registry {
             run: RunRecord::default(),
             types: Vec::new(),
             survivor: None,
+            rest: None,
             outputs: Vec::new(),
         };
         // Looks at paths that a client chose, which may be on a disk that does not answer.
@@ -165,7 +168,7 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record, run, types, survivor, outputs } = plan;
+        let Plan { record, run, types, survivor, rest, outputs } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
@@ -230,9 +233,10 @@ impl Registry {
             }
         }
         let kernel = self.kernel.clone();
-        let keeper = match survivor {
-            Some((spawned, view)) => Keeper::adopt(config, kernel, hooks, view, spawned),
-            None => Keeper::resume(config, kernel, hooks, view),
+        let keeper = match (survivor, rest) {
+            (Some((spawned, view)), _) => Keeper::adopt(config, kernel, hooks, view, spawned),
+            (None, Some(rest)) => Keeper::clean_up(config, kernel, hooks, view, rest),
+            (None, None) => Keeper::resume(config, kernel, hooks, view),
         };
         Ok(Instance {
             id,

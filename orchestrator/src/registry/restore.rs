@@ -11,7 +11,7 @@ use super::add::Plan;
 use super::left::{Found, Survivors, now_ms, running};
 use super::run::{after_end, this_boot, was_running};
 use super::{Instance, Registry};
-use crate::process::{Left, Spawned, Stray, View};
+use crate::process::{Left, Process, Spawned, Stray, View};
 use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
 use crate::supervise::SIGKILL;
 
@@ -73,10 +73,21 @@ impl Registry {
             // What is found may have been executed after that.
             let pid = survivor.as_ref().map(|(spawned, _)| spawned.process.pid());
             let known = run.process.as_ref().map(|process| process.pid);
+            let rest = if survivor.is_none() { self.rest(id, &run) } else { None };
             if was_running(&run) && pid != known {
-                events.extend(end(&record, (Exit::Unknown, now_ms()), run.desired));
+                let [exited, stopped] = end(&record, (Exit::Unknown, now_ms()), run.desired);
+                events.push(exited);
+                // Its keeper tells when nothing is left.
+                events.extend(Some(stopped).filter(|_| rest.is_none()));
             }
-            let after = if survivor.is_some() { run } else { after_end(&run, now_ms()) };
+            let after = match (&survivor, &rest) {
+                (Some(_), _) => run,
+                // To be found by that, if this daemon and the holder are killed before all is gone.
+                (None, Some(_)) => {
+                    RunRecord { process: run.process.clone(), ..after_end(&run, now_ms()) }
+                }
+                (None, None) => after_end(&run, now_ms()),
+            };
             let changed = (after != noted).then(|| (order, after.clone()));
             self.events.record_all(changed, events);
             let old = told.len().saturating_sub(LAST_OUTPUTS);
@@ -87,7 +98,7 @@ impl Registry {
                 let last = spawned.output.filter(|_| at >= old);
                 outputs.extend(last.map(|pipes| (spawned.run, pipes)));
             }
-            match self.build(Plan { record, run: after, types, survivor, outputs }) {
+            match self.build(Plan { record, run: after, types, survivor, rest, outputs }) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
                     if start {
@@ -145,6 +156,18 @@ impl Registry {
                 }
             }
         })
+    }
+
+    /// What the noted main process of an instance has left behind, if that has ended although the
+    /// holder has been killed too.
+    fn rest(&self, id: InstanceId, run: &RunRecord) -> Option<Arc<dyn Process>> {
+        let noted = run.process.as_ref().filter(|it| Some(&it.boot_id) == this_boot().as_ref())?;
+        let pid = noted.pid;
+        let found = self.kernel.rest(id, pid, noted.start_ticks).unwrap_or_else(|error| {
+            tracing::error!(instance = %id, pid, %error, "what is left of it can't be looked for");
+            None
+        });
+        found.inspect(|_| tracing::warn!(instance = %id, pid, "ending what it has left behind"))
     }
 
     /// Starts what is to be started, all at once. Answers when each was tried, or the daemon

@@ -99,6 +99,7 @@ pub(super) fn end_was_told(run: &RunRecord, pid: u32) -> bool {
 pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {
     let mut run = run.clone();
     if was_running(&run) {
+        run.end_noted = run.start_noted;
         run.rest = Rest::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(now_ms) };
     } else if run.is_to_be_started() {
         // Until it is started it is shown as stopped, not as what it was before its last start.

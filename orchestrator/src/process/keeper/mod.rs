@@ -11,7 +11,7 @@ use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Kernel, Launch, Spawned};
+use super::{Kernel, Launch, Process, Spawned};
 use crate::supervise::Config;
 
 /// Requests to one instance that may be on their way; more wait where they are made.
@@ -162,6 +162,26 @@ impl Keeper {
         let mut task = task::Task::new(config, kernel, Box::new(hooks), inbox, shown);
         tokio::spawn(async move {
             task.adopt(spawned).await;
+            task.run().await;
+        });
+        Self { requests, view }
+    }
+
+    /// Keeps an instance whose main process has ended under an earlier daemon, as `view` says, and
+    /// has left this behind: it is ended, as it would have been then. Must be called within a tokio
+    /// runtime.
+    pub fn clean_up(
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+        hooks: impl Hooks,
+        view: View,
+        rest: Arc<dyn Process>,
+    ) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(view);
+        let mut task = task::Task::new(config, kernel, Box::new(hooks), inbox, shown);
+        tokio::spawn(async move {
+            task.clean_up(rest).await;
             task.run().await;
         });
         Self { requests, view }

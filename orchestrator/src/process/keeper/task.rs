@@ -124,6 +124,13 @@ impl Task {
         }
     }
 
+    /// Ends what the main process of an earlier daemon has left behind. To be called once, before
+    /// [`run`](Self::run).
+    pub(super) async fn clean_up(&mut self, rest: Arc<dyn Process>) {
+        self.process = Some(rest);
+        self.feed(Event::LeftBehind).await;
+    }
+
     /// When the machine wants to be woken. Not at all, if that is beyond the clock's reach.
     fn deadline(&self) -> Option<Instant> {
         self.epoch.checked_add(self.machine.next_deadline()?)
