@@ -395,5 +395,4 @@ fn what_is_started_again_comes_after_the_end_of_all_that_the_one_before_has_left
     });
     assert!(!fs::exists(file_path(&file, "both")).unwrap());
     assert_eq!(exits(&daemon, "two").len(), 1, "its end is told once");
-    daemon.ok(["runtime", "remove", "--force", "two"]);
 }
