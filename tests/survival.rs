@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -254,4 +255,144 @@ fn the_holder_has_no_more_files_open_after_many_daemons_than_after_one() {
         daemon.replace_killed();
     }
     eventually("there are as many as before", || (files() <= before).then_some(()));
+}
+
+#[test]
+fn a_daemon_that_fails_after_it_has_taken_over_leaves_all_of_it_to_the_next() {
+    // A port that is free now, and that a daemon can be kept from.
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let daemon = Daemon::start_with(&["--ipc-socket", &port.to_string()]);
+    let count = start(&daemon, "count", COUNT);
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    daemon.link("a", "n", "b");
+    let (mut from, mut to) = (daemon.veecle(&a), daemon.veecle(&b));
+    daemon.connections("a", 1);
+    daemon.connections("b", 1);
+    let ours = loop {
+        let listening = || daemon.log().matches("listening for datagrams").count();
+        let (pid, before) = (daemon.pid(), listening());
+        processes::signal(pid, Signal::SIGKILL);
+        let taken = eventually("the port is ours or the next daemon's", || {
+            let ours = UdpSocket::bind(port).ok();
+            (ours.is_some() || listening() > before).then_some(ours)
+        });
+        if let Some(ours) = taken {
+            break ours;
+        }
+    };
+    eventually("several daemons have failed", || {
+        (daemon.log().matches("cannot listen for datagrams").count() > 2).then_some(())
+    });
+    // Nobody has been stopped, no socket is gone, no connection closed.
+    goes_on(&daemon, "count");
+    for path in [daemon.socket(), &daemon.native_socket(&a), &daemon.veecle_socket(&b)] {
+        UnixStream::connect(path).expect("who connects waits for the next");
+    }
+    drop(ours);
+    daemon.signal(Signal::SIGHUP);
+    eventually("it is at work", || daemon.cli(["version"]).code.filter(|code| *code == 0));
+    assert_eq!(daemon.info("count").observed.pid(), Some(count));
+    from.storable("n", &serde_json::json!(7));
+    assert_eq!(to.next_storable().unwrap().1, serde_json::json!(7));
+    nothing_is_missing(&daemon, "count");
+}
+
+/// A script that leaves a process behind, with its number in `$FILE.left`, which ends only when
+/// `$FILE.end` is there and it is asked to; each time that it is asked adds a line to `$FILE.asked`.
+const LEAVES: &str = "ended() { echo >> $FILE.asked; [ -e $FILE.end ] && exit 0; }
+    (trap ended TERM; sh -c 'echo $PPID' > $FILE.new; mv $FILE.new $FILE.left
+    while :; do sleep 0.01; done) &
+    trap '' TERM; while [ ! -e $FILE.left ]; do sleep 0.01; done";
+
+/// Adds and starts a script that finds the path of a file of its own in `$FILE`, and has a minute
+/// to stop. The answer is that path.
+#[track_caller]
+fn start_slow(daemon: &Daemon, name: &str, script: &str) -> String {
+    let file = daemon.dir().join(format!("{name}.file")).display().to_string();
+    let env = format!("FILE={file}");
+    daemon.add([
+        "/bin/sh",
+        "--name",
+        name,
+        "--env",
+        &env,
+        "--stop-timeout",
+        "60s",
+        "--",
+        "-c",
+        script,
+    ]);
+    daemon.ok(["runtime", "start", name]);
+    file
+}
+
+/// How often it was asked to end.
+fn asked(file: &str) -> usize {
+    fs::read_to_string(format!("{file}.asked")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn what_a_main_process_has_left_is_ended_although_the_holder_is_killed_meanwhile() {
+    let mut daemon = Daemon::start();
+    let file = start_slow(&daemon, "leaves", &format!("{LEAVES}; exit 3"));
+    let left = processes::pid_in(file_path(&file, "left").as_ref());
+    assert_eq!(daemon.exited("leaves"), Exit::Code(3));
+    // Two daemons in a row with their holders, and one alone, are killed before it ends.
+    for round in 1..=3 {
+        eventually("it is asked to end", || (asked(&file) == round).then_some(()));
+        assert_eq!(daemon.info("leaves").observed.word(), "stopping");
+        assert!(processes::is_alive(left));
+        if round == 3 {
+            fs::write(file_path(&file, "end"), "").unwrap();
+            daemon.replace_killed();
+        } else {
+            daemon.kill();
+            daemon.launch();
+        }
+    }
+    processes::gone(left);
+    assert_eq!(asked(&file), 4);
+    eventually("it is at rest", || {
+        (daemon.info("leaves").observed.word() == "exited").then_some(())
+    });
+    assert_eq!(exits(&daemon, "leaves").len(), 1, "its end is told once");
+    assert_eq!(daemon.info("leaves").starts, 1);
+}
+
+fn file_path(file: &str, end: &str) -> String {
+    format!("{file}.{end}")
+}
+
+#[test]
+fn what_is_started_again_comes_after_the_end_of_all_that_the_one_before_has_left() {
+    let mut daemon = Daemon::start();
+    // Says so if what the one before has left is still there.
+    let script = format!(
+        "[ -e $FILE.left ] && kill -0 $(cat $FILE.left) && touch $FILE.both
+        rm -f $FILE.left; {LEAVES}; echo $$ > $FILE.new; mv $FILE.new $FILE.main
+        while :; do sleep 0.01; done"
+    );
+    let file = start_slow(&daemon, "two", &script);
+    let main = processes::pid_in(file_path(&file, "main").as_ref());
+    let left = processes::pid_in(file_path(&file, "left").as_ref());
+    assert_eq!(daemon.info("two").observed.pid(), Some(main));
+    daemon.kill();
+    processes::signal(main, Signal::SIGKILL);
+    // How it ended can't be known once it is collected, so it counts as interrupted.
+    eventually("it is collected", || processes::state(main).is_none().then_some(()));
+    assert!(processes::is_alive(left));
+    daemon.launch();
+    eventually("it is asked to end", || (asked(&file) == 1).then_some(()));
+    assert_eq!(daemon.info("two").observed.word(), "stopping");
+    fs::write(file_path(&file, "end"), "").unwrap();
+    // It is asked again by the next daemon, which is to start the other one too.
+    daemon.kill();
+    daemon.launch();
+    processes::gone(left);
+    eventually("it runs again", || {
+        let info = daemon.info("two");
+        (info.starts == 2 && info.observed.word() == "running").then_some(())
+    });
+    assert!(!fs::exists(file_path(&file, "both")).unwrap());
+    assert_eq!(exits(&daemon, "two").len(), 1, "its end is told once");
 }

@@ -26,6 +26,10 @@ use super::{say, socket};
 /// end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a new daemon may wait to hear what became of programs that were being executed when the
+/// one before ended: what it hears of later has no place with it, and is killed.
+const LANDING: Duration = Duration::from_millis(100);
+
 /// Everything that the holder has.
 pub(super) struct Holder {
     began: Instant,
@@ -49,6 +53,8 @@ pub(super) struct Holder {
     proven: Option<Executable>,
     /// Whether the daemon has not been told that it has been told everything.
     incomplete: bool,
+    /// From when on it is told that, even if programs are still on their way.
+    complete_at: Duration,
     children: Children,
     files: Files,
     launches: Launches,
@@ -100,6 +106,7 @@ impl Holder {
             executable: Executable { image, _program: None },
             proven: None,
             incomplete: false,
+            complete_at: Duration::ZERO,
             children: Children::new(),
             files: Files::new(),
             launches: Launches::new(files)?,
@@ -160,11 +167,16 @@ impl Holder {
 
     /// Whether the daemon has not been told something.
     fn owes(&self) -> bool {
-        self.incomplete
+        (self.incomplete && self.is_complete())
             || self.children.owes()
             || self.files.owes()
             || self.succession.owes()
             || self.daemon.as_ref().is_some_and(Daemon::owes)
+    }
+
+    /// Whether there is nothing more to come that an earlier daemon has begun.
+    fn is_complete(&self) -> bool {
+        self.launches.are_none_underway() || self.complete_at <= self.now()
     }
 
     fn wait(&self) -> Happened {
@@ -186,7 +198,8 @@ impl Holder {
         for status in self.launches.status() {
             add(PollFd::from_borrowed_fd(status, PollFlags::IN));
         }
-        let due = [self.start_at, self.end_at].into_iter().flatten().min();
+        let complete_at = (self.incomplete && !owes).then_some(self.complete_at);
+        let due = [self.start_at, self.end_at, complete_at].into_iter().flatten().min();
         let timeout = due.map(|due| due.saturating_sub(self.now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let polled = poll(&mut files[..used], timeout.as_ref());
@@ -369,6 +382,7 @@ impl Holder {
         self.children.tell_again();
         self.files.tell_again();
         self.incomplete = true;
+        self.complete_at = self.now().saturating_add(LANDING);
     }
 
     /// Takes one order of the daemon.
@@ -489,6 +503,7 @@ impl Holder {
 
     /// Tells the daemon what it has not been told, as far as it listens.
     fn tell(&mut self) {
+        let is_complete = self.is_complete();
         let Some(daemon) = self.daemon.as_mut().filter(|daemon| !daemon.closed) else {
             return;
         };
@@ -497,6 +512,7 @@ impl Holder {
             && self.children.tell(|news, files| daemon.tell(news, files))
             && self.files.tell(|news, files| daemon.tell(news, files))
             && self.incomplete
+            && is_complete
             && daemon.tell(News::Complete, &[])
         {
             self.incomplete = false;

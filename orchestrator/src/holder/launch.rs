@@ -91,6 +91,11 @@ impl Launches {
         self.underway.iter().map(|underway| underway.flight.status())
     }
 
+    /// Whether no program is on its way.
+    pub(super) fn are_none_underway(&self) -> bool {
+        self.underway.is_empty()
+    }
+
     /// Whether a program of this name is on its way.
     pub(super) fn is_underway(&self, child: Name) -> bool {
         self.underway.iter().any(|underway| underway.program.child == child)

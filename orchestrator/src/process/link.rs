@@ -79,8 +79,8 @@ pub(super) struct Table {
     pub(super) left: Option<(Left, oneshot::Sender<Left>)>,
     /// Who wants to hear of the daemon that is to take the place of this one.
     pub(super) successor: Option<mpsc::Sender<News>>,
-    /// The holder was asked for that. What it tells before is told again, and better understood,
-    /// after it.
+    /// The holder has heard that it was asked for that. What it tells before is told again, and
+    /// better understood, after it; to take it twice would make two of one program.
     pub(super) asked: bool,
     /// The holder has gone.
     pub(super) ended: bool,
@@ -254,7 +254,9 @@ impl Link {
         match news {
             News::Welcome { protocol, successor } => {
                 tracing::debug!(protocol, successor, "the holder is there");
-                if let Some(asker) = self.table().welcome.take() {
+                let mut table = self.table();
+                if let Some(asker) = table.welcome.take() {
+                    table.asked = true;
                     let _ = asker.send(successor);
                 }
             }

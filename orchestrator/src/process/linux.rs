@@ -17,7 +17,8 @@ use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
 use super::program::environment;
-use super::{Exited, Kernel, Launch, Pending, SpawnError, Spawned, Stray, sys};
+use super::rest::Rest;
+use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
 use crate::holder::frame::{self, Name, Order};
 use crate::holder::image::{self, Program};
 
@@ -116,7 +117,6 @@ impl Linux {
             let mut table = self.0.table();
             table.welcome = Some(welcome);
             table.left = Some((Left::default(), answer));
-            table.asked = true;
         }
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
         let successor = welcomed.await.map_err(|_| not_understood())?;
@@ -225,6 +225,20 @@ impl Kernel for Linux {
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
         Self::adopt(self, instance, pid, start_ticks)
+    }
+
+    fn rest(
+        &self,
+        instance: InstanceId,
+        pid: u32,
+        start_ticks: u64,
+    ) -> io::Result<Option<Arc<dyn Process>>> {
+        let found = Rest::find(instance, pid, start_ticks)?;
+        Ok(found.map(|rest| Arc::new(rest) as Arc<dyn Process>))
+    }
+
+    fn number_beyond(&self, run: u64) {
+        self.0.next_run.fetch_max(run.saturating_add(1), Ordering::Relaxed);
     }
 
     fn strays(&self) -> Vec<Stray> {

@@ -19,7 +19,7 @@ use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Durability, NewEvent, Store, StoreError};
 
 /// How existing Veecle OS runtimes find their socket and their id.
 const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
@@ -266,6 +266,8 @@ pub(super) struct InstanceHooks {
     pub(super) launch: Launch,
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
+    /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
+    pub(super) order: u64,
     pub(super) run: RunNotes,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
@@ -282,6 +284,7 @@ impl Hooks for InstanceHooks {
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
+        self.run.executed(run);
         let Some((stdout, stderr)) = pipes else {
             self.log.append(LogStream::Orchestrator, LOST_TOUCH);
             return;
@@ -291,20 +294,29 @@ impl Hooks for InstanceHooks {
         }
     }
 
-    fn changed(&self, view: &View) {
-        self.run.changed(view);
-    }
-
-    fn event(&self, kind: EventKind, time_ms: u64) {
-        // First, so that whoever is told of it finds it to be true after a power cut too.
-        self.run.event(&kind, time_ms);
-        let is_end = matches!(kind, EventKind::Exited { .. });
-        let is_told = is_end || matches!(kind, EventKind::Adopted { .. });
-        if is_told && self.end_is_told.load(Ordering::Relaxed) {
-            self.end_is_told.store(!is_end, Ordering::Relaxed);
-            return;
-        }
-        self.events.record_at(Some(self.id), self.name.as_deref(), kind, time_ms);
+    fn happened(&self, view: Option<&View>, mut events: Vec<(EventKind, u64)>) {
+        events.retain(|(kind, _)| {
+            let is_end = matches!(kind, EventKind::Exited { .. });
+            let is_told = is_end || matches!(kind, EventKind::Adopted { .. });
+            if is_told && self.end_is_told.load(Ordering::Relaxed) {
+                self.end_is_told.store(!is_end, Ordering::Relaxed);
+                return false;
+            }
+            true
+        });
+        // Until then it is not stored as running again: its end would be told once more by the
+        // next daemon, if this one were killed now.
+        let runs = |view: &&View| matches!(view.observed, Observed::Running { .. });
+        let is_told = self.end_is_told.load(Ordering::Relaxed);
+        let view = view.filter(|view| !(is_told && runs(view)));
+        let run = self.run.happened(view, &events).map(|run| (self.order, run));
+        let event = |(kind, time_ms)| NewEvent {
+            time_ms,
+            instance: Some(self.id),
+            name: self.name.clone(),
+            kind,
+        };
+        self.events.record_all(run, events.into_iter().map(event).collect());
     }
 }
 

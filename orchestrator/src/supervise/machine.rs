@@ -25,7 +25,8 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// | exited, failed | → starting | as start | → stopped | → stopped |
 ///
 /// A machine of an instance at rest whose main process is found running, because an earlier
-/// daemon had started it, goes to running.
+/// daemon had started it, goes to running. One of which only what a main process has left behind is
+/// found signals that, watches it, and goes to stopping.
 ///
 /// | state | spawned | spawn failed | main exited | tree empty | deadline |
 /// | --- | --- | --- | --- | --- | --- |
@@ -187,6 +188,14 @@ impl Machine {
                 S::Running { pid }
             }
 
+            (S::Exited { exit }, E::LeftBehind) => {
+                self.left_behind(now, exit, Cause::MainEnded, todo)
+            }
+            (S::Stopped | S::Failed { .. }, E::LeftBehind) => {
+                let exit = self.last_exit.unwrap_or(Exit::Unknown);
+                self.left_behind(now, exit, Cause::Request, todo)
+            }
+
             // What became of a spawn.
             (S::Starting, E::Spawned { pid }) => {
                 let changed = true;
@@ -248,6 +257,7 @@ impl Machine {
             (
                 state,
                 E::Adopted { .. }
+                | E::LeftBehind
                 | E::Spawned { .. }
                 | E::SpawnFailed { .. }
                 | E::MainExited { .. }
@@ -265,6 +275,19 @@ impl Machine {
             cause: Cause::Request,
             then,
         }
+    }
+
+    /// Begins to end what a main process has left behind.
+    fn left_behind(
+        &self,
+        now: Duration,
+        exit: Exit,
+        cause: Cause,
+        todo: &mut Vec<Action>,
+    ) -> State {
+        let phase = self.signal(now, How::Ask, todo);
+        todo.push(Action::WatchTree);
+        State::Stopping { main: Main::Ended { exit }, phase, cause, then: Then::Rest }
     }
 
     /// Signals the tree and says so.

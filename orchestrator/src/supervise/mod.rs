@@ -57,6 +57,9 @@ pub enum Event {
         /// The main process.
         pid: u32,
     },
+    /// Processes were found that a main process has left behind, of whose end an earlier machine was
+    /// told. First of all.
+    LeftBehind,
     /// [`Action::Spawn`] did not work, and nothing is left of the attempt.
     SpawnFailed {
         /// Why, with the errno in words.

@@ -11,7 +11,7 @@ use orchestrator_proto::control::{Desired, EventKind, Observed, Priority};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Kernel, Launch, Spawned};
+use super::{Kernel, Launch, Process, Spawned};
 use crate::supervise::Config;
 
 /// Requests to one instance that may be on their way; more wait where they are made.
@@ -31,13 +31,12 @@ pub trait Hooks: Send + Sync + 'static {
     /// to be had.
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>);
 
-    /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
-    /// [`Keeper::view`] shows it by then.
-    fn event(&self, event: EventKind, time_ms: u64);
-
-    /// The instance is shown like this from now on. Comes before the event that tells of it, and
-    /// before the answer to who asked for it. Must not ask the keeper anything.
-    fn changed(&self, _view: &View) {}
+    /// Something happened to the instance: it is shown like this from now on, if `view` says so,
+    /// and this tells of it, each with its time, milliseconds since 1970 (UTC). What comes together
+    /// is one thing: who keeps only a part of it would tell the rest again, or never. Comes before
+    /// the answer to who asked for it; [`Keeper::view`] shows it by then. Must not ask the keeper
+    /// anything.
+    fn happened(&self, view: Option<&View>, events: Vec<(EventKind, u64)>);
 }
 
 /// A handle to one instance. Cheap to clone; all clones are the same instance.
@@ -163,6 +162,26 @@ impl Keeper {
         let mut task = task::Task::new(config, kernel, Box::new(hooks), inbox, shown);
         tokio::spawn(async move {
             task.adopt(spawned).await;
+            task.run().await;
+        });
+        Self { requests, view }
+    }
+
+    /// Keeps an instance whose main process has ended under an earlier daemon, as `view` says, and
+    /// has left this behind: it is ended, as it would have been then. Must be called within a tokio
+    /// runtime.
+    pub fn clean_up(
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+        hooks: impl Hooks,
+        view: View,
+        rest: Arc<dyn Process>,
+    ) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(view);
+        let mut task = task::Task::new(config, kernel, Box::new(hooks), inbox, shown);
+        tokio::spawn(async move {
+            task.clean_up(rest).await;
             task.run().await;
         });
         Self { requests, view }

@@ -124,6 +124,13 @@ impl Task {
         }
     }
 
+    /// Ends what the main process of an earlier daemon has left behind. To be called once, before
+    /// [`run`](Self::run).
+    pub(super) async fn clean_up(&mut self, rest: Arc<dyn Process>) {
+        self.process = Some(rest);
+        self.feed(Event::LeftBehind).await;
+    }
+
     /// When the machine wants to be woken. Not at all, if that is beyond the clock's reach.
     fn deadline(&self) -> Option<Instant> {
         self.epoch.checked_add(self.machine.next_deadline()?)
@@ -204,9 +211,15 @@ impl Task {
     }
 
     async fn feed(&mut self, event: Event) {
-        let actions = self.machine.handle(self.epoch.elapsed(), event);
-        // Before anybody is told anything.
-        self.show();
+        let mut actions = self.machine.handle(self.epoch.elapsed(), event).into_iter().peekable();
+        let mut events = Vec::new();
+        while let Some(Action::Emit(notice)) =
+            actions.next_if(|action| matches!(action, Action::Emit(_)))
+        {
+            events.push(self.told(notice));
+        }
+        // Before anybody is answered anything.
+        self.show(events);
         for action in actions {
             self.carry_out(action).await;
         }
@@ -232,13 +245,7 @@ impl Task {
                     self.awaited = Awaited::TreeGone(process.tree_gone());
                 }
             }
-            Action::Emit(notice) => {
-                let time_ms = match notice {
-                    Notice::Exited { .. } => self.exited_ms.unwrap_or_else(now_ms),
-                    _ => now_ms(),
-                };
-                self.hooks.event(in_protocol(notice), time_ms);
-            }
+            Action::Emit(notice) => self.hooks.happened(None, vec![self.told(notice)]),
             Action::AnswerStart(answer) => {
                 let answer = match answer {
                     supervise::StartAnswer::Running { pid, changed } => Ok(Started {
@@ -266,8 +273,17 @@ impl Task {
         }
     }
 
-    /// Shows the machine's state to others.
-    fn show(&self) {
+    /// A notice in the protocol's words, and its time.
+    fn told(&self, notice: Notice) -> (EventKind, u64) {
+        let time_ms = match notice {
+            Notice::Exited { .. } => self.exited_ms.unwrap_or_else(now_ms),
+            _ => now_ms(),
+        };
+        (in_protocol(notice), time_ms)
+    }
+
+    /// Shows the machine's state to others, and tells of this.
+    fn show(&self, events: Vec<(EventKind, u64)>) {
         let changed = self.view.send_if_modified(|view| {
             let desired = if self.suspended { view.desired } else { self.machine.desired() };
             let observed = self.observed(&view.observed);
@@ -276,8 +292,9 @@ impl Task {
             view.observed = observed.unwrap_or_else(|| view.observed.clone());
             changed
         });
-        if changed {
-            self.hooks.changed(&self.view.borrow());
+        if changed || !events.is_empty() {
+            let view = self.view.borrow();
+            self.hooks.happened(changed.then_some(&*view), events);
         }
     }
 

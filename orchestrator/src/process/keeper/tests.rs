@@ -23,8 +23,8 @@ impl Hooks for Recorder {
 
     fn output(&self, _run: u64, _pipes: Option<(OwnedFd, OwnedFd)>) {}
 
-    fn event(&self, event: EventKind, _time_ms: u64) {
-        self.0.lock().unwrap().push(event);
+    fn happened(&self, _view: Option<&View>, events: Vec<(EventKind, u64)>) {
+        self.0.lock().unwrap().extend(events.into_iter().map(|(event, _)| event));
     }
 }
 

@@ -53,8 +53,8 @@ impl Hooks for Probe {
         }
     }
 
-    fn event(&self, event: EventKind, _time_ms: u64) {
-        self.events.send_modify(|events| events.push(event));
+    fn happened(&self, _view: Option<&View>, news: Vec<(EventKind, u64)>) {
+        self.events.send_modify(|events| events.extend(news.into_iter().map(|(event, _)| event)));
     }
 }
 
