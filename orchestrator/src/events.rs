@@ -9,7 +9,7 @@ use orchestrator_proto::control::EventKind;
 use tokio::sync::watch;
 
 use crate::runtime::now_ns;
-use crate::store::{Durability, EventBatch, EventQuery, NewEvent, Store, StoreError};
+use crate::store::{Durability, EventBatch, EventQuery, NewEvent, RunRecord, Store, StoreError};
 
 /// The events of a daemon and of those before it. Readers pull: a slow one misses what is no
 /// longer kept, learns how much that was, and slows nobody.
@@ -38,10 +38,20 @@ impl EventLog {
         kind: EventKind,
         time_ms: u64,
     ) {
-        let name = name.map(str::to_owned);
-        let event = NewEvent { time_ms, instance, name, kind };
-        say(&event);
-        self.store.record_event(event);
+        self.store.record_event(said(instance, name, kind, time_ms));
+    }
+
+    /// The same, together with how the instance of this order is now because of it: whatever
+    /// ends the daemon, the next one finds both or neither.
+    pub fn record_with(
+        &self,
+        (order, run): (u64, RunRecord),
+        instance: InstanceId,
+        name: Option<&str>,
+        kind: EventKind,
+        time_ms: u64,
+    ) {
+        self.store.note_run_with(order, run, said(Some(instance), name, kind, time_ms));
     }
 
     /// Waits until everything that was recorded before can be read. If it can't be committed,
@@ -77,6 +87,17 @@ impl EventLog {
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.store.watch_events()
     }
+}
+
+fn said(
+    instance: Option<InstanceId>,
+    name: Option<&str>,
+    kind: EventKind,
+    time_ms: u64,
+) -> NewEvent {
+    let event = NewEvent { time_ms, instance, name: name.map(str::to_owned), kind };
+    say(&event);
+    event
 }
 
 fn say(event: &NewEvent) {

@@ -209,6 +209,11 @@ impl Exited {
         Self { end, before: false }
     }
 
+    /// How it ended, if that is known by now. To be asked once.
+    pub fn by_now(&mut self) -> Option<Ended> {
+        self.end.try_recv().ok()
+    }
+
     /// Whether it had ended already when it was found.
     #[must_use]
     pub const fn has_ended(&self) -> bool {

@@ -202,6 +202,7 @@ impl Registry {
             launch: launch(id, &spec, program.clone(), &sockets),
             log: log.clone(),
             events: self.events.clone(),
+            store: self.store.clone(),
             end_is_told: AtomicBool::new(
                 survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
             ),

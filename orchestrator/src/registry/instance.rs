@@ -266,6 +266,7 @@ pub(super) struct InstanceHooks {
     pub(super) launch: Launch,
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
+    pub(super) store: Store,
     pub(super) run: RunNotes,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
@@ -296,15 +297,23 @@ impl Hooks for InstanceHooks {
     }
 
     fn event(&self, kind: EventKind, time_ms: u64) {
-        // First, so that whoever is told of it finds it to be true after a power cut too.
-        self.run.event(&kind, time_ms);
-        let is_end = matches!(kind, EventKind::Exited { .. });
-        let is_told = is_end || matches!(kind, EventKind::Adopted { .. });
-        if is_told && self.end_is_told.load(Ordering::Relaxed) {
-            self.end_is_told.store(!is_end, Ordering::Relaxed);
-            return;
+        let name = self.name.as_deref();
+        let is_told = self.end_is_told.load(Ordering::Relaxed);
+        match kind {
+            EventKind::Adopted { .. } if is_told => {}
+            EventKind::Exited { exit, requested } => {
+                // Whoever is told of it finds it to be true after a power cut too, and nobody
+                // finds it to be true who will not be told.
+                let (order, run) = self.run.ended(exit, requested, time_ms);
+                if is_told {
+                    self.end_is_told.store(false, Ordering::Relaxed);
+                    self.store.note_run(order, run);
+                } else {
+                    self.events.record_with((order, run), self.id, name, kind, time_ms);
+                }
+            }
+            kind => self.events.record_at(Some(self.id), name, kind, time_ms),
         }
-        self.events.record_at(Some(self.id), self.name.as_deref(), kind, time_ms);
     }
 }
 

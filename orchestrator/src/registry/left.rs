@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Observed;
 
-use crate::process::{Kernel, Name, Spawned, Survivor, View};
+use crate::process::{Ended, Kernel, Name, Spawned, Survivor, View};
 use crate::runtime::Shelf;
 use crate::store::RunRecord;
 
@@ -59,23 +59,48 @@ impl Shelf for InstanceShelf {
 
 /// Programs that run, or did, by instance.
 #[derive(Default)]
-pub(super) struct Survivors(HashMap<InstanceId, Spawned>);
+pub(super) struct Survivors {
+    /// Of each instance the one that was executed last.
+    last: HashMap<InstanceId, Spawned>,
+    /// Those before, which have ended. The daemon that executed another one in the place of one
+    /// of these may have been killed before it had noted that.
+    before: Vec<(InstanceId, Spawned)>,
+}
 
 impl Survivors {
-    /// Of each instance the one that was executed last: of those before, the end was taken note
-    /// of before it was.
     pub(super) fn new(mut all: Vec<Survivor>) -> Self {
         all.sort_by_key(|survivor| survivor.spawned.run);
-        Self(all.into_iter().map(|survivor| (survivor.instance, survivor.spawned)).collect())
+        let mut this = Self::default();
+        for Survivor { instance, spawned } in all {
+            let before = this.last.insert(instance, spawned);
+            this.before.extend(before.map(|before| (instance, before)));
+        }
+        this
+    }
+
+    /// How a process of an instance ended that is not its last one, if the holder knows.
+    pub(super) fn end_before(&mut self, id: InstanceId, pid: u32) -> Option<Ended> {
+        let mut before = self.before.iter_mut();
+        let (_, spawned) =
+            before.find(|(of, spawned)| *of == id && spawned.process.pid() == pid)?;
+        spawned.exited.by_now()
+    }
+
+    /// Everything that ended before the last of each instance has been told.
+    pub(super) fn ends_before_are_noted(&mut self) {
+        for (_, spawned) in self.before.drain(..).filter(|(_, it)| it.exited.has_ended()) {
+            spawned.process.end_is_noted();
+        }
     }
 
     /// That of an instance, and how it is to be shown. None if it has none, or one of whose end
     /// an earlier daemon has taken note.
     pub(super) fn take(&mut self, id: InstanceId, run: &RunRecord) -> Option<(Spawned, View)> {
-        let spawned = self.0.remove(&id)?;
+        let spawned = self.last.remove(&id)?;
         let pid = spawned.process.pid();
         let noted = run.process.as_ref().is_some_and(|process| process.pid == pid);
         if spawned.exited.has_ended() && !noted && !run.active {
+            spawned.process.end_is_noted();
             return None;
         }
         let view = running(run, pid);
@@ -84,7 +109,7 @@ impl Survivors {
 
     /// Kills those that belong to no instance: nobody could ever stop them.
     pub(super) async fn kill_the_rest(self) {
-        for (id, spawned) in self.0 {
+        for (id, spawned) in self.last {
             let pid = spawned.process.pid();
             if let Ok(true) = spawned.process.signal_tree(crate::supervise::SIGKILL).await {
                 tracing::error!(instance = %id, pid, "killed a program of an unknown instance");

@@ -9,9 +9,9 @@ use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
 use super::left::{Survivors, now_ms, running};
-use super::run::{after_end, this_boot, was_running};
+use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
-use crate::process::{Left, Spawned, Stray, View};
+use crate::process::{Ended, Left, Spawned, Stray, View};
 use crate::store::{InstanceRecord, ProcessRecord, RunRecord, Snapshot};
 
 /// What came of it.
@@ -53,13 +53,18 @@ impl Registry {
             // What is found may have been executed after that.
             let pid = survivor.as_ref().map(|(spawned, _)| spawned.process.pid());
             let noted = run.process.as_ref().map(|process| process.pid);
-            let lost = was_running(&run) && pid != noted;
-            let after = if survivor.is_some() { run.clone() } else { after_end(&run, now_ms()) };
-            if after != run {
+            let lost = noted.filter(|_| was_running(&run) && pid != noted);
+            let after = match &survivor {
+                None => after_end(&run, now_ms()),
+                // Noted now: another holder would not know it.
+                Some((_, view)) if pid != noted => found(&run, view),
+                Some(_) => run.clone(),
+            };
+            if let Some(lost) = lost {
+                let end = survivors.end_before(id, lost);
+                self.tell_end(&record, end, run.desired == Desired::Stopped, after.clone());
+            } else if after != run {
                 self.store.note_run(order, after.clone());
-            }
-            if lost {
-                self.tell_end(&record, run.desired == Desired::Stopped);
             }
             match self.build(Plan { record, run: after, survivor }) {
                 Ok(instance) => {
@@ -80,6 +85,7 @@ impl Registry {
             }
         }
         self.router.set_last_id(LinkId(snapshot.last_link));
+        survivors.ends_before_are_noted();
         survivors.kill_the_rest().await;
         self.forget_the_rest(&snapshot.ids);
         self.begun.send_replace(true);
@@ -97,12 +103,23 @@ impl Registry {
         }
     }
 
-    /// Tells of the end of a process while there was no holder, or of the whole machine.
-    fn tell_end(&self, record: &InstanceRecord, requested: bool) {
-        let exit = Exit::Unknown;
-        for kind in [EventKind::Exited { exit, requested }, EventKind::Stopped] {
-            self.events.record(Some(record.id), record.spec.name.as_deref(), kind);
-        }
+    /// Tells of the end of a process that nobody was told of. If the holder knows it, another
+    /// process has taken its place, so it was requested; else it was while there was no holder, or
+    /// the end of the whole machine.
+    fn tell_end(
+        &self,
+        record: &InstanceRecord,
+        end: Option<Ended>,
+        is_to_rest: bool,
+        after: RunRecord,
+    ) {
+        let requested = is_to_rest || end.is_some();
+        let Ended { exit, time_ms } =
+            end.unwrap_or(Ended { exit: Exit::Unknown, time_ms: now_ms() });
+        let name = record.spec.name.as_deref();
+        let kind = EventKind::Exited { exit, requested };
+        self.events.record_with((record.order, after), record.id, name, kind, time_ms);
+        self.events.record(Some(record.id), name, EventKind::Stopped);
     }
 
     /// What runs of an instance although the holder has been killed too: what was noted, or what

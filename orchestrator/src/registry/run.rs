@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
+use orchestrator_proto::control::{Desired, Exit, Observed};
 
 use crate::process::View;
 use crate::store::{ProcessRecord, Rest, RunRecord, Store};
@@ -17,46 +17,51 @@ pub(super) struct RunNotes {
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
     /// Only the keeper's task comes here, so nobody waits for this.
-    run: Mutex<RunRecord>,
+    noted: Mutex<Noted>,
+}
+
+struct Noted {
+    run: RunRecord,
+    /// It is being executed: there is no process whose end could be told.
+    starting: bool,
 }
 
 impl RunNotes {
     pub(super) fn new(store: Store, order: u64, ending: Arc<AtomicBool>, run: RunRecord) -> Self {
-        Self { store, order, ending, run: Mutex::new(run) }
-    }
-
-    fn note(&self, change: impl FnOnce(&mut RunRecord)) {
-        let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = run.clone();
-        change(&mut run);
-        if *run != before {
-            self.store.note_run(self.order, run.clone());
-        }
+        Self { store, order, ending, noted: Mutex::new(Noted { run, starting: false }) }
     }
 
     /// It is shown like this now.
     pub(super) fn changed(&self, view: &View) {
-        self.note(|run| {
-            let before = (run.active, run.rest.clone());
-            shown(run, view, identify);
-            self.interrupt(run, before);
-        });
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Noted { run, starting } = &mut *noted;
+        let before = run.clone();
+        let had_process = run.active && !*starting;
+        shown(run, view, identify);
+        self.interrupt(run, (before.active, before.rest.clone()));
+        *starting = view.observed == Observed::Starting;
+        let has_process =
+            matches!(view.observed, Observed::Running { .. } | Observed::Stopping { .. });
+        // That a process is gone is written with the event of its end, which is on its way.
+        if *run != before && (has_process || !had_process) {
+            self.store.note_run(self.order, run.clone());
+        }
     }
 
-    /// This happened to it.
-    pub(super) fn event(&self, kind: &EventKind, time_ms: u64) {
-        if let EventKind::Exited { exit, requested } = *kind {
-            self.note(|run| {
-                let before = (run.active, run.rest.clone());
-                run.active = false;
-                run.rest = if requested {
-                    Rest::Stopped { last_exit: Some(exit), at_ms: Some(time_ms) }
-                } else {
-                    Rest::Exited { exit, at_ms: time_ms }
-                };
-                self.interrupt(run, before);
-            });
-        }
+    /// Its process ended like this. The answer is to be written with the event that says so.
+    pub(super) fn ended(&self, exit: Exit, requested: bool, time_ms: u64) -> (u64, RunRecord) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Noted { run, starting } = &mut *noted;
+        let before = (run.active, run.rest.clone());
+        // Unless another one is being executed in its place.
+        run.active = *starting;
+        run.rest = if requested {
+            Rest::Stopped { last_exit: Some(exit), at_ms: Some(time_ms) }
+        } else {
+            Rest::Exited { exit, at_ms: time_ms }
+        };
+        self.interrupt(run, before);
+        (self.order, run.clone())
     }
 
     /// What has just exited although it should run is stopped, if the daemon ends.
@@ -93,6 +98,13 @@ pub(super) const fn was_running(run: &RunRecord) -> bool {
 /// Whether the end of this process was told, and something that it left behind was being stopped.
 pub(super) fn end_was_told(run: &RunRecord, pid: u32) -> bool {
     !run.active && run.process.as_ref().is_some_and(|process| process.pid == pid)
+}
+
+/// How it is when this is found of it, running, which was not noted.
+pub(super) fn found(run: &RunRecord, view: &View) -> RunRecord {
+    let mut run = run.clone();
+    shown(&mut run, view, identify);
+    run
 }
 
 /// How it is after the end of the daemon that kept it: nothing of it runs. This is found out at
@@ -194,7 +206,7 @@ fn identify(pid: u32) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::Priority;
+    use orchestrator_proto::control::{EventKind, Priority};
     use std::os::unix::process::CommandExt;
 
     const EXIT: Exit = Exit::Code(3);
@@ -283,8 +295,7 @@ mod tests {
         let (store, _) = Store::open(dir.path()).unwrap();
         for requested in [false, true] {
             let notes = RunNotes::new(store.clone(), 1, Arc::default(), running());
-            notes.event(&EventKind::Exited { exit: EXIT, requested }, 8);
-            let run = notes.run.lock().unwrap().clone();
+            let (_, run) = notes.ended(EXIT, requested, 8);
             assert!(end_was_told(&run, 5) && !end_was_told(&run, 6) && !was_running(&run));
             let observed = if requested {
                 Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) }
@@ -293,6 +304,47 @@ mod tests {
             };
             assert_eq!(view_of(&run).observed, observed);
             assert_eq!(run.is_to_be_started(), requested, "as after a restart");
+        }
+    }
+
+    /// What of a run is on the disk after `told`, of which nothing was before but that it ran.
+    async fn stored_after(told: impl FnOnce(&Store, &RunNotes)) -> (RunRecord, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path()).unwrap();
+        let (order, id) = (1, orchestrator_proto::InstanceId::generate());
+        let spec = orchestrator_proto::control::RuntimeSpec::new("/bin/true");
+        let record = crate::store::InstanceRecord { order, id, spec, copy: None, added_ms: 1 };
+        store.change(crate::store::Change::AddInstance(Box::new(record))).await.unwrap();
+        store.note_run(order, running());
+        told(&store, &RunNotes::new(store.clone(), order, Arc::default(), running()));
+        store.close().await;
+        let (store, snapshot) = Store::open(dir.path()).unwrap();
+        (snapshot.instances[0].1.clone(), *store.watch_events().borrow())
+    }
+
+    /// Whatever ends the daemon after any of these steps: the next one finds the process whose
+    /// end nobody was told of, or the event of its end.
+    #[tokio::test]
+    async fn no_process_is_forgotten_before_its_end_is_told() {
+        let desired = Desired::Running;
+        let exited = Observed::Exited { exit: EXIT, at_ms: 8 };
+        let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
+        for next in [Observed::Starting, exited, stopped] {
+            let next = view(desired, next);
+            let (run, events) = stored_after(|_, notes| notes.changed(&next)).await;
+            assert_eq!((run, events), (running(), 0));
+            let (run, events) = stored_after(|store, notes| {
+                notes.changed(&next);
+                let (order, run) = notes.ended(EXIT, true, 8);
+                let kind = EventKind::Exited { exit: EXIT, requested: true };
+                let (instance, name) = (None, None);
+                let event = crate::store::NewEvent { time_ms: 8, instance, name, kind };
+                store.note_run_with(order, run, event);
+            })
+            .await;
+            assert_eq!((run.process.is_none(), events), (true, 1));
+            // Another one that is being executed may be found.
+            assert_eq!(run.active, next.observed == Observed::Starting);
         }
     }
 
@@ -315,20 +367,19 @@ mod tests {
         let left = Observed::Stopping { pid: None, since_ms: 8 };
         let exited = Observed::Exited { exit: EXIT, at_ms: 8 };
         let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
-        let event = EventKind::Exited { exit: EXIT, requested: false };
         for end in [false, true] {
             for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
                 let notes = RunNotes::new(store.clone(), 1, ending.clone(), running());
                 ending.store(end, Ordering::Release);
                 let mut views = views.into_iter();
                 notes.changed(&view(Desired::Running, views.next().unwrap()));
-                notes.event(&event, 8);
+                let _ = notes.ended(EXIT, false, 8);
                 // If it exited before, the end of the daemon does not change that.
                 ending.store(true, Ordering::Release);
                 for observed in views.chain([stopped.clone()]) {
                     notes.changed(&view(Desired::Running, observed));
                 }
-                assert_eq!(notes.run.lock().unwrap().is_to_be_started(), end);
+                assert_eq!(notes.noted.lock().unwrap().run.is_to_be_started(), end);
                 ending.store(false, Ordering::Release);
             }
         }

@@ -226,6 +226,14 @@ impl Store {
         self.shared().queue.run(order, run);
     }
 
+    /// Tells how an instance is now, and what happened that made it so. Both are written together,
+    /// or neither is: whatever ends the daemon, the next one finds no end that nobody was told
+    /// of. Never waits; see the module.
+    pub fn note_run_with(&self, order: u64, run: RunRecord, event: NewEvent) {
+        let shared = self.shared();
+        shared.queue.run_with(order, run, event, shared.recent.is_followed());
+    }
+
     /// Tells what happened. Never waits; see the module.
     pub fn record_event(&self, event: NewEvent) {
         let shared = self.shared();

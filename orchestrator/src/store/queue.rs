@@ -136,6 +136,14 @@ impl Queue {
         });
     }
 
+    /// Both, in one group.
+    pub(super) fn run_with(&self, order: u64, record: RunRecord, event: NewEvent, urgent: bool) {
+        self.put(urgent, |waiting| {
+            waiting.runs.insert(order, record);
+            waiting.event(event);
+        });
+    }
+
     /// Written soon, or now if `urgent`. Lost, and counted, if there is no place.
     pub(super) fn event(&self, event: NewEvent, urgent: bool) {
         self.put(urgent, |waiting| {
@@ -278,8 +286,8 @@ impl Waiting {
 
     fn take(&mut self) -> Group {
         // All changes and runs, because barriers wait for them; events in parts, because a group
-        // should be short, unless somebody waits for them too.
-        let all_events = !self.barriers.is_empty() || self.closing;
+        // should be short, unless somebody waits for them too, or a run that belongs to them.
+        let all_events = !self.barriers.is_empty() || !self.runs.is_empty() || self.closing;
         let count = if all_events { self.events.len() } else { self.events.len().min(MAX_GROUP) };
         let events: VecDeque<_> = self.events.drain(..count).collect();
         if self.events.is_empty() {
