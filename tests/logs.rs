@@ -680,7 +680,7 @@ fn a_capture_process_that_hangs_holds_up_neither_the_daemon_nor_a_start() {
         let items = read(&daemon, query("early", false));
         (bytes(&items, LogStream::Stdout) == b"early\n").then_some(())
     });
-    processes::signal(capture, nix::sys::signal::Signal::SIGSTOP);
+    processes::suspend(capture);
     for n in 0..100 {
         let name = format!("late-{n}");
         daemon.add(["/bin/sh", "--name", &name, "--", "-c", "echo late"]);

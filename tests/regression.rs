@@ -5,6 +5,8 @@ use std::fs;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use orchestrator_proto::control::{
     EventKind, Exit, Item, Policy, Reply, Request, RuntimeSpec, TapFilter,
 };
@@ -189,10 +191,15 @@ fn an_end_while_there_is_no_holder_is_told_once() {
     daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
     daemon.ok(["runtime", "start", "nap"]);
     let (own, pid) = (daemon.pid(), daemon.info("nap").observed.pid().unwrap());
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
     kill_both(&mut daemon, own);
     processes::signal(pid, Signal::SIGKILL);
-    // Until it is collected it can be asked how it ended.
-    eventually("the init has collected it", || processes::state(pid).is_none().then_some(()));
+    // Until it is collected it can be asked how it ended. By this process, if its init does not
+    // take care of orphans, as in many a container.
+    eventually("it is collected", || {
+        let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
+        processes::state(pid).is_none().then_some(())
+    });
     for _ in 0..2 {
         daemon.launch();
         let own = daemon.pid();

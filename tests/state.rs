@@ -175,9 +175,10 @@ fn until_killed(daemon: &mut Daemon, answers: usize) -> (Vec<String>, u64) {
             if added.len() == answers {
                 // The next request is under way when it dies.
                 let dying = client.request(Request::RuntimeAdd(RuntimeSpec::new("/bin/true")));
+                // The holder first: it would start another daemon.
                 let killing = async {
-                    processes::signal(pid, Signal::SIGKILL);
                     processes::signal(holder, Signal::SIGKILL);
+                    processes::signal(pid, Signal::SIGKILL);
                 };
                 if let (Ok(Reply::Added { id, .. }), ()) = tokio::join!(dying, killing) {
                     added.push(id.to_string());

@@ -43,7 +43,7 @@ impl Instance {
             child => child.unwrap(),
         };
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut instance = Self {
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
