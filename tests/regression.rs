@@ -185,6 +185,33 @@ fn kill_both(daemon: &mut Daemon, own: u32) {
     processes::gone(own);
 }
 
+/// Waits until an orphan has ended and is collected: by this process, for its init may not take
+/// care of orphans, as in many a container. Before it becomes one this process must have said so.
+fn collected(pid: u32) {
+    eventually("it is collected", || {
+        let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
+        processes::state(pid).is_none().then_some(())
+    });
+}
+
+#[test]
+fn what_a_program_left_that_ended_while_there_was_no_holder_is_ended_too() {
+    let mut daemon = Daemon::start();
+    let file = daemon.dir().join("pid");
+    daemon.add_script("two", &format!("sleep 1000 & echo $! > {}; wait", file.display()));
+    daemon.ok(["runtime", "start", "two"]);
+    let left = processes::pid_in(&file);
+    let (own, pid) = (daemon.pid(), daemon.info("two").observed.pid().unwrap());
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    kill_both(&mut daemon, own);
+    processes::signal(pid, Signal::SIGKILL);
+    collected(pid);
+    assert!(processes::is_alive(left));
+    daemon.launch();
+    processes::gone(left);
+    eventually("it runs again", || daemon.info("two").observed.pid().filter(|it| *it != pid));
+}
+
 #[test]
 fn an_end_while_there_is_no_holder_is_told_once() {
     let mut daemon = Daemon::start();
@@ -194,12 +221,8 @@ fn an_end_while_there_is_no_holder_is_told_once() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     kill_both(&mut daemon, own);
     processes::signal(pid, Signal::SIGKILL);
-    // Until it is collected it can be asked how it ended. By this process, if its init does not
-    // take care of orphans, as in many a container.
-    eventually("it is collected", || {
-        let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
-        processes::state(pid).is_none().then_some(())
-    });
+    // Until it is collected it can be asked how it ended.
+    collected(pid);
     for _ in 0..2 {
         daemon.launch();
         let own = daemon.pid();

@@ -240,6 +240,10 @@ impl Kernel for Linux {
         super::orphan::strays(self.0.holder)
     }
 
+    fn kill_rest(&self, instance: InstanceId, group: u32) {
+        super::orphan::kill_rest(instance, group);
+    }
+
     fn keep(&self, name: Name, file: OwnedFd) {
         self.0.keep(name, Some(file));
     }

@@ -109,6 +109,10 @@ pub trait Kernel: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Kills what is left of an instance in this process group, whose leader has ended when there
+    /// was neither a daemon nor a holder that could have stopped the rest. Reads all of `/proc`.
+    fn kill_rest(&self, _: InstanceId, _group: u32) {}
+
     /// Keeps a file for the next daemon, instead of another one of that name.
     fn keep(&self, _name: Name, _file: OwnedFd) {}
 

@@ -19,6 +19,7 @@ use super::linux::Linux;
 use super::procfs::{Stat, pids};
 use super::{ENV_RUN, Ended, Exited, Spawned, Stray, sys};
 use crate::holder::frame::Name;
+use crate::supervise::SIGKILL;
 
 impl Linux {
     /// Takes over the main process of an instance from an earlier daemon and an earlier holder:
@@ -88,6 +89,33 @@ fn stray(pid: i32, holder: i32) -> Option<Stray> {
         pid: pid.unsigned_abs(),
         start_ticks: stat.started,
     })
+}
+
+/// Kills all processes of this group that were executed for this instance, and those that they make
+/// meanwhile. Each by its pidfd, so that none can be a stranger that was given the number.
+pub(super) fn kill_rest(instance: InstanceId, group: u32) {
+    /// As often as it looks whether there are new ones.
+    const PASSES: usize = 10;
+    let Ok(group) = i32::try_from(group) else { return };
+    let is_rest = |pid: i32| {
+        Stat::of(pid).is_some_and(|stat| stat.group == group && stat.is_alive())
+            && mark(pid).is_some_and(|(of, _)| of == instance)
+    };
+    for _ in 0..PASSES {
+        let rest = pids().unwrap_or_default().into_iter().filter(|pid| is_rest(*pid));
+        let mut killed = false;
+        for pid in rest {
+            // It had this number before the pidfd was made, and has it now.
+            let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
+            if is_rest(pid) && sys::pidfd_send_signal(pidfd.as_fd(), SIGKILL, 0).is_ok() {
+                tracing::warn!(%instance, pid, "killed what a program that is gone has left");
+                killed = true;
+            }
+        }
+        if !killed {
+            return;
+        }
+    }
 }
 
 /// Of which instance a process is, and of which execution.
@@ -185,6 +213,31 @@ mod tests {
             child.wait().unwrap();
         }
         assert!(found(1).is_empty());
+    }
+
+    #[test]
+    fn what_a_leader_has_left_is_killed_and_nobody_else() {
+        let (ours, other) = (InstanceId::generate(), InstanceId::generate());
+        let sleep = |instance: InstanceId, group: i32| {
+            let mut command = Command::new("/bin/sleep");
+            command.arg("1000").env(ENV_INSTANCE, instance.to_string()).env(ENV_RUN, "3");
+            shown(command.process_group(group).spawn().unwrap())
+        };
+        let mut leader = sleep(ours, 0);
+        let group = leader.id();
+        let mut rest = [sleep(ours, group.cast_signed()), sleep(ours, group.cast_signed())];
+        let mut others = [sleep(ours, 0), sleep(other, group.cast_signed())];
+        leader.kill().unwrap();
+        leader.wait().unwrap();
+        kill_rest(ours, group);
+        for child in &mut rest {
+            assert_eq!(child.wait().unwrap().signal(), Some(9));
+        }
+        for child in &mut others {
+            assert_eq!(child.try_wait().unwrap(), None);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[tokio::test]

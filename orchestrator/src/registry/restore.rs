@@ -62,6 +62,9 @@ impl Registry {
             };
             if let Some(lost) = lost {
                 let end = survivors.end_before(id, lost);
+                if end.is_none() && run.process.as_ref().is_some_and(is_of_this_boot) {
+                    self.kernel.kill_rest(id, lost);
+                }
                 self.tell_end(&record, end, run.desired == Desired::Stopped, after.clone());
             } else if after != run {
                 self.store.note_run(order, after.clone());
@@ -125,9 +128,7 @@ impl Registry {
     /// What runs of an instance although the holder has been killed too: what was noted, or what
     /// was executed after that.
     fn orphan(&self, id: InstanceId, run: &RunRecord, strays: &[Stray]) -> Option<(Spawned, View)> {
-        let of_this_boot =
-            |process: &&ProcessRecord| Some(&process.boot_id) == this_boot().as_ref();
-        let noted = run.process.as_ref().filter(of_this_boot);
+        let noted = run.process.as_ref().filter(|process| is_of_this_boot(process));
         let noted = noted.map(|process| (process.pid, process.start_ticks));
         let later = strays.iter().filter(|stray| stray.instance == id && stray.run > run.starts);
         let later = later.map(|stray| (stray.pid, stray.start_ticks));
@@ -157,4 +158,8 @@ impl Registry {
         }
         while tasks.join_next().await.is_some() {}
     }
+}
+
+fn is_of_this_boot(process: &ProcessRecord) -> bool {
+    Some(&process.boot_id) == this_boot().as_ref()
 }
