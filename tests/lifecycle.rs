@@ -15,7 +15,7 @@ use orchestrator_proto::control::{
     ServerBody, TargetSpec,
 };
 use tests::control::Control;
-use tests::{Daemon, Said, binary, eventually, executable, processes};
+use tests::{Daemon, Said, binary, eventually, executable, processes, skipped};
 
 const KILLED: Exit = Exit::Signal { signal: 9, core_dumped: false };
 
@@ -584,7 +584,7 @@ fn the_priority_is_the_nice_value_and_is_kept_until_it_is_changed() {
     };
     let own = processes::nice(std::process::id()).unwrap();
     if own != 0 {
-        eprintln!("skipped: these tests run with nice {own}, so the defaults can't be seen");
+        skipped(&format!("these tests run with nice {own}, so the defaults can't be seen"));
         return;
     }
     assert_eq!(nice(&daemon.ok(["--json", "runtime", "start", "nap"])), 0);

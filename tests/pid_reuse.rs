@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use orchestrator_proto::control::{EventKind, Exit, Observed};
-use tests::{Daemon, binary, eventually, processes};
+use tests::{Daemon, binary, eventually, processes, skipped};
 
 /// Set in the namespace.
 const INSIDE: &str = "PID_REUSE_INSIDE";
@@ -38,7 +38,7 @@ fn is_inside(test: &str) -> bool {
         probe.output().is_ok_and(|output| output.status.success()).then_some(command)
     });
     let Some(mut command) = made else {
-        eprintln!("skipped: this user can't make a pid namespace and choose numbers in it");
+        skipped("this user can't make a pid namespace and choose numbers in it");
         return false;
     };
     command.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);

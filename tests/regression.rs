@@ -14,7 +14,7 @@ use orchestrator_proto::sdk::{Runtime, Schema};
 use orchestrator_proto::{ErrorCode, InstanceId, Message};
 use serde::{Deserialize, Serialize};
 use tests::disk::SmallDisk;
-use tests::{Daemon, SOON, block_on, eventually, processes};
+use tests::{Daemon, SOON, block_on, eventually, processes, skipped};
 
 /// The items that a stream of events begins with.
 fn first_items(daemon: &Daemon, after: u64) -> Vec<Item> {
@@ -309,7 +309,7 @@ fn what_was_found_by_its_marks_is_found_again_by_the_daemon_after_that() {
 fn how_a_program_ended_is_told_although_another_was_executed_in_its_place_and_nothing_noted() {
     let mut daemon = Daemon::prepare(&[]);
     let Some(disk) = SmallDisk::mount(daemon.state_dir(), 4096) else {
-        eprintln!("skipped: this user can't mount a file system of 4 MB");
+        skipped("this user can't mount a file system of 4 MB");
         return;
     };
     daemon.launch();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use orchestrator_proto::control::Observed;
-use tests::{Daemon, SOON, eventually, processes};
+use tests::{Daemon, SOON, eventually, processes, skipped};
 
 /// A socket as a service manager has it: it knows who has sent what. It is read all the time: who
 /// tells something does not wait, and the socket may have room for ten words only
@@ -166,7 +166,7 @@ impl Drop for Ends {
 #[test]
 fn as_the_first_process_of_a_container() {
     let Some(mut unshare) = container() else {
-        eprintln!("SKIPPED: this machine does not let us make a pid namespace with unshare(1)");
+        skipped("this machine does not let us make a pid namespace with unshare(1)");
         return;
     };
     let daemon = Daemon::prepare(&[]);

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use orchestrator_proto::ErrorCode;
 use orchestrator_proto::control::{EventKind, Request, RuntimeSpec, ServerBody};
 use tests::control::Control;
-use tests::{Daemon, Said, binary, eventually, processes};
+use tests::{Daemon, Said, binary, eventually, processes, skipped};
 
 /// Adds and starts `sh -c SCRIPT`; the script tells a pid through the file `NAME.pid`, whose
 /// path is `$FILE`.
@@ -322,7 +322,7 @@ fn a_state_directory_on_a_read_only_file_system_is_refused_with_the_reason() {
     let mut probe = Command::new("unshare");
     probe.args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]);
     if !probe.output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: this user can't make a mount namespace");
+        skipped("this user can't make a mount namespace");
         return;
     }
     let state = daemon.state_dir().display().to_string();

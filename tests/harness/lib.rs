@@ -51,6 +51,14 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// Says that this test, or a part of it, is not done here, and why. To the real standard error:
+/// what a test that passes says by `eprintln!` is shown to nobody.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    let thread = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {}: {why}", thread.name().unwrap_or("a test"));
+}
+
 /// Waits until `check` gives something.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
