@@ -1,6 +1,7 @@
 //! What happened, told once and under the same number, however often the daemon ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,10 +66,11 @@ fn who_follows_events_sees_each_of_them_once_however_the_daemon_ends() {
                     }
                     if enough.try_recv().is_ok() {
                         let signal = if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM };
-                        processes::signal(pid, signal);
+                        // The holder first: it would start another daemon.
                         if signal == Signal::SIGKILL {
                             processes::signal(holder, signal);
                         }
+                        processes::signal(pid, signal);
                         break;
                     }
                 }
@@ -137,17 +139,18 @@ fn events_are_asked_for_by_number_by_time_and_by_instance_across_daemons() {
     assert_eq!(said.code, Some(2), "{said:?}");
     let mut command = daemon.cli_command(["--json", "events", "--since", "1", "--follow"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // It follows when it has said something.
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    output.read_line(&mut text).unwrap();
     daemon.ok(["runtime", "start", "b"]);
     is_exited(&daemon, "b", 0);
     daemon.terminate();
     // The end of the daemon ends the stream, after its last event.
+    output.read_to_string(&mut text).unwrap();
     eventually("it ends", || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seqs: Vec<_> = lines.iter().map(|line| line["event"]["seq"].as_u64().unwrap()).collect();
     assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
     assert!(lines.iter().any(|line| line["event"]["kind"] == "daemon-stopping"), "{lines:?}");

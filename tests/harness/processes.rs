@@ -124,6 +124,21 @@ pub fn pid_in(path: &std::path::Path) -> u32 {
     })
 }
 
+/// Suspends a process, and waits until each of its threads stands still.
+#[track_caller]
+pub fn suspend(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    crate::eventually(&format!("process {pid} is suspended"), || {
+        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        threads
+            .all(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" T"))
+            })
+            .then_some(())
+    });
+}
+
 /// Waits until a process has ended.
 #[track_caller]
 pub fn gone(pid: u32) {

@@ -19,7 +19,7 @@ use super::link::{Link, Refusal, SERVICES, read};
 use super::program::environment;
 use super::rest::Rest;
 use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
-use crate::holder::frame::{self, Name, Order};
+use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
 
 /// This machine's kernel, reached through the holder. Clones are the same.
@@ -189,6 +189,11 @@ impl Linux {
     }
 }
 
+/// Whether the holder was not there any more to take an order.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 impl Kernel for Linux {
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>> {
         let link = Arc::clone(&self.0);
@@ -207,7 +212,11 @@ impl Kernel for Linux {
                     }),
                     None => Err(SpawnError::Ending { program: launch.program }),
                 },
-                Err(None) => Err(SpawnError::Ending { program: launch.program }),
+                // So is this daemon about to, and whether the program was executed is not known.
+                Err(None) => std::future::pending().await,
+                Err(Some(Refusal { stage: Stage::Image, error })) if is_gone(&error) => {
+                    std::future::pending().await
+                }
                 Err(Some(Refusal { stage, error })) => {
                     let program = launch.program.clone();
                     let look = move || SpawnError::diagnose(&launch, stage, error);

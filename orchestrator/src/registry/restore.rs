@@ -9,7 +9,7 @@ use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
 use super::left::{Found, Survivors, now_ms, running};
-use super::run::{after_end, this_boot, was_running};
+use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::process::{Left, Process, Spawned, Stray, View};
 use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
@@ -81,6 +81,9 @@ impl Registry {
                 events.extend(Some(stopped).filter(|_| rest.is_none()));
             }
             let after = match (&survivor, &rest) {
+                // Noted now: it may have been found by its marks, and the holder is a new one, so
+                // that the next daemon would not look for it.
+                (Some((_, view)), _) if pid != known => found(&run, view),
                 (Some(_), _) => run,
                 // To be found by that, if this daemon and the holder are killed before all is gone.
                 (None, Some(_)) => {

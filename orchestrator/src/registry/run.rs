@@ -94,6 +94,13 @@ pub(super) fn end_was_told(run: &RunRecord, pid: u32) -> bool {
     !run.active && run.process.as_ref().is_some_and(|process| process.pid == pid)
 }
 
+/// How it is when this is found of it, running, which was not noted.
+pub(super) fn found(run: &RunRecord, view: &View) -> RunRecord {
+    let mut run = run.clone();
+    shown(&mut run, view, identify);
+    run
+}
+
 /// How it is after the end of the daemon that kept it: nothing of it runs. This is found out at
 /// `now_ms`, milliseconds since 1970 (UTC).
 pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {

@@ -228,7 +228,7 @@ async fn it_ends_by_itself_when_nobody_needs_it() {
     let starter: Starter = Arc::new(move |listener| {
         let ended = ended.lock().unwrap().take();
         thread::spawn(move || {
-            let idle = Duration::from_millis(50);
+            let idle = Duration::from_secs(1);
             let result = process::run(listener, Settings { idle, ..Settings::default() });
             ended.unwrap().send(result).unwrap();
         });

@@ -10,7 +10,7 @@ use super::super::fake::FakeKernel;
 use super::*;
 
 const TERM: i32 = 15;
-const CONFIG: Config = Config { stop_signal: TERM, stop_timeout: Duration::from_secs(10) };
+const CONFIG: Config = Config { stop_signal: TERM, stop_timeout: Duration::from_secs(3600) };
 const EXIT: Exit = Exit::Code(0);
 
 #[derive(Clone, Default)]
@@ -113,9 +113,8 @@ async fn who_does_not_listen_is_killed_in_time() {
 
     let (keeper, recorder) = keep(&kernel);
     keeper.start(None).await.unwrap();
-    let before = Instant::now();
+    // Nobody waits for its stop timeout.
     assert_eq!(keeper.kill().await, Ok(true));
-    assert!(before.elapsed() < CONFIG.stop_timeout);
     assert!(!recorder.0.lock().unwrap().contains(&EventKind::Killed));
 }
 

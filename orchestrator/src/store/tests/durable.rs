@@ -128,7 +128,7 @@ async fn what_is_logged_is_synced_soon_and_then_nothing_happens() {
     assert_eq!(counted(&counts.syncs), 0);
     let began = Instant::now();
     while counted(&counts.syncs) == 0 {
-        assert!(began.elapsed() < Duration::from_secs(20));
+        assert!(began.elapsed() < Duration::from_secs(60));
         tokio::task::yield_now().await;
     }
     assert_eq!((counted(&counts.transactions), counted(&counts.syncs)), (1, 1));
