@@ -54,7 +54,7 @@ pub(super) struct Holder {
     launches: Launches,
     /// How many files a daemon may have open.
     daemon_files: Rlimit,
-    /// What a daemon is started in.
+    /// What a daemon is started in. None only while that is done.
     spare: Option<Place>,
     /// None if nobody wants to be told.
     notify: Option<Notify>,
@@ -104,7 +104,7 @@ impl Holder {
             files: Files::new(),
             launches: Launches::new(files)?,
             daemon_files: Rlimit { current: files.maximum, ..files },
-            spare: None,
+            spare: Some(Place::new()),
             notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),
         })

@@ -10,7 +10,7 @@ use rustix::process::Rlimit;
 
 use super::exec::{Begun, Flight, Landing, Place, Wishes};
 use super::frame::{Name, Stage};
-use super::image;
+use super::image::{self, Words};
 
 /// Programs that can be on their way at once. It takes a file system that does not answer to
 /// need more than one or two.
@@ -166,7 +166,7 @@ fn output() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Puts an image into memory that it can be used in.
-pub(super) fn fill(words: &mut Vec<u64>, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
+pub(super) fn fill(words: &mut Words, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
     let Some(file) = file else {
         return image::copy(bytes, words).map_err(|_| Errno::NOMEM.into());
     };

@@ -15,8 +15,8 @@
 //!   gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
 //! - it waits for nobody: not for a program on a file system that does not answer, not for a
 //!   daemon that does not listen, which is told the same later;
-//! - once it runs, it takes no memory but for images of programs, and if there is none for these,
-//!   it says so;
+//! - once it runs, it takes no memory but for the image of a daemon and for images of programs that
+//!   are longer than a datagram; if there is none for these, it says so and goes on;
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
 //! - if the holder itself is killed, so is the daemon (`PR_SET_PDEATHSIG`);
@@ -208,15 +208,11 @@ fn say(what: std::fmt::Arguments<'_>) {
 
 /// Says what an operator would not expect.
 fn report(daemon: i32, ended: How, left: usize) -> ExitCode {
-    let left = match left {
-        0 => String::new(),
-        1 => "; 1 process that was left below it was killed".to_owned(),
-        n => format!("; {n} processes that were left below it were killed"),
-    };
+    let left = Left(left);
     let (number, core) = match ended {
         How::Code(code) => {
-            if !left.is_empty() {
-                eprintln!("the daemon (process {daemon}) has ended{left}");
+            if left.0 > 0 {
+                say(format_args!("the daemon (process {daemon}) has ended{left}"));
             }
             return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
         }
@@ -224,8 +220,21 @@ fn report(daemon: i32, ended: How, left: usize) -> ExitCode {
         How::Dumped(number) => (number, ", core dumped"),
     };
     let name = Signal::try_from(number).map_or("no name", Signal::as_str);
-    eprintln!(
+    say(format_args!(
         "error: the daemon (process {daemon}) was ended by signal {number} ({name}{core}){left}"
-    );
+    ));
     ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
+}
+
+/// How many processes were killed at the end, as the end of a sentence.
+struct Left(usize);
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => write!(f, "; 1 process that was left below it was killed"),
+            n => write!(f, "; {n} processes that were left below it were killed"),
+        }
+    }
 }

@@ -144,10 +144,11 @@ proptest! {
         let program = image::Program {
             path: OsStr::new("/bin/sh"), cwd: OsStr::new("/"), args: &os, env: &vars,
         };
-        let mut words = Vec::new();
-        image::copy(&program.image().unwrap(), &mut words).unwrap();
+        let mut memory = words();
+        image::copy(&program.image().unwrap(), &mut memory).unwrap();
+        let words = memory.image();
         let base = words.as_ptr() as u64;
-        image::locate(&mut words).unwrap();
+        image::locate(words).unwrap();
         // As the kernel reads it, but by offsets.
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let text = |address: u64| {
@@ -163,22 +164,45 @@ proptest! {
     }
 }
 
+fn words() -> image::Words {
+    image::Words::several(1).next().unwrap()
+}
+
+#[test]
+fn an_image_that_is_longer_than_a_datagram_is_whole() {
+    let long = "x".repeat(3 * frame::MAX_DATAGRAM);
+    for text in ["short", &long, "short again"] {
+        let args = [OsStr::new("a"), OsStr::new(text)];
+        let program =
+            image::Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &[] };
+        let image = program.image().unwrap();
+        let mut memory = words();
+        // In pieces, as it is read from a file.
+        image.chunks(4096).for_each(|piece| image::copy(piece, &mut memory).unwrap());
+        let copied: Vec<u8> = memory.image().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(copied, image);
+        memory.clear();
+        assert!(memory.image().is_empty());
+    }
+}
+
 #[test]
 fn an_image_can_name_another_program() {
     let args = [OsStr::new("a")];
     let program =
         image::Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &[] };
     for path in [c"/proc/self/fd/7", c"/proc/self/fd/71", c"/", c"/1234567"] {
-        let mut words = Vec::new();
-        image::copy(&program.image().unwrap(), &mut words).unwrap();
-        assert!(image::name_program(&mut words, path).unwrap());
+        let mut memory = words();
+        image::copy(&program.image().unwrap(), &mut memory).unwrap();
+        assert!(image::name_program(&mut memory, path).unwrap());
+        let words = memory.image();
         let base = words.as_ptr() as u64;
-        image::locate(&mut words).unwrap();
+        image::locate(words).unwrap();
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let at = usize::try_from(words[1] - base).unwrap();
         assert_eq!(CStr::from_bytes_until_nul(&bytes[at..]), Ok(path));
     }
-    assert!(!image::name_program(&mut Vec::new(), c"/x").unwrap());
+    assert!(!image::name_program(&mut words(), c"/x").unwrap());
 }
 
 #[test]
