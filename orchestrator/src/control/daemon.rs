@@ -15,7 +15,6 @@ use orchestrator_proto::control::{DaemonStatus, ProcessStatus, Queues, Reply, Su
 use orchestrator_proto::{ErrorCode, WireError};
 
 use super::{Daemon, to_its_end};
-use crate::holder::ENV_VERSION;
 use crate::process::Facts;
 
 /// What the kernel puts behind the name of a program whose file is gone.
@@ -27,7 +26,7 @@ impl Daemon {
         let (store_changes, store_events) = self.registry.store().depths();
         let links = self.registry.list_links();
         let instances = self.registry.list();
-        let holder_version = std::env::var(ENV_VERSION).ok();
+        let holder_version = self.kernel.holder_version();
         let own_version = Some(env!("CARGO_PKG_VERSION").to_owned());
         let holder = process(self.kernel.holder().unsigned_abs(), holder_version.clone())?;
         let capture = capture.and_then(|pid| process(pid, None).ok()).map(|capture| {

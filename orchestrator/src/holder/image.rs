@@ -7,7 +7,7 @@
 
 use std::collections::TryReserveError;
 use std::ffi::{CStr, OsStr, c_char};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use super::frame::MAX_DATAGRAM;
@@ -145,6 +145,11 @@ pub(super) struct Words {
 }
 
 impl Words {
+    /// For one image. What is kept is never given back.
+    pub(super) fn new() -> Self {
+        Self { kept: Vec::leak(vec![0; KEPT]), used: 0, longer: Vec::new() }
+    }
+
     /// So many for good and all: in one piece, which is not touched before it is used, and is never
     /// given back.
     pub(super) fn several(count: usize) -> impl Iterator<Item = Self> {
@@ -222,10 +227,14 @@ impl FileName {
     const SIZE: usize = 32;
 
     pub(super) fn of(file: impl AsFd) -> Self {
+        Self::of_number(file.as_fd().as_raw_fd())
+    }
+
+    pub(super) fn of_number(file: RawFd) -> Self {
         use std::io::Write;
         let mut name = [0; Self::SIZE];
         // The longest number leaves zeros at the end.
-        let _ = write!(&mut name[..], "/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        let _ = write!(&mut name[..], "/proc/self/fd/{file}");
         Self(name)
     }
 

@@ -91,9 +91,24 @@ impl Launches {
         self.underway.iter().map(|underway| underway.flight.status())
     }
 
+    /// Whether any program is on its way.
+    pub(super) const fn is_any_underway(&self) -> bool {
+        !self.underway.is_empty()
+    }
+
     /// Whether a program of this name is on its way.
     pub(super) fn is_underway(&self, child: Name) -> bool {
         self.underway.iter().any(|underway| underway.program.child == child)
+    }
+
+    /// How many files a program may have open.
+    pub(super) const fn files(&self) -> Rlimit {
+        self.files
+    }
+
+    /// `/dev/null`.
+    pub(super) fn nothing(&self) -> BorrowedFd<'_> {
+        self.nothing.as_fd()
     }
 
     /// Begins to execute a program.

@@ -21,7 +21,7 @@ const MAX_NEWS: usize = 3;
 pub(super) struct Executable {
     pub(super) image: Vec<u8>,
     /// The program, which is there for as long as this is, whatever becomes of its name.
-    pub(super) _program: Option<OwnedFd>,
+    pub(super) program: Option<OwnedFd>,
 }
 
 /// A daemon that is not one yet.
@@ -80,7 +80,7 @@ impl Succession {
         words.iter().for_each(|word| image.extend_from_slice(&word.to_ne_bytes()));
         let daemon = Daemon::start(&image, files, spare)?;
         let pid = daemon.pid;
-        let executable = Executable { image, _program: program };
+        let executable = Executable { image, program };
         self.successor = Some(Successor { daemon, executable });
         Ok(pid)
     }

@@ -1,6 +1,7 @@
 //! The holder's loop: signals, programs on their way, and the lives of daemons.
 
 mod orders;
+mod renew;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Rlimit, WaitOptions, wait};
 
 use crate::holder::children::Children;
@@ -30,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Everything that the holder has.
 pub(in crate::holder) struct Holder {
     began: Instant,
+    /// How long there had been another program as the holder by then.
+    before: Duration,
     signals: SignalFd,
     hangup_ignored: bool,
     /// None between the end of one and the start of the next.
@@ -90,6 +94,7 @@ impl Holder {
     ) -> io::Result<Self> {
         Ok(Self {
             began: Instant::now(),
+            before: Duration::ZERO,
             signals: SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             hangup_ignored,
             daemon: None,
@@ -98,11 +103,11 @@ impl Holder {
             lives: Lives::default(),
             start_at: None,
             end_at: None,
-            executable: Executable { image, _program: None },
+            executable: Executable { image, program: None },
             proven: None,
             incomplete: false,
-            children: Children::new(),
-            files: Files::new(),
+            children: Children::new().map_err(|_| Errno::NOMEM)?,
+            files: Files::new().map_err(|_| Errno::NOMEM)?,
             launches: Launches::new(files)?,
             daemon_files: Rlimit { current: files.maximum, ..files },
             spare: Some(Place::new()),
@@ -111,26 +116,41 @@ impl Holder {
         })
     }
 
-    /// Starts a daemon, and another one whenever it ends, until that is the end of everything.
+    /// Starts the first daemon.
     ///
     /// # Errors
     ///
-    /// Why the first one could not be started.
-    pub(in crate::holder) fn serve(&mut self) -> io::Result<End> {
+    /// Why it could not be started.
+    pub(in crate::holder) fn start(&mut self) -> io::Result<()> {
         self.daemon =
             Some(Daemon::start(&self.executable.image, self.daemon_files, &mut self.spare)?);
+        Ok(())
+    }
+
+    /// Holds the daemon, and starts another one whenever it ends, until that is the end of
+    /// everything.
+    pub(in crate::holder) fn serve(&mut self) -> End {
         trim::give_back();
+        // Who has ended while another program was the holder.
+        let mut end = self.collect();
         loop {
-            if let Some(end) = self.step() {
-                return Ok(end);
+            if let Some(end) = end {
+                return end;
             }
+            end = self.step();
         }
     }
 
-    /// Serves whoever has the other end until it is closed.
+    /// This one is the daemon, though it is none of our children.
     #[cfg(test)]
-    pub(in crate::holder) fn serve_stranger(&mut self, stranger: Daemon) {
+    pub(in crate::holder) fn take(&mut self, stranger: Daemon) {
         self.daemon = Some(stranger);
+    }
+
+    /// Serves such a daemon until it has closed its end.
+    #[cfg(test)]
+    pub(in crate::holder) fn serve_stranger(&mut self) {
+        self.collect();
         while self.daemon.as_ref().is_some_and(|daemon| !daemon.closed) {
             self.step();
         }
@@ -156,7 +176,7 @@ impl Holder {
     }
 
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.before.saturating_add(self.began.elapsed())
     }
 
     /// Whether the daemon has not been told something.

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::Holder;
 use crate::holder::daemon::Daemon;
-use crate::holder::frame::{Name, News, Order, PROTOCOL, SIZE, Stage};
+use crate::holder::frame::{Name, News, Order, PROTOCOL, SIZE, Stage, Version};
 use crate::holder::launch::{Failure, Launch};
 use crate::holder::{socket, sys};
 
@@ -30,7 +30,11 @@ impl Holder {
         let [first, second, _] = files;
         match order {
             Order::Hello { .. } => {
-                self.answer(News::Welcome { protocol: PROTOCOL, successor: false });
+                self.answer(News::Welcome {
+                    protocol: PROTOCOL,
+                    successor: false,
+                    version: Version::OWN,
+                });
                 self.tell_everything();
             }
             Order::Spawn { child, nice, image: in_file, stdin } => {
@@ -76,12 +80,18 @@ impl Holder {
                     notify.tell(image);
                 }
             }
+            Order::Renew { image: in_file, reads } => {
+                let (image_file, program) = if in_file { (first, second) } else { (None, first) };
+                let failed = self.renew(image, image_file, program, reads);
+                let errno = failed.raw_os_error().unwrap_or(libc::EINVAL);
+                self.answer(News::NotRenewed { errno });
+            }
             // For those that are not daemons yet; and the end says the same.
             Order::Able | Order::Yield => {}
         }
     }
 
-    fn answer(&mut self, news: News) {
+    pub(super) fn answer(&mut self, news: News) {
         if let Some(daemon) = &mut self.daemon {
             daemon.answer(news);
         }
@@ -117,7 +127,11 @@ impl Holder {
         {
             match Order::decode(datagram.get(..len).unwrap_or_default()) {
                 Some(Order::Hello { .. }) => {
-                    successor.answer(News::Welcome { protocol: PROTOCOL, successor: true });
+                    successor.answer(News::Welcome {
+                        protocol: PROTOCOL,
+                        successor: true,
+                        version: Version::OWN,
+                    });
                     successor.tell_reply();
                 }
                 Some(Order::Able) => self.succession.able(),
