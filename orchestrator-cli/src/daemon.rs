@@ -26,15 +26,15 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     match command {
         DaemonCommand::Status => status(client, out).await,
-        DaemonCommand::Restart(patience) => {
-            replace(client, out, ("restarted", SuccessorSpec::Same), patience).await
+        DaemonCommand::Restart { holder, patience } => {
+            replace(client, out, ("restarted", SuccessorSpec::Same), holder, patience).await
         }
-        DaemonCommand::Upgrade { binary, patience } => {
+        DaemonCommand::Upgrade { binary, keep_holder, patience } => {
             let successor = match binary {
                 None => SuccessorSpec::Installed,
                 Some(path) => SuccessorSpec::Binary(absolute(&path)?.as_os_str().into()),
             };
-            replace(client, out, ("upgraded", successor), patience).await
+            replace(client, out, ("upgraded", successor), !keep_holder, patience).await
         }
     }
 }
@@ -62,7 +62,7 @@ fn facts(status: &DaemonStatus, now_ms: u64) -> Vec<(&'static str, String)> {
         format!(
             "process {}, version {}, since {}, {:.1} MB, {}",
             it.pid,
-            it.version.as_deref().map_or("unknown".into(), format::line),
+            version(it.version.as_deref()),
             format::time_and_ago(it.started_ms, now_ms),
             it.resident_bytes as f64 / 1e6,
             format::count(it.open_files, "file")
@@ -104,6 +104,15 @@ struct Change {
     to: Process,
     /// Those that run.
     instances: u64,
+    /// None if its program is the one that it was.
+    holder: Option<Holder>,
+}
+
+#[derive(Serialize)]
+struct Holder {
+    pid: u32,
+    from: Option<String>,
+    to: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -116,6 +125,7 @@ async fn replace(
     client: &Client,
     out: &mut Output,
     (what, successor): (&str, SuccessorSpec),
+    holder_too: bool,
     Patience { timeout }: Patience,
 ) -> Result<Exit, Failure> {
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -129,15 +139,22 @@ async fn replace(
         Ok(status) => status?,
         Err(_) => return Err(Failure::no_successor(HANDOVER)),
     };
+    let renewed = if holder_too { Some(renew_holder(client, timeout_ms).await) } else { None };
+    let (holder, failure) = match renewed {
+        Some(Ok(holder)) => (Some(holder), None),
+        Some(Err(failure)) => (None, Some(failure)),
+        None => (None, None),
+    };
     let change = Change {
         from: Process { pid, version: before },
         to: Process { pid: after.pid, version: after.version },
         instances: after.running,
+        holder,
     };
     if out.is_json() {
         out.json(&Replaced { replaced: change })?;
     } else {
-        let Change { from, to, instances } = change;
+        let Change { from, to, instances, holder } = change;
         out.line(&format!(
             "daemon {what}: process {} -> {}, version {} -> {}, instances kept: {instances}",
             from.pid,
@@ -145,11 +162,26 @@ async fn replace(
             format::line(&from.version),
             format::line(&to.version),
         ))?;
+        if let Some(Holder { pid, from, to }) = holder {
+            let (from, to) = (version(from.as_deref()), version(to.as_deref()));
+            out.line(&format!("holder {what}: still process {pid}, version {from} -> {to}"))?;
+        }
         for warning in &after.warnings {
             out.warning(warning);
         }
     }
-    Ok(Exit::Ok)
+    failure.map_or(Ok(Exit::Ok), Err)
+}
+
+fn version(version: Option<&str>) -> String {
+    version.map_or_else(|| "unknown".to_owned(), |version| format::line(version).into_owned())
+}
+
+async fn renew_holder(client: &Client, timeout_ms: u64) -> Result<Holder, Failure> {
+    match client.request(Request::HolderRenew { timeout_ms }).await? {
+        Reply::HolderRenewed { pid, from, to } => Ok(Holder { pid, from, to }),
+        _ => Err(Failure::unexpected_reply()),
+    }
 }
 
 /// The status of the first daemon that is another process.

@@ -11,8 +11,12 @@ use super::value;
 const HOW: &str = "\
 The new daemon is started beside the old one, and takes its place once it has shown that it can read
 the state. If it can't, the old one stays. Instances go on, nothing that they print is lost, and
-clients that connect meanwhile wait for a moment. The holder, the parent of all processes, stays as
-it is until the service is restarted.";
+clients that connect meanwhile wait for a moment.";
+
+/// What is promised of the holder.
+const HOLDER: &str = "\
+The holder, the parent of all processes, then executes the same program in its own process: its number
+stays, and so does all that it has. If it can't, it goes on as it is, and this command says why.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DaemonCommand {
@@ -26,20 +30,33 @@ pub(crate) enum DaemonCommand {
     ///
     /// It is the same program even if its file was replaced in the meantime; for that one there is
     /// `daemon upgrade`.
-    #[command(after_help = format!("{HOW}\n\nExample:\n  orchestrator-cli daemon restart"))]
-    Restart(Patience),
+    #[command(after_help = format!("{HOW}\n\nExamples:
+  orchestrator-cli daemon restart
+  orchestrator-cli daemon restart --holder"))]
+    Restart {
+        /// Then have the holder, the parent of all processes, execute the same program again too.
+        #[arg(long)]
+        holder: bool,
 
-    /// Replace the daemon by one of another version.
+        #[command(flatten)]
+        patience: Patience,
+    },
+
+    /// Replace the daemon, and then the holder, by those of another version.
     ///
     /// Without --binary by what is now in the file that the daemon was started from, such as
     /// after the upgrade of a package.
-    #[command(after_help = format!("{HOW}\n\nExamples:
+    #[command(after_help = format!("{HOW}\n\n{HOLDER}\n\nExamples:
   orchestrator-cli daemon upgrade
   orchestrator-cli daemon upgrade --binary ./target/release/orchestrator"))]
     Upgrade {
         /// The new program. Example: --binary /opt/orchestrator-2/bin/orchestrator
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
+
+        /// Leave the holder as it is.
+        #[arg(long)]
+        keep_holder: bool,
 
         #[command(flatten)]
         patience: Patience,
@@ -48,8 +65,8 @@ pub(crate) enum DaemonCommand {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// How long the new daemon may take to be able to take over; 30s without it. Example:
-    /// --timeout 5s
+    /// How long the new daemon may take to be able to take over, and the holder to be; 30s without
+    /// it. Example: --timeout 5s
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::duration,
           hide_default_value = true)]
     pub(crate) timeout: Duration,

@@ -1,4 +1,4 @@
-//! The processes of the daemon, and its replacement.
+//! The processes of the daemon, its replacement, and that of the holder's program.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,6 +16,9 @@ use orchestrator_proto::{ErrorCode, WireError};
 
 use super::{Daemon, to_its_end};
 use crate::process::Facts;
+
+/// This process's program, also if its file was replaced.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What the kernel puts behind the name of a program whose file is gone.
 const DELETED: &[u8] = b" (deleted)";
@@ -63,7 +66,9 @@ impl Daemon {
         let daemon = self.clone();
         to_its_end(async move {
             let Ok(_one_at_a_time) = daemon.replacing.try_lock() else {
-                return Err(stays("another daemon is being started already"));
+                return Err(stays(
+                    "another daemon is being started already, or the holder replaced",
+                ));
             };
             if daemon.letting_go.borrow().is_some() {
                 return Err(stays("another daemon takes over already"));
@@ -90,6 +95,47 @@ impl Daemon {
             let successor = able.pid;
             daemon.letting_go.send_replace(Some(successor));
             Ok(Reply::Replacing { pid: std::process::id(), successor })
+        })
+        .await
+    }
+
+    /// Has the holder execute this daemon's program.
+    pub(super) async fn holder_renew(
+        self: &Arc<Self>,
+        timeout_ms: u64,
+    ) -> Result<Reply, WireError> {
+        if timeout_ms == 0 {
+            return Err(invalid("the holder needs some time: timeout_ms must be at least 1"));
+        }
+        let daemon = self.clone();
+        to_its_end(async move {
+            let stays = |why: &str| {
+                WireError::new(ErrorCode::WrongState, format!("the holder is not replaced: {why}"))
+            };
+            let Ok(_one_at_a_time) = daemon.replacing.try_lock() else {
+                return Err(stays("a daemon or the holder is being replaced already"));
+            };
+            if daemon.letting_go.borrow().is_some() {
+                return Err(stays("another daemon takes over"));
+            }
+            daemon.check_not_ending()?;
+            let program = File::open(OWN_PROGRAM).map_err(|error| {
+                WireError::caused_by(ErrorCode::Io, "cannot open this daemon's program", &error)
+            })?;
+            let (kernel, from) = (&daemon.kernel, daemon.kernel.holder_version());
+            tracing::info!(
+                holder = kernel.holder(),
+                ?from,
+                "the holder is to execute this program"
+            );
+            let limit = Duration::from_millis(timeout_ms);
+            kernel.renew_holder(program.into(), limit).await.map_err(|error| {
+                tracing::error!(%error, "the holder's program stays what it is");
+                WireError::caused_by(ErrorCode::WrongState, "the holder stays as it is", &error)
+            })?;
+            let (pid, to) = (kernel.holder().unsigned_abs(), kernel.holder_version());
+            tracing::info!(holder = pid, ?to, "the holder's program was replaced");
+            Ok(Reply::HolderRenewed { pid, from, to })
         })
         .await
     }
@@ -126,7 +172,7 @@ fn stays(why: &str) -> WireError {
 
 /// The program, and where it is from.
 fn open(successor: &SuccessorSpec) -> Result<(PathBuf, OwnedFd), WireError> {
-    let ours = Path::new("/proc/self/exe");
+    let ours = Path::new(OWN_PROGRAM);
     let path = match successor {
         // Not by its name, so that it is this one whatever became of its file.
         SuccessorSpec::Same => ours.to_owned(),
