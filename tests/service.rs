@@ -88,7 +88,7 @@ fn a_service_manager_is_told_by_the_process_that_it_started() {
     daemon.add_script("env", "env");
     daemon.ok(["runtime", "start", "env"]);
     let env = daemon.ok(["runtime", "stdout", "env"]);
-    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_HOLDER_VERSION"] {
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_ROLE"] {
         assert!(!env.contains(name), "{env}");
     }
     daemon.signal(Signal::SIGTERM);

@@ -257,7 +257,12 @@ impl Link {
     fn hear(self: &Arc<Self>, news: News, files: Files) {
         match news {
             News::Welcome { protocol, successor, version } => {
-                tracing::debug!(protocol, successor, ?version, "the holder is there");
+                tracing::debug!(
+                    protocol,
+                    successor,
+                    version = version.text(),
+                    "the holder is there"
+                );
                 self.table().holder_version = version;
                 if let Some(asker) = self.table().welcome.take() {
                     let _ = asker.send(successor);
