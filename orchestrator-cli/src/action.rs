@@ -117,7 +117,8 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Links(_)
         | Reply::Daemon(_)
         | Reply::Replacing { .. }
-        | Reply::HolderRenewed { .. } => return None,
+        | Reply::HolderRenewed { .. }
+        | Reply::CaptureRenewed { .. } => return None,
     };
     Some((sentence, &[]))
 }

@@ -29,15 +29,11 @@ impl Daemon {
         let (store_changes, store_events) = self.registry.store().depths();
         let links = self.registry.list_links();
         let instances = self.registry.list();
-        let holder_version = self.kernel.holder_version();
         let own_version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        let holder = process(self.kernel.holder().unsigned_abs(), holder_version.clone())?;
-        let capture = capture.and_then(|pid| process(pid, None).ok()).map(|capture| {
-            // It is executed by the holder, so it is of the same program, unless it was there
-            // before.
-            let same = capture.started_ms >= holder.started_ms;
-            ProcessStatus { version: holder_version.filter(|_| same), ..capture }
-        });
+        let holder_version = self.kernel.holder_version();
+        let holder = process(self.kernel.holder().unsigned_abs(), holder_version)?;
+        let capture_version = self.registry.capture_version();
+        let capture = capture.and_then(|pid| process(pid, capture_version).ok());
         Ok(Reply::Daemon(Box::new(DaemonStatus {
             daemon: process(std::process::id(), own_version)?,
             holder,
@@ -136,6 +132,30 @@ impl Daemon {
             let (pid, to) = (kernel.holder().unsigned_abs(), kernel.holder_version());
             tracing::info!(holder = pid, ?to, "the holder's program was replaced");
             Ok(Reply::HolderRenewed { pid, from, to })
+        })
+        .await
+    }
+
+    /// Has another capture process go on.
+    pub(super) async fn capture_renew(
+        self: &Arc<Self>,
+        timeout_ms: u64,
+    ) -> Result<Reply, WireError> {
+        if timeout_ms == 0 {
+            return Err(invalid("capture needs some time: timeout_ms must be at least 1"));
+        }
+        let daemon = self.clone();
+        to_its_end(async move {
+            daemon.check_not_ending()?;
+            let registry = &daemon.registry;
+            let (before, from) = (registry.capture().0, registry.capture_version());
+            registry.renew_capture(Duration::from_millis(timeout_ms)).await.map_err(|error| {
+                let message = "the capture process is not replaced";
+                WireError::caused_by(ErrorCode::WrongState, message, &error)
+            })?;
+            let (pid, to) = (registry.capture().0, registry.capture_version());
+            tracing::info!(?before, ?pid, ?from, ?to, "the capture process was replaced");
+            Ok(Reply::CaptureRenewed { before, pid, from, to })
         })
         .await
     }

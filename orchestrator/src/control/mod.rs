@@ -153,6 +153,7 @@ impl Daemon {
                 self.daemon_replace(successor, timeout_ms).await?
             }
             Request::HolderRenew { timeout_ms } => self.holder_renew(timeout_ms).await?,
+            Request::CaptureRenew { timeout_ms } => self.capture_renew(timeout_ms).await?,
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);
