@@ -15,10 +15,10 @@ clients that connect meanwhile wait for a moment.";
 
 /// What is promised of the other processes.
 const OTHERS: &str = "\
-The holder, the parent of all processes, then executes the same program in its own process: its number
-stays, and so does all that it has. Last, the process that captures what instances print ends after
-what it has read, and another one reads on. What can't be replaced goes on as it is, and this command
-says why.";
+The holder, the parent of all processes, then executes the same program in its own process: its
+number stays, and so does all that it has. Last, the process that captures what instances print ends
+after what it has read, and another one reads on. What can't be replaced goes on as it is, and this
+command says why.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DaemonCommand {
@@ -36,7 +36,8 @@ pub(crate) enum DaemonCommand {
   orchestrator-cli daemon restart
   orchestrator-cli daemon restart --all"))]
     Restart {
-        /// Then replace the holder's program and the capture process too.
+        /// Then replace the holder's program and the capture process too. Example: daemon restart
+        /// --all
         #[arg(long)]
         all: bool,
 
@@ -57,7 +58,8 @@ pub(crate) enum DaemonCommand {
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
 
-        /// Leave the holder, and with it the capture process, as they are.
+        /// Leave the holder, and with it the capture process, as they are. Example: daemon upgrade
+        /// --keep-holder
         #[arg(long)]
         keep_holder: bool,
 
