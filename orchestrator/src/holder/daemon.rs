@@ -50,8 +50,7 @@ impl Daemon {
         let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
         let Begun { pid, mut flight, .. } = match place.begin(wishes) {
             Ok(begun) => begun,
-            Err(failed) => {
-                let (place, _, error) = *failed;
+            Err((place, _, error)) => {
                 *spare = Some(place);
                 return Err(error);
             }

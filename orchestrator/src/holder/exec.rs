@@ -121,8 +121,8 @@ impl Place {
     ///
     /// When the image is none, or when there is no process or no file left. The place is free
     /// again.
-    pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, Box<(Self, Stage, io::Error)>> {
-        let failed = |place, stage, error| Err(Box::new((place, stage, error)));
+    pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, (Self, Stage, io::Error)> {
+        let failed = |place, stage, error| Err((place, stage, error));
         let Some(image) = image::locate(self.image.image()) else {
             return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
         };

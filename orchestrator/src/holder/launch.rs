@@ -139,8 +139,7 @@ impl Launches {
                 self.underway.push(Underway { program, flight, failed: None });
                 Ok(())
             }
-            Err(failed) => {
-                let (place, stage, error) = *failed;
+            Err((place, stage, error)) => {
                 self.places.push(place);
                 Err(failure(stage, &error))
             }

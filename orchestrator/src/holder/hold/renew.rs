@@ -47,12 +47,13 @@ impl Holder {
         let Some(mut place) = self.spare.take_if(|_| !busy) else {
             return Errno::BUSY.into();
         };
-        let failed = self.execute(&mut place, bytes, image_file, program);
+        let failed = self.hand_over(&mut place, bytes, image_file, program);
         self.spare = Some(place);
         failed.err().unwrap_or_else(|| Errno::INVAL.into())
     }
 
-    fn execute(
+    /// Writes down what there is, and executes the program.
+    fn hand_over(
         &self,
         place: &mut Place,
         bytes: &[u8],
