@@ -116,7 +116,7 @@ fn a_service_manager_is_told_by_the_process_that_it_started() {
     daemon.ok(["runtime", "start", "env"]);
     daemon.prints("env", "the end");
     let env = daemon.printed("env");
-    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_HOLDER_VERSION"] {
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_ROLE"] {
         assert!(!env.contains(name), "{env}");
     }
     daemon.signal(Signal::SIGTERM);

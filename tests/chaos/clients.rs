@@ -117,12 +117,15 @@ impl Asker {
                 Some(Ok(Reply::Added { id, .. })) => return id.to_string(),
                 Some(other) => panic!("{other:?}"),
                 // It may be there all the same.
-                None => {
+                None => loop {
                     let show = Request::RuntimeShow { instance: name.into() };
-                    if let Some(Ok(Reply::Runtime(detail))) = self.ask(show).await {
-                        return detail.info.id.to_string();
+                    match self.ask(show).await {
+                        Some(Ok(Reply::Runtime(detail))) => return detail.info.id.to_string(),
+                        Some(_) => break,
+                        // Whoever adds it again would be told that it is there.
+                        None => {}
                     }
-                }
+                },
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use syscalls::{Sysno, syscall};
 
@@ -56,4 +56,19 @@ pub(super) fn close_on_exec(fd: RawFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Whether a file of this number is open.
+pub(super) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: takes integers and touches no memory of ours.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Takes a file that was open when this program was executed, and closes it on every exec from
+/// now on. `fd` must have been written down for that by the program before this one: it is then no
+/// file that anything in this program has opened.
+pub(super) fn inherit(fd: RawFd) -> io::Result<OwnedFd> {
+    close_on_exec(fd)?;
+    // SAFETY: it is open, and has no owner in this program, see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

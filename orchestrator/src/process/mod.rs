@@ -26,6 +26,7 @@ mod linux;
 mod orphan;
 mod procfs;
 mod program;
+mod renewal;
 mod rest;
 mod successor;
 mod sys;
@@ -53,6 +54,7 @@ pub use keeper::{
 };
 pub use linux::{Greeting, Left, Linux, Survivor};
 pub use procfs::Facts;
+pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
 
 pub use crate::holder::frame::Name;
@@ -63,11 +65,10 @@ pub const ENV_RUN: &str = "ORCHESTRATOR_RUN";
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 13] = [
+pub const NOT_INHERITED: [&str; 12] = [
     ENV_RUN,
     "ORCHESTRATOR_LOG",
     crate::holder::ENV_ROLE,
-    crate::holder::ENV_VERSION,
     "ORCHESTRATOR_SOCKET",
     "ORCHESTRATOR_STATE_DIR",
     // sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)

@@ -4,6 +4,7 @@ mod apart;
 mod capturing;
 mod disk;
 mod reading;
+mod renewal;
 
 use std::fs::{self, File};
 use std::future::Future;
