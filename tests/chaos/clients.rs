@@ -96,7 +96,8 @@ impl Asker {
 
     /// Errors that nobody should ever see.
     fn judge(&mut self, name: &str, request: &Request, error: &str) {
-        let known = ["not found", "no instance", "no link", "stopped before it started"];
+        let known =
+            ["not found", "no instance", "no link", "stopped before it started", "is taken"];
         if !known.iter().any(|known| error.contains(known)) {
             self.told
                 .violations
@@ -115,9 +116,8 @@ impl Asker {
         loop {
             match self.ask(Request::RuntimeAdd(spec.clone())).await {
                 Some(Ok(Reply::Added { id, .. })) => return id.to_string(),
-                Some(other) => panic!("{other:?}"),
-                // It may be there all the same.
-                None => loop {
+                // It may be there all the same, or from the time before.
+                None | Some(Err(ErrorCode::AlreadyExists)) => loop {
                     let show = Request::RuntimeShow { instance: name.into() };
                     match self.ask(show).await {
                         Some(Ok(Reply::Runtime(detail))) => return detail.info.id.to_string(),
@@ -126,6 +126,7 @@ impl Asker {
                         None => {}
                     }
                 },
+                Some(other) => panic!("{other:?}"),
             }
         }
     }
