@@ -374,9 +374,9 @@ fn file_path(file: &str, end: &str) -> String {
 #[test]
 fn what_is_started_again_comes_after_the_end_of_all_that_the_one_before_has_left() {
     let mut daemon = Daemon::start();
-    // Says so if what the one before has left is still there.
+    // Says so if what the one before has left is still there, and not only waits to be collected.
     let script = format!(
-        "[ -e $FILE.left ] && kill -0 $(cat $FILE.left) && touch $FILE.both
+        "[ -e $FILE.left ] && grep -qs '^State:.[^ZX]' /proc/$(cat $FILE.left)/status && touch $FILE.both
         rm -f $FILE.left; {LEAVES}; echo $$ > $FILE.new; mv $FILE.new $FILE.main
         while :; do sleep 0.01; done"
     );

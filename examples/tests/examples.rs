@@ -173,13 +173,24 @@ fn pong_in_python_keeps_to_its_limit_and_grants_what_it_took() {
 #[test]
 fn ping_sends_and_prints() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ping"));
-    let mut ping = Instance::start(command.args(["--interval-ms", "1", "--count", "3"])).unwrap();
+    let mut ping = Instance::start(command.args(["--interval-ms", "1"])).unwrap();
     let pings = ping.expect_declare::<Ping>(Direction::Output);
     let pongs = ping.expect_declare::<Pong>(Direction::Input);
-    assert_eq!(ping.expect_message::<Ping>(pings), Ping { value: 0 });
-    assert_eq!(ping.line(), "sent ping 0");
+    for value in 0..3 {
+        assert_eq!(ping.expect_message::<Ping>(pings), Ping { value });
+        assert_eq!(ping.line(), format!("sent ping {value}"));
+    }
     ping.send_message(pongs, &Pong { value: 0 });
-    for value in 1..3 {
+    while ping.line() != "received pong 0" {}
+}
+
+#[test]
+fn ping_ends_after_so_many() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ping"));
+    let mut ping = Instance::start(command.args(["--interval-ms", "1", "--count", "3"])).unwrap();
+    let pings = ping.expect_declare::<Ping>(Direction::Output);
+    ping.expect_declare::<Pong>(Direction::Input);
+    for value in 0..3 {
         assert_eq!(ping.expect_message::<Ping>(pings), Ping { value });
     }
     assert!(ping.child.wait().unwrap().success());

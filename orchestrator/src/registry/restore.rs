@@ -211,15 +211,13 @@ async fn passed_away(
         run.starts += 1;
         events.push(event(record, EventKind::Adopted { pid }, at_ms));
     }
-    events.extend(end(record, (exit, at_ms), run.desired));
+    // Another one was executed in its place, which nobody does unless that is asked for.
+    events.extend(end(record, (exit, at_ms), Desired::Stopped));
     run.start_noted = run.start_noted.max(Some(spawned.run));
     run.end_noted = Some(spawned.run);
     run.active = false;
     run.process = None;
-    run.rest = match run.desired {
-        Desired::Running => Rest::Exited { exit, at_ms },
-        Desired::Stopped => Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) },
-    };
+    run.rest = Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) };
     events
 }
 
