@@ -347,7 +347,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::Clear { .. } => Request::Clear { force: true },
             Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) },
             Request::DaemonStatus => Request::DaemonStatus,
-            Request::DaemonReplace { .. } => Request::DaemonReplace { successor: SuccessorSpec::Installed, timeout_ms: 30_000 }),
+            Request::DaemonReplace { .. } => Request::DaemonReplace { successor: SuccessorSpec::Installed, timeout_ms: 30_000 },
+            Request::HolderRenew { .. } => Request::HolderRenew { timeout_ms: 30_000 },
+            Request::CaptureRenew { .. } => Request::CaptureRenew { timeout_ms: 30_000 }),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -365,7 +367,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Links(_) => Reply::Links(vec![link_info()]),
             Reply::Cleared { .. } => Reply::Cleared { runtimes: 300, links: 7 },
             Reply::Daemon(_) => Reply::Daemon(Box::new(daemon_status())),
-            Reply::Replacing { .. } => Reply::Replacing { pid: 300, successor: 400 }),
+            Reply::Replacing { .. } => Reply::Replacing { pid: 300, successor: 400 },
+            Reply::HolderRenewed { .. } => Reply::HolderRenewed { pid: 300, from: None, to: Some("0.1.0".into()) },
+            Reply::CaptureRenewed { .. } => Reply::CaptureRenewed { before: Some(300), pid: Some(400), from: None, to: Some("0.1.0".into()) }),
         variants!(Item:
             Item::Log(_) => Item::Log(log_line()),
             Item::Message(_) => Item::Message(tap_message(Ok("{}".into()))),

@@ -1,6 +1,7 @@
 //! Adding an instance: what is allowed, and building it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -15,9 +16,9 @@ use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten, supervision};
 use crate::health::Health;
-use crate::process::{Keeper, Spawned, View};
+use crate::process::{Keeper, Process, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
-use crate::store::{Change, InstanceRecord, RunRecord};
+use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 64;
@@ -26,12 +27,21 @@ const MAX_ARGUMENTS: usize = 1 << 20;
 /// The longest path, bytes (PATH_MAX without the final zero).
 const MAX_PATH: usize = 4095;
 
+/// The reading ends of a process's standard output and standard error.
+pub(super) type Pipes = (OwnedFd, OwnedFd);
+
 /// An instance to be built: a new one, or one of before.
 pub(super) struct Plan {
     pub(super) record: InstanceRecord,
     pub(super) run: RunRecord,
+    /// What it has declared to an earlier daemon.
+    pub(super) types: Vec<TypeRecord>,
     /// What runs of it already, and how it is to be shown.
     pub(super) survivor: Option<(Spawned, View)>,
+    /// What its main process has left behind, if that does not run.
+    pub(super) rest: Option<Arc<dyn Process>>,
+    /// What printed into these pipes has ended; nobody may have read all of it.
+    pub(super) outputs: Vec<(u64, Pipes)>,
 }
 
 /// An id and a name that nobody else can take until this is dropped.
@@ -89,7 +99,14 @@ impl Registry {
             copy,
             added_ms: now_ns() / 1_000_000,
         };
-        let plan = Plan { record: record.clone(), run: RunRecord::default(), survivor: None };
+        let plan = Plan {
+            record: record.clone(),
+            run: RunRecord::default(),
+            types: Vec::new(),
+            survivor: None,
+            rest: None,
+            outputs: Vec::new(),
+        };
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
         let building = tokio::task::spawn_blocking(move || registry.build(plan));
@@ -151,8 +168,8 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record: InstanceRecord { order, id, spec, copy, added_ms }, run, survivor } =
-            plan;
+        let Plan { record, run, types, survivor, rest, outputs } = plan;
+        let InstanceRecord { order, id, spec, copy, added_ms } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
             (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
@@ -162,9 +179,11 @@ impl Registry {
         };
         let copy = copy.and(program.parent().map(Path::to_owned));
         let log = self.open_log(id)?;
+        let mailbox = self.router.add_instance(id);
+        self.keep_types(id, order, types);
         let endpoint = Arc::new(Endpoint {
             instance: id,
-            mailbox: self.router.add_instance(id),
+            mailbox,
             sent: Arc::default(),
             protocol_errors: AtomicU64::new(0),
             connections: AtomicU32::new(0),
@@ -204,18 +223,19 @@ impl Registry {
             end_is_told: AtomicBool::new(
                 survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
             ),
-            run: RunNotes::new(
-                self.store.clone(),
-                order,
-                self.closing.clone(),
-                spec.supervision.restart.clone(),
-                run,
-            ),
+            order,
+            run: RunNotes::new(self.closing.clone(), spec.supervision.restart.clone(), run),
         };
+        for (number, (stdout, stderr)) in outputs {
+            if let Err(error) = log.attach(number, stdout, stderr) {
+                tracing::error!(instance = %id, %error, "what it printed last is lost");
+            }
+        }
         let kernel = self.kernel.clone();
-        let keeper = match survivor {
-            Some((spawned, view)) => Keeper::adopt(rules, kernel, hooks, view, spawned),
-            None => Keeper::resume(rules, kernel, hooks, view),
+        let keeper = match (survivor, rest) {
+            (Some((spawned, view)), _) => Keeper::adopt(rules, kernel, hooks, view, spawned),
+            (None, Some(rest)) => Keeper::clean_up(rules, kernel, hooks, view, rest),
+            (None, None) => Keeper::resume(rules, kernel, hooks, view),
         };
         Ok(Instance {
             id,

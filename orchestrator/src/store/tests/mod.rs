@@ -4,6 +4,7 @@ mod durable;
 mod events;
 mod faults;
 mod model;
+mod types;
 
 use std::path::Path;
 use std::sync::Arc;
