@@ -115,6 +115,7 @@ fn info() -> RuntimeInfo {
         privileged: true,
         starts: 300,
         connections: 2,
+        status: "3 of 4 lenses".into(),
     }
 }
 

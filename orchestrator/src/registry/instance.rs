@@ -226,6 +226,7 @@ impl Instance {
             privileged: self.spec.privileged,
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
+            status: view.status,
         }
     }
 
