@@ -16,7 +16,7 @@ use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
-use crate::health::Health;
+use crate::health::{Health, Notify, NotifySocket};
 use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, View};
 use crate::route::LinkTarget;
@@ -52,10 +52,17 @@ pub struct Instance {
     /// Somebody removes it.
     pub(super) leaving: AtomicBool,
     /// None once the instance is removed.
-    pub(super) sockets: Mutex<Option<InstanceSockets>>,
+    pub(super) sockets: Mutex<Option<Sockets>>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,
+}
+
+/// Its sockets. They exist for as long as this value.
+pub(super) struct Sockets {
+    pub(super) _dialects: InstanceSockets,
+    /// Where it says how it is, if it was asked to.
+    pub(super) _notify: Option<Notify>,
 }
 
 impl Instance {
@@ -266,7 +273,7 @@ pub(super) struct InstanceHooks {
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
     pub(super) run: RunNotes,
-    pub(super) health: Health,
+    pub(super) health: Arc<Health>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -278,6 +285,7 @@ const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what
 
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
+        self.health.launching();
         self.launch.clone()
     }
 
@@ -300,6 +308,7 @@ impl Hooks for InstanceHooks {
     }
 
     fn changed(&self, view: &View) {
+        self.health.changed(view);
         self.run.changed(view);
     }
 
@@ -322,6 +331,7 @@ pub(super) fn launch(
     spec: &RuntimeSpec,
     program: PathBuf,
     sockets: &InstanceSockets,
+    notify: Option<&NotifySocket>,
 ) -> Launch {
     let own = [
         (ENV_SOCKET, sockets.native.as_os_str().to_owned()),
@@ -329,6 +339,8 @@ pub(super) fn launch(
         (ENV_INSTANCE, OsString::from(id.to_string())),
         (VEECLE_ID, OsString::from(id.to_string())),
     ];
+    let notify = notify.map(|socket| socket.variables(&spec.supervision)).unwrap_or_default();
+    let own = own.into_iter().chain(notify);
     let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
     Launch {
         args: spec.args.iter().map(os).collect(),

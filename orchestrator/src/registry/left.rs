@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Observed;
 
-use crate::process::{Kernel, Name, Spawned, Survivor, View};
+use crate::health;
+use crate::process::{FIRST_COMMAND, Kernel, Name, Spawned, Survivor, View};
 use crate::runtime::Shelf;
 use crate::store::RunRecord;
 
@@ -63,8 +64,14 @@ pub(super) struct Survivors(HashMap<InstanceId, Spawned>);
 
 impl Survivors {
     /// Of each instance the one that was executed last: of those before, the end was taken note
-    /// of before it was.
-    pub(super) fn new(mut all: Vec<Survivor>) -> Self {
+    /// of before it was. Commands of instances are killed: who waited for their end has gone.
+    pub(super) fn new(all: Vec<Survivor>) -> Self {
+        let is_command = |survivor: &Survivor| survivor.spawned.run >= FIRST_COMMAND;
+        let (commands, mut all): (Vec<_>, Vec<_>) = all.into_iter().partition(is_command);
+        for Survivor { instance, spawned } in commands {
+            tracing::info!(%instance, pid = spawned.process.pid(), "ending a command of before");
+            tokio::spawn(health::end(spawned.process, spawned.exited));
+        }
         all.sort_by_key(|survivor| survivor.spawned.run);
         Self(all.into_iter().map(|survivor| (survivor.instance, survivor.spawned)).collect())
     }

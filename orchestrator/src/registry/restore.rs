@@ -11,7 +11,8 @@ use super::add::Plan;
 use super::left::{Survivors, now_ms, running};
 use super::run::{after_end, this_boot, was_running};
 use super::{Instance, Registry};
-use crate::process::{Left, Spawned, Stray, View};
+use crate::health;
+use crate::process::{FIRST_COMMAND, Left, Spawned, Stray, View};
 use crate::store::{InstanceRecord, ProcessRecord, RunRecord, Snapshot};
 
 /// What came of it.
@@ -30,6 +31,9 @@ impl Registry {
         // A holder of before has files of ours, if there are instances; and knows their processes.
         let is_new = left.survivors.is_empty() && left.files.is_empty();
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
+        let (commands, strays): (Vec<_>, Vec<_>) =
+            strays.into_iter().partition(|stray| stray.run >= FIRST_COMMAND);
+        self.end_commands(&commands);
         let mut survivors = Survivors::new(left.survivors);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
@@ -123,6 +127,21 @@ impl Registry {
                 }
             }
         })
+    }
+
+    /// Kills commands of instances whose holder was killed: who waited for their end has gone too.
+    fn end_commands(&self, commands: &[Stray]) {
+        for Stray { instance, pid, start_ticks, .. } in commands {
+            match self.kernel.adopt(*instance, *pid, *start_ticks) {
+                Ok(Some(spawned)) => {
+                    tokio::spawn(health::end(spawned.process, spawned.exited));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%instance, pid, %error, "a command of it can't be ended");
+                }
+            }
+        }
     }
 
     /// Starts what is to be started, all at once. Answers when each was tried, or the daemon
