@@ -12,9 +12,11 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use orchestrator_proto::Millis;
 use orchestrator_proto::control::{
     ClientBody, ClientFrame, EventKind, Exit, LinkSpec, LogQuery, MAGIC, MAX_CHUNK, PROTOCOL,
-    Program, Reply, Request, RuntimeSpec, ServerBody, TapFilter, TargetSpec,
+    Program, Reply, Request, RuntimeSpec, ServerBody, Signal as StopSignal, StopStep, TapFilter,
+    TargetSpec,
 };
 use orchestrator_proto::frame::{self, MAX_CONTROL};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -544,7 +546,8 @@ fn what_a_program_can_not_be_given_is_refused() {
         |key: &[u8], value: &[u8]| RuntimeSpec { env: vec![(bytes(key), bytes(value))], ..plain() };
     let stopped_by = |signal, wait| {
         let mut spec = plain();
-        spec.supervision.stop.steps = vec![StopStep { signal: Signal(signal), wait: Millis(wait) }];
+        spec.supervision.stop.steps =
+            vec![StopStep { signal: StopSignal(signal), wait: Millis(wait) }];
         spec
     };
     let specs = [

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use orchestrator_proto::control::{Event, EventKind, Exit, Item, Observed, Request};
+use orchestrator_proto::control::{Event, EventKind, Exit, Item, Request};
 use tests::{Daemon, SOON, block_on, eventually, processes};
 
 #[track_caller]

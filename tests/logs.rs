@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 
 use orchestrator_proto::client::ItemStream;
 use orchestrator_proto::control::{
-    EventKind, Exit, Item, LogLine, LogQuery, LogStream, Observed, Reply, Request, RuntimeDetail,
+    EventKind, Exit, Item, LogLine, LogQuery, LogStream, Reply, Request, RuntimeDetail,
 };
 use tests::{Daemon, SOON, block_on, eventually, processes};
 

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use orchestrator_proto::control::{EventKind, Exit, Observed};
+use orchestrator_proto::control::{EventKind, Exit};
 use tests::{Daemon, binary, eventually, processes};
 
 /// Set in the namespace.

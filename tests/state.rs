@@ -30,7 +30,7 @@ fn links(daemon: &Daemon) -> Vec<serde_json::Value> {
 
 #[track_caller]
 fn runs(daemon: &Daemon, name: &str) -> u32 {
-    eventually(&format!("{name} runs"), || match daemon.info(name).observed.ended() {
+    eventually(&format!("{name} runs"), || match daemon.info(name).observed {
         Observed::Ready { pid, .. } => Some(pid),
         _ => None,
     })

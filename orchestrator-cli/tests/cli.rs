@@ -14,8 +14,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator_proto::control::{
     ClientBody, Counters, Desired, Item, LinkInfo, LinkState, LogLine, LogStream, Observed, Policy,
-    Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody, TapMessage,
-    TargetInfo,
+    Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody, Supervision,
+    TapMessage, TargetInfo,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, OsBytes, WireError};
 
@@ -184,7 +184,9 @@ fn add_sends_absolute_paths_and_any_bytes() {
     assert_eq!(spec.cwd.unwrap().as_path(), dir.join("work"));
     assert_eq!(spec.args, [odd.clone().into(), "--flag".into()]);
     assert_eq!(spec.env, [("K".into(), odd.into())]);
-    let [step] = spec.supervision.stop.steps[..] else { panic!("{spec:?}") };
+    let [step] = spec.supervision.stop.steps[..] else {
+        panic!("one signal");
+    };
     assert_eq!((step.signal.0, step.wait.0), (2, 500));
     assert_eq!(spec.name.as_deref(), Some("n"));
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use orchestrator_proto::ErrorCode;
+use orchestrator_proto::Millis;
 use orchestrator_proto::client::{Client, ClientError};
 use orchestrator_proto::control::{
     Item, LinkSpec, LogQuery, Policy, Reply, Request, RuntimeSpec, TargetSpec,

@@ -42,7 +42,7 @@ impl Daemon {
 
     pub(super) async fn runtime_stop(&self, instance: &Selector) -> Result<Reply, WireError> {
         let instance = self.registry.find(instance)?;
-        let changed = instance.stop().await?;
+        let changed = self.registry.stop(&instance).await?;
         Ok(Reply::Stopped { id: instance.id, changed })
     }
 

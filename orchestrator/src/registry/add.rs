@@ -68,6 +68,7 @@ impl Registry {
     ) -> Result<(InstanceId, Vec<String>), WireError> {
         self.check_open()?;
         check(&spec)?;
+        self.dependencies.check(&spec)?;
         let copy = match (&spec.program, copy) {
             (Program::Path(_), _) => None,
             (Program::Upload { .. }, Some(file)) => {
@@ -122,6 +123,7 @@ impl Registry {
     pub fn check(&self, spec: &RuntimeSpec) -> Result<(), WireError> {
         self.check_open()?;
         check(spec)?;
+        self.dependencies.check(spec)?;
         check_free(&self.read(), spec)
     }
 
@@ -139,6 +141,7 @@ impl Registry {
     /// From now on it can be found.
     pub(super) fn enter(&self, instance: Instance) -> Arc<Instance> {
         let instance = Arc::new(instance);
+        self.dependencies.insert(&instance);
         let mut instances = self.write();
         if let Some(name) = &instance.name {
             instances.by_name.insert(name.clone(), instance.id);
@@ -200,6 +203,7 @@ impl Registry {
             name: spec.name.clone(),
             launch,
             health: health.clone(),
+            dependencies: self.dependencies.clone(),
             log: log.clone(),
             events: self.events.clone(),
             end_is_told: AtomicBool::new(

@@ -90,7 +90,7 @@ impl Registry {
             RuntimeRequest::Stop { instance } => {
                 let instance = self.find(&instance.into())?;
                 tracing::info!(by, instance = instance.label(), "stop requested by an instance");
-                instance.stop().await?;
+                self.stop(&instance).await?;
                 Ok(RuntimeReply::Stopped { id: instance.id })
             }
             RuntimeRequest::List => Ok(RuntimeReply::List(self.list())),

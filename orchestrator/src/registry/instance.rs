@@ -13,6 +13,7 @@ use orchestrator_proto::control::{
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
+use super::needs::Dependencies;
 use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
@@ -73,6 +74,11 @@ impl Instance {
             Some(name) => format!("{name} ({})", self.id),
             None => self.id.to_string(),
         }
+    }
+
+    /// Its name, or its id if it has none.
+    pub(super) fn short(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.id.to_string())
     }
 
     /// What it printed. If it does not run any more, its last words are in it.
@@ -274,6 +280,7 @@ pub(super) struct InstanceHooks {
     pub(super) events: Arc<EventLog>,
     pub(super) run: RunNotes,
     pub(super) health: Arc<Health>,
+    pub(super) dependencies: Arc<Dependencies>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -310,6 +317,7 @@ impl Hooks for InstanceHooks {
     fn changed(&self, view: &View) {
         self.health.changed(view);
         self.run.changed(view);
+        self.dependencies.changed(self.id, view);
     }
 
     fn event(&self, kind: EventKind, time_ms: u64) {

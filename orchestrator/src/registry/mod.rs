@@ -10,6 +10,7 @@ mod host;
 mod instance;
 mod left;
 mod links;
+mod needs;
 mod restore;
 mod run;
 mod supervision;
@@ -33,6 +34,7 @@ use crate::store::{Change, Durability, Store, StoreError};
 
 pub use instance::Instance;
 use left::LeftFiles;
+use needs::Dependencies;
 pub use restore::Restored;
 
 /// Instances of one daemon.
@@ -72,6 +74,8 @@ pub struct Registry {
     durability: Durability,
     /// The order of the instance that was added last.
     last_order: AtomicU64,
+    /// Who needs whom.
+    dependencies: Arc<Dependencies>,
     /// Held while links are made, or can't be any more, and that is put on its way to the disk.
     link_changes: Mutex<()>,
 }
@@ -115,6 +119,11 @@ impl Registry {
             store,
             durability,
             last_order: AtomicU64::new(0),
+            dependencies: {
+                let dependencies = Arc::new(Dependencies::default());
+                tokio::spawn(dependencies.clone().bring(this.clone()));
+                dependencies
+            },
             link_changes: Mutex::default(),
         })
     }
@@ -228,9 +237,24 @@ impl Registry {
     ) -> Result<Reply, WireError> {
         self.check_open()?;
         check_staying(instance)?;
+        self.start_required(instance);
         let reply = instance.start(priority).await?;
         self.undo_if_closing(instance).await?;
         Ok(reply)
+    }
+
+    /// Stops an instance, after those that need it. The answer is whether anything of it ran.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::stop`].
+    pub async fn stop(self: &Arc<Self>, instance: &Instance) -> Result<bool, WireError> {
+        self.stop_requirers(instance.id, instance.short()).await;
+        let stopped = instance.stop().await;
+        if stopped.is_err() {
+            self.dependencies.stay(instance.id);
+        }
+        stopped
     }
 
     /// A start that crossed the beginning of the end must not outlive it.
@@ -247,10 +271,16 @@ impl Registry {
     /// # Errors
     ///
     /// As [`Registry::start`].
-    pub async fn restart(&self, instance: &Instance) -> Result<Reply, WireError> {
+    pub async fn restart(self: &Arc<Self>, instance: &Instance) -> Result<Reply, WireError> {
         self.check_open()?;
         check_staying(instance)?;
-        let reply = instance.restart().await?;
+        self.stop_requirers(instance.id, instance.short()).await;
+        self.start_required(instance);
+        let reply = instance.restart().await;
+        if reply.is_err() {
+            self.dependencies.stay(instance.id);
+        }
+        let reply = reply?;
         self.undo_if_closing(instance).await?;
         Ok(reply)
     }
@@ -284,7 +314,7 @@ impl Registry {
         })
     }
 
-    async fn remove_now(&self, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
+    async fn remove_now(self: &Arc<Self>, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
         {
             // From now on it gets no new links.
             let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -311,6 +341,7 @@ impl Registry {
             instances.by_name.remove(name);
         }
         drop(instances);
+        self.dependencies.remove(instance.id);
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)
@@ -318,8 +349,8 @@ impl Registry {
 
     /// Stops an instance, and removes it and its links from the disk. From then on it is gone,
     /// whatever happens.
-    async fn forget(&self, instance: &Instance) -> Result<(), WireError> {
-        instance.stop().await?;
+    async fn forget(self: &Arc<Self>, instance: &Instance) -> Result<(), WireError> {
+        self.stop(instance).await?;
         let change = Change::RemoveInstance { order: instance.order, id: instance.id };
         self.store.change(change).await.map_err(|error| {
             not_stored(format!("instance {} was not removed", instance.label()), &error)
@@ -399,13 +430,18 @@ impl Registry {
         if self.closing.load(Ordering::Acquire) { Err(shutting_down()) } else { Ok(()) }
     }
 
-    /// Stops everything that runs, all at once, each with its own sequence; the next daemon
-    /// starts it again.
+    /// Stops everything that runs, each with its own sequence and all at once, but for those that
+    /// others need, which come after them; the next daemon starts it again.
     /// [`Registry::flush_logs`] brings their last output into the logs.
-    pub async fn stop_all(&self) {
-        self.for_all(|instance| async move {
-            if let Err(error) = instance.suspend().await {
-                tracing::error!(instance = instance.label(), %error, "stop failed");
+    pub async fn stop_all(self: &Arc<Self>) {
+        let registry = self;
+        self.for_all(|instance| {
+            let registry = registry.clone();
+            async move {
+                registry.dependents_gone(instance.id).await;
+                if let Err(error) = instance.suspend().await {
+                    tracing::error!(instance = instance.label(), %error, "stop failed");
+                }
             }
         })
         .await;
@@ -425,14 +461,6 @@ impl Registry {
             tasks.spawn(each(instance));
         }
         while tasks.join_next().await.is_some() {}
-    }
-
-    /// The longest time that any instance takes to be stopped.
-    #[must_use]
-    pub fn longest_stop(&self) -> Duration {
-        let all = self.all();
-        let longest = all.iter().map(|instance| instance.spec.supervision.stop.longest()).max();
-        longest.unwrap_or_default().duration()
     }
 
     /// Writes out what instances printed and that is not yet in their logs.

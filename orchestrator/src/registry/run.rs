@@ -244,7 +244,7 @@ mod tests {
     const EXIT: Exit = Exit::Code(3);
 
     fn view(desired: Desired, observed: Observed) -> View {
-        View { desired, observed, priority: Priority::Low, starts: 1 }
+        View { desired, observed, priority: Priority::Low, starts: 1, status: String::new() }
     }
 
     fn known(_: u32) -> Option<Identity> {
@@ -254,8 +254,8 @@ mod tests {
     fn running() -> RunRecord {
         let mut run = RunRecord::default();
         let desired = Desired::Running;
-        shown(&mut run, &view(desired, Observed::Starting), known);
-        shown(&mut run, &view(desired, Observed::Running { pid: 5, since_ms: 6 }), known);
+        shown(&mut run, &view(desired, Observed::Starting { pid: None, since_ms: 5 }), known);
+        shown(&mut run, &view(desired, Observed::Ready { pid: 5, since_ms: 6 }), known);
         run
     }
 
@@ -283,7 +283,7 @@ mod tests {
     fn what_ended_by_itself_is_not_started_again_even_if_it_left_something_behind() {
         let notes_exit = |run: &mut RunRecord| {
             run.active = false;
-            run.rest = Rest::Exited { exit: EXIT, at_ms: 8 };
+            run.rest = Rest::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 };
         };
         let desired = Desired::Running;
         let left = Observed::Stopping { pid: None, since_ms: 8 };
@@ -297,9 +297,12 @@ mod tests {
         let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
         shown(&mut run, &view(desired, stopped), known);
         assert!(!run.is_to_be_started());
-        assert_eq!(view_of(&run).observed, Observed::Exited { exit: EXIT, at_ms: 8 });
+        assert_eq!(
+            view_of(&run).observed,
+            Observed::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 }
+        );
         // Once it is started it is like any other.
-        shown(&mut run, &view(desired, Observed::Starting), known);
+        shown(&mut run, &view(desired, Observed::Starting { pid: None, since_ms: 5 }), known);
         assert!(run.is_to_be_started());
     }
 
@@ -326,14 +329,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(dir.path()).unwrap();
         for requested in [false, true] {
-            let notes = RunNotes::new(store.clone(), 1, Arc::default(), running());
+            let notes =
+                RunNotes::new(store.clone(), 1, Arc::default(), Restart::default(), running());
             notes.event(&EventKind::Exited { exit: EXIT, requested }, 8);
             let run = notes.run.lock().unwrap().clone();
             assert!(end_was_told(&run, 5) && !end_was_told(&run, 6) && !was_running(&run));
             let observed = if requested {
                 Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) }
             } else {
-                Observed::Exited { exit: EXIT, at_ms: 8 }
+                Observed::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 }
             };
             assert_eq!(view_of(&run).observed, observed);
             assert_eq!(run.is_to_be_started(), requested, "as after a restart");
@@ -343,7 +347,7 @@ mod tests {
     #[test]
     fn what_could_not_be_executed_is_tried_again() {
         let mut run = running();
-        let failed = Observed::Failed { error: "no".into(), at_ms: 9 };
+        let failed = Observed::Failed { reason: "no".into(), exit: None, at_ms: 9 };
         shown(&mut run, &view(Desired::Running, failed), known);
         assert!(run.is_to_be_started());
         let after = after_end(&run, 10);
@@ -357,12 +361,13 @@ mod tests {
         let (store, _) = Store::open(dir.path()).unwrap();
         let ending = Arc::new(AtomicBool::new(false));
         let left = Observed::Stopping { pid: None, since_ms: 8 };
-        let exited = Observed::Exited { exit: EXIT, at_ms: 8 };
+        let exited = Observed::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 };
         let stopped = Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) };
         let event = EventKind::Exited { exit: EXIT, requested: false };
         for end in [false, true] {
             for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
-                let notes = RunNotes::new(store.clone(), 1, ending.clone(), running());
+                let notes =
+                    RunNotes::new(store.clone(), 1, ending.clone(), Restart::default(), running());
                 ending.store(end, Ordering::Release);
                 let mut views = views.into_iter();
                 notes.changed(&view(Desired::Running, views.next().unwrap()));

@@ -1,4 +1,4 @@
-//! What should happen to an instance: the state machine of one instance, and nothing else.
+//! What should happen to an instance: the state machine of one instance, and who needs whom.
 //!
 //! For `process/`, whose keeper feeds a [`Machine`] with what happened and carries out what
 //! it answers. Pure: no clock, no file, no process, no async. The time comes in as an
@@ -17,6 +17,7 @@ mod action;
 mod backoff;
 mod event;
 mod machine;
+mod needs;
 mod state;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 pub use action::{Action, Notice, StartAnswer};
 pub use event::{Effect, Event};
 pub use machine::Machine;
+pub use needs::{Consequence, Needs, Standing};
 pub use state::{Cause, End, How, Main, Phase, State, Then};
 
 /// SIGKILL, see signal(7).

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_proto::control::{Desired, Exit};
+use orchestrator_proto::Millis;
+use orchestrator_proto::control::{
+    Check, Desired, Exit, Kind, Probe, Readiness, Restart, RestartPolicy, Signal, Stop, StopStep,
+    Supervision,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -29,6 +33,12 @@ struct World {
     /// Since when there has been nothing but waiting for the tree to go.
     asked_at: Option<Duration>,
     killed: bool,
+    /// Something that it needs is not there.
+    blocked: bool,
+    /// The stop command runs.
+    commanded: bool,
+    /// Signals since the last spawn.
+    signals: usize,
     log: Vec<Notice>,
 }
 
@@ -46,6 +56,14 @@ enum Step {
     OtherExits,
     Wait(u64),
     Early,
+    Block,
+    Unblock,
+    LoseRequirement(Effect),
+    SayReady,
+    SayAlive,
+    Probe(bool),
+    MoreTime(u64),
+    CommandEnds,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,13 +79,80 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::OtherExits),
         2 => (0_u64..15_000).prop_map(Step::Wait),
         1 => Just(Step::Early),
+        1 => Just(Step::Block),
+        2 => Just(Step::Unblock),
+        1 => prop_oneof![Just(Effect::Stop), Just(Effect::Restart)].prop_map(Step::LoseRequirement),
+        3 => Just(Step::SayReady),
+        2 => Just(Step::SayAlive),
+        4 => any::<bool>().prop_map(Step::Probe),
+        1 => (0_u64..20_000).prop_map(Step::MoreTime),
+        2 => Just(Step::CommandEnds),
     ]
+}
+
+/// Every kind of rules, with times that come in reach of [`Step::Wait`].
+fn rules() -> impl Strategy<Value = Supervision> {
+    let probe = || {
+        (1_u32..4, 1_u32..3).prop_map(|(failures, successes)| Probe {
+            failures,
+            successes,
+            ..Probe::new(Check::Tcp("localhost:1".into()))
+        })
+    };
+    let restart = (
+        prop_oneof![
+            Just(RestartPolicy::Never),
+            Just(RestartPolicy::OnFailure),
+            Just(RestartPolicy::Always)
+        ],
+        0_u64..3000,
+        0_u32..4,
+    );
+    let restart = restart.prop_map(|(policy, delay, burst)| Restart {
+        policy,
+        delay: Millis(delay),
+        burst,
+        ..Restart::default()
+    });
+    let readiness = prop_oneof![
+        Just(Readiness::Running),
+        Just(Readiness::Notify),
+        Just(Readiness::Runtime),
+        probe().prop_map(Readiness::Probe)
+    ];
+    let times = (prop_oneof![Just(0_u64), 1_u64..20_000], prop_oneof![Just(0_u64), 1_u64..20_000]);
+    let stop = (any::<bool>(), prop::collection::vec(0_u64..10_000, 1..4));
+    (restart, readiness, prop::option::of(probe()), times, stop).prop_map(
+        |(restart, readiness, liveness, (start_timeout, watchdog), (command, waits))| Supervision {
+            kind: Kind::Service,
+            restart,
+            readiness,
+            start_timeout: Millis(start_timeout),
+            liveness,
+            watchdog: Millis(watchdog),
+            stop: Stop {
+                command: if command { vec!["/bin/quit".into()] } else { Vec::new() },
+                steps: waits
+                    .into_iter()
+                    .map(|wait| StopStep { signal: Signal(TERM), wait: Millis(wait) })
+                    .collect(),
+            },
+            ..Supervision::default()
+        },
+    )
 }
 
 impl World {
     fn new() -> Self {
+        Self::with(Supervision::default())
+    }
+
+    fn with(rules: Supervision) -> Self {
         Self {
-            machine: Machine::new(Config { stop_signal: TERM, stop_timeout: TIMEOUT }),
+            machine: Machine::new(rules, 7),
+            blocked: false,
+            commanded: false,
+            signals: 0,
             now: Duration::ZERO,
             spawning: false,
             main: None,
@@ -127,6 +212,27 @@ impl World {
                 }
             }
             Step::Early => self.feed(Event::Deadline),
+            Step::Block => {
+                self.blocked = true;
+                self.feed(Event::Blocked { by: "db to be ready".into() });
+            }
+            Step::Unblock => {
+                self.blocked = false;
+                self.feed(Event::Unblocked);
+            }
+            Step::LoseRequirement(effect) => {
+                self.feed(Event::RequirementLost { reason: "db has failed".into(), effect });
+            }
+            Step::SayReady => self.feed(Event::SaidReady),
+            Step::SayAlive => self.feed(Event::SaidAlive),
+            Step::Probe(well) if self.machine.probe().is_some() => {
+                self.feed(Event::Probed(if well { Ok(()) } else { Err("deaf".into()) }));
+            }
+            Step::MoreTime(ms) => self.feed(Event::MoreTime(Duration::from_millis(ms))),
+            Step::CommandEnds if self.commanded => {
+                self.commanded = false;
+                self.feed(Event::StopCommandEnded);
+            }
             _ => {}
         }
         self.check();
@@ -151,15 +257,24 @@ impl World {
                 Action::Spawn => {
                     assert!(self.empty() && !self.spawning, "two processes");
                     assert!(!self.watching, "still watching the tree before");
+                    assert!(!self.blocked, "what it needs is not there");
                     self.spawning = true;
+                    self.signals = 0;
+                    self.commanded = false;
                     self.asked_at = None;
                     self.killed = false;
+                }
+                Action::StopCommand => {
+                    assert!(self.main.is_some() && self.asked_at.is_none() && !self.killed);
+                    self.commanded = true;
                 }
                 Action::SignalTree(signal) => {
                     assert_eq!(signal, TERM);
                     assert!(!self.empty());
-                    assert!(self.asked_at.is_none(), "asked twice");
-                    self.asked_at = Some(self.now);
+                    self.signals += 1;
+                    let steps = self.machine.rules().stop.steps.len();
+                    assert!(self.signals <= steps, "asked more often than it should");
+                    self.asked_at.get_or_insert(self.now);
                 }
                 Action::KillTree => {
                     assert!(!self.empty());
@@ -210,43 +325,56 @@ impl World {
             assert!(self.empty() && !self.spawning);
             assert_eq!(machine.next_deadline(), None, "a timer in a final state");
             assert_eq!((self.starts_waiting, self.stops_waiting), (0, 0));
+            assert!(machine.probe().is_none(), "a question to nobody");
         }
-        if let State::Running { pid } = machine.state() {
-            assert_eq!(self.main, Some(*pid));
-            assert_eq!((self.starts_waiting, self.stops_waiting), (0, 0));
-        }
-        if let State::Stopping { .. } = machine.state() {
-            assert!(!self.empty());
-            let at = machine.next_deadline().expect("a stop has a deadline");
-            assert!(at <= self.now + TIMEOUT);
-            if let Some(asked) = self.asked_at.filter(|_| !self.killed) {
-                assert!(at <= asked + TIMEOUT, "the deadline moved");
+        match machine.state() {
+            State::Starting { pid, .. } => assert_eq!(self.main, Some(*pid)),
+            State::Ready { pid, .. } | State::Unhealthy { pid, .. } => {
+                assert_eq!(self.main, Some(*pid));
+                assert_eq!((self.starts_waiting, self.stops_waiting), (0, 0));
             }
+            State::Stopping { .. } => {
+                assert!(!self.empty());
+                machine.next_deadline().expect("a stop has a deadline");
+            }
+            State::Waiting { .. } => {
+                assert!(self.blocked && self.empty() && !self.spawning);
+                assert_eq!(machine.next_deadline(), None, "a timer for nothing");
+            }
+            State::BackOff { until, .. } => {
+                assert!(self.empty() && !self.spawning);
+                let longest = 2 * machine.rules().restart.max_delay.duration();
+                assert!(*until <= self.now + longest);
+            }
+            _ => {}
+        }
+        if machine.rules().restart.policy == RestartPolicy::Never {
+            assert!(!matches!(machine.state(), State::BackOff { .. }));
+        } else {
+            assert!(!matches!(machine.state(), State::Unhealthy { .. }));
         }
         if machine.desired() == Desired::Stopped {
             assert_eq!(self.starts_waiting, 0, "a start waits for nothing");
         }
     }
 
-    /// Lets time pass; the processes go only when killed.
+    /// Lets time pass; the processes go only when killed. Not for rules that start again for ever.
     fn settle(&mut self) {
-        if self.spawning {
-            self.step(Step::SpawnWorks);
-        }
-        for _ in 0..100 {
+        for _ in 0..200 {
+            if self.spawning {
+                self.step(Step::SpawnWorks);
+            }
             let Some(at) = self.machine.next_deadline() else {
                 return;
             };
             self.now = self.now.max(at);
             self.feed(Event::Deadline);
-            assert!(self.killed, "no SIGKILL after the deadline");
-            self.others = 0;
-            if self.main.is_some() {
-                self.main_exits(Exit::Signal { signal: SIGKILL, core_dumped: false });
-            }
-            self.report_empty();
-            if self.spawning {
-                self.step(Step::SpawnWorks);
+            if self.killed {
+                self.others = 0;
+                if self.main.is_some() {
+                    self.main_exits(Exit::Signal { signal: SIGKILL, core_dumped: false });
+                }
+                self.report_empty();
             }
             self.check();
         }
@@ -258,16 +386,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn invariants_hold_over_thousands_of_steps(steps in prop::collection::vec(step(), 0..3000)) {
-        let mut world = World::new();
+    fn invariants_hold_over_thousands_of_steps(
+        rules in rules(), steps in prop::collection::vec(step(), 0..3000),
+    ) {
+        let mut world = World::with(rules);
         for step in steps {
             world.step(step);
         }
     }
 
     #[test]
-    fn a_stop_is_final(steps in prop::collection::vec(step(), 0..200), kill: bool) {
-        let mut world = World::new();
+    fn a_stop_is_final(
+        rules in rules(), steps in prop::collection::vec(step(), 0..200), kill: bool,
+    ) {
+        let mut world = World::with(rules);
         for step in steps {
             world.step(step);
         }
@@ -277,24 +409,75 @@ proptest! {
         prop_assert_eq!(world.machine.state(), &State::Stopped);
         prop_assert!(world.empty() && !world.watching);
         prop_assert_eq!((world.starts_waiting, world.stops_waiting), (0, 0));
-        // Whatever the kernel says now, it stays stopped.
-        for event in [Event::Deadline, Event::TreeEmpty] {
+        // Whatever happens now, it stays stopped.
+        for event in [
+            Event::Deadline,
+            Event::TreeEmpty,
+            Event::SaidReady,
+            Event::Unblocked,
+            Event::Probed(Ok(())),
+            Event::RequirementLost { reason: "db has failed".into(), effect: Effect::Restart },
+        ] {
             world.feed(event);
             prop_assert_eq!(world.machine.state(), &State::Stopped);
         }
     }
 
     #[test]
-    fn a_start_is_final_too(steps in prop::collection::vec(step(), 0..200)) {
-        let mut world = World::new();
+    fn a_start_is_final_too(
+        mut rules in rules(), steps in prop::collection::vec(step(), 0..200),
+    ) {
+        // It is ready as soon as it runs, and stays well.
+        rules.readiness = Readiness::Running;
+        rules.watchdog = Millis::ZERO;
+        let mut world = World::with(rules);
         for step in steps {
             world.step(step);
         }
+        world.step(Step::Unblock);
         world.step(Step::Start);
         world.settle();
-        let running = matches!(world.machine.state(), State::Running { .. });
-        prop_assert!(running, "{:?}", world.machine.state());
+        if matches!(world.machine.state(), State::Failed { .. }) {
+            // That was the end of what went on before.
+            world.step(Step::Start);
+            world.settle();
+        }
+        let runs = matches!(world.machine.state(), State::Ready { .. } | State::Unhealthy { .. });
+        prop_assert!(runs, "{:?}", world.machine.state());
         prop_assert_eq!(world.starts_waiting, 0);
+    }
+
+    #[test]
+    fn what_should_run_is_started_again_until_it_is_given_up(
+        mut rules in rules(), steps in prop::collection::vec(step(), 0..200),
+    ) {
+        rules.restart.policy = RestartPolicy::Always;
+        rules.restart.burst = 3;
+        rules.restart.burst_within = Millis::secs(1_000_000);
+        rules.stop.command.clear();
+        let mut world = World::with(rules);
+        for step in steps {
+            world.step(step);
+        }
+        world.step(Step::Unblock);
+        world.step(Step::Start);
+        // It ends whenever it runs.
+        for _ in 0..100 {
+            if world.spawning {
+                world.step(Step::SpawnWorks);
+            }
+            world.step(Step::MainExits);
+            while world.others > 0 {
+                world.step(Step::OtherExits);
+            }
+            if let Some(at) = world.machine.next_deadline() {
+                world.now = world.now.max(at);
+                world.feed(Event::Deadline);
+                world.check();
+            }
+        }
+        let given_up = matches!(world.machine.state(), State::Failed { .. });
+        prop_assert!(given_up, "{:?}", world.machine.state());
     }
 }
 
@@ -311,7 +494,7 @@ const EXIT: Exit = Exit::Code(0);
 fn an_exit_by_itself() {
     let mut world = running();
     world.step(Step::MainExits);
-    assert_eq!(world.machine.state(), &State::Exited { exit: EXIT });
+    assert_eq!(world.machine.state(), &State::Completed { exit: EXIT });
     assert_eq!(world.machine.desired(), Desired::Running);
     let requested = false;
     let exited = Notice::Exited { exit: EXIT, requested };
@@ -328,7 +511,7 @@ fn what_a_main_process_leaves_behind_is_stopped() {
     world.step(Step::MainExits);
     assert_eq!(world.machine.next_deadline(), Some(TIMEOUT), "{:?}", world.machine.state());
     world.step(Step::OtherExits);
-    assert_eq!(world.machine.state(), &State::Exited { exit: EXIT });
+    assert_eq!(world.machine.state(), &State::Completed { exit: EXIT });
     assert!(world.log.contains(&Notice::Stopping { signal: TERM }));
     assert!(!world.log.contains(&Notice::Killed));
 }
@@ -384,7 +567,7 @@ fn a_start_waits_for_the_stop() {
     assert!(world.spawning);
     assert_eq!(world.stops_waiting, 0);
     world.step(Step::SpawnWorks);
-    assert!(matches!(world.machine.state(), State::Running { pid: 102 }));
+    assert!(matches!(world.machine.state(), State::Ready { pid: 102, .. }));
 }
 
 #[test]
@@ -399,9 +582,199 @@ fn a_kill_does_not_ask() {
 
 #[test]
 fn a_timeout_without_bound_does_not_overflow() {
-    let mut machine = Machine::new(Config { stop_signal: TERM, stop_timeout: Duration::MAX });
+    let mut rules = Supervision::default();
+    rules.stop.steps[0].wait = Millis(u64::MAX);
+    let mut machine = Machine::new(rules, 7);
+    let now = Duration::MAX - Duration::from_secs(1);
     for event in [Event::StartRequested, Event::Spawned { pid: 2 }, Event::StopRequested] {
-        let _ = machine.handle(Duration::from_secs(9), event);
+        let _ = machine.handle(now, event);
     }
     assert_eq!(machine.next_deadline(), Some(Duration::MAX));
+}
+
+fn restarted(policy: RestartPolicy) -> Supervision {
+    let restart = Restart { policy, jitter: 0, ..Restart::default() };
+    Supervision { restart, ..Supervision::default() }
+}
+
+#[test]
+fn it_is_started_again_after_a_delay_that_grows() {
+    let mut world = World::with(restarted(RestartPolicy::Always));
+    world.step(Step::Start);
+    for delay in [100, 200, 400] {
+        world.step(Step::SpawnWorks);
+        world.step(Step::MainExits);
+        let until = world.now + Duration::from_millis(delay);
+        assert_eq!(world.machine.next_deadline(), Some(until));
+        world.step(Step::Wait(delay - 1));
+        assert!(!world.spawning);
+        world.step(Step::Wait(1));
+        assert!(world.spawning);
+    }
+    // After it has been ready for a while, the delays begin anew.
+    world.step(Step::SpawnWorks);
+    world.step(Step::Wait(10_000));
+    world.step(Step::MainExits);
+    assert_eq!(world.machine.next_deadline(), Some(world.now + Duration::from_millis(100)));
+    world.step(Step::Stop);
+    assert_eq!(world.machine.state(), &State::Stopped);
+}
+
+#[test]
+fn a_success_is_no_reason_to_start_it_again_on_failure() {
+    let mut world = World::with(restarted(RestartPolicy::OnFailure));
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.main_exits(Exit::Code(1));
+    assert!(matches!(world.machine.state(), State::BackOff { attempt: 1, .. }));
+    world.step(Step::Wait(100));
+    world.step(Step::SpawnWorks);
+    world.main_exits(Exit::Code(0));
+    assert_eq!(world.machine.state(), &State::Completed { exit: EXIT });
+}
+
+#[test]
+fn it_is_given_up_when_it_was_started_too_often_and_a_start_begins_anew() {
+    let mut rules = restarted(RestartPolicy::OnFailure);
+    rules.restart.burst = 1;
+    let mut world = World::with(rules);
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.main_exits(Exit::Code(1));
+    world.step(Step::Wait(100));
+    world.step(Step::SpawnFails);
+    let State::Failed { reason, exit: None } = world.machine.state() else {
+        panic!("{:?}", world.machine.state());
+    };
+    assert_eq!(reason, "no; it was started again 1 times within 1m already");
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.main_exits(Exit::Code(1));
+    assert!(matches!(world.machine.state(), State::BackOff { attempt: 1, .. }));
+}
+
+#[test]
+fn a_start_is_answered_when_it_is_ready() {
+    for early in [false, true] {
+        let mut world =
+            World::with(Supervision { readiness: Readiness::Notify, ..Supervision::default() });
+        world.step(Step::Start);
+        if early {
+            // It was quicker than the news of its start.
+            world.step(Step::SayReady);
+        }
+        world.step(Step::SpawnWorks);
+        assert_eq!(world.starts_waiting, u32::from(!early));
+        world.step(Step::SayReady);
+        assert_eq!(world.starts_waiting, 0);
+        assert!(matches!(world.machine.state(), State::Ready { .. }));
+        // That was of that process.
+        world.step(Step::Restart);
+        world.step(Step::MainExits);
+        world.step(Step::SpawnWorks);
+        assert_eq!(world.starts_waiting, 1);
+    }
+}
+
+#[test]
+fn who_is_not_ready_in_time_has_failed() {
+    let rules = Supervision {
+        readiness: Readiness::Probe(Probe::new(Check::Tcp("localhost:1".into()))),
+        start_timeout: Millis(500),
+        ..Supervision::default()
+    };
+    let mut world = World::with(rules);
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.step(Step::Probe(false));
+    world.step(Step::Wait(500));
+    assert!(matches!(world.machine.state(), State::Stopping { .. }));
+    world.step(Step::MainExits);
+    let State::Failed { reason, .. } = world.machine.state() else {
+        panic!("{:?}", world.machine.state());
+    };
+    assert_eq!(reason, "it was not ready within 500ms: deaf");
+}
+
+#[test]
+fn who_is_not_well_is_started_again_or_left_alone() {
+    for policy in [RestartPolicy::Never, RestartPolicy::OnFailure] {
+        let mut rules = restarted(policy);
+        rules.liveness = Some(Probe::new(Check::Tcp("localhost:1".into())));
+        let mut world = World::with(rules);
+        world.step(Step::Start);
+        world.step(Step::SpawnWorks);
+        for well in [false, false, true, false, false] {
+            world.step(Step::Probe(well));
+            assert!(matches!(world.machine.state(), State::Ready { .. }));
+        }
+        world.step(Step::Probe(false));
+        if policy == RestartPolicy::Never {
+            assert!(matches!(world.machine.state(), State::Unhealthy { .. }));
+            world.step(Step::Probe(true));
+            assert!(matches!(world.machine.state(), State::Ready { .. }));
+        } else {
+            assert!(matches!(world.machine.state(), State::Stopping { .. }));
+            world.step(Step::MainExits);
+            assert!(matches!(world.machine.state(), State::BackOff { .. }));
+        }
+    }
+}
+
+#[test]
+fn who_has_to_say_that_it_is_alive_and_does_not() {
+    let mut rules = restarted(RestartPolicy::OnFailure);
+    rules.watchdog = Millis(1000);
+    let mut world = World::with(rules);
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    for _ in 0..3 {
+        world.step(Step::Wait(900));
+        world.step(Step::SayAlive);
+    }
+    assert!(matches!(world.machine.state(), State::Ready { .. }));
+    world.step(Step::Wait(1000));
+    assert!(matches!(world.machine.state(), State::Stopping { .. }));
+}
+
+#[test]
+fn a_stop_goes_through_its_command_and_its_signals() {
+    let wait = |ms| StopStep { signal: Signal(TERM), wait: Millis(ms) };
+    let stop = Stop { command: vec!["/bin/quit".into()], steps: vec![wait(100), wait(200)] };
+    let mut world = World::with(Supervision { stop, ..Supervision::default() });
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.step(Step::Stop);
+    assert!(world.commanded && world.signals == 0);
+    world.step(Step::CommandEnds);
+    assert_eq!(world.signals, 1);
+    world.step(Step::Wait(100));
+    assert_eq!(world.signals, 2);
+    world.step(Step::MoreTime(1000));
+    world.step(Step::Wait(999));
+    assert!(!world.killed);
+    world.step(Step::Wait(1));
+    assert!(world.killed);
+}
+
+#[test]
+fn what_it_needs_comes_and_goes() {
+    let mut world = World::new();
+    world.step(Step::Block);
+    world.step(Step::Start);
+    assert_eq!(world.machine.state(), &State::Waiting { on: "db to be ready".into() });
+    assert_eq!(world.starts_waiting, 1);
+    world.step(Step::Unblock);
+    world.step(Step::SpawnWorks);
+    assert_eq!(world.starts_waiting, 0);
+    world.step(Step::Block);
+    world.step(Step::LoseRequirement(Effect::Restart));
+    world.step(Step::MainExits);
+    assert!(matches!(world.machine.state(), State::Waiting { .. }));
+    world.step(Step::Unblock);
+    world.step(Step::SpawnWorks);
+    world.step(Step::LoseRequirement(Effect::Stop));
+    world.step(Step::MainExits);
+    let reason = "db has failed".to_owned();
+    assert_eq!(world.machine.state(), &State::Failed { reason, exit: None });
 }

@@ -265,6 +265,13 @@ impl Keeper {
         let _ = self.requests.send(Request::Blocked(by)).await;
     }
 
+    /// As [`block`](Self::block), for a keeper that nobody else has asked for anything.
+    pub fn block_now(&self, by: Option<String>) {
+        if self.requests.try_send(Request::Blocked(by)).is_err() {
+            tracing::error!("a new keeper has no room for its first request");
+        }
+    }
+
     /// One that the instance needs has failed or was stopped, and this is what follows.
     pub async fn requirement_lost(&self, reason: String, effect: Effect) {
         let _ = self.requests.send(Request::RequirementLost(reason, effect)).await;

@@ -9,13 +9,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{EventKind, Exit, Observed};
+use orchestrator_proto::control::{Check, EventKind, Exit, Observed, Supervision};
 use tokio::sync::{mpsc, watch};
 
 use super::procfs::Stat;
 use super::*;
 use crate::holder::start_holder;
-use crate::supervise::Config;
 
 const TERM: i32 = 15;
 const KILL: i32 = 9;

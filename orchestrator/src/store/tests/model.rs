@@ -36,16 +36,19 @@ fn run() -> impl Strategy<Value = RunRecord> {
     let rest = prop_oneof![
         (prop::option::of(exit.clone()), prop::option::of(at_ms.clone()))
             .prop_map(|(last_exit, at_ms)| Rest::Stopped { last_exit, at_ms }),
-        (exit, at_ms.clone()).prop_map(|(exit, at_ms)| Rest::Exited { exit, at_ms }),
-        (".*", at_ms).prop_map(|(error, at_ms)| Rest::Failed { error, at_ms }),
+        (exit.clone(), at_ms.clone()).prop_map(|(exit, at_ms)| Rest::Completed { exit, at_ms }),
+        (".*", prop::option::of(exit.clone()), at_ms.clone())
+            .prop_map(|(reason, exit, at_ms)| Rest::Failed { reason, exit, at_ms }),
     ];
-    let process = (1..u32::MAX, any::<u32>()).prop_map(|(pid, ticks)| ProcessRecord {
-        pid,
-        start_ticks: ticks.into(),
-        boot_id: "6d1d3a1c".into(),
-        started_ms: 5,
-        run: 6,
-    });
+    let process =
+        (1..u32::MAX, any::<u32>(), any::<bool>()).prop_map(|(pid, ticks, ready)| ProcessRecord {
+            pid,
+            start_ticks: ticks.into(),
+            boot_id: "6d1d3a1c".into(),
+            started_ms: 5,
+            run: 6,
+            ready,
+        });
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
     (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority).prop_map(
         |((wanted, active, starts), rest, process, priority)| RunRecord {

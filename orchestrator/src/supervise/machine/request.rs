@@ -57,8 +57,8 @@ impl Machine {
                 todo.push(Action::AnswerStart(StartAnswer::Cancelled));
                 S::Cancelling { how, then: Then::Rest }
             }
-            S::Cancelling { how: before, then } => {
-                answer_cancelled(&then, todo);
+            S::Cancelling { how: before, .. } => {
+                todo.push(Action::AnswerStart(StartAnswer::Cancelled));
                 let how = if before == How::Kill { before } else { how };
                 S::Cancelling { how, then: Then::Rest }
             }
@@ -69,8 +69,8 @@ impl Machine {
             S::Ready { pid, .. } | S::Unhealthy { pid, .. } => {
                 self.stop(now, pid, how, Cause::Request, Then::Rest, todo)
             }
-            S::Stopping { main, phase, then, .. } => {
-                answer_cancelled(&then, todo);
+            S::Stopping { main, phase, .. } => {
+                todo.push(Action::AnswerStart(StartAnswer::Cancelled));
                 let phase = match (how, phase) {
                     (How::Ask, _) | (_, Phase::Killed { .. }) => phase,
                     (How::Kill, _) => self.ask(now, How::Kill, todo),
@@ -117,6 +117,12 @@ impl Machine {
             S::Waiting { .. } | S::BackOff { .. } if effect == Effect::Stop => {
                 self.failed(reason, None, todo)
             }
+            S::Waiting { .. } => {
+                // Whoever asked need not wait for that one to be mended.
+                let error = format!("{reason}; it is started when that is back");
+                todo.push(Action::AnswerStart(StartAnswer::Failed { error }));
+                state
+            }
             S::Executing => {
                 if effect == Effect::Stop {
                     todo.push(Action::AnswerStart(StartAnswer::Failed { error: reason }));
@@ -131,12 +137,5 @@ impl Machine {
             }
             state => state,
         }
-    }
-}
-
-/// Whoever waits for a start learns that there will be none.
-pub(super) fn answer_cancelled(then: &Then, todo: &mut Vec<Action>) {
-    if *then == Then::Start {
-        todo.push(Action::AnswerStart(StartAnswer::Cancelled));
     }
 }

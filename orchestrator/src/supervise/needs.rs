@@ -1,0 +1,518 @@
+//! Who needs whom: what an instance has to wait for, and what follows when one that is needed is
+//! lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::{After, Condition, OnFailure, Requirement, Supervision};
+
+use super::Effect;
+
+/// How far an instance is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Nothing of it runs, and it has not come to an end by itself.
+    Off,
+    /// Its program runs, and it is not ready, or not well.
+    Started,
+    /// It is ready.
+    Ready,
+    /// It has run to its end without a failure.
+    Completed,
+    /// It has failed, and is not started again by itself.
+    Failed,
+}
+
+impl Standing {
+    const fn fulfils(self, condition: Condition) -> bool {
+        match condition {
+            Condition::Started => matches!(self, Self::Started | Self::Ready | Self::Completed),
+            Condition::Ready => matches!(self, Self::Ready),
+            Condition::Completed => matches!(self, Self::Completed),
+        }
+    }
+}
+
+/// What an instance is to be told, because another one has changed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Consequence {
+    /// What it has to wait for now, if that has changed; nothing is nothing.
+    pub block: Option<Option<String>>,
+    /// One that it needs was lost.
+    pub lost: Option<(String, Effect)>,
+}
+
+impl Consequence {
+    /// What comes of both, if nobody was told of the first one.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        Self {
+            block: next.block.or(self.block),
+            lost: match (self.lost, next.lost) {
+                (Some(stop @ (_, Effect::Stop)), _) => Some(stop),
+                (before, next) => next.or(before),
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    name: Option<String>,
+    requires: Vec<Requirement>,
+    after: Vec<After>,
+    standing: Standing,
+    /// It should run.
+    wanted: bool,
+    /// It is about to be stopped, so nobody is to rely on it.
+    held: bool,
+    /// What it was last told to wait for.
+    blocked: Option<String>,
+}
+
+/// All instances, by who needs whom. Others are named by their names or their ids, and need not
+/// be there.
+#[derive(Debug, Default)]
+pub struct Needs {
+    nodes: BTreeMap<InstanceId, Node>,
+    names: HashMap<String, InstanceId>,
+    /// Those that name this one, by what they call it.
+    dependents: HashMap<String, BTreeSet<InstanceId>>,
+}
+
+impl Needs {
+    /// Whether an instance with this name, id and rules would need itself.
+    ///
+    /// # Errors
+    ///
+    /// The way from it to itself.
+    pub fn check(
+        &self,
+        id: Option<InstanceId>,
+        name: Option<&str>,
+        rules: &Supervision,
+    ) -> Result<(), String> {
+        let is_it = |text: &str| {
+            Some(text) == name || id.is_some_and(|id| text.parse::<InstanceId>() == Ok(id))
+        };
+        let label = name.map_or_else(|| "it".to_owned(), str::to_owned);
+        // Depth first, each node once; the path is kept beside it.
+        let mut todo: Vec<(String, Vec<String>)> =
+            named(rules).map(|text| (text.to_owned(), vec![label.clone()])).collect();
+        let mut seen = BTreeSet::new();
+        while let Some((text, mut path)) = todo.pop() {
+            path.push(text.clone());
+            if is_it(&text) {
+                return Err(path.join(" → "));
+            }
+            let Some(id) = self.resolve(&text).filter(|id| seen.insert(*id)) else {
+                continue;
+            };
+            if let Some(node) = self.nodes.get(&id) {
+                todo.extend(node.named().map(|text| (text.to_owned(), path.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an instance that is off. The answer is what it has to wait for, and what others are
+    /// to be told.
+    pub fn insert(
+        &mut self,
+        id: InstanceId,
+        name: Option<&str>,
+        rules: &Supervision,
+    ) -> (Option<String>, Vec<(InstanceId, Consequence)>) {
+        for text in named(rules) {
+            self.dependents.entry(text.to_owned()).or_default().insert(id);
+        }
+        if let Some(name) = name {
+            self.names.insert(name.to_owned(), id);
+        }
+        let node = Node {
+            name: name.map(Into::into),
+            requires: rules.requires.clone(),
+            after: rules.after.clone(),
+            standing: Standing::Off,
+            wanted: false,
+            held: false,
+            blocked: None,
+        };
+        self.nodes.insert(id, node);
+        let blocked = self.blocked(id);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.blocked.clone_from(&blocked);
+        }
+        (blocked, self.consequences(id, None))
+    }
+
+    /// Removes an instance. The answer is what others are to be told.
+    pub fn remove(&mut self, id: InstanceId) -> Vec<(InstanceId, Consequence)> {
+        let dependents = self.dependents_of(id);
+        let Some(node) = self.nodes.remove(&id) else {
+            return Vec::new();
+        };
+        for text in node.named() {
+            if let Some(all) = self.dependents.get_mut(text) {
+                all.remove(&id);
+                if all.is_empty() {
+                    self.dependents.remove(text);
+                }
+            }
+        }
+        if let Some(name) = &node.name {
+            self.names.remove(name);
+        }
+        let others = dependents.into_iter().filter(|other| *other != id);
+        others.filter_map(|other| Some((other, self.reblock(other)?))).collect()
+    }
+
+    /// An instance is this far, and should run or not. The answer is what others are to be told.
+    pub fn set(
+        &mut self,
+        id: InstanceId,
+        standing: Standing,
+        wanted: bool,
+    ) -> Vec<(InstanceId, Consequence)> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Vec::new();
+        };
+        if (node.standing, node.wanted) == (standing, wanted) {
+            return Vec::new();
+        }
+        let before = std::mem::replace(&mut node.standing, standing);
+        node.wanted = wanted;
+        node.held &= standing != Standing::Off;
+        self.consequences(id, Some(before))
+    }
+
+    /// An instance is about to be stopped, or, if it is not held any more, is not after all. The
+    /// answer is what others are to be told. Ends by itself when it is off.
+    pub fn hold(&mut self, id: InstanceId, held: bool) -> Vec<(InstanceId, Consequence)> {
+        match self.nodes.get_mut(&id) {
+            Some(node) => node.held = held && node.standing != Standing::Off,
+            None => return Vec::new(),
+        }
+        self.consequences(id, None)
+    }
+
+    /// What follows for others when one was in this standing before.
+    fn consequences(
+        &mut self,
+        id: InstanceId,
+        before: Option<Standing>,
+    ) -> Vec<(InstanceId, Consequence)> {
+        let mut all = Vec::new();
+        for other in self.dependents_of(id) {
+            let lost = before.and_then(|before| self.lost(other, id, before));
+            let consequence = self.reblock(other).unwrap_or_default();
+            let consequence = Consequence { lost, ..consequence };
+            if consequence != Consequence::default() {
+                all.push((other, consequence));
+            }
+        }
+        all
+    }
+
+    /// What an instance has to wait for, if that is not what it was told last.
+    fn reblock(&mut self, id: InstanceId) -> Option<Consequence> {
+        let blocked = self.blocked(id);
+        let node = self.nodes.get_mut(&id)?;
+        if node.blocked == blocked {
+            return None;
+        }
+        node.blocked.clone_from(&blocked);
+        Some(Consequence { block: Some(blocked), lost: None })
+    }
+
+    /// What this one loses with that one.
+    fn lost(
+        &self,
+        id: InstanceId,
+        needed: InstanceId,
+        before: Standing,
+    ) -> Option<(String, Effect)> {
+        let now = self.nodes.get(&needed)?.standing;
+        let node = self.nodes.get(&id)?;
+        let effects = node.requires.iter().filter_map(|requirement| {
+            if self.resolve(&requirement.instance) != Some(needed) {
+                return None;
+            }
+            let had = before.fulfils(requirement.condition);
+            let gone = match now {
+                Standing::Off | Standing::Completed => had && !now.fulfils(requirement.condition),
+                Standing::Failed => before != Standing::Failed,
+                Standing::Started | Standing::Ready => false,
+            };
+            let what = if now == Standing::Failed { "has failed" } else { "was stopped" };
+            let reason = format!("{} {what}", requirement.instance);
+            match requirement.on_failure {
+                _ if !gone => None,
+                OnFailure::Stop => Some((reason, Effect::Stop)),
+                OnFailure::Restart => Some((reason, Effect::Restart)),
+                OnFailure::Ignore => None,
+            }
+        });
+        effects.fold(None, |before: Option<(String, Effect)>, next| match before {
+            Some((_, Effect::Stop)) => before,
+            _ => Some(next),
+        })
+    }
+
+    /// What an instance has to wait for before it can be started; nothing is nothing.
+    #[must_use]
+    pub fn blocked(&self, id: InstanceId) -> Option<String> {
+        let node = self.nodes.get(&id)?;
+        let missing = node.requires.iter().find_map(|requirement| {
+            let needed = self.resolve(&requirement.instance).and_then(|id| self.nodes.get(&id));
+            match needed {
+                None => Some(format!("{} to be added", requirement.instance)),
+                Some(needed) if needed.fulfils(requirement.condition) => None,
+                Some(_) => Some(wanted(&requirement.instance, requirement.condition)),
+            }
+        });
+        missing.or_else(|| {
+            node.after.iter().find_map(|after| {
+                let earlier = self.resolve(&after.instance).and_then(|id| self.nodes.get(&id))?;
+                let comes = earlier.wanted
+                    && !earlier.fulfils(after.condition)
+                    && !matches!(earlier.standing, Standing::Completed | Standing::Failed);
+                comes.then(|| wanted(&after.instance, after.condition))
+            })
+        })
+    }
+
+    /// Those that an instance needs, as far as they are there.
+    #[must_use]
+    pub fn required(&self, id: InstanceId) -> Vec<InstanceId> {
+        let node = self.nodes.get(&id);
+        let requires = node.into_iter().flat_map(|node| &node.requires);
+        requires.filter_map(|requirement| self.resolve(&requirement.instance)).collect()
+    }
+
+    /// Those that lose something when an instance is stopped, and what follows for them.
+    #[must_use]
+    pub fn requirers(&self, id: InstanceId) -> Vec<(InstanceId, Effect)> {
+        let effect = |other: InstanceId| {
+            let requires = &self.nodes.get(&other)?.requires;
+            let mine = requires.iter().filter(|requirement| {
+                // What it has waited for to complete is not lost.
+                requirement.condition != Condition::Completed
+                    && self.resolve(&requirement.instance) == Some(id)
+            });
+            mine.filter_map(|requirement| match requirement.on_failure {
+                OnFailure::Stop => Some(Effect::Stop),
+                OnFailure::Restart => Some(Effect::Restart),
+                OnFailure::Ignore => None,
+            })
+            .reduce(|a, b| if a == Effect::Stop { a } else { b })
+        };
+        let all = self.dependents_of(id).into_iter();
+        all.filter_map(|other| Some((other, effect(other)?))).collect()
+    }
+
+    /// Those that need an instance or come after it.
+    #[must_use]
+    pub fn dependents_of(&self, id: InstanceId) -> BTreeSet<InstanceId> {
+        if self.dependents.is_empty() {
+            return BTreeSet::new();
+        }
+        let name = self.nodes.get(&id).and_then(|node| node.name.as_ref());
+        let by_name = name.and_then(|name| self.dependents.get(name));
+        let by_id = self.dependents.get(&id.to_string());
+        by_name.into_iter().chain(by_id).flatten().copied().collect()
+    }
+
+    fn resolve(&self, text: &str) -> Option<InstanceId> {
+        let by_name = self.names.get(text).copied();
+        by_name.or_else(|| text.parse().ok().filter(|id| self.nodes.contains_key(id)))
+    }
+}
+
+impl Node {
+    const fn fulfils(&self, condition: Condition) -> bool {
+        // What has completed stays so.
+        !(self.held && !matches!(condition, Condition::Completed))
+            && self.standing.fulfils(condition)
+    }
+
+    fn named(&self) -> impl Iterator<Item = &str> {
+        let requires = self.requires.iter().map(|it| it.instance.as_str());
+        requires.chain(self.after.iter().map(|it| it.instance.as_str()))
+    }
+}
+
+fn named(rules: &Supervision) -> impl Iterator<Item = &str> {
+    let requires = rules.requires.iter().map(|it| it.instance.as_str());
+    requires.chain(rules.after.iter().map(|it| it.instance.as_str()))
+}
+
+fn wanted(instance: &str, condition: Condition) -> String {
+    let how = match condition {
+        Condition::Started => "started",
+        Condition::Ready => "ready",
+        Condition::Completed => "completed",
+    };
+    format!("{instance} to be {how}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(number: u8) -> InstanceId {
+        InstanceId::from_bytes([number; 16])
+    }
+
+    fn needing(names: &[&str], on_failure: OnFailure) -> Supervision {
+        let requirement = |name: &&str| Requirement {
+            instance: (*name).to_owned(),
+            condition: Condition::Ready,
+            on_failure,
+        };
+        Supervision { requires: names.iter().map(requirement).collect(), ..Supervision::default() }
+    }
+
+    fn after(name: &str, condition: Condition) -> Supervision {
+        let after = vec![After { instance: name.to_owned(), condition }];
+        Supervision { after, ..Supervision::default() }
+    }
+
+    fn block(on: &str) -> Option<String> {
+        Some(on.to_owned())
+    }
+
+    #[test]
+    fn what_is_needed_is_waited_for_and_lost() {
+        let mut needs = Needs::default();
+        let web = needing(&["db"], OnFailure::Restart);
+        assert_eq!(needs.insert(id(1), Some("web"), &web).0, block("db to be added"));
+        let (_, told) = needs.insert(id(2), Some("db"), &Supervision::default());
+        let waits = Consequence { block: Some(block("db to be ready")), lost: None };
+        assert_eq!(told, [(id(1), waits.clone())]);
+        assert_eq!(needs.set(id(2), Standing::Started, true), []);
+        let free = Consequence { block: Some(None), lost: None };
+        assert_eq!(needs.set(id(2), Standing::Ready, true), [(id(1), free)]);
+        // It is not lost as long as it runs.
+        assert_eq!(needs.set(id(2), Standing::Started, true), [(id(1), waits)]);
+        needs.set(id(2), Standing::Ready, true);
+        let lost = |how: &str| Some((format!("db {how}"), Effect::Restart));
+        let told = needs.set(id(2), Standing::Off, true);
+        let gone = Consequence { block: Some(block("db to be ready")), lost: lost("was stopped") };
+        assert_eq!(told, [(id(1), gone)]);
+        let told = needs.set(id(2), Standing::Failed, true);
+        assert_eq!(told, [(id(1), Consequence { block: None, lost: lost("has failed") })]);
+        let told = needs.remove(id(2));
+        let away = Consequence { block: Some(block("db to be added")), lost: None };
+        assert_eq!(told, [(id(1), away)]);
+        assert_eq!(needs.remove(id(1)), []);
+        assert!(needs.dependents.is_empty() && needs.names.is_empty());
+    }
+
+    #[test]
+    fn nobody_relies_on_what_is_about_to_be_stopped() {
+        let mut needs = Needs::default();
+        needs.insert(id(1), Some("db"), &Supervision::default());
+        needs.insert(id(2), Some("web"), &needing(&["db"], OnFailure::Restart));
+        assert_eq!(needs.hold(id(1), true), [], "it is off");
+        needs.set(id(1), Standing::Ready, true);
+        let waits = Consequence { block: Some(block("db to be ready")), lost: None };
+        assert_eq!(needs.hold(id(1), true), [(id(2), waits.clone())]);
+        let free = Consequence { block: Some(None), lost: None };
+        assert_eq!(needs.hold(id(1), false), [(id(2), free.clone())]);
+        assert_eq!(needs.hold(id(1), true), [(id(2), waits)]);
+        needs.set(id(1), Standing::Off, false);
+        assert_eq!(needs.set(id(1), Standing::Ready, true), [(id(2), free)]);
+    }
+
+    #[test]
+    fn who_comes_after_another_waits_only_while_that_comes() {
+        let mut needs = Needs::default();
+        needs.insert(id(1), Some("net"), &Supervision::default());
+        let rules = after("net", Condition::Ready);
+        assert_eq!(needs.insert(id(2), Some("app"), &rules).0, None);
+        needs.set(id(1), Standing::Off, true);
+        assert_eq!(needs.blocked(id(2)), block("net to be ready"));
+        for end in [Standing::Ready, Standing::Failed, Standing::Completed] {
+            needs.set(id(1), end, true);
+            assert_eq!(needs.blocked(id(2)), None, "{end:?}");
+        }
+        needs.set(id(1), Standing::Off, false);
+        assert_eq!(needs.blocked(id(2)), None);
+    }
+
+    #[test]
+    fn a_cycle_is_shown_as_a_path() {
+        let mut needs = Needs::default();
+        needs.insert(id(1), Some("a"), &needing(&["x", "b"], OnFailure::Stop));
+        needs.insert(id(2), Some("b"), &after("c", Condition::Started));
+        let rules = needing(&["a"], OnFailure::Stop);
+        assert_eq!(needs.check(None, Some("c"), &rules), Err("c → a → b → c".to_owned()));
+        assert_eq!(needs.check(None, Some("d"), &rules), Ok(()));
+        let itself = needing(&["a"], OnFailure::Stop);
+        assert_eq!(needs.check(None, Some("a"), &itself), Err("a → a".to_owned()));
+        let by_id = needing(&[&id(9).to_string()], OnFailure::Stop);
+        assert!(needs.check(Some(id(9)), None, &by_id).is_err());
+    }
+
+    #[test]
+    fn the_worse_consequence_wins() {
+        let stop = Consequence { block: None, lost: Some(("a".into(), Effect::Stop)) };
+        let restart = Consequence { block: Some(None), lost: Some(("b".into(), Effect::Restart)) };
+        let both = Consequence { block: Some(None), lost: stop.lost.clone() };
+        assert_eq!(stop.clone().then(restart.clone()), both);
+        assert_eq!(restart.then(stop), both);
+    }
+
+    proptest! {
+        /// Each instance needs some of those before it, so there is no cycle. All are to run, and
+        /// become ready in an order that chance decides among those that are not blocked.
+        #[test]
+        fn nobody_starts_before_what_it_needs(
+            edges in prop::collection::vec(prop::collection::vec(any::<bool>(), 12), 12),
+            choices in prop::collection::vec(any::<prop::sample::Index>(), 12),
+        ) {
+            let mut needs = Needs::default();
+            let name = |number: usize| format!("i{number}");
+            let needed: Vec<Vec<usize>> = (0..12)
+                .map(|number| (0..number).filter(|other| edges[number][*other]).collect())
+                .collect();
+            for number in (0..12).rev() {
+                let names: Vec<_> = needed[number].iter().map(|&other| name(other)).collect();
+                let names: Vec<_> = names.iter().map(String::as_str).collect();
+                let rules = needing(&names, OnFailure::Restart);
+                prop_assert_eq!(needs.check(None, Some(&name(number)), &rules), Ok(()));
+                needs.insert(id(number as u8), Some(&name(number)), &rules);
+            }
+            let mut ready = BTreeSet::new();
+            for choice in &choices {
+                let free: Vec<_> = (0..12)
+                    .filter(|number| !ready.contains(number))
+                    .filter(|number| needs.blocked(id(*number as u8)).is_none())
+                    .collect();
+                let next = free[choice.index(free.len())];
+                prop_assert!(needed[next].iter().all(|other| ready.contains(other)));
+                needs.set(id(next as u8), Standing::Ready, true);
+                ready.insert(next);
+            }
+            prop_assert_eq!(ready.len(), 12, "somebody waits for ever");
+            // And in the other direction: who is needed by one that runs is not the next to stop.
+            for choice in &choices {
+                let free: Vec<_> = ready
+                    .iter()
+                    .copied()
+                    .filter(|number| {
+                        let others = needs.dependents_of(id(*number as u8));
+                        others.iter().all(|other| !ready.iter().any(|r| id(*r as u8) == *other))
+                    })
+                    .collect();
+                let next = free[choice.index(free.len())];
+                let told = needs.set(id(next as u8), Standing::Off, false);
+                let lost = told.iter().filter(|(other, _)| ready.iter().any(|r| id(*r as u8) == *other));
+                prop_assert_eq!(lost.count(), 0);
+                ready.remove(&next);
+            }
+        }
+    }
+}
