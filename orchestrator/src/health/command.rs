@@ -54,11 +54,11 @@ pub(super) async fn execute(
             }
         };
         let mut reading = std::pin::pin!(reading);
-        let exit = tokio::select! {
-            exit = running.exit() => exit,
-            () = &mut reading => running.exit().await,
+        let (exit, is_read) = tokio::select! {
+            exit = running.exit() => (exit, false),
+            () = &mut reading => (running.exit().await, true),
         };
-        if exit != Some(Exit::Code(0)) {
+        if !is_read && exit != Some(Exit::Code(0)) {
             let _ = timeout(LAST_OUTPUT, reading).await;
         }
         exit
