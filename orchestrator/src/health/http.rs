@@ -45,15 +45,12 @@ impl Url {
         if authority.as_str().contains('@') {
             return Err(wrong("has a user name, which is not sent".to_owned()));
         }
-        let port = match authority.port() {
-            Some(port) => match port.as_u16() {
-                0 => return Err(wrong("has no port from 1 to 65535".to_owned())),
-                port => port,
-            },
-            None if authority.as_str().ends_with(':') => {
-                return Err(wrong("has no port".to_owned()));
-            }
+        // Whatever is no port is none to `Authority::port`.
+        let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        let port = match rest.strip_prefix(':').map(str::parse) {
             None => 80,
+            Some(Ok(0) | Err(_)) => return Err(wrong("has no port from 1 to 65535".to_owned())),
+            Some(Ok(port)) => port,
         };
         let address = Address::new(authority.host(), port).map_err(wrong)?;
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -171,6 +171,49 @@ pub(super) fn writable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::WRITABLE) }?)
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+    use std::io::IoSlice;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn a_datagram_comes_with_its_sender_and_a_few_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
+        let to = UnixAddr::new(&path).unwrap();
+        let (pipe, held) = nix::unistd::pipe().unwrap();
+        for (text, files) in
+            [(&b"hello"[..], 0), (b"", 1), (b"x", 8), (b"y", 200), (&[b'z'; 100], 2)]
+        {
+            let held = vec![held.as_raw_fd(); files];
+            let rights = [ControlMessage::ScmRights(&held)];
+            let rights = if files == 0 { &rights[..0] } else { &rights[..] };
+            let from = UnixDatagram::unbound().unwrap();
+            let parts = [IoSlice::new(text)];
+            sendmsg(from.as_raw_fd(), &parts, rights, MsgFlags::empty(), Some(&to)).unwrap();
+            let mut bytes = [0; 50];
+            let received = receive(socket.as_fd(), &mut bytes).unwrap();
+            assert_eq!(received.len, text.len().min(50));
+            assert_eq!(
+                (received.cut, received.sender),
+                (text.len() > 50, Some(std::process::id()))
+            );
+            assert_eq!(received.files.len(), files.min(MAX_FILES));
+            assert_eq!(&bytes[..received.len], &text[..received.len]);
+        }
+        // All that came is closed.
+        drop(held);
+        assert_eq!(nix::unistd::read(&pipe, &mut [0]).unwrap(), 0);
+        let nothing = receive(socket.as_fd(), &mut [0; 8]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+}
+
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
