@@ -500,3 +500,41 @@ fn how_it_is_supervised_is_shown_and_kept() {
     daemon.replace_killed();
     assert_eq!(daemon.ok(["--json", "runtime", "show", "all"]), before);
 }
+
+#[test]
+fn waiting_for_a_state_ends_with_it_or_with_the_reason() {
+    let daemon = Daemon::start();
+    let gate = daemon.dir().join("gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.01; done; exit 0", gate.display());
+    daemon.ok(["runtime", "add", "/bin/sh", "--name", "job", "--", "-c", &script]);
+    daemon.ok(["runtime", "add", "/bin/sh", "--name", "bad", "--", "-c", "exit 3"]);
+    let wait = |state: &'static str| {
+        let args = ["runtime", "wait", "job", "--for", state];
+        let mut command = daemon.cli_command(args);
+        command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let (ready, completed) = (wait("ready"), wait("completed"));
+    daemon.ok(["runtime", "start", "job", "bad"]);
+    let said = ready.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "instance job is ready\n");
+    let said = fails(&daemon, ["runtime", "wait", "job", "--for", "stopped", "--timeout", "20ms"]);
+    assert!(said.contains("not stopped in time"), "{said}");
+    fs::write(&gate, "").unwrap();
+    let said = completed.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "instance job is completed\n");
+    daemon.ok(["runtime", "wait", "job", "bad", "--for", "stopped"]);
+    let said = fails(&daemon, ["runtime", "wait", "bad", "--for", "ready"]);
+    assert!(said.contains("exit code 3"), "{said}");
+    assert_eq!(daemon.cli(["runtime", "wait", "none"]).code, Some(3));
+}
+
+#[test]
+fn a_stop_of_what_waits_is_told() {
+    let daemon = Daemon::start();
+    daemon.ok(["runtime", "add", "/bin/true", "--name", "w", "--requires", "nobody"]);
+    let start = daemon.cli_command(["runtime", "start", "w"]).spawn().unwrap();
+    becomes(&daemon, "w", "waiting");
+    daemon.ok(["runtime", "stop", "w"]);
+    assert_eq!(start.wait_with_output().unwrap().status.code(), Some(1));
+    assert_eq!(kinds(&daemon, "w").last(), Some(&EventKind::Stopped));
+}
