@@ -134,6 +134,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Re
     while !at.is_null() {
         // SAFETY: `at` is a whole message within `space`, whose alignment is that of a header.
         let (head, content) = unsafe { (at.read(), libc::CMSG_DATA(at)) };
+        #[allow(clippy::unnecessary_cast, reason = "it is an u32 in musl's headers")]
         // SAFETY: it only computes.
         let len = (head.cmsg_len as usize).saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
         match (head.cmsg_level, head.cmsg_type) {
