@@ -80,7 +80,8 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let now = format::now_ms();
     let text = table::render(out, &head, &ids, runtimes, |info, ids| row(info, ids, now));
     out.line(&text)?;
-    let mut reasons = runtimes.iter().filter_map(reason).peekable();
+    let both = runtimes.iter().flat_map(|info| [reason(info), says(info)]);
+    let mut reasons = both.flatten().peekable();
     if reasons.peek().is_some() {
         out.line("")?;
     }
@@ -141,6 +142,13 @@ fn reason(info: &RuntimeInfo) -> Option<String> {
     Some(format!("{name} {why}"))
 }
 
+/// How it is in its own words, as long as that can be so.
+fn says(info: &RuntimeInfo) -> Option<String> {
+    let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
+    let is_said = info.observed.is_active() && !info.status.is_empty();
+    is_said.then(|| format!("{name} says: {}", format::lines(&info.status)))
+}
+
 async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exit, Failure> {
     let instance = instance.into();
     let reply = client.request(Request::RuntimeShow { instance }).await?;
@@ -178,6 +186,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("id", info.id.to_string()),
         ("name", info.name.clone().unwrap_or_default()),
         ("state", state(&info.observed, now_ms)),
+        ("status", info.status.clone()),
         (
             "wanted",
             if info.desired == orchestrator_proto::control::Desired::Running {

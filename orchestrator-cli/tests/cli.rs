@@ -40,6 +40,7 @@ fn info(observed: Observed) -> RuntimeInfo {
         privileged: false,
         starts: 1,
         connections: 0,
+        status: "3 of 4 cameras".into(),
     }
 }
 

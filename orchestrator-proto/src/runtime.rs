@@ -177,6 +177,10 @@ pub enum Frame<'a> {
         /// How many.
         count: u64,
     },
+    /// Instance to daemon: it is ready. Counts where the instance was added with the readiness
+    /// `runtime`, see [`Readiness`](crate::control::Readiness), and is sent again on each later
+    /// connection of the same process.
+    Ready,
 }
 
 /// Whose messages are numbered together: those of one epoch of one instance over one link.

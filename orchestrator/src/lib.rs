@@ -6,6 +6,7 @@
 //! - [`route`]: links, mailboxes, policies;
 //! - [`runtime`]: the sockets that instances talk over;
 //! - [`logs`]: what instances print;
+//! - [`health`]: whether they are ready and well, and what they say of that;
 //! - [`store`]: what outlives the daemon;
 //! - [`events`]: what happened;
 //! - [`registry`]: the instances, where these meet;

@@ -268,6 +268,14 @@ pub struct RuntimeInfo {
     pub starts: u64,
     /// Connections to its sockets that are open.
     pub connections: u32,
+    /// How it is, in its own words, see sd_notify(3): `STATUS=…`. One line of at most
+    /// [`MAX_STATUS`](Self::MAX_STATUS) bytes. Empty if it has said nothing since it was executed.
+    pub status: String,
+}
+
+impl RuntimeInfo {
+    /// The most bytes of a status.
+    pub const MAX_STATUS: usize = 512;
 }
 
 /// One instance in full.

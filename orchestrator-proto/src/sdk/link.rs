@@ -52,6 +52,8 @@ pub(super) struct Link {
     pending: BytesMut,
     /// By channel.
     declared: Vec<Declared>,
+    /// Whether the program has said that it is ready.
+    ready: bool,
     requests: HashMap<u32, oneshot::Sender<Result<RuntimeReply, WireError>>>,
     next_request: u32,
     /// Why the connection was lost last.
@@ -96,6 +98,7 @@ impl Shared {
                 connection: 0,
                 pending: BytesMut::new(),
                 declared: Vec::new(),
+                ready: false,
                 requests: HashMap::new(),
                 next_request: 0,
                 last_error: None,
@@ -162,8 +165,24 @@ impl Shared {
         for channel in 0..link.declared.len() {
             link.push_declare(channel as u16);
         }
+        if link.ready {
+            // The daemon before may have died before it took note.
+            link.push(&Frame::Ready);
+        }
         self.connected.send_replace(true);
         self.flush(&mut link);
+    }
+
+    /// Says that the program is ready; on this connection and on all that follow.
+    pub(super) fn say_ready(&self) {
+        let mut link = self.link();
+        if std::mem::replace(&mut link.ready, true) {
+            return;
+        }
+        if link.writer.is_some() {
+            link.push(&Frame::Ready);
+            self.flush(&mut link);
+        }
     }
 
     /// Ends the connection: whoever waits for it learns of it.

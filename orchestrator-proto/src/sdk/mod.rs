@@ -244,6 +244,13 @@ impl Runtime {
         Ok(Input::new(Arc::clone(&self.handle), channel, queue))
     }
 
+    /// Says that this program is ready: it has begun, and does what it is for. For instances that
+    /// were added with `--ready-runtime`; to others it makes no difference. Never waits; the
+    /// second time it does nothing. If there is no connection now, it is said on the next one.
+    pub fn ready(&self) {
+        self.handle.shared.say_ready();
+    }
+
     /// Waits until there is a connection; returns at once if there is one.
     pub async fn connected(&self) {
         let mut connected = self.handle.shared.connected.subscribe();

@@ -115,6 +115,7 @@ fn info() -> RuntimeInfo {
         privileged: true,
         starts: 300,
         connections: 2,
+        status: "3 of 4 lenses".into(),
     }
 }
 
@@ -306,6 +307,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Acknowledge { .. } => Frame::Acknowledge { channel: 300, total: 1 << 40 },
         Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300, kept: true },
         Frame::Skip { .. } => Frame::Skip { channel: 300, count: 1 << 40 },
+        Frame::Ready => Frame::Ready,
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),

@@ -53,6 +53,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::{Bench, open_bench};
 
 use std::io;
 use std::path::PathBuf;

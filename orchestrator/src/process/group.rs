@@ -197,14 +197,15 @@ fn was_there(result: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Whether a process descends from the holder, which adopts the orphans below it.
-fn is_below(holder: i32, pid: i32) -> bool {
+/// Whether a process descends from another one, such as the holder, which adopts the orphans
+/// below it.
+pub(super) fn is_below(ancestor: i32, pid: i32) -> bool {
     let mut parent = Stat::of(pid).map(|stat| stat.parent);
     // The chain can't be longer than there are processes; a bound all the same, because it
     // may change while we walk along it.
     for _ in 0..4096 {
         match parent {
-            Some(pid) if pid == holder => return true,
+            Some(pid) if pid == ancestor => return true,
             Some(pid) if pid > 1 => parent = Stat::of(pid).map(|stat| stat.parent),
             _ => return false,
         }

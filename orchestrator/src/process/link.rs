@@ -21,7 +21,7 @@ use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
 use super::program::{self, in_file};
-use super::{Ended, Exited, Launch, Pending, Spawned, sys};
+use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
 use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version};
 use crate::holder::socket::{self, Files};
 use crate::supervise::SIGKILL;
@@ -130,6 +130,11 @@ impl Link {
         let image = program::image(&self.environment, launch)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
+        // A time in nanoseconds: the top bit is free until the year 2262.
+        let tag = match launch.part {
+            Part::Main => tag,
+            Part::Command => tag | FIRST_COMMAND,
+        };
         let child = Name { key: *launch.instance.as_bytes(), tag };
         let (answer, answered) = oneshot::channel();
         {

@@ -21,6 +21,7 @@ mod error;
 mod group;
 mod keeper;
 mod keeping;
+mod kin;
 mod link;
 mod linux;
 mod orphan;
@@ -50,18 +51,25 @@ use tokio::sync::oneshot;
 
 pub use error::SpawnError;
 pub use keeper::{
-    Hooks, Keeper, QUEUE, RetireError, StartError, Started, StopError, View, WAITING,
+    Hooks, Keeper, QUEUE, RetireError, Said, StartError, Started, StopError, View, WAITING,
 };
+pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};
 pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
 
 pub use crate::holder::frame::Name;
+pub(crate) use sys::receive;
 
 /// The number of the execution of its instance's program that a process is part of: the first is
 /// 1. By that a daemon finds what an earlier one executed and had no time to take note of.
 pub const ENV_RUN: &str = "ORCHESTRATOR_RUN";
+
+/// Numbers of executions from this one on are those of commands that belong to an instance, such as
+/// a probe, and not of its program: none of them is its main process. In [`Spawned::run`] as in
+/// [`ENV_RUN`].
+pub const FIRST_COMMAND: u64 = 1 << 63;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
@@ -192,6 +200,19 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
     /// Its nice value.
     pub priority: Priority,
+    /// What it is to the instance.
+    pub part: Part,
+}
+
+/// What a program is to its instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Part {
+    /// The instance itself. There is one at a time.
+    #[default]
+    Main,
+    /// A command that belongs to it. A daemon that finds one that an earlier daemon has executed
+    /// kills it: nobody waits for its end any more.
+    Command,
 }
 
 impl Launch {
@@ -204,6 +225,7 @@ impl Launch {
             env: Vec::new(),
             cwd: None,
             priority: Priority::default(),
+            part: Part::Main,
         }
     }
 }
@@ -257,7 +279,8 @@ impl Future for Exited {
 /// A program that was executed.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its number: no other program of its instance ever has the same.
+    /// Its number: no other program of its instance ever has the same. From [`FIRST_COMMAND`] on it
+    /// is a command.
     pub run: u64,
     /// The process.
     pub process: Arc<dyn Process>,

@@ -79,6 +79,87 @@ pub(super) const fn exit(status: i32) -> Exit {
     }
 }
 
+/// A datagram, and what came with it.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    /// Its length, bytes.
+    pub(crate) len: usize,
+    /// Whether it was longer than there was room for.
+    pub(crate) cut: bool,
+    /// Who sent it, as the kernel says (`SCM_CREDENTIALS`, unix(7)); none if that is not known
+    /// here, as with a sender in another namespace.
+    pub(crate) sender: Option<u32>,
+    /// Files that it brought. More than [`MAX_FILES`] are closed by the kernel.
+    pub(crate) files: Vec<OwnedFd>,
+}
+
+/// The most files that are taken with one datagram.
+const MAX_FILES: usize = 8;
+
+/// Receives a datagram of a socket with `SO_PASSCRED`. Never waits.
+///
+/// rustix takes the number of a process for one that can't be 0, which this one can, and nix
+/// loses files when some of them find no room.
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
+    /// More than the headers and the contents of both need.
+    const SPACE: usize = 256;
+    #[repr(C, align(16))]
+    struct Space([u8; SPACE]);
+    // What the kernel puts into it: credentials first, then files.
+    const { assert!(SPACE >= 3 * 16 + size_of::<libc::ucred>() + MAX_FILES * size_of::<RawFd>()) };
+
+    let mut space = Space([0; SPACE]);
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: it is made of integers and pointers; zeros are no address, no part, no room.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = (&raw mut space).cast();
+    // SAFETY: it only computes.
+    let room = unsafe {
+        libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)
+            + libc::CMSG_SPACE((MAX_FILES * size_of::<RawFd>()) as u32)
+    };
+    header.msg_controllen = (room as usize).min(SPACE) as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    // SAFETY: the header names `bytes` and `space` with at most their sizes, and both live on.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+    let mut received = Received {
+        len: usize::try_from(len).map_err(|_| io::Error::last_os_error())?,
+        cut: header.msg_flags & libc::MSG_TRUNC != 0,
+        ..Received::default()
+    };
+    // SAFETY: the kernel has filled the header and what it names.
+    let mut at = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !at.is_null() {
+        // SAFETY: `at` is a whole message within `space`, whose alignment is that of a header.
+        let (head, content) = unsafe { (at.read(), libc::CMSG_DATA(at)) };
+        #[allow(clippy::unnecessary_cast, reason = "it is an u32 in musl's headers")]
+        // SAFETY: it only computes.
+        let len = (head.cmsg_len as usize).saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
+        match (head.cmsg_level, head.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {
+                // SAFETY: so many bytes are there, and any are a value of it.
+                let who = unsafe { content.cast::<libc::ucred>().read_unaligned() };
+                received.sender = u32::try_from(who.pid).ok().filter(|pid| *pid > 0);
+            }
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for i in 0..len / size_of::<RawFd>() {
+                    // SAFETY: so many of them are there. The kernel has just made each of them
+                    // for us; nobody else knows it.
+                    received.files.push(unsafe {
+                        OwnedFd::from_raw_fd(content.cast::<RawFd>().add(i).read_unaligned())
+                    });
+                }
+            }
+            _ => {}
+        }
+        // SAFETY: both are as the kernel has left them.
+        at = unsafe { libc::CMSG_NXTHDR(&raw const header, at) };
+    }
+    Ok(received)
+}
+
 /// A descriptor that a task can wait on until it is readable. Within a tokio runtime.
 pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open and the same for as long as it lives, and nobody takes it out.
@@ -93,4 +174,47 @@ pub(super) fn writable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+    use std::io::IoSlice;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn a_datagram_comes_with_its_sender_and_a_few_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        rustix::net::sockopt::set_socket_passcred(&socket, true).unwrap();
+        let to = UnixAddr::new(&path).unwrap();
+        let (pipe, held) = nix::unistd::pipe().unwrap();
+        for (text, files) in
+            [(&b"hello"[..], 0), (b"", 1), (b"x", 8), (b"y", 200), (&[b'z'; 100], 2)]
+        {
+            let held = vec![held.as_raw_fd(); files];
+            let rights = [ControlMessage::ScmRights(&held)];
+            let rights = if files == 0 { &rights[..0] } else { &rights[..] };
+            let from = UnixDatagram::unbound().unwrap();
+            let parts = [IoSlice::new(text)];
+            sendmsg(from.as_raw_fd(), &parts, rights, MsgFlags::empty(), Some(&to)).unwrap();
+            let mut bytes = [0; 50];
+            let received = receive(socket.as_fd(), &mut bytes).unwrap();
+            assert_eq!(received.len, text.len().min(50));
+            assert_eq!(
+                (received.cut, received.sender),
+                (text.len() > 50, Some(std::process::id()))
+            );
+            assert_eq!(received.files.len(), files.min(MAX_FILES));
+            assert_eq!(&bytes[..received.len], &text[..received.len]);
+        }
+        // All that came is closed.
+        drop(held);
+        assert_eq!(nix::unistd::read(&pipe, &mut [0]).unwrap(), 0);
+        let nothing = receive(socket.as_fd(), &mut [0; 8]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
 }

@@ -11,11 +11,11 @@ use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::host::RegistryHost;
-use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, launch};
+use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launch};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten, supervision};
-use crate::health::Health;
+use crate::health::{Health, NotifySocket};
 use crate::process::{Keeper, Process, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
@@ -201,22 +201,27 @@ impl Registry {
             begun: self.begun.subscribe(),
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
-        let sockets = sockets.map_err(|error| {
+        let unmade = |error: &(dyn std::error::Error + 'static)| {
             self.router.remove_instance(id);
             if run.starts == 0 {
                 let log = log.clone();
                 tokio::spawn(async move { log.remove().await });
             }
-            let message = "cannot make the sockets of the instance";
-            WireError::caused_by(ErrorCode::Io, message, &error)
-        })?;
+            WireError::caused_by(ErrorCode::Io, "cannot make the sockets of the instance", error)
+        };
+        let sockets = sockets.map_err(|error| unmade(&error))?;
         let rules = spec.supervision.clone();
+        let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
+        let notify = notify.map_err(|error| unmade(&error))?;
         let view = view_of(&run);
+        let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
+        let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
+        health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
-            launch: launch(id, &spec, program.clone(), &sockets),
-            health: Health::new(id, log.clone()),
+            launch,
+            health: health.clone(),
             dependencies: self.dependencies.clone(),
             log: log.clone(),
             events: self.events.clone(),
@@ -233,10 +238,15 @@ impl Registry {
         }
         let kernel = self.kernel.clone();
         let keeper = match (survivor, rest) {
-            (Some((spawned, view)), _) => Keeper::adopt(rules, kernel, hooks, view, spawned),
-            (None, Some(rest)) => Keeper::clean_up(rules, kernel, hooks, view, rest),
-            (None, None) => Keeper::resume(rules, kernel, hooks, view),
+            (Some((spawned, view)), _) => {
+                Keeper::adopt(rules.clone(), kernel, hooks, view, spawned)
+            }
+            (None, Some(rest)) => Keeper::clean_up(rules.clone(), kernel, hooks, view, rest),
+            (None, None) => Keeper::resume(rules.clone(), kernel, hooks, view),
         };
+        let notify =
+            notify.map(|socket| socket.listen(&health, keeper.clone(), log.clone(), &rules));
+        let sockets = Sockets { _dialects: sockets, _notify: notify };
         Ok(Instance {
             id,
             name: spec.name.clone(),

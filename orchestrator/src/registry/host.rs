@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
-use orchestrator_proto::control::{EventKind, LogStream, Selector};
+use orchestrator_proto::control::{EventKind, LogStream, Readiness, Selector};
 use orchestrator_proto::runtime::{RuntimeReply, RuntimeRequest};
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use super::Registry;
 use crate::logs::InstanceLog;
+use crate::process::Said;
 use crate::runtime::{Host, log_line};
 
 /// The registry, for the sockets of one instance. Holds what the message path needs by
@@ -38,6 +39,16 @@ impl Host for RegistryHost {
                 None => Err(WireError::new(ErrorCode::ShuttingDown, "the daemon is ending")),
             }
         })
+    }
+
+    fn ready(&self, instance: InstanceId) {
+        if let Some(registry) = self.registry.upgrade()
+            && let Some(instance) = registry.read().by_id.get(&instance).cloned()
+            && instance.spec.supervision.readiness == Readiness::Runtime
+        {
+            // At most one for each connection.
+            tokio::spawn(async move { instance.keeper.said(Said::Ready).await });
+        }
     }
 
     fn telemetry(&self, _instance: InstanceId, object: &[u8]) {

@@ -17,7 +17,7 @@ use super::needs::Dependencies;
 use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
-use crate::health::Health;
+use crate::health::{Health, Notify, NotifySocket};
 use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, View};
 use crate::route::LinkTarget;
@@ -53,10 +53,17 @@ pub struct Instance {
     /// Somebody removes it.
     pub(super) leaving: AtomicBool,
     /// None once the instance is removed.
-    pub(super) sockets: Mutex<Option<InstanceSockets>>,
+    pub(super) sockets: Mutex<Option<Sockets>>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,
+}
+
+/// Its sockets. They exist for as long as this value.
+pub(super) struct Sockets {
+    pub(super) _dialects: InstanceSockets,
+    /// Where it says how it is, if it was asked to.
+    pub(super) _notify: Option<Notify>,
 }
 
 impl Instance {
@@ -232,6 +239,7 @@ impl Instance {
             privileged: self.spec.privileged,
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
+            status: view.status,
         }
     }
 
@@ -273,7 +281,7 @@ pub(super) struct InstanceHooks {
     /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
     pub(super) order: u64,
     pub(super) run: RunNotes,
-    pub(super) health: Health,
+    pub(super) health: Arc<Health>,
     pub(super) dependencies: Arc<Dependencies>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
@@ -286,6 +294,7 @@ const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what
 
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
+        self.health.launching();
         self.launch.clone()
     }
 
@@ -319,6 +328,7 @@ impl Hooks for InstanceHooks {
             true
         });
         if let Some(view) = view {
+            self.health.changed(view);
             self.dependencies.changed(self.id, view);
         }
         // Until then it is not stored as running again: its end would be told once more by the
@@ -342,6 +352,7 @@ pub(super) fn launch(
     spec: &RuntimeSpec,
     program: PathBuf,
     sockets: &InstanceSockets,
+    notify: Option<&NotifySocket>,
 ) -> Launch {
     let own = [
         (ENV_SOCKET, sockets.native.as_os_str().to_owned()),
@@ -349,6 +360,8 @@ pub(super) fn launch(
         (ENV_INSTANCE, OsString::from(id.to_string())),
         (VEECLE_ID, OsString::from(id.to_string())),
     ];
+    let notify = notify.map(|socket| socket.variables(&spec.supervision)).unwrap_or_default();
+    let own = own.into_iter().chain(notify);
     let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
     Launch {
         args: spec.args.iter().map(os).collect(),

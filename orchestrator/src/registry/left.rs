@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Observed;
 
-use crate::process::{Kernel, Name, Spawned, Survivor, View};
+use crate::health;
+use crate::process::{FIRST_COMMAND, Kernel, Name, Spawned, Survivor, View};
 use crate::runtime::Shelf;
 use crate::store::RunRecord;
 
@@ -74,7 +75,14 @@ pub(super) struct Found {
 }
 
 impl Survivors {
+    /// Commands of instances are killed: who waited for their end has gone.
     pub(super) fn new(all: Vec<Survivor>) -> Self {
+        let is_command = |survivor: &Survivor| survivor.spawned.run >= FIRST_COMMAND;
+        let (commands, all): (Vec<_>, Vec<_>) = all.into_iter().partition(is_command);
+        for Survivor { instance, spawned } in commands {
+            tracing::info!(%instance, pid = spawned.process.pid(), "ending a command of before");
+            tokio::spawn(health::end(spawned.process, spawned.exited));
+        }
         let mut survivors = Self::default();
         for Survivor { instance, spawned } in all {
             survivors.0.entry(instance).or_default().push(spawned);

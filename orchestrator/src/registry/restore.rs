@@ -11,7 +11,8 @@ use super::add::Plan;
 use super::left::{Found, Survivors, now_ms, running};
 use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
-use crate::process::{Left, Process, Spawned, Stray, View};
+use crate::health;
+use crate::process::{FIRST_COMMAND, Left, Process, Spawned, Stray, View};
 use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
 use crate::supervise::SIGKILL;
 
@@ -36,9 +37,13 @@ impl Registry {
         // A holder of before has files of ours, if there are instances; and knows their processes.
         let is_new = left.survivors.is_empty() && left.files.is_empty();
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
-        let highest = left.survivors.iter().map(|survivor| survivor.spawned.run);
+        let (commands, strays): (Vec<_>, Vec<_>) =
+            strays.into_iter().partition(|stray| stray.run >= FIRST_COMMAND);
+        self.end_commands(&commands);
+        let runs = left.survivors.iter().map(|survivor| survivor.spawned.run);
+        let runs = runs.filter(|run| *run < FIRST_COMMAND);
         let noted = snapshot.instances.iter().filter_map(|(_, run)| run.start_noted);
-        self.kernel.number_beyond(highest.chain(noted).max().unwrap_or(0));
+        self.kernel.number_beyond(runs.chain(noted).max().unwrap_or(0));
         let mut survivors = Survivors::new(left.survivors);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
@@ -171,6 +176,21 @@ impl Registry {
             None
         });
         found.inspect(|_| tracing::warn!(instance = %id, pid, "ending what it has left behind"))
+    }
+
+    /// Kills commands of instances whose holder was killed: who waited for their end has gone too.
+    fn end_commands(&self, commands: &[Stray]) {
+        for Stray { instance, pid, start_ticks, .. } in commands {
+            match self.kernel.adopt(*instance, *pid, *start_ticks) {
+                Ok(Some(spawned)) => {
+                    tokio::spawn(health::end(spawned.process, spawned.exited));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%instance, pid, %error, "a command of it can't be ended");
+                }
+            }
+        }
     }
 
     /// Starts what is to be started, all at once. Answers when each was tried, or the daemon

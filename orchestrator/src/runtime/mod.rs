@@ -38,7 +38,7 @@ use tokio::sync::watch;
 use crate::route::{Mailbox, Router, SourceStats};
 
 pub use ipc::{IpcConfig, IpcSocket, Peers};
-pub use shelf::Shelf;
+pub use shelf::{NOTIFY_PLACE, Shelf};
 pub use socket::{InstanceSockets, SocketError};
 pub use telemetry::{Telemetry, log_line};
 pub(crate) use translate::to_json_text;
@@ -54,6 +54,9 @@ pub trait Host: Send + Sync {
         instance: InstanceId,
         request: RuntimeRequest,
     ) -> Pin<Box<dyn Future<Output = Result<RuntimeReply, WireError>> + Send>>;
+
+    /// The instance has said that it is ready. Must not wait.
+    fn ready(&self, instance: InstanceId);
 
     /// The instance sent telemetry: one JSON object, without a newline. Must not wait.
     fn telemetry(&self, instance: InstanceId, object: &[u8]);

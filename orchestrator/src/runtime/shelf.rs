@@ -2,6 +2,10 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+/// The place of the socket on which an instance says how it is. The listeners of its two dialects
+/// have those before it, its connections those from 16 on.
+pub const NOTIFY_PLACE: u64 = 3;
+
 /// The place of one instance's files that the next daemon will find again.
 pub trait Shelf: Send + Sync + 'static {
     /// Takes what an earlier daemon has put there. Once.

@@ -54,6 +54,9 @@ pub enum Event {
     SaidReady,
     /// It has said that it is well.
     SaidAlive,
+    /// It has said that it is not well, and what its supervisor should do about it is what follows
+    /// when it has not said in time that it is.
+    SaidUnwell,
     /// It has asked for more time to become ready or to stop: this long from now.
     MoreTime(Duration),
     /// It was asked by the probe of [`Machine::probe`](super::Machine::probe): it is well, or

@@ -27,7 +27,7 @@ use super::*;
 /// process that may get a hundredth of a processor.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-struct Bench {
+pub(crate) struct Bench {
     dir: TempDir,
     capture: Capture,
 }
@@ -62,6 +62,13 @@ impl Default for Bench {
         let config = CaptureConfig::default();
         Self::new(config.max_file_bytes, config.max_files)
     }
+}
+
+/// One log, for tests of other rooms.
+pub(crate) fn open_bench() -> (Bench, InstanceLog) {
+    let bench = Bench::default();
+    let log = bench.open("log");
+    (bench, log)
 }
 
 /// The capture process as a thread of this one. It ends when it has nothing to do.

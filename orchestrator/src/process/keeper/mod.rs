@@ -149,6 +149,8 @@ pub enum Said {
     Ready,
     /// It is well.
     Alive,
+    /// It is not well, and is to be treated as if it had not said in time that it is.
+    Unwell,
     /// It needs more time to become ready or to stop: this long from now.
     MoreTime(Duration),
     /// How it is, in its own words.

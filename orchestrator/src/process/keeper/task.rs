@@ -215,6 +215,7 @@ impl Task {
         match said {
             Said::Ready => self.feed(Event::SaidReady).await,
             Said::Alive => self.feed(Event::SaidAlive).await,
+            Said::Unwell => self.feed(Event::SaidUnwell).await,
             Said::MoreTime(time) => self.feed(Event::MoreTime(time)).await,
             Said::Status(status) => {
                 self.view.send_modify(|view| view.status = status);

@@ -39,6 +39,8 @@ pub(super) struct Reader {
     buffer: BytesMut,
     read_size: usize,
     greeted: bool,
+    /// Whether it has said that it is ready: once is enough.
+    ready: bool,
     channels: Vec<Option<Channel>>,
     /// What was said of the channel that is to be declared next.
     announced: Option<(u16, Announced)>,
@@ -92,6 +94,7 @@ impl Reader {
             buffer: BytesMut::new(),
             read_size: READ_MIN,
             greeted: false,
+            ready: false,
             channels: Vec::new(),
             announced: None,
             run: Vec::new(),
@@ -216,6 +219,13 @@ impl Reader {
             Frame::Grant { channel, total } => self.grant(channel, total),
             Frame::Request { id, request } => {
                 self.request(id, request);
+                Ok(())
+            }
+            Frame::Ready => {
+                if !std::mem::replace(&mut self.ready, true) {
+                    let endpoint = &self.connection.endpoint;
+                    endpoint.host.ready(endpoint.instance);
+                }
                 Ok(())
             }
             Frame::Hello { .. } => Err(malformed("a second hello")),

@@ -19,6 +19,30 @@ impl Machine {
         }
     }
 
+    pub(super) fn said_unwell(&self, now: Duration, state: State, todo: &mut Vec<Action>) -> State {
+        match state {
+            State::Starting { pid, .. }
+            | State::Ready { pid, .. }
+            | State::Unhealthy { pid, .. } => {
+                self.unwell(now, pid, "it said that it is not well".to_owned(), todo)
+            }
+            state => state,
+        }
+    }
+
+    /// It is stopped, even if it is never started again: it can't be left in that state.
+    pub(super) fn unwell(
+        &self,
+        now: Duration,
+        pid: u32,
+        reason: String,
+        todo: &mut Vec<Action>,
+    ) -> State {
+        todo.push(Action::Emit(Notice::Unhealthy { reason: reason.clone() }));
+        let then = Then::Judge(End::Failed(reason));
+        self.stop(now, pid, How::Ask, Cause::Failing, then, todo)
+    }
+
     pub(super) fn probed(
         &mut self,
         now: Duration,

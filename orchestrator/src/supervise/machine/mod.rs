@@ -189,6 +189,7 @@ impl Machine {
                 (state, _) => state,
             },
             Event::SaidAlive => self.said_alive(now, state),
+            Event::SaidUnwell => self.said_unwell(now, state, &mut todo),
             Event::MoreTime(time) => more_time(now, state, time),
             Event::Probed(answer) => self.probed(now, state, answer, &mut todo),
             Event::Deadline => self.deadline(now, state, &mut todo),
@@ -215,10 +216,7 @@ impl Machine {
             {
                 let time = self.rules.watchdog;
                 let reason = format!("it did not say within {time} that it is alive");
-                let told = reason.clone();
-                todo.push(Action::Emit(Notice::Unhealthy { reason: told }));
-                let then = Then::Judge(End::Failed(reason));
-                self.stop(now, pid, How::Ask, Cause::Failing, then, todo)
+                self.unwell(now, pid, reason, todo)
             }
             S::Stopping { main, phase, cause, then } => {
                 let phase = match phase {
