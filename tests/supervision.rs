@@ -381,7 +381,8 @@ fn the_end_of_the_daemon_stops_those_first_who_need_others() {
     // db goes at once, if it is asked too early; web takes its time.
     let script = |name: &str, sleep: &str| {
         format!(
-            "trap '{sleep} echo {name} >> {}; exit 0' TERM; while :; do sleep 0.01; done",
+            "trap '{sleep} echo {name} >> {}; exit 0' TERM; echo listens; \
+             while :; do sleep 0.01; done",
             log.display()
         )
     };
@@ -399,6 +400,8 @@ fn the_end_of_the_daemon_stops_those_first_who_need_others() {
         &script("web", "sleep 0.3;"),
     ]);
     daemon.ok(["runtime", "start", "web"]);
+    daemon.prints("db", "listens");
+    daemon.prints("web", "listens");
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
     assert_eq!(fs::read_to_string(&log).unwrap(), "web\ndb\n");

@@ -49,8 +49,9 @@ fn says(daemon: &Daemon, name: &str, status: &str) {
     });
 }
 
+#[track_caller]
 fn pid(daemon: &Daemon, name: &str) -> u32 {
-    daemon.info(name).observed.pid().unwrap()
+    eventually(&format!("{name} runs"), || daemon.info(name).observed.pid())
 }
 
 /// Adds a program: its options, then its arguments.

@@ -44,13 +44,13 @@ pub(super) async fn execute(
     });
     let begun = begun.await.map_err(|panic| panic.to_string())?;
     let (mut running, output) = begun.map_err(|error| error.to_string())?;
-    let mut line = LastLine::default();
+    let mut lines = LastLines::default();
     let exit = {
         let reading = async {
             let Some((stdout, stderr)) = output else { return };
             let pipes = (Receiver::from_owned_fd(stdout), Receiver::from_owned_fd(stderr));
             if let (Ok(stdout), Ok(stderr)) = pipes {
-                line.read(stdout, stderr).await;
+                lines.read(stdout, stderr).await;
             }
         };
         let mut reading = std::pin::pin!(reading);
@@ -65,7 +65,7 @@ pub(super) async fn execute(
     };
     match exit {
         Some(Exit::Code(0)) => Ok(()),
-        Some(exit) => Err(match line.text() {
+        Some(exit) => Err(match lines.text() {
             Some(text) => format!("{exit}: {text}"),
             None => exit.to_string(),
         }),
@@ -135,7 +135,14 @@ async fn kill(process: &Arc<dyn Process>) {
     }
 }
 
-/// The last line of what is read, from two streams as they come.
+/// The last lines of two streams. Which of them came later can't be known.
+#[derive(Default)]
+struct LastLines {
+    out: LastLine,
+    err: LastLine,
+}
+
+/// The last line of what is read.
 #[derive(Default)]
 struct LastLine {
     /// Of the line that has not ended, as much as is kept.
@@ -143,7 +150,7 @@ struct LastLine {
     last: Vec<u8>,
 }
 
-impl LastLine {
+impl LastLines {
     async fn read(&mut self, mut stdout: Receiver, mut stderr: Receiver) {
         let (mut out, mut err) = ([0; 4096], [0; 4096]);
         let (mut out_open, mut err_open) = (true, true);
@@ -151,16 +158,23 @@ impl LastLine {
             tokio::select! {
                 count = some(&mut stdout, &mut out), if out_open => {
                     out_open = count > 0;
-                    self.push(&out[..count]);
+                    self.out.push(&out[..count]);
                 }
                 count = some(&mut stderr, &mut err), if err_open => {
                     err_open = count > 0;
-                    self.push(&err[..count]);
+                    self.err.push(&err[..count]);
                 }
             }
         }
     }
 
+    /// That of the errors, if there is one, else that of the output.
+    fn text(&self) -> Option<String> {
+        self.err.text().or_else(|| self.out.text())
+    }
+}
+
+impl LastLine {
     fn push(&mut self, bytes: &[u8]) {
         let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
         while let Some(piece) = pieces.next() {
