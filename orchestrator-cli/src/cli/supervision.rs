@@ -145,7 +145,8 @@ pub(crate) struct SupervisionArgs {
     #[arg(long, value_name = "INSTANCE[:CONDITION]", value_parser = after)]
     after: Vec<After>,
 
-    /// The command that asks it to stop, before any signal; words are split at spaces.
+    /// The command that asks it to stop, before any signal, which is sent at once if the command
+    /// fails; words are split at spaces.
     /// Example: --stop-command "/usr/bin/nginx -s quit"
     #[arg(long, value_name = "COMMAND")]
     stop_command: Option<String>,

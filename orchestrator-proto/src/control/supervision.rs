@@ -261,8 +261,9 @@ pub struct After {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Stop {
-    /// A program that asks it to stop, its absolute path and its arguments; empty is none. It
-    /// gets as long as the first signal, which is sent when it has ended or that time is over.
+    /// A program that asks it to stop, its absolute path and its arguments; empty is none. The
+    /// instance has as long to go as after the first signal, which is sent after that time, or at
+    /// once if the program fails.
     pub command: Vec<String>,
     /// Signals for the whole process group, each with the time until the next one. After the last
     /// one comes SIGKILL. 1 to [`Stop::MAX_STEPS`].

@@ -62,8 +62,11 @@ pub enum Event {
     /// It was asked by the probe of [`Machine::probe`](super::Machine::probe): it is well, or
     /// what is wrong.
     Probed(Result<(), String>),
-    /// The command of [`StopCommand`](super::Action::StopCommand) has ended, whatever came of it.
-    StopCommandEnded,
+    /// The command of [`StopCommand`](super::Action::StopCommand) has ended.
+    StopCommandEnded {
+        /// Whether it did what it should. Then the instance may take the rest of its time.
+        worked: bool,
+    },
     /// The main process ended.
     MainExited {
         /// How.

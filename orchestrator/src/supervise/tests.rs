@@ -63,7 +63,7 @@ enum Step {
     SayAlive,
     Probe(bool),
     MoreTime(u64),
-    CommandEnds,
+    CommandEnds(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -86,7 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::SayAlive),
         4 => any::<bool>().prop_map(Step::Probe),
         1 => (0_u64..20_000).prop_map(Step::MoreTime),
-        2 => Just(Step::CommandEnds),
+        2 => any::<bool>().prop_map(Step::CommandEnds),
     ]
 }
 
@@ -229,9 +229,9 @@ impl World {
                 self.feed(Event::Probed(if well { Ok(()) } else { Err("deaf".into()) }));
             }
             Step::MoreTime(ms) => self.feed(Event::MoreTime(Duration::from_millis(ms))),
-            Step::CommandEnds if self.commanded => {
+            Step::CommandEnds(worked) if self.commanded => {
                 self.commanded = false;
-                self.feed(Event::StopCommandEnded);
+                self.feed(Event::StopCommandEnded { worked });
             }
             _ => {}
         }
@@ -746,7 +746,11 @@ fn a_stop_goes_through_its_command_and_its_signals() {
     world.step(Step::SpawnWorks);
     world.step(Step::Stop);
     assert!(world.commanded && world.signals == 0);
-    world.step(Step::CommandEnds);
+    world.step(Step::Wait(50));
+    world.step(Step::CommandEnds(true));
+    world.step(Step::Wait(49));
+    assert_eq!(world.signals, 0, "it has the rest of the time");
+    world.step(Step::Wait(1));
     assert_eq!(world.signals, 1);
     world.step(Step::Wait(100));
     assert_eq!(world.signals, 2);
@@ -755,6 +759,17 @@ fn a_stop_goes_through_its_command_and_its_signals() {
     assert!(!world.killed);
     world.step(Step::Wait(1));
     assert!(world.killed);
+}
+
+#[test]
+fn a_stop_command_that_fails_is_followed_by_the_signal_at_once() {
+    let stop = Stop { command: vec!["/bin/quit".into()], ..Stop::default() };
+    let mut world = World::with(Supervision { stop, ..Supervision::default() });
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.step(Step::Stop);
+    world.step(Step::CommandEnds(false));
+    assert_eq!(world.signals, 1);
 }
 
 #[test]

@@ -117,10 +117,11 @@ impl Task {
                 }
                 ended = command(&mut self.stop_command) => {
                     self.stop_command = None;
+                    let worked = ended.is_ok();
                     if let Err(error) = ended {
                         tracing::warn!(%error, "the stop command of an instance has failed");
                     }
-                    self.feed(Event::StopCommandEnded).await;
+                    self.feed(Event::StopCommandEnded { worked }).await;
                 }
                 () = until(deadline) => self.feed(Event::Deadline).await,
             }

@@ -317,7 +317,7 @@ impl Machine {
             }
             (
                 S::Stopping { main, phase: Phase::Commanded { .. }, cause, then },
-                E::StopCommandEnded,
+                E::StopCommandEnded { worked: false },
             ) => {
                 let phase = self.signal(now, 0, todo);
                 S::Stopping { main, phase, cause, then }
