@@ -30,7 +30,8 @@
 //!
 //! The files are `00000001.log` and so on, one record per line, in the CRI log format:
 //! `2026-11-20T18:24:53.123456789Z stdout F text`. `F` ends a line, `P` is a part of one that
-//! goes on in the next record of the same stream.
+//! goes on in the next record of the same stream. Telemetry and remarks of the orchestrator are
+//! written such that whatever reads this format takes them, see `record.rs`.
 
 mod capture;
 mod file;

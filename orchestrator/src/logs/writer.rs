@@ -30,6 +30,8 @@ pub(super) struct Writer {
     gaps: Vec<Gap>,
     /// Bytes of a torn record that were cut off when the log was opened.
     cut: u64,
+    /// Streams whose last part did not end its line.
+    open: Vec<LogStream>,
     stats: LogStats,
 }
 
@@ -40,12 +42,25 @@ impl Writer {
         disk: Box<dyn Disk>,
     ) -> io::Result<Self> {
         let (files, cut) = LogFiles::open(dir, config, disk)?;
-        Ok(Self { files, gaps: Vec::new(), cut, stats: LogStats::default() })
+        Ok(Self { files, gaps: Vec::new(), cut, open: Vec::new(), stats: LogStats::default() })
     }
 
     /// Where the log ends.
     pub(super) fn end(&self) -> Position {
         self.files.end()
+    }
+
+    /// Notes the next part of a stream. The answer is whether it begins a line.
+    pub(super) fn begins_line(&mut self, stream: LogStream, complete: bool) -> bool {
+        let at = self.open.iter().position(|&open| open == stream);
+        match (at, complete) {
+            (Some(at), true) => {
+                self.open.swap_remove(at);
+            }
+            (None, false) => self.open.push(stream),
+            _ => {}
+        }
+        at.is_none()
     }
 
     /// Changes the bounds of the files, from the next one on.

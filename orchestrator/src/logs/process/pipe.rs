@@ -52,7 +52,8 @@ pub(super) struct Sink<'a> {
 
 impl Sink<'_> {
     pub(super) fn push(&mut self, time_ns: u64, stream: LogStream, complete: bool, text: &[u8]) {
-        self.batch.push(time_ns, stream, complete, text);
+        let begins = self.writer.begins_line(stream, complete);
+        self.batch.push_part(time_ns, stream, begins, complete, text);
         if self.batch.bytes().len() >= BATCH_BYTES {
             self.write();
         }

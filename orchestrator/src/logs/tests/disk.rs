@@ -106,7 +106,7 @@ fn a_full_disk_tears_no_record_at_any_byte() {
                 let text = content_of(dir.path());
                 assert!(text.ends_with(" stdout F later\n"), "{text}");
                 let told = format!(
-                    "orchestrator F {} bytes of stdout are missing here, between \
+                    "stderr F orchestrator: {} bytes of stdout are missing here, between \
                      2026-11-20T18:24:53.000000000Z and 2026-11-20T18:24:53.000000000Z: \
                      No space left on device",
                     stats.bytes_lost
