@@ -15,7 +15,7 @@ use orchestrator_proto::control::{
 use tests::{Daemon, SOON, block_on, eventually, processes};
 
 fn query(instance: &str, follow: bool) -> LogQuery {
-    LogQuery { instance: instance.into(), stream: None, tail: None, since_ns: None, follow }
+    LogQuery { follow, ..LogQuery::of(instance) }
 }
 
 async fn items(mut stream: ItemStream) -> Vec<Item> {

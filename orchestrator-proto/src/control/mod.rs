@@ -11,6 +11,7 @@
 mod daemon;
 mod event;
 mod info;
+mod log;
 mod spec;
 mod supervision;
 
@@ -20,9 +21,9 @@ pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
     Status, TargetInfo, TelemetryStatus,
 };
+pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use spec::{
-    Desired, LinkSpec, LogQuery, LogStream, Policy, Priority, Program, RuntimeSpec, Selector,
-    TapFilter, TargetSpec,
+    Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
 pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
@@ -158,7 +159,7 @@ pub enum Request {
         /// Which instance.
         instance: Selector,
     },
-    /// What an instance printed. A stream of [`Item::Log`] and [`Item::Missed`].
+    /// What instances printed. A stream of [`Item::Log`] and [`Item::Missed`].
     Logs(LogQuery),
     /// Adds a link. Answered by [`Reply::LinkAdded`].
     LinkAdd(LinkSpec),
@@ -331,19 +332,6 @@ pub enum Item {
         /// What they were and why they are missing, as a sentence.
         reason: String,
     },
-}
-
-/// A line, or a part of one, that an instance printed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct LogLine {
-    /// When it was read, nanoseconds since 1970 (UTC).
-    pub time_ns: u64,
-    /// Where it was printed.
-    pub stream: LogStream,
-    /// Whether this ends a line; longer lines than the capture's bound come in parts.
-    pub complete: bool,
-    /// Exactly what was printed, without the newline. In JSON: text, lossy.
-    pub text: crate::OsBytes,
 }
 
 /// A message that passed.

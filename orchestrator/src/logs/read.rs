@@ -1,9 +1,9 @@
 //! Reading a log back, and following it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::file::{Position, end_of, numbers, path_of};
+use super::file::{Position, end_of};
 use super::instance::{Progress, Shared};
+use super::names::numbers;
 use super::record::{Record, newline};
+use super::stored::Stored;
 use super::{InstanceLog, LogError, tail, writer};
 
 /// The most bytes of a file that are read at once; more than any record has.
@@ -259,7 +261,7 @@ struct Cursor {
     dir: PathBuf,
     query: ReadQuery,
     /// File number `next.number`, once it is open.
-    file: Option<File>,
+    file: Option<Stored>,
     next: Position,
     begin: Begin,
     /// In the middle of a line that is too long for a record.
@@ -286,12 +288,12 @@ impl Cursor {
             if self.next >= limit {
                 return Ok(found.end());
             }
-            let Some(file) = &self.file else {
+            let Some(file) = &mut self.file else {
                 self.open_file(limit, &mut found)?;
                 continue;
             };
             let is_last = self.next.number == limit.number;
-            let size = file.metadata()?.len();
+            let size = file.len()?;
             let end = if is_last { limit.offset } else { size };
             let wanted = end.saturating_sub(self.next.offset);
             if wanted == 0 {
@@ -303,7 +305,14 @@ impl Cursor {
             }
             let wanted = usize::try_from(wanted).map_or(CHUNK, |wanted| wanted.min(CHUNK));
             let mut chunk = vec![0; wanted];
-            let count = read_at(file, &mut chunk, self.next.offset)?;
+            let count = match file.read_at(&mut chunk, self.next.offset) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    found.damaged(self.next.number, &error);
+                    self.skip_to(self.next.number + 1);
+                    continue;
+                }
+                read => read?,
+            };
             if count == 0 {
                 // Somebody cut the file, so there is nothing up to where it ended.
                 self.tell_cut(&mut found);
@@ -332,8 +341,12 @@ impl Cursor {
             self.skip_to(number);
         }
         if there.is_some() {
-            match open(&self.dir, number) {
+            match Stored::open(&self.dir, number) {
                 Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    found.damaged(number, &error);
+                    self.skip_to(number + 1);
+                }
                 // Deleted this moment: the next look at the directory will tell.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
@@ -421,6 +434,10 @@ impl Found {
         self.missed(0, reason);
     }
 
+    fn damaged(&mut self, number: u64, error: &io::Error) {
+        self.missed(0, format!("log file {number} can't be read: {error}"));
+    }
+
     fn missed(&mut self, count: u64, reason: String) {
         self.items.push(ReadItem::Missed { count, reason });
     }
@@ -434,14 +451,6 @@ impl Found {
         let items = self.items();
         if items.is_empty() { Step::End } else { Step::Items(items) }
     }
-}
-
-/// Opens a log file for reading. Whatever else has its name does not block.
-pub(super) fn open(dir: &Path, number: u64) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-        .open(path_of(dir, number))
 }
 
 /// Reads until the buffer is full or the file is at its end.
