@@ -2,6 +2,7 @@
 
 mod daemon;
 mod link;
+mod log;
 mod runtime;
 mod supervision;
 pub(crate) mod value;
@@ -17,7 +18,7 @@ use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
-pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand};
+pub(crate) use runtime::{LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand};
 
 const AFTER: &str = "\
 Exit codes:

@@ -130,7 +130,7 @@ pub struct LogQuery {
 
 impl LogQuery {
     /// The most instances of one query.
-    pub const MAX_INSTANCES: usize = 512;
+    pub const MAX_INSTANCES: usize = 256;
     /// The longest `grep`, bytes.
     pub const MAX_GREP: usize = 4096;
 

@@ -257,12 +257,7 @@ pub(crate) fn link_spec() -> LinkSpec {
 }
 
 pub(crate) fn log_query() -> LogQuery {
-    LogQuery {
-        tail: Some(10),
-        grep: Some("cam".into()),
-        follow: true,
-        ..LogQuery::of("camera")
-    }
+    LogQuery { tail: Some(10), grep: Some("cam".into()), follow: true, ..LogQuery::of("camera") }
 }
 
 fn tap_message(payload: Result<String, String>) -> TapMessage {

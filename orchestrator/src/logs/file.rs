@@ -121,11 +121,7 @@ impl LogFiles {
     ///
     /// If the newest file does not end with a newline, the daemon or the machine died while
     /// a record was written: the torn record is cut off. Returns how many bytes that were.
-    pub(super) fn open(
-        dir: PathBuf,
-        rules: Rules,
-        disk: Box<dyn Disk>,
-    ) -> io::Result<(Self, u64)> {
+    pub(super) fn open(dir: PathBuf, rules: Rules, disk: Box<dyn Disk>) -> io::Result<(Self, u64)> {
         create_dir(&dir)?;
         // What stays is in nobody's way: of two forms the compressed one counts.
         let _ = names::tidy(&dir);
@@ -193,21 +189,19 @@ impl LogFiles {
         complete.filter(|(_, form)| **form == Form::Plain).map(|(number, _)| *number).last()
     }
 
-    /// Takes what was made of a file that was to be compressed, if it is still wanted. Does not
-    /// fail: else the file stays as it is.
-    pub(super) fn take_packed(&mut self, number: u64, is_made: bool) -> io::Result<()> {
-        let part = part_path(&self.dir, number);
-        let wanted = is_made && self.kept.contains_key(&number);
-        let taken = match wanted && path_of(&self.dir, number).exists() {
-            true => fs::rename(&part, packed_path(&self.dir, number)),
-            false => return fs::remove_file(&part),
-        };
-        if let Err(error) = taken {
-            let _ = fs::remove_file(&part);
-            return Err(error);
+    /// Puts a compressed file in the place of the one that it was made of, if that is still kept.
+    ///
+    /// # Errors
+    ///
+    /// When that does not work; then the file stays as it was, or is there in both forms.
+    pub(super) fn take_packed(&mut self, number: u64) -> io::Result<()> {
+        let (plain, part) = (path_of(&self.dir, number), part_path(&self.dir, number));
+        if !self.kept.contains_key(&number) || !plain.exists() {
+            return fs::remove_file(&part);
         }
+        fs::rename(&part, packed_path(&self.dir, number))?;
         self.kept.insert(number, Form::Packed);
-        fs::remove_file(path_of(&self.dir, number))
+        fs::remove_file(plain)
     }
 
     /// Where the log ends: all before it are whole records.

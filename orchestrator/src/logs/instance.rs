@@ -9,14 +9,16 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
 use tokio::sync::watch;
 
-use super::file::{Position, delete_all};
+use super::file::Position;
 use super::link::Link;
+use super::names::delete_all;
 use super::outbox::{Outbox, Run};
 use super::record::now_ns;
+use super::rules::Rules;
 use super::socket::Watched;
 use super::source::Pipes;
 use super::wire::{MAX_RUNS, ProcessId, State};
-use super::{CaptureConfig, LogError, LogStats};
+use super::{LogError, LogStats};
 
 /// One instance's log. Clones are the same log; it lives until it is closed, with or
 /// without handles.
@@ -30,7 +32,7 @@ pub struct InstanceLog {
 pub(super) struct Shared {
     pub(super) instance: InstanceId,
     pub(super) dir: PathBuf,
-    pub(super) config: CaptureConfig,
+    pub(super) rules: Rules,
     link: Arc<Link>,
     outbox: Mutex<Outbox>,
     /// Tells readers that the log has grown, and whoever waits for the end of the output.
@@ -154,11 +156,11 @@ impl Shared {
         link: Arc<Link>,
         instance: InstanceId,
         dir: PathBuf,
-        config: CaptureConfig,
+        rules: Rules,
         end: Position,
     ) -> Self {
         let progress = watch::Sender::new(Progress { end, ..Progress::default() });
-        Self { instance, dir, config, link, outbox: Mutex::default(), progress }
+        Self { instance, dir, rules, link, outbox: Mutex::default(), progress }
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {

@@ -35,16 +35,22 @@
 
 mod capture;
 mod file;
+mod grep;
 mod instance;
 mod lines;
 mod link;
+mod merge;
+mod names;
 mod outbox;
+mod packed;
 mod process;
 mod read;
 mod record;
+mod rules;
 mod socket;
 mod source;
 mod start;
+mod stored;
 mod tail;
 mod wire;
 mod writer;
@@ -60,7 +66,9 @@ use orchestrator_proto::InstanceId;
 use serde::{Deserialize, Serialize};
 
 pub use capture::{Capture, Captured};
+pub use grep::Grep;
 pub use instance::InstanceLog;
+pub use merge::MergedLogs;
 pub use process::{CAPTURE_ROLE, capture_role};
 pub use read::{LogReader, ReadItem, ReadQuery};
 pub use record::MAX_TEXT;
@@ -70,7 +78,9 @@ pub use start::Starter;
 /// How long the beginning of a line waits for its end before it is written: 100 ms.
 pub const QUIET: Duration = Duration::from_millis(100);
 
-/// The bounds of each instance's log.
+/// The bounds of the log of each instance that has no others by its [`LogRules`].
+///
+/// [`LogRules`]: orchestrator_proto::control::LogRules
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CaptureConfig {
     /// The most bytes of one file; at least 64 KiB are used. By default 8 MiB.
@@ -85,19 +95,6 @@ impl Default for CaptureConfig {
     }
 }
 
-/// The least `max_file_bytes`, so that a file has room for some of the longest records.
-const MIN_FILE_BYTES: u64 = 64 << 10;
-
-impl CaptureConfig {
-    /// The bounds that are used.
-    fn bounded(self) -> Self {
-        Self {
-            max_file_bytes: self.max_file_bytes.max(MIN_FILE_BYTES),
-            max_files: self.max_files.max(1),
-        }
-    }
-}
-
 /// What became of an instance's output since its log was opened.
 ///
 /// Both counts are of printed bytes, newlines included, without what a record adds to them.
@@ -108,8 +105,12 @@ pub struct LogStats {
     pub bytes_written: u64,
     /// Printed bytes that were read and could not be written.
     pub bytes_lost: u64,
-    /// Whether output is missing of which the log does not tell yet: writing does not work.
+    /// Whether output is missing of which the log does not tell yet, or is held: writing does
+    /// not work.
     pub failing: bool,
+    /// Whether nothing is read until writing works again, so that the instance waits as soon as
+    /// its pipes are full.
+    pub blocked: bool,
     /// Why writing failed the last time, even if it works again.
     pub last_error: Option<WriteError>,
 }

@@ -127,8 +127,14 @@ mod tests {
     fn only_our_own_names_are_files_of_a_log() {
         let dir = tempfile::TempDir::new().unwrap();
         let ours = ["00000001.log.zst", "00000002.log", "00000003.log", "00000003.log.zst"];
-        let others =
-            ["1.log", "00000004.log.gz", "00000005", "x.log", "00000006.log.zst.part", "+0000007.log"];
+        let others = [
+            "1.log",
+            "00000004.log.gz",
+            "00000005",
+            "x.log",
+            "00000006.log.zst.part",
+            "+0000007.log",
+        ];
         for name in ours.iter().chain(&others) {
             fs::write(dir.path().join(name), "").unwrap();
         }

@@ -243,6 +243,7 @@ impl Instance {
         let mine = links
             .iter()
             .filter(|link| link.from == Some(self.id) || link.to == LinkTarget::Instance(self.id));
+        let log = self.log.stats();
         RuntimeDetail {
             info: self.info(),
             args: self.spec.args.clone(),
@@ -256,7 +257,11 @@ impl Instance {
             sent: self.endpoint.sent.sent.load(Ordering::Relaxed),
             unrouted: self.endpoint.sent.unrouted.load(Ordering::Relaxed),
             protocol_errors: self.endpoint.protocol_errors.load(Ordering::Relaxed),
-            log_bytes_lost: self.log.stats().bytes_lost,
+            log: self.spec.log.clone(),
+            log_bytes_lost: log.bytes_lost,
+            log_blocked: log.blocked.then(|| {
+                log.last_error.map_or_else(|| "it can't be written".into(), |error| error.message)
+            }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
         }

@@ -18,10 +18,12 @@ use tokio::time::Instant;
 
 use super::Hub;
 use super::client::Outgoing;
+use super::packing::Job;
 use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES};
-use crate::logs::CaptureConfig;
 use crate::logs::file::Position;
+use crate::logs::names::part_path;
 use crate::logs::record::{Batch, now_ns};
+use crate::logs::rules::Rules;
 use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text, words};
 use crate::logs::writer::{RESTARTED, Writer};
 
@@ -31,6 +33,8 @@ pub(super) const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr
 const MAX_ENDED: usize = 64;
 /// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
 const PIPE_BYTES: i32 = 256 << 10;
+/// Why what comes from inside the daemon is lost.
+pub(super) const TOO_MUCH: &str = "more was said at once than can wait to be written";
 /// How often a log tells of bytes that were lost, at most.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -41,6 +45,10 @@ pub(super) struct Log {
     pub(super) hub: Rc<Hub>,
     /// Its pipes are to be read as far as they go at once, and no further.
     stop: watch::Sender<bool>,
+    /// Nothing more is to be read before writing works again.
+    blocked: watch::Sender<bool>,
+    /// The number of the last look: all pipes are to be read as far as they go at once.
+    looks: watch::Sender<u64>,
     inner: RefCell<Inner>,
 }
 
@@ -58,12 +66,18 @@ struct Inner {
     closing: bool,
     closed: bool,
     views: Vec<View>,
+    /// The file that is being compressed.
+    packing: Option<Job>,
+    /// The newest file when it was last seen whether one is to be compressed.
+    packed_below: u64,
 }
 
 /// A run of which at least one pipe is open.
 struct Run {
     run: u64,
     open: [bool; STREAMS.len()],
+    /// Up to which look they were read.
+    looked: [u64; STREAMS.len()],
 }
 
 /// A client that has this log open.
@@ -71,6 +85,8 @@ struct View {
     client: Rc<Outgoing>,
     attached: u64,
     looked: u64,
+    /// What is to be answered when that look has been at all pipes.
+    looking: Option<(u64, u64)>,
     watch: Option<Position>,
     /// Whether it waits to be told.
     due: bool,
@@ -92,9 +108,9 @@ impl Log {
         hub: &Rc<Hub>,
         instance: InstanceId,
         dir: PathBuf,
-        config: CaptureConfig,
+        rules: Rules,
     ) -> io::Result<Rc<Self>> {
-        let writer = Writer::open(dir.clone(), config, (hub.settings.disk)())?;
+        let writer = Writer::open(dir.clone(), rules, (hub.settings.disk)())?;
         let inner = Inner {
             writer,
             torn: Vec::new(),
@@ -105,14 +121,51 @@ impl Log {
             closing: false,
             closed: false,
             views: Vec::new(),
+            packing: None,
+            packed_below: 0,
         };
-        let stop = watch::Sender::new(false);
-        Ok(Rc::new(Self { instance, dir, hub: hub.clone(), stop, inner: RefCell::new(inner) }))
+        let log = Rc::new(Self {
+            instance,
+            dir,
+            hub: hub.clone(),
+            stop: watch::Sender::new(false),
+            blocked: watch::Sender::new(false),
+            looks: watch::Sender::new(0),
+            inner: RefCell::new(inner),
+        });
+        log.check();
+        Ok(log)
     }
 
-    /// Changes the bounds of its files.
-    pub(super) fn set_config(&self, config: CaptureConfig) {
-        self.inner.borrow_mut().writer.set_config(config);
+    /// Changes what is kept.
+    pub(super) fn set_rules(self: &Rc<Self>, rules: Rules) {
+        {
+            let mut inner = self.inner.borrow_mut();
+            inner.writer.set_rules(rules);
+            inner.packed_below = 0;
+        }
+        self.check();
+    }
+
+    /// Whether nothing more is to be read for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        *self.blocked.borrow()
+    }
+
+    /// Waits until there is something to be read for again.
+    pub(super) async fn unblocked(&self) {
+        // Fails only without a sender, and that is part of this.
+        let _ = self.blocked.subscribe().wait_for(|blocked| !blocked).await;
+    }
+
+    /// Whether the instance is not to wait for the disk.
+    pub(super) fn drops(&self) -> bool {
+        self.inner.borrow().writer.drops()
+    }
+
+    /// Tells of looks that are still to come.
+    pub(super) fn looks(&self) -> watch::Receiver<u64> {
+        self.looks.subscribe()
     }
 
     /// From now on this client is told of it.
@@ -123,6 +176,7 @@ impl Log {
                 client: client.clone(),
                 attached: 0,
                 looked: 0,
+                looking: None,
                 watch: None,
                 due: false,
                 told_failing: false,
@@ -172,9 +226,39 @@ impl Log {
     }
 
     pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
+        let mut epoch = 0;
+        self.looks.send_modify(|last| {
+            *last += 1;
+            epoch = *last;
+        });
         if let Some(view) = self.inner.borrow_mut().view(client) {
-            view.looked = view.looked.max(number);
-            view.tell_soon(self);
+            view.looking = Some((number, epoch));
+        }
+        self.answer_looks();
+    }
+
+    /// A pipe was read as far as it went when this look came.
+    pub(super) fn looked(self: &Rc<Self>, run: u64, index: usize, epoch: u64) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(open) = inner.runs.iter_mut().find(|open| open.run == run) {
+            open.looked[index] = epoch;
+        }
+        drop(inner);
+        self.answer_looks();
+    }
+
+    /// Answers the looks that have been at all pipes, or that nobody can wait for.
+    fn answer_looks(self: &Rc<Self>) {
+        let is_blocked = self.is_blocked();
+        let inner = &mut *self.inner.borrow_mut();
+        let each = inner.runs.iter().flat_map(|run| run.open.iter().zip(run.looked));
+        let reached = each.filter(|(open, _)| **open).map(|(_, looked)| looked).min();
+        for view in &mut inner.views {
+            let over = |epoch| is_blocked || reached.is_none_or(|reached| reached >= epoch);
+            if let Some((number, _)) = view.looking.take_if(|(_, epoch)| over(*epoch)) {
+                view.looked = view.looked.max(number);
+                view.tell_soon(self);
+            }
         }
     }
 
@@ -208,7 +292,8 @@ impl Log {
                 return Err(Refused { error, passing: true });
             };
             let pipes = [prepare(stdout)?, prepare(stderr)?];
-            inner.runs.push(Run { run, open: [true; STREAMS.len()] });
+            let looked = [*self.looks.borrow(); STREAMS.len()];
+            inner.runs.push(Run { run, open: [true; STREAMS.len()], looked });
             self.hub.pipes.set(self.hub.pipes.get() + pipes.len());
             pipes
         };
@@ -248,24 +333,91 @@ impl Log {
                 }
             }
         }
-        let finished = inner.closing && inner.runs.is_empty();
         drop(inner);
-        if finished {
-            self.finish();
-        }
+        self.answer_looks();
+        self.finish_if_done();
         self.hub.changed.notify_one();
     }
 
-    /// Closes it, after what is in its pipes.
+    /// Closes it, after what is in its pipes. What can't be written then is lost.
     pub(super) fn close(self: &Rc<Self>) {
-        let finished = {
+        {
             let mut inner = self.inner.borrow_mut();
-            !std::mem::replace(&mut inner.closing, true) && inner.runs.is_empty()
-        };
+            if std::mem::replace(&mut inner.closing, true) {
+                return;
+            }
+            inner.writer.give_up_waiting();
+            // It has an end only if it was begun.
+            inner.packing = inner.packing.take().filter(Job::cancel);
+        }
+        self.retry();
         self.stop.send_replace(true);
-        if finished {
+        self.finish_if_done();
+    }
+
+    /// Comes to the end of it, if it is being closed and nobody works for it any more.
+    fn finish_if_done(self: &Rc<Self>) {
+        let inner = self.inner.borrow();
+        let done = inner.closing && inner.runs.is_empty() && inner.packing.is_none();
+        if done && !inner.closed {
+            drop(inner);
             self.finish();
         }
+    }
+
+    /// Has the next file compressed, if there is one and none is being compressed.
+    fn pack(self: &Rc<Self>) {
+        let inner = &mut *self.inner.borrow_mut();
+        let newest = inner.writer.end().number;
+        if inner.packing.is_some() || inner.closing || inner.packed_below == newest {
+            return;
+        }
+        let Some(number) = inner.writer.files().to_pack() else {
+            inner.packed_below = newest;
+            return;
+        };
+        match self.hub.packer.pack(self.dir.clone(), number) {
+            Ok((job, answer)) => {
+                inner.packing = Some(job);
+                let log = self.clone();
+                tokio::task::spawn_local(async move {
+                    if let Ok(result) = answer.await {
+                        log.packed(number, result);
+                    }
+                });
+            }
+            Err(error) => {
+                inner.packed_below = newest;
+                self.not_packed(number, &error);
+            }
+        }
+    }
+
+    fn packed(self: &Rc<Self>, number: u64, result: io::Result<()>) {
+        {
+            let inner = &mut *self.inner.borrow_mut();
+            inner.packing = None;
+            let is_closing = inner.closing;
+            let result = result.and_then(|()| inner.writer.files().take_packed(number));
+            if let Err(error) = result
+                && !is_closing
+            {
+                // With the next file it is tried again.
+                inner.packed_below = inner.writer.end().number;
+                // Whatever there was of it.
+                let _ = std::fs::remove_file(part_path(&self.dir, number));
+                self.not_packed(number, &error);
+            }
+        }
+        self.pack();
+        self.finish_if_done();
+    }
+
+    fn not_packed(&self, number: u64, error: &io::Error) {
+        let instance = self.instance;
+        self.hub.notice(&format!(
+            "log file {number} of instance {instance} can't be compressed: {error}"
+        ));
     }
 
     /// Whether it is being closed.
@@ -309,12 +461,30 @@ impl Log {
         self.check();
     }
 
+    /// Reads without writing; the answer is that of `read`.
+    pub(super) fn discard(&self, read: impl FnOnce(&mut [u8]) -> u64) -> u64 {
+        let mut buffers = self.hub.buffers.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
+        read(buffers.sink(&mut inner.writer).0)
+    }
+
+    /// Counts output that was read and not written.
+    pub(super) fn lose(self: &Rc<Self>, stream: LogStream, bytes: u64, from_ns: u64, to_ns: u64) {
+        let reason = "it was printed faster than can be written";
+        self.inner.borrow_mut().writer.lose(stream, bytes, from_ns, to_ns, reason);
+        self.check();
+    }
+
     /// Writes what the daemon itself has to say.
     pub(super) fn append(self: &Rc<Self>, texts: &[Text], dropped: &[Dropped]) {
         if !texts.is_empty() {
             self.write(|_, sink| {
                 for text in texts {
-                    sink.push(text.time_ns, text.stream, text.complete, &text.text.0);
+                    if sink.is_full() {
+                        sink.lose(text.stream, text.text.0.len(), text.complete, text.time_ns);
+                    } else {
+                        sink.push(text.time_ns, text.stream, text.complete, &text.text.0);
+                    }
                 }
             });
         }
@@ -324,7 +494,7 @@ impl Log {
                 lost.bytes,
                 lost.from_ns,
                 lost.to_ns,
-                "more was said at once than can wait to be written",
+                TOO_MUCH,
             );
         }
         if !dropped.is_empty() {
@@ -370,13 +540,16 @@ impl Log {
 
     /// Sees who wants to know what has changed.
     fn check(self: &Rc<Self>) {
-        let inner = &mut *self.inner.borrow_mut();
+        let mut guard = self.inner.borrow_mut();
+        let inner = &mut *guard;
         let owing = inner.writer.is_owing();
         if owing != std::mem::replace(&mut inner.owing, owing) {
             let count = self.hub.owing.get();
             self.hub.owing.set(if owing { count + 1 } else { count - 1 });
             self.hub.changed.notify_one();
         }
+        let blocked = inner.writer.is_blocked();
+        self.blocked.send_if_modified(|is| std::mem::replace(is, blocked) != blocked);
         let (end, stats) = (inner.writer.end(), inner.writer.stats());
         for view in &mut inner.views {
             let wanted = view.watch.is_some_and(|beyond| end > beyond);
@@ -386,6 +559,13 @@ impl Log {
                 view.tell_soon(self);
             }
         }
+        if blocked && inner.views.iter().any(|view| view.looking.is_some()) {
+            drop(guard);
+            self.answer_looks();
+        } else {
+            drop(guard);
+        }
+        self.pack();
     }
 }
 

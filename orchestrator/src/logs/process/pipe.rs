@@ -11,7 +11,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::log::Log;
+use super::log::{Log, TOO_MUCH};
 use crate::logs::QUIET;
 use crate::logs::lines::Splitter;
 use crate::logs::record::{Batch, now_ns};
@@ -59,6 +59,17 @@ impl Sink<'_> {
         }
     }
 
+    /// Whether there is no room for anything that does not wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Counts a text as lost for which there was no room.
+    pub(super) fn lose(&mut self, stream: LogStream, len: usize, complete: bool, time_ns: u64) {
+        let bytes = len as u64 + u64::from(complete);
+        self.writer.lose(stream, bytes, time_ns, time_ns, TOO_MUCH);
+    }
+
     pub(super) fn write(&mut self) {
         self.writer.write(self.batch);
         self.batch.clear(2 * BATCH_BYTES);
@@ -88,6 +99,9 @@ pub(super) struct Pipe {
     pipe: Receiver,
     lines: Splitter,
     last_data: Instant,
+    /// The instance waits, or is about to, when there are so many bytes in the pipe.
+    nearly_full: u64,
+    looks: watch::Receiver<u64>,
     /// Dropped last, after all has been written.
     open: OpenPipe,
 }
@@ -100,13 +114,23 @@ enum Turn {
 
 impl Pipe {
     pub(super) fn new(stream: LogStream, pipe: Receiver, open: OpenPipe) -> Self {
-        Self { stream, pipe, lines: Splitter::default(), last_data: Instant::now(), open }
+        let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(64 << 10) as u64;
+        Self {
+            stream,
+            pipe,
+            lines: Splitter::default(),
+            last_data: Instant::now(),
+            nearly_full: size / 4 * 3,
+            looks: open.log.looks(),
+            open,
+        }
     }
 
     /// Reads until the end of the pipe or, once stopped, of what is in it.
     pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         loop {
             let waiting = self.lines.is_waiting();
+            let blocked = self.open.log.is_blocked();
             tokio::select! {
                 biased;
                 // Also when that was before this pipe came.
@@ -114,19 +138,30 @@ impl Pipe {
                     self.read_rest();
                     break;
                 }
-                ready = self.pipe.readable() => {
+                () = self.open.log.unblocked(), if blocked => continue,
+                // Fails only without a sender, which the log has as long as this has the log.
+                _ = self.looks.changed(), if !blocked => {
+                    if self.look().await {
+                        break;
+                    }
+                    continue;
+                }
+                ready = self.pipe.readable(), if !blocked => {
                     if let Err(error) = ready {
                         self.give_up(&error);
                         break;
                     }
                 }
-                () = sleep_until(self.last_data + QUIET), if waiting => {
+                () = sleep_until(self.last_data + QUIET), if waiting && !blocked => {
                     self.flush();
                     continue;
                 }
             }
             match self.turn(|pipe, buffer| pipe.try_read(buffer)) {
-                Turn::Data(_) => tokio::task::yield_now().await,
+                Turn::Data(_) => {
+                    self.discard_flood();
+                    tokio::task::yield_now().await;
+                }
                 Turn::Nothing => {}
                 Turn::End => break,
             }
@@ -180,15 +215,68 @@ impl Pipe {
         }
     }
 
+    /// A turn past the runtime, which may not have looked at this pipe yet.
+    fn direct_turn(&mut self) -> Turn {
+        self.turn(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?))
+    }
+
     fn read_rest(&mut self) {
         let mut read = 0;
         while read < LAST_BYTES {
-            // Past the runtime, which may not have looked at this pipe yet.
-            match self.turn(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?)) {
+            match self.direct_turn() {
                 Turn::Data(count) => read += count,
                 Turn::Nothing | Turn::End => break,
             }
         }
+    }
+
+    /// Reads what is in the pipe now, because somebody wants to know. Whether the pipe has ended.
+    async fn look(&mut self) -> bool {
+        let epoch = *self.looks.borrow_and_update();
+        let mut read = 0;
+        let mut ended = false;
+        while read < LAST_BYTES && !self.open.log.is_blocked() {
+            match self.direct_turn() {
+                Turn::Data(count) => read += count,
+                Turn::Nothing => break,
+                Turn::End => {
+                    ended = true;
+                    break;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        // At the end of the pipe, its end is what is waited for.
+        if !ended {
+            self.open.log.looked(self.open.run, self.open.index, epoch);
+        }
+        ended
+    }
+
+    /// If the instance prints faster than can be written and is not to wait for that: reads what
+    /// is in its pipe without writing it.
+    fn discard_flood(&mut self) {
+        let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        if waiting < self.nearly_full || !self.open.log.drops() {
+            return;
+        }
+        // Before the gap, not after it.
+        self.flush();
+        let from_ns = now_ns();
+        let lost = self.open.log.discard(|buffer| {
+            let mut lost = 0;
+            while lost < waiting {
+                let most = usize::try_from(waiting - lost).unwrap_or(usize::MAX);
+                let most = most.min(buffer.len());
+                match nix::unistd::read(&self.pipe, &mut buffer[..most]) {
+                    // An end or an error is seen by the next turn.
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => lost += count as u64,
+                }
+            }
+            lost
+        });
+        self.open.log.lose(self.stream, lost, from_ns, now_ns());
     }
 
     fn give_up(&self, error: &io::Error) {
