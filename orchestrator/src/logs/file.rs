@@ -189,6 +189,11 @@ impl LogFiles {
         complete.filter(|(_, form)| **form == Form::Plain).map(|(number, _)| *number).last()
     }
 
+    /// Whether this file is one of those that are kept.
+    pub(super) fn keeps(&self, number: u64) -> bool {
+        self.kept.contains_key(&number)
+    }
+
     /// Puts a compressed file in the place of the one that it was made of, if that is still kept.
     ///
     /// # Errors
@@ -196,7 +201,7 @@ impl LogFiles {
     /// When that does not work; then the file stays as it was, or is there in both forms.
     pub(super) fn take_packed(&mut self, number: u64) -> io::Result<()> {
         let (plain, part) = (path_of(&self.dir, number), part_path(&self.dir, number));
-        if !self.kept.contains_key(&number) || !plain.exists() {
+        if !self.keeps(number) || !plain.exists() {
             return fs::remove_file(&part);
         }
         fs::rename(&part, packed_path(&self.dir, number))?;

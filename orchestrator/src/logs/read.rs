@@ -341,6 +341,8 @@ impl Cursor {
         let mut found = Findings::default();
         loop {
             if self.next >= limit {
+                // All that there was has been read; what is gone later is missed.
+                self.begin = Begin::Begun;
                 return Ok(found.end());
             }
             let Some(file) = &mut self.file else {

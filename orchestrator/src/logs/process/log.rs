@@ -397,10 +397,12 @@ impl Log {
         {
             let inner = &mut *self.inner.borrow_mut();
             inner.packing = None;
-            let is_closing = inner.closing;
-            let result = result.and_then(|()| inner.writer.files().take_packed(number));
+            let files = inner.writer.files();
+            let result = result.and_then(|()| files.take_packed(number));
+            // A file that was deleted meanwhile is not to be compressed any more.
+            let wanted = files.keeps(number) && !inner.closing;
             if let Err(error) = result
-                && !is_closing
+                && wanted
             {
                 // With the next file it is tried again.
                 inner.packed_below = inner.writer.end().number;

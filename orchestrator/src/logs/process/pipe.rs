@@ -5,6 +5,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use orchestrator_proto::control::LogStream;
 use tokio::net::unix::pipe::Receiver;
@@ -23,6 +24,9 @@ pub(super) const TURN_BYTES: usize = 64 << 10;
 /// The most bytes that are read from a pipe when its log is closed: no pipe of an ordinary
 /// user holds more.
 const LAST_BYTES: usize = 1 << 20;
+/// How long an instance may print faster than can be written before anything is lost for that, if
+/// it is not to wait.
+const FLOOD: Duration = Duration::from_millis(100);
 /// Records of very short lines are many times longer than the lines; beyond this much of them
 /// a turn is written in several pieces.
 const BATCH_BYTES: usize = 256 << 10;
@@ -101,6 +105,8 @@ pub(super) struct Pipe {
     last_data: Instant,
     /// The instance waits, or is about to, when there are so many bytes in the pipe.
     nearly_full: u64,
+    /// Since when there were that many after each turn.
+    flooded_since: Option<Instant>,
     looks: watch::Receiver<u64>,
     /// Dropped last, after all has been written.
     open: OpenPipe,
@@ -121,6 +127,7 @@ impl Pipe {
             lines: Splitter::default(),
             last_data: Instant::now(),
             nearly_full: size / 4 * 3,
+            flooded_since: None,
             looks: open.log.looks(),
             open,
         }
@@ -258,6 +265,10 @@ impl Pipe {
     fn discard_flood(&mut self) {
         let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
         if waiting < self.nearly_full || !self.open.log.drops() {
+            self.flooded_since = None;
+            return;
+        }
+        if self.flooded_since.get_or_insert_with(Instant::now).elapsed() < FLOOD {
             return;
         }
         // Before the gap, not after it.
