@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod disk;
+pub mod logs;
 pub mod native;
 pub mod processes;
 pub mod routing;
