@@ -126,21 +126,21 @@ fn a_follower_sees_new_lines_at_once_and_over_restarts_until_the_removal() {
     daemon.add_script("cat", &script);
     let mut early = Follower::new(&daemon, &["runtime", "stdout", "--follow", "cat"]);
     daemon.ok(["runtime", "start", "cat"]);
-    assert_eq!(early.next(), "begin\n");
+    assert_eq!(early.line(), "begin\n");
     // One line at a time: each is seen before the next is printed.
     let say = |text: &str| pipe.say(text);
     say("one\n");
-    assert_eq!(early.next(), "one\n");
+    assert_eq!(early.line(), "one\n");
     assert_eq!(daemon.exited("cat"), Exit::Code(0));
     daemon.ok(["runtime", "start", "cat"]);
-    assert_eq!(early.next(), "begin\n");
+    assert_eq!(early.line(), "begin\n");
     let mut late = Follower::new(&daemon, &["runtime", "stdout", "--tail", "2", "-f", "cat"]);
-    assert_eq!([late.next(), late.next()], ["one\n", "begin\n"]);
+    assert_eq!([late.line(), late.line()], ["one\n", "begin\n"]);
     say("two\n");
-    assert_eq!([early.next(), late.next()], ["two\n", "two\n"]);
+    assert_eq!([early.line(), late.line()], ["two\n", "two\n"]);
     daemon.ok(["runtime", "remove", "--force", "cat"]);
     for mut follower in [early, late] {
-        assert_eq!(follower.next(), "");
+        assert_eq!(follower.line(), "");
         let status = eventually("the follower ends", || follower.child.try_wait().unwrap());
         assert_eq!(status.code(), Some(0));
     }
@@ -152,7 +152,7 @@ fn a_running_instance_is_followed_unless_told_otherwise() {
     daemon.add_script("chatty", "echo one; exec sleep 1000");
     daemon.ok(["runtime", "start", "chatty"]);
     let mut follower = Follower::new(&daemon, &["runtime", "stdout", "chatty"]);
-    assert_eq!(follower.next(), "one\n");
+    assert_eq!(follower.line(), "one\n");
     assert!(follower.child.try_wait().unwrap().is_none());
     assert_eq!(daemon.ok(["runtime", "stdout", "--no-follow", "chatty"]), "one\n");
     // Ctrl-C ends it as a shell expects.

@@ -64,7 +64,7 @@ fn a_flood_of_one_instance_keeps_nobody_elses_lines_back() {
     let mut follower = Follower::new(&daemon, &["runtime", "stdout", "quiet"]);
     for number in 0..20 {
         pipe.say(&format!("{number}\n"));
-        assert_eq!(follower.next(), format!("{number}\n"));
+        assert_eq!(follower.line(), format!("{number}\n"));
     }
     for name in ["flood-1", "flood-2"] {
         assert_eq!(daemon.info(name).observed.word(), "ready");

@@ -111,13 +111,13 @@ fn several_logs_are_followed_over_restarts_and_rotation() {
         Follower::new(&daemon, &["runtime", "logs", "-f", "--all", "--stream", "stdout"]);
     // Then it follows.
     daemon.ok(["runtime", "start", "b"]);
-    assert_eq!(follower.next(), "b | begin\n");
+    assert_eq!(follower.line(), "b | begin\n");
     for round in 0..3 {
         daemon.ok(["runtime", "restart", "a"]);
         gate.say(&format!("round {round}\n"));
-        assert_eq!(follower.next(), format!("a | round {round}\n"));
+        assert_eq!(follower.line(), format!("a | round {round}\n"));
         daemon.ok(["runtime", "restart", "b"]);
-        assert_eq!(follower.next(), "b | begin\n");
+        assert_eq!(follower.line(), "b | begin\n");
     }
 }
 

@@ -108,7 +108,7 @@ impl Follower {
 
     /// The next line; empty at the end.
     #[track_caller]
-    pub fn next(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         match self.lines.recv_timeout(SOON) {
             Ok(line) => line,
             Err(RecvTimeoutError::Disconnected) => String::new(),

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::control::{
-    ClientFrame, ClientHello, Event, EventKind, LogQuery, MAGIC, PROTOCOL, Selector, ServerFrame,
+    ClientFrame, ClientHello, Event, EventKind, LogQuery, MAGIC, PROTOCOL, ServerFrame,
     ServerHello, TapFilter, decode_client_frame,
 };
 use crate::error::{ErrorCode, WireError};

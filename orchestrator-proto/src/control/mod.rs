@@ -79,6 +79,7 @@ pub struct ClientFrame {
 
 /// See [`ClientFrame`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "few are there at once, and none for long")]
 pub enum ClientBody {
     /// Begins a request. `id` must not be under way.
     Request(Request),
@@ -118,6 +119,7 @@ pub enum ServerBody {
 
 /// What a client can ask for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "few are there at once, and none for long")]
 pub enum Request {
     /// The daemon's version, process and sockets. Answered by [`Reply::Status`].
     Status,

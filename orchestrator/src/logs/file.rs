@@ -185,8 +185,9 @@ impl LogFiles {
         if self.rules.compress != Compression::Zstd {
             return None;
         }
-        let complete = self.kept.iter().rev().skip(2);
-        complete.filter(|(_, form)| **form == Form::Plain).map(|(number, _)| *number).last()
+        let newest = self.kept.len().saturating_sub(2);
+        let mut complete = self.kept.iter().take(newest);
+        complete.find(|(_, form)| **form == Form::Plain).map(|(number, _)| *number)
     }
 
     /// Whether this file is one of those that are kept.

@@ -17,24 +17,34 @@
 //!   next daemon finds it. If capture is killed it is started again, and reads on from copies
 //!   of the pipes ([`PipeSource`]); what it had read and not written is lost, at most 64 KiB
 //!   of each pipe, and a remark says so. Until it is back, instances that fill their pipes wait.
-//! - Instances never wait for the disk: when it is full or fails, reading goes on.
-//! - A log has at most `max_files` files of `max_file_bytes` each; the oldest goes first.
+//! - When the disk is full or fails, it is up to the [`LogRules`] of an instance: by default it
+//!   waits, as soon as its pipes are full, and goes on by itself within half a second of there
+//!   being room again; or it never waits, also not for a disk that is slower than it prints, and
+//!   what is lost is counted. A log that is closed meanwhile counts what it can't write as lost.
+//! - A log has at most so many files of at most such a size as its rules say; the oldest goes
+//!   first. A file may be left for a new one when it is so old. Complete files are compressed,
+//!   if that is wanted, but for the newest of them, so that whatever ships logs has the time to
+//!   read it; a kill in the middle of that loses nothing.
 //! - No instance starves another: each pipe is read at most 64 KiB per turn.
 //! - A reader gets records in order, none twice, and is told of those that were deleted
-//!   before it came to them. It slows nobody, however slow it is.
+//!   before it came to them. It slows nobody, however slow it is. It gets all that was in the
+//!   pipes when it began (at most 1 MiB of each), so that of a program that has ended, all.
 //! - Neither the daemon nor capture ever waits for the other: what finds no room in the socket
 //!   waits in bounded space, and one report at most is under way for each log.
 //! - What is in the log has been given to the kernel, not to the disk: it survives the
 //!   daemon, while a power failure may cost the last seconds. A record that was torn by that is
 //!   cut off when the log is opened again, and a remark says so.
 //!
-//! The files are `00000001.log` and so on, one record per line, in the CRI log format:
+//! [`LogRules`]: orchestrator_proto::control::LogRules
+//!
+//! The files are `00000001.log` and so on, `00000001.log.zst` when compressed, one record per line, in the CRI log format:
 //! `2026-11-20T18:24:53.123456789Z stdout F text`. `F` ends a line, `P` is a part of one that
 //! goes on in the next record of the same stream. Telemetry and remarks of the orchestrator are
 //! written such that whatever reads this format takes them, see `record.rs`.
 
 mod capture;
 mod file;
+mod findings;
 mod grep;
 mod instance;
 mod lines;

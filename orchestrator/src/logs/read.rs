@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{LogLine, LogStream};
-use orchestrator_proto::{InstanceId, OsBytes};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::file::{Position, end_of};
+use super::findings::Findings;
 use super::grep::Grep;
 use super::instance::{Progress, Shared};
 use super::names::numbers;
@@ -290,8 +291,9 @@ impl LogReader {
     }
 }
 
+/// What a step has found.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// There may be more.
     Items(Vec<ReadItem>),
     /// All up to the limit was read.
@@ -455,61 +457,6 @@ impl Cursor {
             return chunk.len();
         }
         at
-    }
-}
-
-/// Collects what a step finds.
-#[derive(Default)]
-struct Findings {
-    items: Vec<ReadItem>,
-    malformed: u64,
-}
-
-impl Findings {
-    fn line(&mut self, instance: InstanceId, record: &Record<'_>) {
-        self.tell_malformed();
-        self.items.push(ReadItem::Line(LogLine {
-            instance,
-            name: None,
-            time_ns: record.time_ns,
-            stream: record.stream,
-            complete: record.complete,
-            text: OsBytes(record.text.to_vec()),
-        }));
-    }
-
-    fn tell_malformed(&mut self) {
-        let count = std::mem::take(&mut self.malformed);
-        if count > 0 {
-            self.missed(count, "what stands there is not a log record".to_owned());
-        }
-    }
-
-    fn deleted(&mut self, first: u64, last: u64) {
-        let reason = if first == last {
-            format!("log file {first} was deleted before it could be read")
-        } else {
-            format!("log files {first} to {last} were deleted before they could be read")
-        };
-        self.missed(0, reason);
-    }
-
-    fn damaged(&mut self, number: u64, error: &io::Error) {
-        self.missed(0, format!("log file {number} can't be read: {error}"));
-    }
-
-    fn missed(&mut self, count: u64, reason: String) {
-        self.items.push(ReadItem::Missed { count, reason });
-    }
-
-    fn items(mut self) -> Vec<ReadItem> {
-        self.tell_malformed();
-        self.items
-    }
-
-    fn end(self) -> Step {
-        let items = self.items();
-        if items.is_empty() { Step::End } else { Step::Items(items) }
     }
 }
 

@@ -8,31 +8,25 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Hub;
 use super::client::Outgoing;
 use super::packing::Job;
-use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES};
+use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES, prepare};
 use crate::logs::file::Position;
-use crate::logs::names::part_path;
 use crate::logs::record::{Batch, now_ns};
 use crate::logs::rules::Rules;
-use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text, words};
+use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text};
 use crate::logs::writer::{RESTARTED, Writer};
 
 /// The two pipes of a run, in the order in which they come.
 pub(super) const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
 /// Runs that have ended and are remembered, so that they are not attached again.
 const MAX_ENDED: usize = 64;
-/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
-const PIPE_BYTES: i32 = 256 << 10;
 /// Why what comes from inside the daemon is lost.
 pub(super) const TOO_MUCH: &str = "more was said at once than can wait to be written";
 /// How often a log tells of bytes that were lost, at most.
@@ -48,45 +42,45 @@ pub(super) struct Log {
     /// Nothing more is to be read before writing works again.
     blocked: watch::Sender<bool>,
     /// The number of the last look: all pipes are to be read as far as they go at once.
-    looks: watch::Sender<u64>,
-    inner: RefCell<Inner>,
+    pub(super) looks: watch::Sender<u64>,
+    pub(super) inner: RefCell<Inner>,
 }
 
-struct Inner {
-    writer: Writer,
+pub(super) struct Inner {
+    pub(super) writer: Writer,
     /// Streams whose last pipe ended in the middle of a line.
     torn: Vec<LogStream>,
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
     /// The last runs whose pipes have ended.
     ended: VecDeque<u64>,
     /// Whether the log says that another process read before this one.
     told_again: bool,
     /// Whether the hub counts it as owing.
     owing: bool,
-    closing: bool,
+    pub(super) closing: bool,
     closed: bool,
-    views: Vec<View>,
+    pub(super) views: Vec<View>,
     /// The file that is being compressed.
-    packing: Option<Job>,
+    pub(super) packing: Option<Job>,
     /// The newest file when it was last seen whether one is to be compressed.
-    packed_below: u64,
+    pub(super) packed_below: u64,
 }
 
 /// A run of which at least one pipe is open.
-struct Run {
-    run: u64,
-    open: [bool; STREAMS.len()],
+pub(super) struct Run {
+    pub(super) run: u64,
+    pub(super) open: [bool; STREAMS.len()],
     /// Up to which look they were read.
-    looked: [u64; STREAMS.len()],
+    pub(super) looked: [u64; STREAMS.len()],
 }
 
 /// A client that has this log open.
-struct View {
+pub(super) struct View {
     client: Rc<Outgoing>,
     attached: u64,
-    looked: u64,
+    pub(super) looked: u64,
     /// What is to be answered when that look has been at all pipes.
-    looking: Option<(u64, u64)>,
+    pub(super) looking: Option<(u64, u64)>,
     watch: Option<Position>,
     /// Whether it waits to be told.
     due: bool,
@@ -163,11 +157,6 @@ impl Log {
         self.inner.borrow().writer.drops()
     }
 
-    /// Tells of looks that are still to come.
-    pub(super) fn looks(&self) -> watch::Receiver<u64> {
-        self.looks.subscribe()
-    }
-
     /// From now on this client is told of it.
     pub(super) fn join(&self, client: &Rc<Outgoing>) {
         let mut inner = self.inner.borrow_mut();
@@ -223,43 +212,6 @@ impl Log {
             view.watch = Some(beyond);
         }
         self.check();
-    }
-
-    pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
-        let mut epoch = 0;
-        self.looks.send_modify(|last| {
-            *last += 1;
-            epoch = *last;
-        });
-        if let Some(view) = self.inner.borrow_mut().view(client) {
-            view.looking = Some((number, epoch));
-        }
-        self.answer_looks();
-    }
-
-    /// A pipe was read as far as it went when this look came.
-    pub(super) fn looked(self: &Rc<Self>, run: u64, index: usize, epoch: u64) {
-        let mut inner = self.inner.borrow_mut();
-        if let Some(open) = inner.runs.iter_mut().find(|open| open.run == run) {
-            open.looked[index] = epoch;
-        }
-        drop(inner);
-        self.answer_looks();
-    }
-
-    /// Answers the looks that have been at all pipes, or that nobody can wait for.
-    fn answer_looks(self: &Rc<Self>) {
-        let is_blocked = self.is_blocked();
-        let inner = &mut *self.inner.borrow_mut();
-        let each = inner.runs.iter().flat_map(|run| run.open.iter().zip(run.looked));
-        let reached = each.filter(|(open, _)| **open).map(|(_, looked)| looked).min();
-        for view in &mut inner.views {
-            let over = |epoch| is_blocked || reached.is_none_or(|reached| reached >= epoch);
-            if let Some((number, _)) = view.looking.take_if(|(_, epoch)| over(*epoch)) {
-                view.looked = view.looked.max(number);
-                view.tell_soon(self);
-            }
-        }
     }
 
     /// Begins to read the pipes of a run. Nothing happens if it has been attached before. None
@@ -356,70 +308,13 @@ impl Log {
     }
 
     /// Comes to the end of it, if it is being closed and nobody works for it any more.
-    fn finish_if_done(self: &Rc<Self>) {
+    pub(super) fn finish_if_done(self: &Rc<Self>) {
         let inner = self.inner.borrow();
         let done = inner.closing && inner.runs.is_empty() && inner.packing.is_none();
         if done && !inner.closed {
             drop(inner);
             self.finish();
         }
-    }
-
-    /// Has the next file compressed, if there is one and none is being compressed.
-    fn pack(self: &Rc<Self>) {
-        let inner = &mut *self.inner.borrow_mut();
-        let newest = inner.writer.end().number;
-        if inner.packing.is_some() || inner.closing || inner.packed_below == newest {
-            return;
-        }
-        let Some(number) = inner.writer.files().to_pack() else {
-            inner.packed_below = newest;
-            return;
-        };
-        match self.hub.packer.pack(self.dir.clone(), number) {
-            Ok((job, answer)) => {
-                inner.packing = Some(job);
-                let log = self.clone();
-                tokio::task::spawn_local(async move {
-                    if let Ok(result) = answer.await {
-                        log.packed(number, result);
-                    }
-                });
-            }
-            Err(error) => {
-                inner.packed_below = newest;
-                self.not_packed(number, &error);
-            }
-        }
-    }
-
-    fn packed(self: &Rc<Self>, number: u64, result: io::Result<()>) {
-        {
-            let inner = &mut *self.inner.borrow_mut();
-            inner.packing = None;
-            let files = inner.writer.files();
-            let result = result.and_then(|()| files.take_packed(number));
-            // A file that was deleted meanwhile is not to be compressed any more.
-            let wanted = files.keeps(number) && !inner.closing;
-            if let Err(error) = result
-                && wanted
-            {
-                // With the next file it is tried again.
-                inner.packed_below = inner.writer.end().number;
-                // Whatever there was of it.
-                let _ = std::fs::remove_file(part_path(&self.dir, number));
-                self.not_packed(number, &error);
-            }
-        }
-        self.pack();
-        self.finish_if_done();
-    }
-
-    fn not_packed(&self, number: u64, error: &io::Error) {
-        let instance = self.instance;
-        self.hub.notice(&format!(
-            "log file {number} of instance {instance} can't be compressed: {error}"
-        ));
     }
 
     /// Whether it is being closed.
@@ -572,7 +467,7 @@ impl Log {
 }
 
 impl Inner {
-    fn view(&mut self, client: &Rc<Outgoing>) -> Option<&mut View> {
+    pub(super) fn view(&mut self, client: &Rc<Outgoing>) -> Option<&mut View> {
         self.views.iter_mut().find(|view| Rc::ptr_eq(&view.client, client))
     }
 
@@ -590,27 +485,9 @@ impl Inner {
 }
 
 impl View {
-    fn tell_soon(&mut self, log: &Rc<Log>) {
+    pub(super) fn tell_soon(&mut self, log: &Rc<Log>) {
         if !std::mem::replace(&mut self.due, true) {
             self.client.progress(log.clone());
         }
     }
-}
-
-/// Looks whether it is the reading end of a pipe, and makes it non-blocking and large.
-fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
-    let never = |error: String| Refused { error, passing: false };
-    // More is refused to users who have many large pipes; it works with a small one too.
-    if let Err(Errno::EBADF) = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
-        return Err(never("it is not a pipe".to_owned()));
-    }
-    let flags = fcntl(&pipe, FcntlArg::F_GETFL).map_err(|error| never(error.to_string()))?;
-    let flags = OFlag::from_bits_retain(flags);
-    if flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
-        return Err(never("it is the writing end of a pipe".to_owned()));
-    }
-    fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
-        .map_err(|error| never(error.to_string()))?;
-    Receiver::from_owned_fd_unchecked(pipe)
-        .map_err(|error| Refused { error: words(&error), passing: true })
 }

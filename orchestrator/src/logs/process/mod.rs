@@ -9,7 +9,9 @@
 //! All of it runs on one thread, but for the compression of files that are complete.
 
 mod client;
+mod compressing;
 mod log;
+mod looks;
 mod packing;
 mod pipe;
 

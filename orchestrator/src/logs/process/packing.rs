@@ -7,10 +7,10 @@ use std::cell::OnceCell;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use tokio::sync::oneshot;
 
@@ -19,6 +19,9 @@ use crate::logs::packed::pack;
 
 /// How favourably the thread is scheduled: as little as possible.
 const NICE: i32 = 19;
+
+/// Files that may wait for it: one of each instance that a daemon can have.
+const MAX_WAITING: usize = 4096;
 
 const QUEUED: u8 = 0;
 const RUNNING: u8 = 1;
@@ -41,10 +44,9 @@ struct Order {
     done: oneshot::Sender<io::Result<()>>,
 }
 
-/// The thread, once there was something to be done. Each log has one file at a time in its
-/// hands, which bounds what waits.
+/// The thread, once there was something to be done. It has one file of each log at a time.
 #[derive(Default)]
-pub(super) struct Packer(OnceCell<Sender<Order>>);
+pub(super) struct Packer(OnceCell<SyncSender<Order>>);
 
 impl Packer {
     /// Has a file of a log compressed. The answer comes when that is done.
@@ -60,7 +62,7 @@ impl Packer {
         let orders = match self.0.get() {
             Some(orders) => orders,
             None => {
-                let (sender, orders) = mpsc::channel();
+                let (sender, orders) = mpsc::sync_channel(MAX_WAITING);
                 let thread = std::thread::Builder::new().name("orch-compress".into());
                 thread.spawn(move || work(&orders))?;
                 self.0.get_or_init(|| sender)
@@ -69,7 +71,12 @@ impl Packer {
         let state = Arc::new(AtomicU8::new(QUEUED));
         let (done, answer) = oneshot::channel();
         let order = Order { dir, number, state: state.clone(), done };
-        orders.send(order).map_err(|_| io::Error::other("the thread that compresses has ended"))?;
+        orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => io::Error::other("too many files are to be compressed"),
+            TrySendError::Disconnected(_) => {
+                io::Error::other("the thread that compresses has ended")
+            }
+        })?;
         Ok((Job(state), answer))
     }
 }
@@ -78,18 +85,16 @@ fn work(orders: &Receiver<Order>) {
     // Without it, it is as important as others.
     let _ = rustix::process::setpriority_process(None, NICE);
     while let Ok(order) = orders.recv() {
-        let begin = (QUEUED, RUNNING);
-        let order_state = &order.state;
-        let taken =
-            order_state.compare_exchange(begin.0, begin.1, Ordering::AcqRel, Ordering::Acquire);
-        if taken.is_ok() {
+        let Order { dir, number, state, done } = order;
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        if state.compare_exchange(QUEUED, RUNNING, success, failure).is_ok() {
             // Who asked may have gone.
-            let _ = order.done.send(compress(&order.dir, order.number, order_state));
+            let _ = done.send(compress(&dir, number, &state));
         }
     }
 }
 
-fn compress(dir: &std::path::Path, number: u64, state: &AtomicU8) -> io::Result<()> {
+fn compress(dir: &Path, number: u64, state: &AtomicU8) -> io::Result<()> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let source = OpenOptions::new().read(true).custom_flags(flags).open(path_of(dir, number))?;
     let part = part_path(dir, number);

@@ -4,18 +4,22 @@
 //! everybody else comes first.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::control::LogStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::log::{Log, TOO_MUCH};
+use super::log::{Log, Refused, TOO_MUCH};
 use crate::logs::QUIET;
 use crate::logs::lines::Splitter;
 use crate::logs::record::{Batch, now_ns};
+use crate::logs::wire::words;
 use crate::logs::writer::Writer;
 
 /// The most bytes of one turn, with those that wait for the end of their line: what is lost if
@@ -56,7 +60,9 @@ pub(super) struct Sink<'a> {
 
 impl Sink<'_> {
     pub(super) fn push(&mut self, time_ns: u64, stream: LogStream, complete: bool, text: &[u8]) {
-        let begins = self.writer.begins_line(stream, complete);
+        // For output it makes no difference.
+        let begins = matches!(stream, LogStream::Stdout | LogStream::Stderr)
+            || self.writer.begins_line(stream, complete);
         self.batch.push_part(time_ns, stream, begins, complete, text);
         if self.batch.bytes().len() >= BATCH_BYTES {
             self.write();
@@ -79,6 +85,9 @@ impl Sink<'_> {
         self.batch.clear(2 * BATCH_BYTES);
     }
 }
+
+/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
+const PIPE_BYTES: i32 = 256 << 10;
 
 /// Counts as an open pipe of its log until it is dropped.
 pub(super) struct OpenPipe {
@@ -263,8 +272,11 @@ impl Pipe {
     /// If the instance prints faster than can be written and is not to wait for that: reads what
     /// is in its pipe without writing it.
     fn discard_flood(&mut self) {
+        if !self.open.log.drops() {
+            return;
+        }
         let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
-        if waiting < self.nearly_full || !self.open.log.drops() {
+        if waiting < self.nearly_full {
             self.flooded_since = None;
             return;
         }
@@ -293,4 +305,22 @@ impl Pipe {
     fn give_up(&self, error: &io::Error) {
         self.open.log.remark(&format!("{} is no longer read: {error}", self.stream));
     }
+}
+
+/// Looks whether it is the reading end of a pipe, and makes it non-blocking and large.
+pub(super) fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
+    let never = |error: String| Refused { error, passing: false };
+    // More is refused to users who have many large pipes; it works with a small one too.
+    if let Err(Errno::EBADF) = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        return Err(never("it is not a pipe".to_owned()));
+    }
+    let flags = fcntl(&pipe, FcntlArg::F_GETFL).map_err(|error| never(error.to_string()))?;
+    let flags = OFlag::from_bits_retain(flags);
+    if flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
+        return Err(never("it is the writing end of a pipe".to_owned()));
+    }
+    fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
+        .map_err(|error| never(error.to_string()))?;
+    Receiver::from_owned_fd_unchecked(pipe)
+        .map_err(|error| Refused { error: words(&error), passing: true })
 }
