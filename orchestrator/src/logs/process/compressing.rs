@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use super::log::Log;
+use super::log::{Inner, Log};
 use crate::logs::names::part_path;
 
 impl Log {
@@ -29,8 +29,7 @@ impl Log {
                 });
             }
             Err(error) => {
-                inner.packed_below = newest;
-                self.not_packed(number, &error);
+                self.not_packed(inner, number, &error);
             }
         }
     }
@@ -43,24 +42,28 @@ impl Log {
             let result = result.and_then(|()| files.take_packed(number));
             // A file that was deleted meanwhile is not to be compressed any more.
             let wanted = files.keeps(number) && !inner.closing;
-            if let Err(error) = result
-                && wanted
-            {
-                // With the next file it is tried again.
-                inner.packed_below = inner.writer.end().number;
-                // Whatever there was of it.
-                let _ = std::fs::remove_file(part_path(&self.dir, number));
-                self.not_packed(number, &error);
+            match result {
+                Ok(()) => inner.told_unpacked = false,
+                Err(error) if wanted => {
+                    // Whatever there was of it.
+                    let _ = std::fs::remove_file(part_path(&self.dir, number));
+                    self.not_packed(inner, number, &error);
+                }
+                Err(_) => {}
             }
         }
         self.pack();
         self.finish_if_done();
     }
 
-    fn not_packed(&self, number: u64, error: &io::Error) {
-        let instance = self.instance;
-        self.hub.notice(&format!(
-            "log file {number} of instance {instance} can't be compressed: {error}"
-        ));
+    /// With the next file it is tried again.
+    fn not_packed(&self, inner: &mut Inner, number: u64, error: &io::Error) {
+        inner.packed_below = inner.writer.end().number;
+        if !std::mem::replace(&mut inner.told_unpacked, true) {
+            let instance = self.instance;
+            self.hub.notice(&format!(
+                "log file {number} of instance {instance} can't be compressed: {error}"
+            ));
+        }
     }
 }

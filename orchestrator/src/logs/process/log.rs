@@ -64,6 +64,8 @@ pub(super) struct Inner {
     pub(super) packing: Option<Job>,
     /// The newest file when it was last seen whether one is to be compressed.
     pub(super) packed_below: u64,
+    /// Whether it was said that compressing does not work, since it last did.
+    pub(super) told_unpacked: bool,
 }
 
 /// A run of which at least one pipe is open.
@@ -117,6 +119,7 @@ impl Log {
             views: Vec::new(),
             packing: None,
             packed_below: 0,
+            told_unpacked: false,
         };
         let log = Rc::new(Self {
             instance,

@@ -73,8 +73,12 @@ async fn followers_and_bounds_do_not_mind_compression() {
     let bench = Bench::default();
     let log = bench.open_with("a", &zstd(5));
     let mut follower = LogReader::open(&log, ReadQuery { follow: true, ..ReadQuery::default() });
+    // It has begun when it has the first line.
+    print(&log, LogStream::Stdout, &text(0..1)).await;
+    let first = within(follower.next_batch()).await.unwrap().unwrap();
+    assert_eq!(texts(&first), ["this is line 0"]);
     let following = tokio::spawn(async move {
-        let (mut next, mut missed) = (0, 0);
+        let (mut next, mut missed) = (1, 0);
         while let Some(items) = within(follower.next_batch()).await.unwrap() {
             for text in texts(&items) {
                 match text.strip_prefix("this is line ").map(|number| number.parse::<u64>()) {
@@ -90,7 +94,7 @@ async fn followers_and_bounds_do_not_mind_compression() {
             }
         }
     });
-    print(&log, LogStream::Stdout, &text(0..LINES)).await;
+    print(&log, LogStream::Stdout, &text(1..LINES)).await;
     within(following).await.unwrap();
     packed(&log).await;
     let files = forms(log.dir()).unwrap();
