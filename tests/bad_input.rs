@@ -415,13 +415,7 @@ fn an_id_that_is_under_way_and_the_id_0_are_refused() {
 }
 
 fn logs(instance: &str, follow: bool) -> Request {
-    Request::Logs(LogQuery {
-        instance: instance.into(),
-        stream: None,
-        tail: None,
-        since_ns: None,
-        follow,
-    })
+    Request::Logs(LogQuery { follow, ..LogQuery::of(instance) })
 }
 
 #[test]

@@ -318,13 +318,7 @@ fn what_takes_long_is_cut_and_what_it_began_goes_on() {
     daemon.ok(["runtime", "start", "slow"]);
     daemon.prints("slow", "ready");
     let mut control = Control::connect(daemon.socket());
-    let follow = LogQuery {
-        instance: "slow".into(),
-        stream: None,
-        tail: None,
-        since_ns: None,
-        follow: true,
-    };
+    let follow = LogQuery { follow: true, ..LogQuery::of("slow") };
     control.request(1, Request::Logs(follow));
     assert!(matches!(control.answer(1), ServerBody::Item(Item::Log(_))));
     control.request(2, Request::RuntimeStop { instance: "slow".into() });

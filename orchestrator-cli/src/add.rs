@@ -34,6 +34,7 @@ pub(crate) async fn add(
         cwd: args.cwd.as_deref().map(absolute).transpose()?.map(Into::into),
         privileged: args.privileged,
         supervision: args.supervision.into_supervision(args.stop_signal, args.stop_timeout),
+        log: args.log.into_rules(),
         ..RuntimeSpec::new(path.clone())
     };
     let reply = if copy {

@@ -3,16 +3,16 @@
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    LogStream, Observed, Reply, Request, RuntimeDetail, RuntimeInfo, Selector,
+    Compression, LogRules, LogStream, Observed, Reply, Request, RuntimeDetail, RuntimeInfo,
+    Selector,
 };
 
 use crate::cli::RuntimeCommand;
 use crate::failure::{Exit, Failure};
 use crate::format;
-use crate::logs::{self, Form};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add, status, supervision, wait};
+use crate::{action, add, logs, status, supervision, wait};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -25,16 +25,12 @@ pub(crate) async fn run(
         RuntimeCommand::List => return list(&client, out).await,
         RuntimeCommand::Show { instance } => return show(&client, out, instance).await,
         RuntimeCommand::Stdout(args) => {
-            let form = Form::raw(args.timestamps);
-            return logs::logs(&client, out, args.range, Some(LogStream::Stdout), form).await;
+            return logs::one_stream(&client, out, args, LogStream::Stdout).await;
         }
         RuntimeCommand::Stderr(args) => {
-            let form = Form::raw(args.timestamps);
-            return logs::logs(&client, out, args.range, Some(LogStream::Stderr), form).await;
+            return logs::one_stream(&client, out, args, LogStream::Stderr).await;
         }
-        RuntimeCommand::Logs(args) => {
-            return logs::logs(&client, out, args, None, Form::TimeAndStream).await;
-        }
+        RuntimeCommand::Logs(args) => return logs::logs(&client, out, args).await,
         RuntimeCommand::Wait { instances, state, timeout } => {
             return wait::wait(&client, out, instances, state, timeout).await;
         }
@@ -218,9 +214,30 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("sent", format::count(detail.sent, "message")),
         ("unrouted", some(detail.unrouted)),
         ("protocol errors", some(detail.protocol_errors)),
+        ("log rules", log_rules(&detail.log)),
+        ("log blocked", detail.log_blocked.as_deref().map(log_blocked).unwrap_or_default()),
         ("log bytes lost", some(detail.log_bytes_lost)),
         ("log", detail.log_dir.to_string()),
     ]
+}
+
+/// Those that are not as by default.
+fn log_rules(rules: &LogRules) -> String {
+    let mut words = Vec::new();
+    words.extend(rules.max_size.map(|size| format!("files of {size}")));
+    if rules.max_age.0 > 0 {
+        words.push(format!("files of {}", rules.max_age));
+    }
+    words.extend(rules.keep.map(|keep| format!("{keep} kept")));
+    if rules.compress != Compression::None {
+        words.push(format!("{} compressed", rules.compress));
+    }
+    words.push(format!("{} when full", rules.when_full));
+    words.join(", ")
+}
+
+fn log_blocked(why: &str) -> String {
+    format!("what it prints can't be written, so it waits when its pipes are full: {why}")
 }
 
 pub(crate) fn state(observed: &Observed, now_ms: u64) -> String {

@@ -26,6 +26,7 @@ pub mod paths;
 pub mod runtime;
 pub mod schema;
 pub mod signal;
+pub mod size;
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -37,6 +38,7 @@ pub use id::{InstanceId, LinkId};
 pub use millis::Millis;
 pub use os::OsBytes;
 pub use schema::{SchemaHash, TypeSchema};
+pub use size::Size;
 
 #[cfg(feature = "sdk")]
 pub use postcard_schema;

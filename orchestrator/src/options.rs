@@ -55,12 +55,12 @@ pub struct Options {
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
     pub log_format: LogFormat,
 
-    /// Bytes of one file of an instance's log
+    /// Bytes of one file of an instance's log, where the instance has no --log-max-size
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20,
           value_parser = clap::value_parser!(u64).range(65_536..))]
     pub instance_log_bytes: u64,
 
-    /// Files of an instance's log that are kept; the oldest goes first
+    /// Files of an instance's log that are kept, where it has no --log-keep; the oldest goes first
     #[arg(long, value_name = "COUNT", default_value_t = 4,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub instance_log_files: u32,

@@ -277,9 +277,9 @@ impl Asker {
     }
 
     async fn read_log(&mut self, shared: &[String]) {
-        let instance = shared[self.random.below(shared.len())].as_str().into();
+        let instance = shared[self.random.below(shared.len())].as_str();
         let tail = Some(1 + self.random.below(200) as u64);
-        let query = LogQuery { instance, stream: None, tail, since_ns: None, follow: false };
+        let query = LogQuery { tail, ..LogQuery::of(instance) };
         self.read_to_its_end(Request::Logs(query)).await;
     }
 

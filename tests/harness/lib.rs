@@ -9,6 +9,7 @@
 pub mod control;
 pub mod disk;
 pub mod load;
+pub mod logs;
 pub mod native;
 pub mod processes;
 pub mod routing;

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod link;
+mod log;
 mod runtime;
 mod supervision;
 pub(crate) mod value;
@@ -17,7 +18,7 @@ use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
-pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand, WaitState};
+pub(crate) use runtime::{LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState};
 
 const AFTER: &str = "\
 Exit codes:
@@ -81,6 +82,7 @@ pub(crate) enum ColorWhen {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum Command {
     /// Print the daemon's version, as `server version: X.Y.Z`.
     #[command(after_help = "Example:\n  orchestrator-cli version")]

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use orchestrator_proto::control::Priority;
+use orchestrator_proto::control::{LogStream, Priority};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
+use super::log::LogRulesArgs;
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one")]
 pub(crate) enum RuntimeCommand {
     /// Add an instance of a program. It is not started yet.
     ///
@@ -107,8 +109,12 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime stderr ping --since 10m")]
     Stderr(LogArgs),
 
-    /// Print what an instance writes, with time and stream before each line.
-    #[command(after_help = "Example:\n  orchestrator-cli runtime logs ping --tail 20")]
+    /// Print what instances write, to all streams; of several, in the order of time and with
+    /// the name before each line.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime logs ping --tail 20
+  orchestrator-cli runtime logs ping pong -f --timestamps
+  orchestrator-cli runtime logs --all --since 1h --grep 'error|panic'")]
     Logs(LogsArgs),
 }
 
@@ -169,6 +175,9 @@ pub(crate) struct RuntimeAdd {
     #[command(flatten)]
     pub(crate) supervision: SupervisionArgs,
 
+    #[command(flatten)]
+    pub(crate) log: LogRulesArgs,
+
     /// Its arguments, after `--`. Example: runtime add /usr/bin/sleep -- 60
     #[arg(last = true, value_name = "ARGS")]
     pub(crate) args: Vec<OsString>,
@@ -176,19 +185,34 @@ pub(crate) struct RuntimeAdd {
 
 #[derive(Args, Debug)]
 pub(crate) struct LogArgs {
-    #[command(flatten)]
-    pub(crate) range: LogsArgs,
+    /// Its id, a unique prefix of it, or its name. Example: runtime stdout ping
+    pub(crate) instance: String,
 
-    /// The time before each line, UTC. Example: runtime stdout ping --timestamps
-    #[arg(long)]
-    pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) range: LogRange,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct LogsArgs {
-    /// Its id, a unique prefix of it, or its name. Example: runtime logs ping
-    pub(crate) instance: String,
+    /// Ids, unique prefixes of ids, or names. Example: runtime logs ping pong
+    #[arg(value_name = "INSTANCE", required_unless_present = "all")]
+    pub(crate) instances: Vec<String>,
 
+    /// All instances that there are now. Example: runtime logs --all -f
+    #[arg(long, conflicts_with = "instances")]
+    pub(crate) all: bool,
+
+    /// Only this stream: stdout, stderr, telemetry, or orchestrator for its own remarks.
+    /// Example: runtime logs ping --stream stderr
+    #[arg(long)]
+    pub(crate) stream: Option<LogStream>,
+
+    #[command(flatten)]
+    pub(crate) range: LogRange,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogRange {
     /// Go on with new lines until the instance is removed. This is the default for an instance
     /// that runs. Example: runtime logs ping -f
     #[arg(short, long, overrides_with = "no_follow")]
@@ -199,7 +223,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, overrides_with = "follow")]
     no_follow: bool,
 
-    /// Begin with this many of the last lines, at most 1000000. Example: --tail 100
+    /// Begin with this many of the last lines of each instance, at most 1000000, of those that
+    /// are asked for. Example: --tail 100
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub(crate) tail: Option<u64>,
 
@@ -207,10 +232,25 @@ pub(crate) struct LogsArgs {
     /// Example: --since 10m, --since 2026-11-20T08:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<Since>,
+
+    /// Only lines up to this time, also when following: a time ago, or a time as in RFC 3339.
+    /// Example: --until 5m, --until 2026-11-20T09:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Since>,
+
+    /// Only lines in which this regular expression matches something. The daemon searches.
+    /// Example: --grep 'error|warn'
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) grep: Option<String>,
+
+    /// The time before each line, UTC; of all streams, the stream as well.
+    /// Example: runtime logs ping --timestamps
+    #[arg(long)]
+    pub(crate) timestamps: bool,
 }
 
-impl LogsArgs {
-    /// Whether to go on with new lines; none leaves it to the instance's state.
+impl LogRange {
+    /// Whether to go on with new lines; none leaves it to the state of the instances.
     pub(crate) const fn follow(&self) -> Option<bool> {
         match (self.follow, self.no_follow) {
             (true, _) => Some(true),

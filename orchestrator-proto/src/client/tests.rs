@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::control::{
-    ClientFrame, ClientHello, Event, EventKind, LogQuery, MAGIC, PROTOCOL, Selector, ServerFrame,
+    ClientFrame, ClientHello, Event, EventKind, LogQuery, MAGIC, PROTOCOL, ServerFrame,
     ServerHello, TapFilter, decode_client_frame,
 };
 use crate::error::{ErrorCode, WireError};
@@ -425,13 +425,7 @@ async fn a_slow_consumer_loses_nothing_and_holds_its_connection_back() {
 async fn a_stream_outlives_its_client() {
     talk(
         |client| async move {
-            let query = LogQuery {
-                instance: Selector("a".into()),
-                stream: None,
-                tail: None,
-                since_ns: None,
-                follow: true,
-            };
+            let query = LogQuery { follow: true, ..LogQuery::of("a") };
             let mut stream = client.stream(Request::Logs(query)).await.unwrap();
             drop(client);
             assert_eq!(stream.next().await.unwrap().unwrap(), event(1));

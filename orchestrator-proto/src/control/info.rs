@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
 use crate::error::WireError;
@@ -305,8 +306,13 @@ pub struct RuntimeDetail {
     pub unrouted: u64,
     /// Lines and frames of it that broke the protocol; each cost it its connection.
     pub protocol_errors: u64,
+    /// What is kept of what it prints.
+    pub log: LogRules,
     /// Bytes it printed that are not in its log: the disk was full or failed.
     pub log_bytes_lost: u64,
+    /// Why what it prints can't be written at the moment, so that it waits as soon as its pipes
+    /// are full; see [`WhenFull::Block`](super::WhenFull::Block).
+    pub log_blocked: Option<String>,
     /// Where its log is.
     pub log_dir: OsBytes,
     /// Its links, by either end.

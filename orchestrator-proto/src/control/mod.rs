@@ -11,6 +11,7 @@
 mod daemon;
 mod event;
 mod info;
+mod log;
 mod spec;
 mod supervision;
 
@@ -20,9 +21,9 @@ pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
     Status, TargetInfo, TelemetryStatus,
 };
+pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use spec::{
-    Desired, LinkSpec, LogQuery, LogStream, Policy, Priority, Program, RuntimeSpec, Selector,
-    TapFilter, TargetSpec,
+    Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
 pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
@@ -78,6 +79,7 @@ pub struct ClientFrame {
 
 /// See [`ClientFrame`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "few are there at once, and none for long")]
 pub enum ClientBody {
     /// Begins a request. `id` must not be under way.
     Request(Request),
@@ -117,6 +119,7 @@ pub enum ServerBody {
 
 /// What a client can ask for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "few are there at once, and none for long")]
 pub enum Request {
     /// The daemon's version, process and sockets. Answered by [`Reply::Status`].
     Status,
@@ -158,7 +161,7 @@ pub enum Request {
         /// Which instance.
         instance: Selector,
     },
-    /// What an instance printed. A stream of [`Item::Log`] and [`Item::Missed`].
+    /// What instances printed. A stream of [`Item::Log`] and [`Item::Missed`].
     Logs(LogQuery),
     /// Adds a link. Answered by [`Reply::LinkAdded`].
     LinkAdd(LinkSpec),
@@ -366,19 +369,6 @@ pub enum Item {
         /// What they were and why they are missing, as a sentence.
         reason: String,
     },
-}
-
-/// A line, or a part of one, that an instance printed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct LogLine {
-    /// When it was read, nanoseconds since 1970 (UTC).
-    pub time_ns: u64,
-    /// Where it was printed.
-    pub stream: LogStream,
-    /// Whether this ends a line; longer lines than the capture's bound come in parts.
-    pub complete: bool,
-    /// Exactly what was printed, without the newline. In JSON: text, lossy.
-    pub text: crate::OsBytes,
 }
 
 /// A message that passed.

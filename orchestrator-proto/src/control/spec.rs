@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::log::LogRules;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
@@ -45,6 +46,8 @@ pub struct RuntimeSpec {
     pub privileged: bool,
     /// How it is supervised.
     pub supervision: Supervision,
+    /// What is kept of what it prints.
+    pub log: LogRules,
 }
 
 impl RuntimeSpec {
@@ -59,6 +62,7 @@ impl RuntimeSpec {
             cwd: None,
             privileged: false,
             supervision: Supervision::default(),
+            log: LogRules::default(),
         }
     }
 }
@@ -134,46 +138,6 @@ impl FromStr for Priority {
             "low" => Ok(Self::Low),
             other => Err(format!("{other:?} is not a priority; use high, normal or low")),
         }
-    }
-}
-
-/// Which lines to read back.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct LogQuery {
-    /// Which instance.
-    pub instance: Selector,
-    /// Only this stream; none means all.
-    pub stream: Option<LogStream>,
-    /// Only this many of the last lines that are kept, then new ones. At most 1,000,000.
-    pub tail: Option<u64>,
-    /// Only lines that were read at this time or later, nanoseconds since 1970 (UTC).
-    pub since_ns: Option<u64>,
-    /// Go on with new lines until the instance is removed; else end after those kept.
-    pub follow: bool,
-}
-
-/// Where an instance printed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogStream {
-    /// Its standard output.
-    Stdout,
-    /// Its standard error.
-    Stderr,
-    /// Log messages in its telemetry (existing Veecle OS runtimes).
-    Telemetry,
-    /// The daemon's own remark, such as a gap where the disk was full.
-    Orchestrator,
-}
-
-impl fmt::Display for LogStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-            Self::Telemetry => "telemetry",
-            Self::Orchestrator => "orchestrator",
-        })
     }
 }
 

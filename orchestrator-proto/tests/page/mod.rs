@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_proto::Millis;
 use orchestrator_proto::control::Signal;
+use orchestrator_proto::{Millis, Size};
 use serde_json::{Map, Value, json};
 
 /// Where the text begins in an explained block.
@@ -257,6 +257,7 @@ impl<'a> Reader<'a> {
             "u16" | "u32" | "u64" | "LinkId" => json!(self.varint()),
             "u8" => json!(self.take(1)[0]),
             "Millis" => json!(Millis(self.varint()).to_string()),
+            "Size" => json!(Size(self.varint()).to_string()),
             "i32" => json!(self.signed()),
             "Signal" => json!(Signal(self.signed() as i32).to_string()),
             "str" | "Selector" => json!(std::str::from_utf8(self.byte_string()).unwrap()),

@@ -4,7 +4,7 @@ use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
     self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
-use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, Size, TypeSchema, WireError};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -55,6 +55,7 @@ fn spec() -> RuntimeSpec {
         cwd: Some("/tmp".into()),
         privileged: true,
         supervision: supervision(),
+        log: log_rules(),
         ..RuntimeSpec::new("/opt/camera")
     }
 }
@@ -83,6 +84,16 @@ fn supervision() -> Supervision {
             command: vec!["/bin/quit".into()],
             steps: vec![StopStep { signal: Signal(2), wait: Millis(500) }],
         },
+    }
+}
+
+fn log_rules() -> LogRules {
+    LogRules {
+        max_size: Some(Size(1 << 20)),
+        max_age: Millis(900),
+        keep: Some(300),
+        compress: Compression::Zstd,
+        when_full: WhenFull::Drop,
     }
 }
 
@@ -133,7 +144,9 @@ fn detail() -> RuntimeDetail {
         sent: 1000,
         unrouted: 1001,
         protocol_errors: 1002,
+        log: log_rules(),
         log_bytes_lost: 1003,
+        log_blocked: Some("no space".into()),
         log_dir: "/var/lib/orchestrator/logs".into(),
         links: vec![LinkId(1), LinkId(200)],
     }
@@ -212,6 +225,8 @@ fn daemon_status() -> DaemonStatus {
 
 pub(crate) fn log_line() -> LogLine {
     LogLine {
+        instance: camera(),
+        name: Some("camera".into()),
         time_ns: NOON_MS * 1_000_000,
         stream: LogStream::Stderr,
         complete: true,
@@ -243,13 +258,7 @@ pub(crate) fn link_spec() -> LinkSpec {
 }
 
 pub(crate) fn log_query() -> LogQuery {
-    LogQuery {
-        instance: "camera".into(),
-        stream: None,
-        tail: Some(10),
-        since_ns: None,
-        follow: true,
-    }
+    LogQuery { tail: Some(10), grep: Some("cam".into()), follow: true, ..LogQuery::of("camera") }
 }
 
 fn tap_message(payload: Result<String, String>) -> TapMessage {
@@ -341,7 +350,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeList => Request::RuntimeList,
             Request::RuntimeShow { .. } => Request::RuntimeShow { instance: instance() },
             Request::Logs(_) => Request::Logs(LogQuery {
-                stream: Some(LogStream::Orchestrator), since_ns: Some(NOON_MS), ..log_query() }),
+                stream: Some(LogStream::Orchestrator), since_ns: Some(NOON_MS), until_ns: Some(NOON_MS + 1), ..log_query() }),
             Request::LinkAdd(_) => Request::LinkAdd(LinkSpec { from: Some(instance()), ..link_spec() }),
             Request::LinkRemove { .. } => Request::LinkRemove { link: LinkId(300) },
             Request::LinkList => Request::LinkList,
@@ -385,6 +394,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(LogStream:
             LogStream::Stdout => LogStream::Stdout, LogStream::Stderr => LogStream::Stderr,
             LogStream::Telemetry => LogStream::Telemetry, LogStream::Orchestrator => LogStream::Orchestrator),
+        variants!(Compression: Compression::None => Compression::None, Compression::Zstd => Compression::Zstd),
+        variants!(WhenFull: WhenFull::Block => WhenFull::Block, WhenFull::Drop => WhenFull::Drop),
         variants!(TargetSpec:
             TargetSpec::Instance(_) => TargetSpec::Instance(instance()),
             TargetSpec::Udp(_) => TargetSpec::Udp("10.0.0.7:9000".into())),

@@ -179,7 +179,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn part(stream: LogStream, text: &[u8], complete: bool) -> ReadItem {
-        ReadItem::Line(LogLine { time_ns: 0, stream, complete, text: OsBytes(text.to_vec()) })
+        ReadItem::Line(LogLine {
+            instance: orchestrator_proto::InstanceId::from_bytes([1; 16]),
+            name: None,
+            time_ns: 0,
+            stream,
+            complete,
+            text: OsBytes(text.to_vec()),
+        })
     }
 
     #[test]

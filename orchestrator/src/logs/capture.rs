@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::LogStream;
+use orchestrator_proto::control::{LogRules, LogStream};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::instance::{InstanceLog, Shared};
 use super::link::Link;
+use super::rules::Rules;
 use super::source::PipeSource;
 use super::start::{self, Starter};
 use super::{CaptureConfig, LogError, file};
@@ -55,7 +56,16 @@ impl Capture {
         let first = start::connect(&socket, &starter);
         let link = Link::new(socket, starter, source, Handle::current());
         let task = tokio::spawn(link.clone().run(first));
-        Self { config: config.bounded(), link, task: Some(task) }
+        Self { config, link, task: Some(task) }
+    }
+
+    /// Opens an instance's log under the default rules; see [`open_with`](Self::open_with).
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub fn open(&self, instance: InstanceId, dir: PathBuf) -> Result<InstanceLog, LogError> {
+        self.open_with(instance, dir, &LogRules::default())
     }
 
     /// Opens an instance's log in a directory of its own, which is created (mode 0700) if
@@ -66,14 +76,20 @@ impl Capture {
     ///
     /// [`LogError::Open`]; [`LogError::AlreadyOpen`] until the instance's earlier log is
     /// closed.
-    pub fn open(&self, instance: InstanceId, dir: PathBuf) -> Result<InstanceLog, LogError> {
+    pub fn open_with(
+        &self,
+        instance: InstanceId,
+        dir: PathBuf,
+        rules: &LogRules,
+    ) -> Result<InstanceLog, LogError> {
         if self.link.has(instance) {
             return Err(LogError::AlreadyOpen(instance));
         }
         let failed = |source| LogError::Open { dir: dir.clone(), source };
         let dir = std::path::absolute(&dir).map_err(failed)?;
         let end = file::prepare(&dir).map_err(failed)?;
-        let shared = Shared::new(self.link.clone(), instance, dir, self.config, end);
+        let rules = Rules::new(self.config, rules);
+        let shared = Shared::new(self.link.clone(), instance, dir, rules, end);
         let shared = Arc::new(shared);
         if !self.link.add(&shared) {
             return Err(LogError::AlreadyOpen(instance));

@@ -1,18 +1,23 @@
-//! The files of one log: `00000001.log`, `00000002.log`, … in a directory of its own.
+//! The files of one log, in a directory of its own.
 //!
-//! Records go to the newest file. When it is full a new one is begun, after the oldest has
-//! been deleted if there would be too many. Readers may hold a file open while it is deleted.
+//! Records go to the newest file. When it is full, or too old, a new one is begun, after the
+//! oldest has been deleted if there would be too many. Readers may hold a file open while it is
+//! deleted, or replaced by the same compressed.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use orchestrator_proto::control::Compression;
 use serde::{Deserialize, Serialize};
 
-use super::CaptureConfig;
-use super::record::MAX_RECORD;
+use super::names::{self, Form, delete, packed_path, part_path, path_of};
+use super::read::read_at;
+use super::record::{MAX_RECORD, Record, newline, now_ns};
+use super::rules::Rules;
+use super::stored::Stored;
 
 /// What the writer asks of the kernel where a disk can fail; tests put faults here.
 pub(super) trait Disk: Send {
@@ -61,63 +66,6 @@ pub(super) struct WriteFailure {
     pub(super) source: io::Error,
 }
 
-/// The name of a log file.
-pub(super) fn path_of(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:08}.log"))
-}
-
-/// The numbers of the log files in a directory, ascending; none if the directory is gone.
-pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut numbers = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_file() {
-            continue;
-        }
-        let name = entry.file_name();
-        let digits = name.to_str().and_then(|name| name.strip_suffix(".log"));
-        let number = digits.and_then(|digits| digits.parse().ok());
-        // Only names that `path_of` makes, and none from which counting on could overflow.
-        if let Some(number) = number.filter(|&n: &u64| n < u64::MAX / 2)
-            && path_of(dir, number).file_name() == Some(&name)
-        {
-            numbers.push(number);
-        }
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// Deletes the log files of a directory, and the directory if nothing else is in it.
-pub(super) fn delete_all(dir: &Path) -> io::Result<()> {
-    for number in numbers(dir)? {
-        delete(dir, number)?;
-    }
-    match fs::remove_dir(dir) {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Err(error)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn delete(dir: &Path, number: u64) -> io::Result<()> {
-    match fs::remove_file(path_of(dir, number)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Sees to it that a log can be opened in `dir`, which is created (mode 0700) if necessary.
 /// Returns where its files end, whoever may be writing to them.
 pub(super) fn prepare(dir: &Path) -> io::Result<Position> {
@@ -127,22 +75,24 @@ pub(super) fn prepare(dir: &Path) -> io::Result<Position> {
 
 /// Where the files of a log end; its beginning if there are none.
 pub(super) fn end_of(dir: &Path) -> io::Result<Position> {
-    let Some(&number) = numbers(dir)?.last() else {
+    let Some(&number) = names::numbers(dir)?.last() else {
         return Ok(Position::default());
     };
-    let options = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-    let offset =
-        OpenOptions::new().read(true).custom_flags(options).open(path_of(dir, number)).and_then(
-            |file| {
-                let len = file.metadata()?.len();
-                // Somebody else's file is read as far as it goes.
-                Ok(end_of_records(&file, len).unwrap_or(len))
-            },
-        );
+    let offset = Stored::open(dir, number).and_then(|file| {
+        let len = file.len()?;
+        Ok(match &file {
+            // Somebody else's file is read as far as it goes.
+            Stored::Plain(file) => end_of_records(file, len).unwrap_or(len),
+            Stored::Packed(_) => len,
+        })
+    });
     match offset {
         Ok(offset) => Ok(Position { number, offset }),
         // Deleted this moment.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Position::default()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Ok(Position { number, offset: 0 })
+        }
         Err(error) => Err(error),
     }
 }
@@ -154,12 +104,14 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 /// The writing end of one log's files. All methods block on the disk.
 pub(super) struct LogFiles {
     dir: PathBuf,
-    config: CaptureConfig,
+    rules: Rules,
     disk: Box<dyn Disk>,
-    /// The files that are kept, ascending.
-    kept: VecDeque<u64>,
+    /// The files that are kept.
+    kept: BTreeMap<u64, Form>,
     /// The newest file, while records can go on in it.
     file: Option<File>,
+    /// The time of its first record; none while it is empty.
+    begun_ns: Option<u64>,
     /// Where the log ends.
     end: Position,
 }
@@ -169,32 +121,36 @@ impl LogFiles {
     ///
     /// If the newest file does not end with a newline, the daemon or the machine died while
     /// a record was written: the torn record is cut off. Returns how many bytes that were.
-    pub(super) fn open(
-        dir: PathBuf,
-        config: CaptureConfig,
-        disk: Box<dyn Disk>,
-    ) -> io::Result<(Self, u64)> {
+    pub(super) fn open(dir: PathBuf, rules: Rules, disk: Box<dyn Disk>) -> io::Result<(Self, u64)> {
         create_dir(&dir)?;
+        // What stays is in nobody's way: of two forms the compressed one counts.
+        let _ = names::tidy(&dir);
         let mut files = Self {
-            kept: numbers(&dir)?.into(),
+            kept: names::files(&dir)?,
             dir,
-            config,
+            rules,
             disk,
             file: None,
+            begun_ns: None,
             end: Position::default(),
         };
         let mut cut = 0;
-        if let Some(&number) = files.kept.back() {
+        if let Some((&number, &form)) = files.kept.last_key_value() {
             let path = path_of(&files.dir, number);
             files.end.number = number;
+            let resumed = match form {
+                Form::Plain => files.resume(&path),
+                Form::Packed => Err(io::ErrorKind::InvalidData.into()),
+            };
             // What can't be continued is left as it is, and a new file is begun.
-            cut = files.resume(&path).unwrap_or_else(|_| {
-                files.end.offset = fs::symlink_metadata(&path).map_or(0, |file| file.len());
+            cut = resumed.unwrap_or_else(|_| {
+                let len = Stored::open(&files.dir, number).and_then(|file| file.len());
+                files.end.offset = len.unwrap_or_default();
                 0
             });
         }
         // On failure it is tried again before the next file is begun.
-        let _ = files.delete_oldest(files.config.max_files);
+        let _ = files.delete_oldest(files.rules.max_files);
         Ok((files, cut))
     }
 
@@ -210,14 +166,48 @@ impl LogFiles {
         if whole < len {
             self.disk.truncate(&file, whole)?;
         }
+        if whole > 0 {
+            self.begun_ns = Some(first_time(&file).unwrap_or_else(now_ns));
+        }
         self.file = Some(file);
         self.end.offset = whole;
         Ok(len - whole)
     }
 
     /// Changes the bounds, from the next file on.
-    pub(super) fn set_config(&mut self, config: CaptureConfig) {
-        self.config = config;
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// The oldest file that is to be compressed now: one that is complete, but not the newest of
+    /// those, which whatever ships logs may still be reading.
+    pub(super) fn to_pack(&self) -> Option<u64> {
+        if self.rules.compress != Compression::Zstd {
+            return None;
+        }
+        let newest = self.kept.len().saturating_sub(2);
+        let mut complete = self.kept.iter().take(newest);
+        complete.find(|(_, form)| **form == Form::Plain).map(|(number, _)| *number)
+    }
+
+    /// Whether this file is one of those that are kept.
+    pub(super) fn keeps(&self, number: u64) -> bool {
+        self.kept.contains_key(&number)
+    }
+
+    /// Puts a compressed file in the place of the one that it was made of, if that is still kept.
+    ///
+    /// # Errors
+    ///
+    /// When that does not work; then the file stays as it was, or is there in both forms.
+    pub(super) fn take_packed(&mut self, number: u64) -> io::Result<()> {
+        let (plain, part) = (path_of(&self.dir, number), part_path(&self.dir, number));
+        if !self.keeps(number) || !plain.exists() {
+            return fs::remove_file(&part);
+        }
+        fs::rename(&part, packed_path(&self.dir, number))?;
+        self.kept.insert(number, Form::Packed);
+        fs::remove_file(plain)
     }
 
     /// Where the log ends: all before it are whole records.
@@ -255,12 +245,18 @@ impl LogFiles {
     fn write_some(&mut self, batch: &[u8]) -> Result<usize, WriteFailure> {
         let nothing = |source| WriteFailure { written: 0, source };
         self.leave_changed_file().map_err(nothing)?;
+        if self.is_too_old() {
+            self.file = None;
+        }
         let mut fits = self.fits(batch);
         if fits == 0 {
             self.file = None;
             self.begin_file().map_err(nothing)?;
             // `max_file_bytes` is more than any record has.
             fits = self.fits(batch);
+        }
+        if self.begun_ns.is_none() {
+            self.begun_ns = Some(now_ns());
         }
         let Some(file) = &self.file else {
             return Err(nothing(io::ErrorKind::NotFound.into()));
@@ -287,12 +283,18 @@ impl LogFiles {
         Err(WriteFailure { written: whole, source })
     }
 
+    fn is_too_old(&self) -> bool {
+        let max_ms = self.rules.max_age_ms;
+        let age_ns = || self.begun_ns.map_or(0, |begun| now_ns().saturating_sub(begun));
+        max_ms > 0 && self.file.is_some() && age_ns() / 1_000_000 >= max_ms
+    }
+
     /// How many bytes of the batch, in whole records, the newest file takes.
     fn fits(&self, batch: &[u8]) -> usize {
         if self.file.is_none() {
             return 0;
         }
-        let max = self.config.max_file_bytes.max(MAX_RECORD as u64);
+        let max = self.rules.max_file_bytes.max(MAX_RECORD as u64);
         let room = usize::try_from(max.saturating_sub(self.end.offset)).unwrap_or(usize::MAX);
         if batch.len() <= room { batch.len() } else { after_last_newline(&batch[..room]) }
     }
@@ -306,7 +308,7 @@ impl LogFiles {
         let metadata = file.metadata()?;
         if metadata.nlink() == 0 {
             self.file = None;
-            self.kept = numbers(&self.dir)?.into();
+            self.kept = names::files(&self.dir)?;
         } else if metadata.len() != self.end.offset {
             self.file = None;
         }
@@ -318,7 +320,7 @@ impl LogFiles {
         // one of ours, so that the bound holds; something that is no file does not matter.
         for _ in 0..16 {
             // First deleted, then created: the bound holds at all times.
-            self.delete_oldest(self.config.max_files.max(1) - 1)?;
+            self.delete_oldest(self.rules.max_files.max(1) - 1)?;
             let number = self.end.number + 1;
             let path = path_of(&self.dir, number);
             let file = match self.disk.create(&path) {
@@ -330,11 +332,12 @@ impl LogFiles {
             };
             match file {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    self.kept = numbers(&self.dir)?.into();
+                    self.kept = names::files(&self.dir)?;
                 }
                 file => {
                     self.file = Some(file?);
-                    self.kept.push_back(number);
+                    self.begun_ns = None;
+                    self.kept.insert(number, Form::Plain);
                 }
             }
             self.end = Position { number, offset: 0 };
@@ -347,9 +350,9 @@ impl LogFiles {
 
     fn delete_oldest(&mut self, keep: u32) -> io::Result<()> {
         while self.kept.len() > keep as usize {
-            if let Some(&oldest) = self.kept.front() {
+            if let Some((&oldest, _)) = self.kept.first_key_value() {
                 delete(&self.dir, oldest)?;
-                self.kept.pop_front();
+                self.kept.pop_first();
             }
         }
         Ok(())
@@ -363,6 +366,14 @@ impl LogFiles {
         }
         self.end.offset = len;
     }
+}
+
+/// The time of the first record of a file.
+fn first_time(file: &File) -> Option<u64> {
+    let mut start = vec![0; MAX_RECORD];
+    let count = read_at(file, &mut start, 0).ok()?;
+    let end = newline(&start[..count])?;
+    Some(Record::parse(&start[..end])?.time_ns)
 }
 
 fn after_last_newline(bytes: &[u8]) -> usize {

@@ -1,22 +1,32 @@
 //! One instance's log, as the rest of the daemon sees it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::LogStream;
+use orchestrator_proto::control::{LogLine, LogStream};
 use tokio::sync::watch;
 
-use super::file::{Position, delete_all};
+use super::file::Position;
 use super::link::Link;
+use super::names::delete_all;
 use super::outbox::{Outbox, Run};
+use super::read::{LogReader, ReadItem, ReadQuery};
 use super::record::now_ns;
+use super::rules::Rules;
 use super::socket::Watched;
 use super::source::Pipes;
 use super::wire::{MAX_RUNS, ProcessId, State};
-use super::{CaptureConfig, LogError, LogStats};
+use super::{LogError, LogStats};
+
+/// The most lines that tell why a program did not become ready: 10.
+const LAST_LINES: usize = 10;
+/// The most bytes of each of them: 500.
+const LAST_BYTES: usize = 500;
 
 /// One instance's log. Clones are the same log; it lives until it is closed, with or
 /// without handles.
@@ -30,9 +40,11 @@ pub struct InstanceLog {
 pub(super) struct Shared {
     pub(super) instance: InstanceId,
     pub(super) dir: PathBuf,
-    pub(super) config: CaptureConfig,
+    pub(super) rules: Rules,
     link: Arc<Link>,
     outbox: Mutex<Outbox>,
+    /// When the pipes of the last run were attached, nanoseconds since 1970 (UTC); 0 before.
+    last_run_ns: AtomicU64,
     /// Tells readers that the log has grown, and whoever waits for the end of the output.
     pub(super) progress: watch::Sender<Progress>,
 }
@@ -80,6 +92,7 @@ impl InstanceLog {
     /// [`LogError::Attach`] if 32 runs of the instance are being read; [`LogError::Closed`].
     pub fn attach(&self, run: u64, stdout: OwnedFd, stderr: OwnedFd) -> Result<(), LogError> {
         let pipes = Arc::new(Pipes { stdout, stderr });
+        self.shared.last_run_ns.store(now_ns(), Ordering::Relaxed);
         self.shared.add(Run::new(run, Some(pipes)))
     }
 
@@ -142,9 +155,77 @@ impl InstanceLog {
             .map_err(|source| LogError::Remove { dir: self.shared.dir.clone(), source })
     }
 
+    /// When the pipes of the last run were attached, nanoseconds since 1970 (UTC); 0 if none
+    /// were by this daemon.
+    #[must_use]
+    pub fn last_run_ns(&self) -> u64 {
+        self.shared.last_run_ns.load(Ordering::Relaxed)
+    }
+
+    /// The last lines of the run that began then (see [`last_run_ns`](Self::last_run_ns)): at
+    /// most 10 of its own two streams, the oldest first, each shortened to 500 bytes. Empty if
+    /// there are none, or they can't be read.
+    pub async fn last_lines(&self, run_ns: u64) -> Vec<String> {
+        if run_ns == 0 {
+            return Vec::new();
+        }
+        let query = ReadQuery {
+            since_ns: Some(run_ns),
+            // It may run again by now.
+            until_ns: Some(self.last_run_ns()).filter(|next| *next > run_ns),
+            // Remarks and telemetry among them are passed over.
+            tail: Some(4 * LAST_LINES as u64),
+            ..ReadQuery::default()
+        };
+        let mut reader = LogReader::open(self, query);
+        let mut last = LastLines::default();
+        while let Ok(Some(items)) = reader.next_batch().await {
+            for item in items {
+                if let ReadItem::Line(line) = item {
+                    last.push(&line);
+                }
+            }
+        }
+        last.lines.into()
+    }
+
     async fn wait(&self, reached: impl FnMut(&Progress) -> bool) {
         // Fails only without a sender, and that lives as long as this handle.
         let _ = self.shared.progress.subscribe().wait_for(reached).await;
+    }
+}
+
+/// The last lines of a run, for people.
+#[derive(Default)]
+struct LastLines {
+    lines: VecDeque<String>,
+    /// Streams whose last line has not ended, and which it is, counted from the newest.
+    open: Option<LogStream>,
+}
+
+impl LastLines {
+    fn push(&mut self, line: &LogLine) {
+        if !matches!(line.stream, LogStream::Stdout | LogStream::Stderr) {
+            return;
+        }
+        let text = line.text.to_string();
+        match self.lines.back_mut().filter(|_| self.open == Some(line.stream)) {
+            Some(begun) => begun.push_str(&text),
+            // The end of a line that was torn by another one's, or by the end of its program.
+            None if text.is_empty() => return,
+            None => self.lines.push_back(text),
+        }
+        self.open = (!line.complete).then_some(line.stream);
+        if let Some(last) = self.lines.back_mut()
+            && last.len() > LAST_BYTES
+        {
+            let cut = (0..=LAST_BYTES).rev().find(|at| last.is_char_boundary(*at));
+            last.truncate(cut.unwrap_or(0));
+            last.push('…');
+        }
+        if self.lines.len() > LAST_LINES {
+            self.lines.pop_front();
+        }
     }
 }
 
@@ -154,11 +235,19 @@ impl Shared {
         link: Arc<Link>,
         instance: InstanceId,
         dir: PathBuf,
-        config: CaptureConfig,
+        rules: Rules,
         end: Position,
     ) -> Self {
         let progress = watch::Sender::new(Progress { end, ..Progress::default() });
-        Self { instance, dir, config, link, outbox: Mutex::default(), progress }
+        Self {
+            instance,
+            dir,
+            rules,
+            link,
+            outbox: Mutex::default(),
+            last_run_ns: AtomicU64::new(0),
+            progress,
+        }
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {

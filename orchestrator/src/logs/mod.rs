@@ -19,34 +19,51 @@
 //!   of each pipe, and a remark says so. Until it is back, instances that fill their pipes wait.
 //! - Capture can be replaced: it ends after what it has read, and the next one reads on. Nothing is
 //!   lost or doubled.
-//! - Instances never wait for the disk: when it is full or fails, reading goes on.
-//! - A log has at most `max_files` files of `max_file_bytes` each; the oldest goes first.
+//! - When the disk is full or fails, it is up to the [`LogRules`] of an instance: by default it
+//!   waits, as soon as its pipes are full, and goes on by itself within half a second of there
+//!   being room again; or it never waits, also not for a disk that is slower than it prints, and
+//!   what is lost is counted. A log that is closed meanwhile counts what it can't write as lost.
+//! - A log has at most so many files of at most such a size as its rules say; the oldest goes
+//!   first. A file may be left for a new one when it is so old. Complete files are compressed,
+//!   if that is wanted, but for the newest of them, so that whatever ships logs has the time to
+//!   read it; a kill in the middle of that loses nothing.
 //! - No instance starves another: each pipe is read at most 64 KiB per turn.
 //! - A reader gets records in order, none twice, and is told of those that were deleted
-//!   before it came to them. It slows nobody, however slow it is.
+//!   before it came to them. It slows nobody, however slow it is. It gets all that was in the
+//!   pipes when it began (at most 1 MiB of each), so that of a program that has ended, all.
 //! - Neither the daemon nor capture ever waits for the other: what finds no room in the socket
 //!   waits in bounded space, and one report at most is under way for each log.
 //! - What is in the log has been given to the kernel, not to the disk: it survives the
 //!   daemon, while a power failure may cost the last seconds. A record that was torn by that is
 //!   cut off when the log is opened again, and a remark says so.
 //!
-//! The files are `00000001.log` and so on, one record per line, in the CRI log format:
+//! [`LogRules`]: orchestrator_proto::control::LogRules
+//!
+//! The files are `00000001.log` and so on, `00000001.log.zst` when compressed, one record per line, in the CRI log format:
 //! `2026-11-20T18:24:53.123456789Z stdout F text`. `F` ends a line, `P` is a part of one that
-//! goes on in the next record of the same stream.
+//! goes on in the next record of the same stream. Telemetry and remarks of the orchestrator are
+//! written such that whatever reads this format takes them, see `record.rs`.
 
 mod asked;
 mod capture;
 mod file;
+mod findings;
+mod grep;
 mod instance;
 mod lines;
 mod link;
+mod merge;
+mod names;
 mod outbox;
+mod packed;
 mod process;
 mod read;
 mod record;
+mod rules;
 mod socket;
 mod source;
 mod start;
+mod stored;
 mod tail;
 mod wire;
 mod writer;
@@ -64,7 +81,9 @@ use orchestrator_proto::InstanceId;
 use serde::{Deserialize, Serialize};
 
 pub use capture::{Capture, Captured};
+pub use grep::Grep;
 pub use instance::InstanceLog;
+pub use merge::MergedLogs;
 pub use process::{CAPTURE_ROLE, capture_role};
 pub use read::{LogReader, ReadItem, ReadQuery};
 pub use record::MAX_TEXT;
@@ -74,7 +93,9 @@ pub use start::Starter;
 /// How long the beginning of a line waits for its end before it is written: 100 ms.
 pub const QUIET: Duration = Duration::from_millis(100);
 
-/// The bounds of each instance's log.
+/// The bounds of the log of each instance that has no others by its [`LogRules`].
+///
+/// [`LogRules`]: orchestrator_proto::control::LogRules
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CaptureConfig {
     /// The most bytes of one file; at least 64 KiB are used. By default 8 MiB.
@@ -89,19 +110,6 @@ impl Default for CaptureConfig {
     }
 }
 
-/// The least `max_file_bytes`, so that a file has room for some of the longest records.
-const MIN_FILE_BYTES: u64 = 64 << 10;
-
-impl CaptureConfig {
-    /// The bounds that are used.
-    fn bounded(self) -> Self {
-        Self {
-            max_file_bytes: self.max_file_bytes.max(MIN_FILE_BYTES),
-            max_files: self.max_files.max(1),
-        }
-    }
-}
-
 /// What became of an instance's output since its log was opened.
 ///
 /// Both counts are of printed bytes, newlines included, without what a record adds to them.
@@ -112,8 +120,12 @@ pub struct LogStats {
     pub bytes_written: u64,
     /// Printed bytes that were read and could not be written.
     pub bytes_lost: u64,
-    /// Whether output is missing of which the log does not tell yet: writing does not work.
+    /// Whether output is missing of which the log does not tell yet, or is held: writing does
+    /// not work.
     pub failing: bool,
+    /// Whether nothing is read until writing works again, so that the instance waits as soon as
+    /// its pipes are full.
+    pub blocked: bool,
     /// Why writing failed the last time, even if it works again.
     pub last_error: Option<WriteError>,
 }

@@ -239,6 +239,7 @@ impl Outbox {
             bytes_written: self.before.bytes_written + now.bytes_written,
             bytes_lost: self.before.bytes_lost + now.bytes_lost + self.never_sent,
             failing: now.failing,
+            blocked: now.blocked,
             last_error: now.last_error.or_else(|| self.before.last_error.clone()),
         }
     }
@@ -377,12 +378,7 @@ impl Outbox {
         instance: InstanceId,
         log: &Shared,
     ) -> io::Result<bool> {
-        let order = Order::Open {
-            instance,
-            dir: log.dir.as_os_str().into(),
-            max_file_bytes: log.config.max_file_bytes,
-            max_files: log.config.max_files,
-        };
+        let order = Order::Open { instance, dir: log.dir.as_os_str().into(), rules: log.rules };
         send(socket, &order)?;
         self.phase = Phase::Opening { socket: socket.clone(), sent: true };
         Ok(true)

@@ -1,31 +1,38 @@
 //! Reading a log back, and following it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::OsBytes;
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{LogLine, LogStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::file::{Position, end_of, numbers, path_of};
+use super::file::{Position, end_of};
+use super::findings::Findings;
+use super::grep::Grep;
 use super::instance::{Progress, Shared};
+use super::names::numbers;
 use super::record::{Record, newline};
+use super::stored::Stored;
 use super::{InstanceLog, LogError, tail, writer};
 
 /// The most bytes of a file that are read at once; more than any record has.
 pub(super) const CHUNK: usize = 64 << 10;
 
+/// The same for who has many readers.
+const FRUGAL_CHUNK: usize = 20 << 10;
+
 /// How long a reader waits for the capture process to say how far the log goes.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What of a log is to be read.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ReadQuery {
     /// Only this stream, and remarks on output of it that is missing; `None` means all.
     pub stream: Option<LogStream>,
@@ -34,6 +41,10 @@ pub struct ReadQuery {
     pub tail: Option<u64>,
     /// Only lines that were read at this time or later, nanoseconds since 1970 (UTC).
     pub since_ns: Option<u64>,
+    /// Only lines that were read at this time or earlier, nanoseconds since 1970 (UTC).
+    pub until_ns: Option<u64>,
+    /// Only lines in which this is found; of a line in parts, each part by itself.
+    pub grep: Option<Grep>,
     /// Go on with new lines until the log is closed or removed. Else what the log has when
     /// the reader begins is all.
     pub follow: bool,
@@ -42,18 +53,20 @@ pub struct ReadQuery {
 impl ReadQuery {
     pub(super) fn wants(&self, record: &Record<'_>) -> bool {
         self.since_ns.is_none_or(|since| record.time_ns >= since)
+            && self.until_ns.is_none_or(|until| record.time_ns <= until)
             && self.stream.is_none_or(|stream| {
                 record.stream == stream
                     || (record.stream == LogStream::Orchestrator
                         && writer::concerns(record.text, stream))
             })
+            && self.grep.as_ref().is_none_or(|grep| grep.is_in(record.text))
     }
 }
 
 /// What a reader finds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadItem {
-    /// A line, or a part of one.
+    /// A line, or a part of one; without the name of the instance, which is not known here.
     Line(LogLine),
     /// Something that was in the log can't be read any more.
     Missed {
@@ -62,6 +75,17 @@ pub enum ReadItem {
         /// What and why, as a sentence.
         reason: String,
     },
+}
+
+/// What a reader has found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// At least one.
+    Items(Vec<ReadItem>),
+    /// All was read that the log has now; the next answer comes when there is more.
+    AllForNow,
+    /// Nothing more will come.
+    End,
 }
 
 /// Reads a log at the speed of whoever calls it, and holds nothing in memory meanwhile but
@@ -82,6 +106,10 @@ pub struct LogReader {
     untold: Option<Arc<str>>,
     /// What of that kind was told last.
     told: Option<Arc<str>>,
+    /// Whether it was said that there is nothing more for now.
+    told_all: bool,
+    /// The most bytes that are read at once.
+    chunk: usize,
     place: Place,
 }
 
@@ -116,8 +144,17 @@ impl LogReader {
             limit: Position::default(),
             untold: None,
             told: None,
+            told_all: false,
+            chunk: CHUNK,
             place: Place::Before,
         }
+    }
+
+    /// The same with less memory, for who has many readers.
+    #[must_use]
+    pub fn frugal(mut self) -> Self {
+        self.chunk = FRUGAL_CHUNK;
+        self
     }
 
     /// The next items, at least one, from at most 64 KiB of the log. Waits for them when
@@ -132,9 +169,20 @@ impl LogReader {
     /// [`LogError::Read`] when a file exists but can't be read. The reader is at its end then.
     pub async fn next_batch(&mut self) -> Result<Option<Vec<ReadItem>>, LogError> {
         loop {
+            match self.next().await? {
+                Found::Items(items) => return Ok(Some(items)),
+                Found::AllForNow => {}
+                Found::End => return Ok(None),
+            }
+        }
+    }
+
+    /// The same step by step: also tells when it is going to wait.
+    pub(super) async fn next(&mut self) -> Result<Found, LogError> {
+        loop {
             let (handle, closed) = match &mut self.place {
                 Place::Reading { handle, closed } => (handle, *closed),
-                Place::Done => return Ok(None),
+                Place::Done => return Ok(Found::End),
                 Place::Before => {
                     self.begin().await?;
                     continue;
@@ -151,11 +199,17 @@ impl LogReader {
             self.place = Place::Here(cursor);
             match step {
                 Step::Items(items) if items.is_empty() => {}
-                Step::Items(items) => return Ok(Some(items)),
+                Step::Items(items) => {
+                    self.told_all = false;
+                    return Ok(Found::Items(items));
+                }
                 // Nothing is written after `closed` is set, so then this was the last word.
                 Step::End if self.query.follow && !closed => {
                     if let Some(told) = self.tell() {
-                        return Ok(Some(told));
+                        return Ok(Found::Items(told));
+                    }
+                    if !std::mem::replace(&mut self.told_all, true) {
+                        return Ok(Found::AllForNow);
                     }
                     self.shared.watch(self.limit);
                     // Fails only without a sender, and that lives as long as this reader.
@@ -166,7 +220,7 @@ impl LogReader {
                 }
                 Step::End => {
                     self.place = Place::Done;
-                    return Ok(self.tell());
+                    return Ok(self.tell().map_or(Found::End, Found::Items));
                 }
             }
         }
@@ -192,7 +246,9 @@ impl LogReader {
         }
         self.place = Place::Here(Box::new(Cursor {
             dir: self.shared.dir.clone(),
-            query: self.query,
+            instance: self.shared.instance,
+            query: self.query.clone(),
+            chunk: self.chunk,
             file: None,
             next: Position::default(),
             begin: Begin::Query(self.opened),
@@ -235,8 +291,9 @@ impl LogReader {
     }
 }
 
+/// What a step has found.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// There may be more.
     Items(Vec<ReadItem>),
     /// All up to the limit was read.
@@ -257,9 +314,11 @@ enum Begin {
 #[derive(Debug)]
 struct Cursor {
     dir: PathBuf,
+    instance: InstanceId,
     query: ReadQuery,
+    chunk: usize,
     /// File number `next.number`, once it is open.
-    file: Option<File>,
+    file: Option<Stored>,
     next: Position,
     begin: Begin,
     /// In the middle of a line that is too long for a record.
@@ -281,17 +340,19 @@ impl Cursor {
             // Nothing was written yet.
             self.next.number = self.next.number.max(1);
         }
-        let mut found = Found::default();
+        let mut found = Findings::default();
         loop {
             if self.next >= limit {
+                // All that there was has been read; what is gone later is missed.
+                self.begin = Begin::Begun;
                 return Ok(found.end());
             }
-            let Some(file) = &self.file else {
+            let Some(file) = &mut self.file else {
                 self.open_file(limit, &mut found)?;
                 continue;
             };
             let is_last = self.next.number == limit.number;
-            let size = file.metadata()?.len();
+            let size = file.len()?;
             let end = if is_last { limit.offset } else { size };
             let wanted = end.saturating_sub(self.next.offset);
             if wanted == 0 {
@@ -301,9 +362,17 @@ impl Cursor {
                 self.skip_to(self.next.number + 1);
                 continue;
             }
-            let wanted = usize::try_from(wanted).map_or(CHUNK, |wanted| wanted.min(CHUNK));
+            let wanted =
+                usize::try_from(wanted).map_or(self.chunk, |wanted| wanted.min(self.chunk));
             let mut chunk = vec![0; wanted];
-            let count = read_at(file, &mut chunk, self.next.offset)?;
+            let count = match file.read_at(&mut chunk, self.next.offset) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    found.damaged(self.next.number, &error);
+                    self.skip_to(self.next.number + 1);
+                    continue;
+                }
+                read => read?,
+            };
             if count == 0 {
                 // Somebody cut the file, so there is nothing up to where it ended.
                 self.tell_cut(&mut found);
@@ -318,7 +387,7 @@ impl Cursor {
     }
 
     /// Opens file `next.number`, or the next one that is there.
-    fn open_file(&mut self, limit: Position, found: &mut Found) -> io::Result<()> {
+    fn open_file(&mut self, limit: Position, found: &mut Findings) -> io::Result<()> {
         let wanted = self.next.number;
         let there = numbers(&self.dir)?
             .into_iter()
@@ -332,8 +401,12 @@ impl Cursor {
             self.skip_to(number);
         }
         if there.is_some() {
-            match open(&self.dir, number) {
+            match Stored::open(&self.dir, number) {
                 Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    found.damaged(number, &error);
+                    self.skip_to(number + 1);
+                }
                 // Deleted this moment: the next look at the directory will tell.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
@@ -350,14 +423,14 @@ impl Cursor {
         self.next = Position { number, offset: 0 };
     }
 
-    fn tell_cut(&mut self, found: &mut Found) {
+    fn tell_cut(&mut self, found: &mut Findings) {
         if !std::mem::replace(&mut self.told_cut, true) {
             found.missed(0, "a log file was cut before it could be read".to_owned());
         }
     }
 
     /// Takes the records in a chunk. Returns how many bytes are done with.
-    fn parse(&mut self, chunk: &[u8], at_end: bool, found: &mut Found) -> usize {
+    fn parse(&mut self, chunk: &[u8], at_end: bool, found: &mut Findings) -> usize {
         let mut at = 0;
         while let Some(len) = newline(&chunk[at..]) {
             let line = &chunk[at..at + len];
@@ -367,7 +440,7 @@ impl Cursor {
                 continue;
             }
             match Record::parse(line) {
-                Some(record) if self.query.wants(&record) => found.line(&record),
+                Some(record) if self.query.wants(&record) => found.line(self.instance, &record),
                 Some(_) => {}
                 None => found.malformed += 1,
             }
@@ -385,63 +458,6 @@ impl Cursor {
         }
         at
     }
-}
-
-/// Collects what a step finds.
-#[derive(Default)]
-struct Found {
-    items: Vec<ReadItem>,
-    malformed: u64,
-}
-
-impl Found {
-    fn line(&mut self, record: &Record<'_>) {
-        self.tell_malformed();
-        self.items.push(ReadItem::Line(LogLine {
-            time_ns: record.time_ns,
-            stream: record.stream,
-            complete: record.complete,
-            text: OsBytes(record.text.to_vec()),
-        }));
-    }
-
-    fn tell_malformed(&mut self) {
-        let count = std::mem::take(&mut self.malformed);
-        if count > 0 {
-            self.missed(count, "what stands there is not a log record".to_owned());
-        }
-    }
-
-    fn deleted(&mut self, first: u64, last: u64) {
-        let reason = if first == last {
-            format!("log file {first} was deleted before it could be read")
-        } else {
-            format!("log files {first} to {last} were deleted before they could be read")
-        };
-        self.missed(0, reason);
-    }
-
-    fn missed(&mut self, count: u64, reason: String) {
-        self.items.push(ReadItem::Missed { count, reason });
-    }
-
-    fn items(mut self) -> Vec<ReadItem> {
-        self.tell_malformed();
-        self.items
-    }
-
-    fn end(self) -> Step {
-        let items = self.items();
-        if items.is_empty() { Step::End } else { Step::Items(items) }
-    }
-}
-
-/// Opens a log file for reading. Whatever else has its name does not block.
-pub(super) fn open(dir: &Path, number: u64) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-        .open(path_of(dir, number))
 }
 
 /// Reads until the buffer is full or the file is at its end.

@@ -7,6 +7,19 @@
 //! The time (RFC 3339, UTC), the stream, `F` when the text ends a line or `P` when the line
 //! goes on in a later record of the same stream, one space, the text exactly as printed, and
 //! a newline. A text contains no newline, so each newline of a file ends a record.
+//!
+//! The format has two streams and its readers (Fluent Bit, Vector, Promtail) accept no other
+//! words, nor other tags than `F` and `P`. What is no output of a program is therefore told by
+//! how its time is written, which they accept both ways: with `+00:00` instead of `Z`, `stderr`
+//! is a remark of the orchestrator and `stdout` is telemetry. For people, and for readers that
+//! know nothing of this, such a line begins with the stream's real name:
+//!
+//! ```text
+//! 2026-11-20T18:24:53.123456789+00:00 stderr F orchestrator: 7 bytes of stdout are missing here
+//! ```
+//!
+//! That is not part of its text. A later part of a line begins so only if its text does anyway,
+//! so that whoever reads takes it away once wherever it stands.
 
 use std::io::BufRead;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +33,9 @@ pub const MAX_TEXT: usize = 16 << 10;
 
 /// The most bytes of one record, newline included.
 pub(super) const MAX_RECORD: usize = MAX_TEXT + 64;
+
+/// How the time of a record ends that is no output of a program.
+const MARK: &str = "+00:00";
 
 static PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(9));
 static PARSER: DateTimeParser = DateTimeParser::new();
@@ -63,28 +79,38 @@ impl<'a> Record<'a> {
         let (stream, rest) = split_at_space(rest)?;
         // Some editors cut spaces at the end of a line.
         let (tag, text) = split_at_space(rest).unwrap_or((rest, b""));
+        let stream = match (stream, time.ends_with(MARK.as_bytes())) {
+            (b"stdout", false) => LogStream::Stdout,
+            (b"stderr", false) => LogStream::Stderr,
+            (b"stdout", true) => LogStream::Telemetry,
+            (b"stderr", true) => LogStream::Orchestrator,
+            _ => return None,
+        };
         let time = PARSER.parse_timestamp(time).ok()?;
         Some(Self {
             time_ns: u64::try_from(time.as_nanosecond()).ok()?,
-            stream: match stream {
-                b"stdout" => LogStream::Stdout,
-                b"stderr" => LogStream::Stderr,
-                b"telemetry" => LogStream::Telemetry,
-                b"orchestrator" => LogStream::Orchestrator,
-                _ => return None,
-            },
+            stream,
             complete: match tag {
                 b"F" => true,
                 b"P" => false,
                 _ => return None,
             },
-            text,
+            text: text.strip_prefix(name(stream)).unwrap_or(text),
         })
     }
 
     /// How many bytes were printed for this record: the text, and the newline if it had one.
     pub(super) fn printed(&self) -> u64 {
         self.text.len() as u64 + u64::from(self.complete)
+    }
+}
+
+/// What stands before a line that is no output of a program.
+const fn name(stream: LogStream) -> &'static [u8] {
+    match stream {
+        LogStream::Stdout | LogStream::Stderr => b"",
+        LogStream::Telemetry => b"telemetry: ",
+        LogStream::Orchestrator => b"orchestrator: ",
     }
 }
 
@@ -103,20 +129,41 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Adds a record. `text` has no newline and at most [`MAX_TEXT`] bytes.
+    /// Adds a record that begins a line. `text` has no newline and at most [`MAX_TEXT`] bytes.
     pub(super) fn push(&mut self, time_ns: u64, stream: LogStream, complete: bool, text: &[u8]) {
+        self.push_part(time_ns, stream, true, complete, text);
+    }
+
+    /// The same for any part of a line.
+    pub(super) fn push_part(
+        &mut self,
+        time_ns: u64,
+        stream: LogStream,
+        begins: bool,
+        complete: bool,
+        text: &[u8],
+    ) {
         if self.stamp.0 != time_ns || self.stamp.1.is_empty() {
             self.stamp = (time_ns, format_time(time_ns));
         }
-        let stream: &[u8] = match stream {
-            LogStream::Stdout => b" stdout ",
-            LogStream::Stderr => b" stderr ",
-            LogStream::Telemetry => b" telemetry ",
-            LogStream::Orchestrator => b" orchestrator ",
+        let stamp = &self.stamp.1;
+        let name = name(stream);
+        let is_output = name.is_empty();
+        let printed: &[u8] = match stream {
+            LogStream::Stdout | LogStream::Telemetry => b" stdout ",
+            LogStream::Stderr | LogStream::Orchestrator => b" stderr ",
         };
-        self.bytes.extend_from_slice(self.stamp.1.as_bytes());
-        self.bytes.extend_from_slice(stream);
+        if is_output {
+            self.bytes.extend_from_slice(stamp.as_bytes());
+        } else {
+            self.bytes.extend_from_slice(stamp.trim_end_matches('Z').as_bytes());
+            self.bytes.extend_from_slice(MARK.as_bytes());
+        }
+        self.bytes.extend_from_slice(printed);
         self.bytes.extend_from_slice(if complete { b"F " } else { b"P " });
+        if !is_output && (begins || text.starts_with(name)) {
+            self.bytes.extend_from_slice(name);
+        }
         self.bytes.extend_from_slice(text);
         self.bytes.push(b'\n');
         self.printed += text.len() as u64 + u64::from(complete);
@@ -165,6 +212,17 @@ mod tests {
               2026-11-20T18:24:53.000000000Z stderr P \n"
         );
         assert_eq!(batch.printed(), 6);
+        batch.clear(0);
+        batch.push(1_795_199_093_000_000_000, LogStream::Orchestrator, true, b"a remark");
+        batch.push(1_795_199_093_000_000_000, LogStream::Telemetry, false, b"a");
+        batch.push_part(1_795_199_093_000_000_000, LogStream::Telemetry, false, true, b"b");
+        assert_eq!(
+            batch.bytes(),
+            b"2026-11-20T18:24:53.000000000+00:00 stderr F orchestrator: a remark\n\
+              2026-11-20T18:24:53.000000000+00:00 stdout P telemetry: a\n\
+              2026-11-20T18:24:53.000000000+00:00 stdout F b\n"
+        );
+        assert_eq!(batch.printed(), 8 + 1 + 1 + 2);
     }
 
     #[test]
@@ -187,17 +245,29 @@ mod tests {
         assert_eq!((cut.text, cut.complete), (&b""[..], true));
     }
 
+    /// As those that ship logs read it: Fluent Bit and Promtail take the like of this, Vector
+    /// only these tags.
+    fn is_cri(record: &[u8]) -> bool {
+        let pattern = r"(?s-u)\A[^ ]+ (stdout|stderr) (F|P) .*\n\z";
+        regex::bytes::Regex::new(pattern).unwrap().is_match(record)
+    }
+
     proptest! {
         #[test]
         fn a_record_survives(
             time_ns: u64,
             stream in streams(),
+            begins: bool,
             complete: bool,
-            mut text in prop::collection::vec(any::<u8>(), 0..300),
+            names in "(orchestrator: |telemetry: ){0,3}",
+            more in prop::collection::vec(any::<u8>(), 0..300),
         ) {
+            let mut text = [names.as_bytes(), &more].concat();
             text.retain(|&byte| byte != b'\n');
             let mut batch = Batch::default();
-            batch.push(time_ns, stream, complete, &text);
+            batch.push_part(time_ns, stream, begins, complete, &text);
+            prop_assert!(is_cri(batch.bytes()));
+            prop_assert!(batch.bytes().len() <= text.len() + MAX_RECORD - MAX_TEXT);
             let end = newline(batch.bytes()).unwrap();
             prop_assert_eq!(end + 1, batch.bytes().len());
             let record = Record::parse(&batch.bytes()[..end]);

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use orchestrator_proto::control::LogStream;
 
-use super::file::{Position, numbers};
-use super::read::{CHUNK, ReadQuery, open, read_at};
+use super::file::Position;
+use super::names::numbers;
+use super::read::{CHUNK, ReadQuery};
 use super::record::Record;
+use super::stored::Stored;
 
 /// How many parts make a line at most: 1 MiB of text. A program that never prints a newline
 /// has a last line without end; not all of that is wanted.
@@ -66,20 +68,25 @@ pub(super) fn find(
         if number > end.number {
             continue;
         }
-        let file = match open(dir, number) {
+        let mut file = match Stored::open(dir, number) {
             Ok(file) => file,
             // Older ones are deleted too.
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            // Reading on from what is before it tells of that.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
             Err(error) => return Err(error),
         };
-        let mut high = file.metadata()?.len();
+        let mut high = file.len()?;
         if number == end.number {
             high = high.min(end.offset);
         }
         while high > 0 {
             let low = high.saturating_sub(CHUNK as u64);
             let wanted = usize::try_from(high - low).unwrap_or(CHUNK);
-            let count = read_at(&file, &mut chunk[..wanted], low)?;
+            let count = match file.read_at(&mut chunk[..wanted], low) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => break,
+                read => read?,
+            };
             let piece = &chunk[..count];
             // The first record of the piece may have begun before it.
             let first = match low {

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::file::Position;
+use super::rules::Rules;
 use super::{LogStats, MAX_TEXT};
 
 /// The most bytes of one datagram: 64 KiB.
@@ -30,7 +31,7 @@ pub(super) const MAX_WORDS: usize = 4096;
 pub(super) const MAX_RUNS: usize = 32;
 
 /// The oldest and the newest version that this program speaks.
-pub(super) const VERSIONS: (u16, u16) = (1, 1);
+pub(super) const VERSIONS: (u16, u16) = (2, 2);
 
 const HELLO: &[u8; 8] = b"orch-cap";
 const REFUSAL: &[u8; 8] = b"orch-no!";
@@ -126,7 +127,7 @@ pub(super) fn refusal(why: &str) -> Vec<u8> {
 pub(super) enum Order {
     /// Opens a log, or joins one that is open already. Answered by [`Report::Opened`] or
     /// [`Report::Failed`].
-    Open { instance: InstanceId, dir: OsBytes, max_file_bytes: u64, max_files: u32 },
+    Open { instance: InstanceId, dir: OsBytes, rules: Rules },
     /// Reads two pipes to their ends: the files of this datagram are the reading ends of the
     /// standard output and the standard error of one run of an instance. A run that this
     /// process has, or has had, is not attached again. Answered by [`Report::Refused`] if it
@@ -141,7 +142,8 @@ pub(super) enum Order {
     Append { instance: InstanceId, texts: Vec<Text>, dropped: Vec<Dropped> },
     /// One [`Report::Progress`] is wanted when the log ends beyond this. Replaces the one before.
     Watch { instance: InstanceId, beyond: Position },
-    /// One [`Report::Progress`] is wanted at once, with at least this number in it.
+    /// One [`Report::Progress`] with at least this number in it is wanted, as soon as all that is
+    /// in the log's pipes now has been read (at most 1 MiB of each) or nothing can be written.
     Look { instance: InstanceId, number: u64 },
     /// Closes a log: what is in its pipes is written, what comes later is not read. Answered by
     /// [`Report::Closed`], to all that have it open.
@@ -332,6 +334,7 @@ mod tests {
             bytes_written: u64::MAX,
             bytes_lost: u64::MAX,
             failing: true,
+            blocked: true,
             last_error: Some(crate::logs::WriteError {
                 time_ns: u64::MAX,
                 message: "x".repeat(MAX_WORDS),

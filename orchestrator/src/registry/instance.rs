@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -19,7 +19,7 @@ use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::health::{Health, Notify, NotifySocket};
 use crate::logs::InstanceLog;
-use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, View};
+use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
 use crate::store::{Durability, NewEvent, Store, StoreError};
@@ -100,10 +100,13 @@ impl Instance {
     pub(super) async fn start(&self, priority: Option<Priority>) -> Result<Reply, WireError> {
         let failed = || format!("instance {} was not started", self.label());
         self.check_store().await.map_err(|error| not_stored(failed(), &error))?;
+        let before = self.keeper.view();
         let started = self.keeper.start(priority).await;
         let stored = self.store.commit(self.durability).await;
-        let started = started
-            .map_err(|error| WireError::caused_by(ErrorCode::SpawnFailed, failed(), &error))?;
+        let started = match started {
+            Ok(started) => started,
+            Err(error) => return Err(self.start_failed(failed(), &error, &before).await),
+        };
         if let Err(error) = stored {
             // So that what runs after the next start of the daemon is what was answered.
             if started.changed {
@@ -117,6 +120,21 @@ impl Instance {
             changed: started.changed,
             warnings: started.warnings,
         })
+    }
+
+    /// Why it was not started: with the last that it printed, if its program was executed.
+    async fn start_failed(&self, message: String, error: &StartError, before: &View) -> WireError {
+        let run_ns = self.log.last_run_ns();
+        let mut told = WireError::caused_by(ErrorCode::SpawnFailed, message, error);
+        let joined = matches!(before.observed, Observed::Starting { pid: Some(_), .. });
+        let was_executed = joined || self.keeper.view().starts > before.starts;
+        if matches!(error, StartError::Failed { .. }) && was_executed {
+            let lines = self.log.last_lines(run_ns).await;
+            if !lines.is_empty() {
+                told.causes.push(format!("its output ended with:\n    {}", lines.join("\n    ")));
+            }
+        }
+        told
     }
 
     /// While nothing can be stored, nothing is begun.
@@ -161,10 +179,13 @@ impl Instance {
     pub(super) async fn restart(&self) -> Result<Reply, WireError> {
         let failed = || format!("instance {} was not restarted", self.label());
         self.check_store().await.map_err(|error| not_stored(failed(), &error))?;
+        let before = self.keeper.view();
         let started = self.keeper.restart().await;
         let stored = self.store.commit(self.durability).await;
-        let started = started
-            .map_err(|error| WireError::caused_by(ErrorCode::SpawnFailed, failed(), &error))?;
+        let started = match started {
+            Ok(started) => started,
+            Err(error) => return Err(self.start_failed(failed(), &error, &before).await),
+        };
         stored.map_err(|error| {
             let message =
                 format!("instance {} was restarted, but that could not be stored", self.label());
@@ -251,6 +272,7 @@ impl Instance {
         let mine = links
             .iter()
             .filter(|link| link.from == Some(self.id) || link.to == LinkTarget::Instance(self.id));
+        let log = self.log.stats();
         RuntimeDetail {
             info: self.info(),
             args: self.spec.args.clone(),
@@ -264,7 +286,11 @@ impl Instance {
             sent: self.endpoint.sent.sent.load(Ordering::Relaxed),
             unrouted: self.endpoint.sent.unrouted.load(Ordering::Relaxed),
             protocol_errors: self.endpoint.protocol_errors.load(Ordering::Relaxed),
-            log_bytes_lost: self.log.stats().bytes_lost,
+            log: self.spec.log.clone(),
+            log_bytes_lost: log.bytes_lost,
+            log_blocked: log.blocked.then(|| {
+                log.last_error.map_or_else(|| "it can't be written".into(), |error| error.message)
+            }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
         }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use orchestrator_proto::control::{EventKind, Priority, Reply, RuntimeInfo, Selector};
+use orchestrator_proto::control::{EventKind, LogRules, Priority, Reply, RuntimeInfo, Selector};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use tokio::sync::watch;
 
@@ -464,13 +464,13 @@ impl Registry {
         while tasks.join_next().await.is_some() {}
     }
 
-    fn open_log(&self, id: InstanceId) -> Result<InstanceLog, WireError> {
+    fn open_log(&self, id: InstanceId, rules: &LogRules) -> Result<InstanceLog, WireError> {
         let dir = self.directories.logs.join(id.to_string());
         let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(capture) = capture.as_ref() else {
             return Err(shutting_down());
         };
-        capture.open(id, dir.clone()).map_err(|error| {
+        capture.open_with(id, dir.clone(), rules).map_err(|error| {
             let message = format!("cannot open the log of the instance in {dir:?}");
             WireError::caused_by(ErrorCode::Io, message, &error)
         })

@@ -125,7 +125,7 @@ fn check_stop(stop: &Stop) -> Result<(), WireError> {
     Ok(())
 }
 
-fn check_time(what: &str, time: Millis) -> Result<(), WireError> {
+pub(super) fn check_time(what: &str, time: Millis) -> Result<(), WireError> {
     if time > MAX_TIME {
         return Err(invalid(format!("{what} is more than a year: {time}")));
     }

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{LogRules, Program, RuntimeSpec, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -26,6 +26,8 @@ struct Kept {
     privileged: bool,
     #[serde(default)]
     supervision: Supervision,
+    #[serde(default)]
+    log: LogRules,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +81,7 @@ pub(super) fn to_json(spec: &RuntimeSpec) -> serde_json::Result<String> {
         cwd: spec.cwd.as_ref().map(Text::from),
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
+        log: spec.log.clone(),
     })
 }
 
@@ -103,14 +106,15 @@ pub(super) fn from_json(json: &str, name: Option<String>) -> serde_json::Result<
         cwd: kept.cwd.map(OsBytes::from),
         privileged: kept.privileged,
         supervision: kept.supervision,
+        log: kept.log,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::Millis;
-    use orchestrator_proto::control::{Signal, StopStep};
+    use orchestrator_proto::control::{Signal, StopStep, WhenFull};
+    use orchestrator_proto::{Millis, Size};
     use proptest::prelude::*;
 
     #[test]
@@ -138,7 +142,7 @@ mod tests {
             path in bytes(), args in prop::collection::vec(bytes(), 0..4),
             env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
             upload in any::<bool>(), privileged in any::<bool>(), signal in 1..=64,
-            wait in any::<u64>(),
+            wait in any::<u64>(), keep in prop::option::of(any::<u32>()),
         ) {
             let program = match upload {
                 true => Program::Upload { file_name: path, size: wait },
@@ -147,8 +151,14 @@ mod tests {
             let (id, name) = (None, Some("a".to_owned()));
             let mut supervision = Supervision::default();
             supervision.stop.steps = vec![StopStep { signal: Signal(signal), wait: Millis(wait) }];
+            let log = LogRules {
+                max_size: keep.map(|_| Size(wait)),
+                keep,
+                when_full: WhenFull::Drop,
+                ..LogRules::default()
+            };
             let spec = RuntimeSpec {
-                id, name: name.clone(), program, args, env, cwd, privileged, supervision,
+                id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
             };
             prop_assert_eq!(from_json(&to_json(&spec).unwrap(), name).unwrap(), spec);
         }

@@ -71,13 +71,7 @@ fn now() -> Duration {
 /// When the daemon read the first line of this instance, which says that a message came.
 fn first_line(stage: &Stage, instance: &str) -> Duration {
     block_on(async {
-        let logs = Request::Logs(LogQuery {
-            instance: instance.into(),
-            stream: None,
-            tail: None,
-            since_ns: None,
-            follow: true,
-        });
+        let logs = Request::Logs(LogQuery { follow: true, ..LogQuery::of(instance) });
         let mut logs = stage.daemon.client().await.stream(logs).await.unwrap();
         let first = tokio::time::timeout(SOON, logs.next()).await;
         match first {

@@ -178,13 +178,7 @@ async fn unprinted(stage: &Stage, instance: InstanceId) -> usize {
     let client = stage.daemon.client().await;
     let instance = || instance.to_string().into();
     client.request(Request::RuntimeStop { instance: instance() }).await.unwrap();
-    let query = LogQuery {
-        instance: instance(),
-        stream: Some(LogStream::Stdout),
-        tail: None,
-        since_ns: None,
-        follow: false,
-    };
+    let query = LogQuery { stream: Some(LogStream::Stdout), ..LogQuery::of(instance()) };
     let mut items = client.stream(Request::Logs(query)).await.unwrap();
     let (mut expected, mut wrong) = (1, 0);
     while let Some(item) = items.next().await {

@@ -247,6 +247,8 @@ fn read(dir: &Path) -> Result<Log, String> {
         for record in bytes.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
             let mut fields = record.splitn(4, |byte| *byte == b' ');
             let (time, stream, tag) = (fields.next(), fields.next(), fields.next());
+            // No output of a program has a time that is written so.
+            let is_remark = time.is_some_and(|time| time.ends_with(b"+00:00"));
             let time_ms = time.and_then(time_ms);
             let (Some(time_ms), Some(stream), Some(tag), Some(text)) =
                 (time_ms, stream, tag, fields.next())
@@ -254,7 +256,8 @@ fn read(dir: &Path) -> Result<Log, String> {
                 return Err(format!("no record: {:?}", String::from_utf8_lossy(record)));
             };
             let stream = String::from_utf8_lossy(stream).into_owned();
-            if stream == "orchestrator" {
+            if is_remark {
+                let text = text.strip_prefix(b"orchestrator: ").unwrap_or(text);
                 log.remarks.push(String::from_utf8_lossy(text).into_owned());
                 continue;
             }

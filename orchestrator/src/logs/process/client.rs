@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::log::{Log, Refused, STREAMS};
-use crate::logs::CaptureConfig;
+use crate::logs::rules::Rules;
 use crate::logs::socket::{Received, Socket, Watched};
 use crate::logs::wire::{
     self, Hello, MAX_DATAGRAM, MAX_WORDS, Order, Report, State, VERSIONS, words,
@@ -230,9 +230,8 @@ impl Client {
             return Err("files came with an order that has none");
         }
         match order {
-            Order::Open { instance, dir, max_file_bytes, max_files } => {
-                let config = CaptureConfig { max_file_bytes, max_files }.bounded();
-                let report = match self.open(instance, dir.as_path().to_owned(), config) {
+            Order::Open { instance, dir, rules } => {
+                let report = match self.open(instance, dir.as_path().to_owned(), rules.bounded()) {
                     Ok(state) => Report::Opened { instance, state },
                     Err(error) => Report::Failed { instance, error },
                 };
@@ -295,7 +294,7 @@ impl Client {
         &mut self,
         instance: InstanceId,
         dir: std::path::PathBuf,
-        config: CaptureConfig,
+        rules: Rules,
     ) -> Result<State, String> {
         if dir.as_os_str().len() > MAX_WORDS {
             return Err("the path of its directory is too long".to_owned());
@@ -310,12 +309,12 @@ impl Client {
                 return Err(format!("it is open in another directory, {:?}", log.dir));
             }
             Some(log) => {
-                log.set_config(config);
+                log.set_rules(rules);
                 log
             }
             None => {
                 let log =
-                    Log::open(&self.hub, instance, dir, config).map_err(|error| words(&error))?;
+                    Log::open(&self.hub, instance, dir, rules).map_err(|error| words(&error))?;
                 self.hub.logs.borrow_mut().insert(instance, log.clone());
                 log
             }

@@ -8,29 +8,27 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Hub;
 use super::client::Outgoing;
-use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES};
-use crate::logs::CaptureConfig;
+use super::packing::Job;
+use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES, prepare};
 use crate::logs::file::Position;
 use crate::logs::record::{Batch, now_ns};
-use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text, words};
+use crate::logs::rules::Rules;
+use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text};
 use crate::logs::writer::{RESTARTED, Writer};
 
 /// The two pipes of a run, in the order in which they come.
 pub(super) const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
 /// Runs that have ended and are remembered, so that they are not attached again.
 const MAX_ENDED: usize = 64;
-/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
-const PIPE_BYTES: i32 = 256 << 10;
+/// Why what comes from inside the daemon is lost.
+pub(super) const TOO_MUCH: &str = "more was said at once than can wait to be written";
 /// How often a log tells of bytes that were lost, at most.
 const TELL: Duration = Duration::from_millis(100);
 
@@ -41,36 +39,50 @@ pub(super) struct Log {
     pub(super) hub: Rc<Hub>,
     /// Its pipes are to be read as far as they go at once, and no further.
     stop: watch::Sender<bool>,
-    inner: RefCell<Inner>,
+    /// Nothing more is to be read before writing works again.
+    blocked: watch::Sender<bool>,
+    /// The number of the last look: all pipes are to be read as far as they go at once.
+    pub(super) looks: watch::Sender<u64>,
+    pub(super) inner: RefCell<Inner>,
 }
 
-struct Inner {
-    writer: Writer,
+pub(super) struct Inner {
+    pub(super) writer: Writer,
     /// Streams whose last pipe ended in the middle of a line.
     torn: Vec<LogStream>,
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
     /// The last runs whose pipes have ended.
     ended: VecDeque<u64>,
     /// Whether the log says that another process read before this one.
     told_again: bool,
     /// Whether the hub counts it as owing.
     owing: bool,
-    closing: bool,
+    pub(super) closing: bool,
     closed: bool,
-    views: Vec<View>,
+    pub(super) views: Vec<View>,
+    /// The file that is being compressed.
+    pub(super) packing: Option<Job>,
+    /// The newest file when it was last seen whether one is to be compressed.
+    pub(super) packed_below: u64,
+    /// Whether it was said that compressing does not work, since it last did.
+    pub(super) told_unpacked: bool,
 }
 
 /// A run of which at least one pipe is open.
-struct Run {
-    run: u64,
-    open: [bool; STREAMS.len()],
+pub(super) struct Run {
+    pub(super) run: u64,
+    pub(super) open: [bool; STREAMS.len()],
+    /// Up to which look they were read.
+    pub(super) looked: [u64; STREAMS.len()],
 }
 
 /// A client that has this log open.
-struct View {
+pub(super) struct View {
     client: Rc<Outgoing>,
     attached: u64,
-    looked: u64,
+    pub(super) looked: u64,
+    /// What is to be answered when that look has been at all pipes.
+    pub(super) looking: Option<(u64, u64)>,
     watch: Option<Position>,
     /// Whether it waits to be told.
     due: bool,
@@ -92,9 +104,9 @@ impl Log {
         hub: &Rc<Hub>,
         instance: InstanceId,
         dir: PathBuf,
-        config: CaptureConfig,
+        rules: Rules,
     ) -> io::Result<Rc<Self>> {
-        let writer = Writer::open(dir.clone(), config, (hub.settings.disk)())?;
+        let writer = Writer::open(dir.clone(), rules, (hub.settings.disk)())?;
         let inner = Inner {
             writer,
             torn: Vec::new(),
@@ -105,14 +117,47 @@ impl Log {
             closing: false,
             closed: false,
             views: Vec::new(),
+            packing: None,
+            packed_below: 0,
+            told_unpacked: false,
         };
-        let stop = watch::Sender::new(false);
-        Ok(Rc::new(Self { instance, dir, hub: hub.clone(), stop, inner: RefCell::new(inner) }))
+        let log = Rc::new(Self {
+            instance,
+            dir,
+            hub: hub.clone(),
+            stop: watch::Sender::new(false),
+            blocked: watch::Sender::new(false),
+            looks: watch::Sender::new(0),
+            inner: RefCell::new(inner),
+        });
+        log.check();
+        Ok(log)
     }
 
-    /// Changes the bounds of its files.
-    pub(super) fn set_config(&self, config: CaptureConfig) {
-        self.inner.borrow_mut().writer.set_config(config);
+    /// Changes what is kept.
+    pub(super) fn set_rules(self: &Rc<Self>, rules: Rules) {
+        {
+            let mut inner = self.inner.borrow_mut();
+            inner.writer.set_rules(rules);
+            inner.packed_below = 0;
+        }
+        self.check();
+    }
+
+    /// Whether nothing more is to be read for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        *self.blocked.borrow()
+    }
+
+    /// Waits until there is something to be read for again.
+    pub(super) async fn unblocked(&self) {
+        // Fails only without a sender, and that is part of this.
+        let _ = self.blocked.subscribe().wait_for(|blocked| !blocked).await;
+    }
+
+    /// Whether the instance is not to wait for the disk.
+    pub(super) fn drops(&self) -> bool {
+        self.inner.borrow().writer.drops()
     }
 
     /// From now on this client is told of it.
@@ -123,6 +168,7 @@ impl Log {
                 client: client.clone(),
                 attached: 0,
                 looked: 0,
+                looking: None,
                 watch: None,
                 due: false,
                 told_failing: false,
@@ -171,13 +217,6 @@ impl Log {
         self.check();
     }
 
-    pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
-        if let Some(view) = self.inner.borrow_mut().view(client) {
-            view.looked = view.looked.max(number);
-            view.tell_soon(self);
-        }
-    }
-
     /// Begins to read the pipes of a run. Nothing happens if it has been attached before. None
     /// means that this process had no room for them.
     pub(super) fn attach(
@@ -208,7 +247,8 @@ impl Log {
                 return Err(Refused { error, passing: true });
             };
             let pipes = [prepare(stdout)?, prepare(stderr)?];
-            inner.runs.push(Run { run, open: [true; STREAMS.len()] });
+            let looked = [*self.looks.borrow(); STREAMS.len()];
+            inner.runs.push(Run { run, open: [true; STREAMS.len()], looked });
             self.hub.pipes.set(self.hub.pipes.get() + pipes.len());
             pipes
         };
@@ -248,22 +288,34 @@ impl Log {
                 }
             }
         }
-        let finished = inner.closing && inner.runs.is_empty();
         drop(inner);
-        if finished {
-            self.finish();
-        }
+        self.answer_looks();
+        self.finish_if_done();
         self.hub.changed.notify_one();
     }
 
-    /// Closes it, after what is in its pipes.
+    /// Closes it, after what is in its pipes. What can't be written then is lost.
     pub(super) fn close(self: &Rc<Self>) {
-        let finished = {
+        {
             let mut inner = self.inner.borrow_mut();
-            !std::mem::replace(&mut inner.closing, true) && inner.runs.is_empty()
-        };
+            if std::mem::replace(&mut inner.closing, true) {
+                return;
+            }
+            inner.writer.give_up_waiting();
+            // It has an end only if it was begun.
+            inner.packing = inner.packing.take().filter(Job::cancel);
+        }
+        self.retry();
         self.stop.send_replace(true);
-        if finished {
+        self.finish_if_done();
+    }
+
+    /// Comes to the end of it, if it is being closed and nobody works for it any more.
+    pub(super) fn finish_if_done(self: &Rc<Self>) {
+        let inner = self.inner.borrow();
+        let done = inner.closing && inner.runs.is_empty() && inner.packing.is_none();
+        if done && !inner.closed {
+            drop(inner);
             self.finish();
         }
     }
@@ -309,12 +361,30 @@ impl Log {
         self.check();
     }
 
+    /// Reads without writing; the answer is that of `read`.
+    pub(super) fn discard(&self, read: impl FnOnce(&mut [u8]) -> u64) -> u64 {
+        let mut buffers = self.hub.buffers.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
+        read(buffers.sink(&mut inner.writer).0)
+    }
+
+    /// Counts output that was read and not written.
+    pub(super) fn lose(self: &Rc<Self>, stream: LogStream, bytes: u64, from_ns: u64, to_ns: u64) {
+        let reason = "it was printed faster than can be written";
+        self.inner.borrow_mut().writer.lose(stream, bytes, from_ns, to_ns, reason);
+        self.check();
+    }
+
     /// Writes what the daemon itself has to say.
     pub(super) fn append(self: &Rc<Self>, texts: &[Text], dropped: &[Dropped]) {
         if !texts.is_empty() {
             self.write(|_, sink| {
                 for text in texts {
-                    sink.push(text.time_ns, text.stream, text.complete, &text.text.0);
+                    if sink.is_full() {
+                        sink.lose(text.stream, text.text.0.len(), text.complete, text.time_ns);
+                    } else {
+                        sink.push(text.time_ns, text.stream, text.complete, &text.text.0);
+                    }
                 }
             });
         }
@@ -324,7 +394,7 @@ impl Log {
                 lost.bytes,
                 lost.from_ns,
                 lost.to_ns,
-                "more was said at once than can wait to be written",
+                TOO_MUCH,
             );
         }
         if !dropped.is_empty() {
@@ -370,13 +440,16 @@ impl Log {
 
     /// Sees who wants to know what has changed.
     fn check(self: &Rc<Self>) {
-        let inner = &mut *self.inner.borrow_mut();
+        let mut guard = self.inner.borrow_mut();
+        let inner = &mut *guard;
         let owing = inner.writer.is_owing();
         if owing != std::mem::replace(&mut inner.owing, owing) {
             let count = self.hub.owing.get();
             self.hub.owing.set(if owing { count + 1 } else { count - 1 });
             self.hub.changed.notify_one();
         }
+        let blocked = inner.writer.is_blocked();
+        self.blocked.send_if_modified(|is| std::mem::replace(is, blocked) != blocked);
         let (end, stats) = (inner.writer.end(), inner.writer.stats());
         for view in &mut inner.views {
             let wanted = view.watch.is_some_and(|beyond| end > beyond);
@@ -386,11 +459,18 @@ impl Log {
                 view.tell_soon(self);
             }
         }
+        if blocked && inner.views.iter().any(|view| view.looking.is_some()) {
+            drop(guard);
+            self.answer_looks();
+        } else {
+            drop(guard);
+        }
+        self.pack();
     }
 }
 
 impl Inner {
-    fn view(&mut self, client: &Rc<Outgoing>) -> Option<&mut View> {
+    pub(super) fn view(&mut self, client: &Rc<Outgoing>) -> Option<&mut View> {
         self.views.iter_mut().find(|view| Rc::ptr_eq(&view.client, client))
     }
 
@@ -408,27 +488,9 @@ impl Inner {
 }
 
 impl View {
-    fn tell_soon(&mut self, log: &Rc<Log>) {
+    pub(super) fn tell_soon(&mut self, log: &Rc<Log>) {
         if !std::mem::replace(&mut self.due, true) {
             self.client.progress(log.clone());
         }
     }
-}
-
-/// Looks whether it is the reading end of a pipe, and makes it non-blocking and large.
-fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
-    let never = |error: String| Refused { error, passing: false };
-    // More is refused to users who have many large pipes; it works with a small one too.
-    if let Err(Errno::EBADF) = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
-        return Err(never("it is not a pipe".to_owned()));
-    }
-    let flags = fcntl(&pipe, FcntlArg::F_GETFL).map_err(|error| never(error.to_string()))?;
-    let flags = OFlag::from_bits_retain(flags);
-    if flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
-        return Err(never("it is the writing end of a pipe".to_owned()));
-    }
-    fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
-        .map_err(|error| never(error.to_string()))?;
-    Receiver::from_owned_fd_unchecked(pipe)
-        .map_err(|error| Refused { error: words(&error), passing: true })
 }

@@ -6,10 +6,13 @@
 //! process's own, so that a daemon may die and another go on. It ends when it is told to, or
 //! when it has had neither a client nor an open pipe for [`IDLE`].
 //!
-//! All of it runs on one thread.
+//! All of it runs on one thread, but for the compression of files that are complete.
 
 mod client;
+mod compressing;
 mod log;
+mod looks;
+mod packing;
 mod pipe;
 
 use std::cell::{Cell, RefCell};
@@ -31,6 +34,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::client::Outgoing;
 use self::log::Log;
+use self::packing::Packer;
 use self::pipe::Buffers;
 use super::file::{Disk, Kernel};
 use super::record::now_ns;
@@ -46,8 +50,8 @@ const ROLE: &str = "capture";
 pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// The most connections at once: 16.
 const MAX_CLIENTS: usize = 16;
-/// How often it is tried whether writing works again, while nothing is printed.
-const RETRY: Duration = Duration::from_secs(2);
+/// How often it is tried whether writing works again.
+const RETRY: Duration = Duration::from_millis(500);
 /// How long clients may take to receive what they are told last.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long a failure to accept a connection is not tried again.
@@ -129,6 +133,7 @@ struct Hub {
     logs: RefCell<BTreeMap<InstanceId, Rc<Log>>>,
     clients: RefCell<Vec<Rc<Outgoing>>>,
     buffers: RefCell<Buffers>,
+    packer: Packer,
     /// Pipes that are being read.
     pipes: Cell<usize>,
     /// Logs in which output is missing of which they do not tell yet.
@@ -148,6 +153,7 @@ impl Hub {
             logs: RefCell::default(),
             clients: RefCell::default(),
             buffers: RefCell::new(Buffers::new()),
+            packer: Packer::default(),
             pipes: Cell::new(0),
             owing: Cell::new(0),
             changed: Notify::new(),

@@ -4,17 +4,22 @@
 //! everybody else comes first.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::control::LogStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::log::Log;
+use super::log::{Log, Refused, TOO_MUCH};
 use crate::logs::QUIET;
 use crate::logs::lines::Splitter;
 use crate::logs::record::{Batch, now_ns};
+use crate::logs::wire::words;
 use crate::logs::writer::Writer;
 
 /// The most bytes of one turn, with those that wait for the end of their line: what is lost if
@@ -23,6 +28,9 @@ pub(super) const TURN_BYTES: usize = 64 << 10;
 /// The most bytes that are read from a pipe when its log is closed: no pipe of an ordinary
 /// user holds more.
 const LAST_BYTES: usize = 1 << 20;
+/// How long an instance may print faster than can be written before anything is lost for that, if
+/// it is not to wait.
+const FLOOD: Duration = Duration::from_millis(100);
 /// Records of very short lines are many times longer than the lines; beyond this much of them
 /// a turn is written in several pieces.
 const BATCH_BYTES: usize = 256 << 10;
@@ -52,10 +60,24 @@ pub(super) struct Sink<'a> {
 
 impl Sink<'_> {
     pub(super) fn push(&mut self, time_ns: u64, stream: LogStream, complete: bool, text: &[u8]) {
-        self.batch.push(time_ns, stream, complete, text);
+        // For output it makes no difference.
+        let begins = matches!(stream, LogStream::Stdout | LogStream::Stderr)
+            || self.writer.begins_line(stream, complete);
+        self.batch.push_part(time_ns, stream, begins, complete, text);
         if self.batch.bytes().len() >= BATCH_BYTES {
             self.write();
         }
+    }
+
+    /// Whether there is no room for anything that does not wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Counts a text as lost for which there was no room.
+    pub(super) fn lose(&mut self, stream: LogStream, len: usize, complete: bool, time_ns: u64) {
+        let bytes = len as u64 + u64::from(complete);
+        self.writer.lose(stream, bytes, time_ns, time_ns, TOO_MUCH);
     }
 
     pub(super) fn write(&mut self) {
@@ -63,6 +85,9 @@ impl Sink<'_> {
         self.batch.clear(2 * BATCH_BYTES);
     }
 }
+
+/// What a pipe should hold, so that a program that prints in bursts does not wait: 256 KiB.
+const PIPE_BYTES: i32 = 256 << 10;
 
 /// Counts as an open pipe of its log until it is dropped.
 pub(super) struct OpenPipe {
@@ -87,6 +112,11 @@ pub(super) struct Pipe {
     pipe: Receiver,
     lines: Splitter,
     last_data: Instant,
+    /// The instance waits, or is about to, when there are so many bytes in the pipe.
+    nearly_full: u64,
+    /// Since when there were that many after each turn.
+    flooded_since: Option<Instant>,
+    looks: watch::Receiver<u64>,
     /// Dropped last, after all has been written.
     open: OpenPipe,
 }
@@ -99,13 +129,24 @@ enum Turn {
 
 impl Pipe {
     pub(super) fn new(stream: LogStream, pipe: Receiver, open: OpenPipe) -> Self {
-        Self { stream, pipe, lines: Splitter::default(), last_data: Instant::now(), open }
+        let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(64 << 10) as u64;
+        Self {
+            stream,
+            pipe,
+            lines: Splitter::default(),
+            last_data: Instant::now(),
+            nearly_full: size / 4 * 3,
+            flooded_since: None,
+            looks: open.log.looks(),
+            open,
+        }
     }
 
     /// Reads until the end of the pipe or, once stopped, of what is in it.
     pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         loop {
             let waiting = self.lines.is_waiting();
+            let blocked = self.open.log.is_blocked();
             tokio::select! {
                 biased;
                 // Also when that was before this pipe came.
@@ -113,19 +154,30 @@ impl Pipe {
                     self.read_rest();
                     break;
                 }
-                ready = self.pipe.readable() => {
+                () = self.open.log.unblocked(), if blocked => continue,
+                // Fails only without a sender, which the log has as long as this has the log.
+                _ = self.looks.changed(), if !blocked => {
+                    if self.look().await {
+                        break;
+                    }
+                    continue;
+                }
+                ready = self.pipe.readable(), if !blocked => {
                     if let Err(error) = ready {
                         self.give_up(&error);
                         break;
                     }
                 }
-                () = sleep_until(self.last_data + QUIET), if waiting => {
+                () = sleep_until(self.last_data + QUIET), if waiting && !blocked => {
                     self.flush();
                     continue;
                 }
             }
             match self.turn(|pipe, buffer| pipe.try_read(buffer)) {
-                Turn::Data(_) => tokio::task::yield_now().await,
+                Turn::Data(_) => {
+                    self.discard_flood();
+                    tokio::task::yield_now().await;
+                }
                 Turn::Nothing => {}
                 Turn::End => break,
             }
@@ -179,18 +231,96 @@ impl Pipe {
         }
     }
 
+    /// A turn past the runtime, which may not have looked at this pipe yet.
+    fn direct_turn(&mut self) -> Turn {
+        self.turn(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?))
+    }
+
     fn read_rest(&mut self) {
         let mut read = 0;
         while read < LAST_BYTES {
-            // Past the runtime, which may not have looked at this pipe yet.
-            match self.turn(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?)) {
+            match self.direct_turn() {
                 Turn::Data(count) => read += count,
                 Turn::Nothing | Turn::End => break,
             }
         }
     }
 
+    /// Reads what is in the pipe now, because somebody wants to know. Whether the pipe has ended.
+    async fn look(&mut self) -> bool {
+        let epoch = *self.looks.borrow_and_update();
+        let mut read = 0;
+        let mut ended = false;
+        while read < LAST_BYTES && !self.open.log.is_blocked() {
+            match self.direct_turn() {
+                Turn::Data(count) => read += count,
+                Turn::Nothing => break,
+                Turn::End => {
+                    ended = true;
+                    break;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        // At the end of the pipe, its end is what is waited for.
+        if !ended {
+            self.open.log.looked(self.open.run, self.open.index, epoch);
+        }
+        ended
+    }
+
+    /// If the instance prints faster than can be written and is not to wait for that: reads what
+    /// is in its pipe without writing it.
+    fn discard_flood(&mut self) {
+        if !self.open.log.drops() {
+            return;
+        }
+        let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        if waiting < self.nearly_full {
+            self.flooded_since = None;
+            return;
+        }
+        if self.flooded_since.get_or_insert_with(Instant::now).elapsed() < FLOOD {
+            return;
+        }
+        // Before the gap, not after it.
+        self.flush();
+        let from_ns = now_ns();
+        let lost = self.open.log.discard(|buffer| {
+            let mut lost = 0;
+            while lost < waiting {
+                let most = usize::try_from(waiting - lost).unwrap_or(usize::MAX);
+                let most = most.min(buffer.len());
+                match nix::unistd::read(&self.pipe, &mut buffer[..most]) {
+                    // An end or an error is seen by the next turn.
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => lost += count as u64,
+                }
+            }
+            lost
+        });
+        self.open.log.lose(self.stream, lost, from_ns, now_ns());
+    }
+
     fn give_up(&self, error: &io::Error) {
         self.open.log.remark(&format!("{} is no longer read: {error}", self.stream));
     }
+}
+
+/// Looks whether it is the reading end of a pipe, and makes it non-blocking and large.
+pub(super) fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
+    let never = |error: String| Refused { error, passing: false };
+    // More is refused to users who have many large pipes; it works with a small one too.
+    if let Err(Errno::EBADF) = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        return Err(never("it is not a pipe".to_owned()));
+    }
+    let flags = fcntl(&pipe, FcntlArg::F_GETFL).map_err(|error| never(error.to_string()))?;
+    let flags = OFlag::from_bits_retain(flags);
+    if flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
+        return Err(never("it is the writing end of a pipe".to_owned()));
+    }
+    fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
+        .map_err(|error| never(error.to_string()))?;
+    Receiver::from_owned_fd_unchecked(pipe)
+        .map_err(|error| Refused { error: words(&error), passing: true })
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 
 use super::super::file::Position;
+use super::super::rules::Rules;
 use super::super::socket::Socket;
 use super::super::wire::{self, Hello, Order, ProcessId, Report, VERSIONS};
 use super::*;
@@ -320,7 +321,7 @@ async fn another_version_is_refused_with_a_reason() {
     let rude = Rude::new(&bench).await;
     rude.greet((7, 9));
     let why = Hello::decode(&rude.hear().await).unwrap_err();
-    assert!(why.contains("1 to 1") && why.contains("7 to 9"), "{why}");
+    assert!(why.contains("2 to 2") && why.contains("7 to 9"), "{why}");
     assert_eq!(rude.hear().await, b"");
     let rude = Rude::new(&bench).await;
     rude.0.send(b"what is this", &[]).unwrap();
@@ -356,7 +357,7 @@ async fn nonsense_closes_one_connection_and_nothing_else() {
         rude.greet(VERSIONS);
         Hello::decode(&rude.hear().await).unwrap();
         let dir = log.dir().as_os_str().into();
-        rude.order(&Order::Open { instance, dir, max_file_bytes: 1 << 20, max_files: 4 });
+        rude.order(&Order::Open { instance, dir, rules: Rules::default() });
         assert!(matches!(wire::decode(&rude.hear().await), Some(Report::Opened { .. })));
         rude.0.send(&datagram, &[]).unwrap();
         let Some(Report::Notice { text }) = wire::decode(&rude.hear().await) else {
@@ -408,7 +409,7 @@ async fn a_flood_costs_a_follower_that_does_not_read_one_datagram() {
     idle.greet(VERSIONS);
     Hello::decode(&idle.hear().await).unwrap();
     let (instance, dir) = (log.instance(), log.dir().as_os_str().into());
-    idle.order(&Order::Open { instance, dir, max_file_bytes: 1 << 20, max_files: 4 });
+    idle.order(&Order::Open { instance, dir, rules: Rules::default() });
     assert!(matches!(wire::decode(&idle.hear().await), Some(Report::Opened { .. })));
     idle.order(&Order::Watch { instance, beyond: Position::default() });
     let mut child = Command::new("cat").arg("/dev/zero").stdout(Stdio::piped()).spawn().unwrap();

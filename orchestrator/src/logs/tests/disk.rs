@@ -4,14 +4,15 @@ use std::sync::Mutex;
 
 use super::super::file::{LogFiles, Position};
 use super::super::record::{Batch, Record};
+use super::super::rules::Rules;
 use super::super::writer::Writer;
 use super::*;
 
 /// A disk with room for so many bytes, of which a write takes at most `piece`.
 #[derive(Clone)]
-struct Small(Arc<Mutex<Room>>);
+pub(super) struct Small(Arc<Mutex<Room>>);
 
-struct Room {
+pub(super) struct Room {
     left: usize,
     piece: usize,
     /// Whether even cutting a file fails.
@@ -20,11 +21,11 @@ struct Room {
 }
 
 impl Small {
-    fn new(left: usize, piece: usize) -> Self {
+    pub(super) fn new(left: usize, piece: usize) -> Self {
         Self(Arc::new(Mutex::new(Room { left, piece, stuck: false, writes: 0 })))
     }
 
-    fn set_left(&self, left: usize) {
+    pub(super) fn set_left(&self, left: usize) {
         self.0.lock().unwrap().left = left;
     }
 }
@@ -68,7 +69,12 @@ fn content_of(dir: &Path) -> String {
 }
 
 fn open_writer(dir: &Path, disk: &Small) -> Writer {
-    Writer::open(dir.to_owned(), CaptureConfig::default(), Box::new(disk.clone())).unwrap()
+    open_writer_with(dir, disk, WhenFull::Drop)
+}
+
+fn open_writer_with(dir: &Path, disk: &Small, when_full: WhenFull) -> Writer {
+    let rules = Rules { when_full, ..Rules::default() };
+    Writer::open(dir.to_owned(), rules, Box::new(disk.clone())).unwrap()
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn a_full_disk_tears_no_record_at_any_byte() {
                 let text = content_of(dir.path());
                 assert!(text.ends_with(" stdout F later\n"), "{text}");
                 let told = format!(
-                    "orchestrator F {} bytes of stdout are missing here, between \
+                    "stderr F orchestrator: {} bytes of stdout are missing here, between \
                      2026-11-20T18:24:53.000000000Z and 2026-11-20T18:24:53.000000000Z: \
                      No space left on device",
                     stats.bytes_lost
@@ -149,7 +155,7 @@ async fn instances_do_not_wait_for_a_full_disk() {
     let disk = Small::new(100_000, usize::MAX);
     let inner = disk.clone();
     let bench = Bench::on(move || Box::new(inner.clone()));
-    let log = bench.open("a");
+    let log = bench.open_with("a", &dropping());
     let line = [&[b'x'; 999][..], b"\n"].concat();
     print_all(&log, line.repeat(1000)).await;
     let stats = log.stats();
@@ -163,9 +169,7 @@ async fn instances_do_not_wait_for_a_full_disk() {
     let kept = content(&items, LogStream::Stdout);
     assert_eq!(kept.len() as u64, stats.bytes_written + 6);
     assert!(kept.ends_with(b"again\n"));
-    let told = format!("{} bytes of stdout are missing here, between ", stats.bytes_lost);
-    assert!(remarks(&items).starts_with(&told), "{}", remarks(&items));
-    assert_eq!(remarks(&items).lines().count(), 1);
+    assert_eq!(told_lost(&remarks(&items)), stats.bytes_lost, "{}", remarks(&items));
 }
 
 /// A disk that does not answer as long as the mutex is locked.
@@ -224,7 +228,7 @@ async fn a_full_file_system() {
     let _unmount = Unmount(mount.path());
     let bench = Bench::default();
     let dir = mount.path().join("log");
-    let log = bench.capture.open(InstanceId::generate(), dir).unwrap();
+    let log = bench.capture.open_with(InstanceId::generate(), dir, &dropping()).unwrap();
     let other = mount.path().join("other");
     fs::write(&other, vec![0; 100_000]).unwrap();
     let text = [&[b'x'; 99][..], b"\n"].concat().repeat(10_000);
@@ -237,7 +241,7 @@ async fn a_full_file_system() {
     let items = read_all(&log).await;
     let kept = content(&items, LogStream::Stdout);
     assert_eq!(kept.len() as u64, stats.bytes_written + 6);
-    assert!(remarks(&items).contains(&format!("{} bytes of stdout", stats.bytes_lost)));
+    assert_eq!(told_lost(&remarks(&items)), stats.bytes_lost, "{}", remarks(&items));
     let is_line = |item: &ReadItem| matches!(item, ReadItem::Line(line) if line.complete);
     assert!(items.iter().all(is_line));
     bench.capture.shutdown(DEADLINE).await.unwrap();
@@ -291,7 +295,7 @@ fn a_restart_goes_on_and_cuts_what_is_torn() {
     let text = content_of(dir.path());
     let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
     assert_eq!(lines[0], "stdout F one");
-    assert!(lines[1].starts_with("orchestrator F the last record was torn"), "{text}");
+    assert!(lines[1].starts_with("stderr F orchestrator: the last record was torn"), "{text}");
     assert_eq!(lines[2], "stdout F three");
     assert_eq!(lines.len(), 3);
     assert_eq!(files(dir.path()).len(), 1);
@@ -311,7 +315,7 @@ fn a_restart_goes_on_and_cuts_what_is_torn() {
 #[test]
 fn the_bounds_hold_at_all_times() {
     let dir = TempDir::new().unwrap();
-    let config = |max_files| CaptureConfig { max_file_bytes: 64 << 10, max_files };
+    let config = |max_files| Rules { max_file_bytes: 64 << 10, max_files, ..Rules::default() };
     let open = |max_files| {
         LogFiles::open(dir.path().to_owned(), config(max_files), Box::new(Kernel)).unwrap().0
     };

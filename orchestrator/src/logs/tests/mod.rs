@@ -1,10 +1,13 @@
 //! The room against the real kernel: pipes, files, sockets; here with capture in a thread.
 
 mod apart;
+mod blocking;
 mod capturing;
 mod disk;
+mod merging;
 mod reading;
 mod renewal;
+mod rotating;
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -16,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::LogStream;
+use orchestrator_proto::control::{Compression, LogRules, LogStream, WhenFull};
 use tempfile::TempDir;
 
 use super::file::{Disk, Kernel};
@@ -52,8 +55,12 @@ impl Bench {
 
     /// A log in the directory `name`.
     fn open(&self, name: &str) -> InstanceLog {
+        self.open_with(name, &LogRules::default())
+    }
+
+    fn open_with(&self, name: &str, rules: &LogRules) -> InstanceLog {
         let dir = self.dir.path().join(name);
-        self.capture.open(InstanceId::generate(), dir).unwrap()
+        self.capture.open_with(InstanceId::generate(), dir, rules).unwrap()
     }
 }
 
@@ -69,6 +76,11 @@ pub(crate) fn open_bench() -> (Bench, InstanceLog) {
     let bench = Bench::default();
     let log = bench.open("log");
     (bench, log)
+}
+
+/// Output that finds no room is lost.
+fn dropping() -> LogRules {
+    LogRules { when_full: WhenFull::Drop, ..LogRules::default() }
 }
 
 /// The capture process as a thread of this one. It ends when it has nothing to do.
@@ -183,6 +195,16 @@ fn texts(items: &[ReadItem]) -> Vec<String> {
 
 fn remarks(items: &[ReadItem]) -> String {
     String::from_utf8(content(items, LogStream::Orchestrator)).unwrap()
+}
+
+/// How many bytes of standard output these remarks say are missing.
+fn told_lost(remarks: &str) -> u64 {
+    let told = remarks.lines().map(|remark| {
+        let (bytes, rest) = remark.split_once(' ').unwrap();
+        assert!(rest.starts_with("bytes of stdout are missing here, between "), "{remark}");
+        bytes.parse::<u64>().unwrap()
+    });
+    told.sum()
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

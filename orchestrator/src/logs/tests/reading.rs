@@ -116,7 +116,7 @@ async fn only_what_was_asked_for() {
     let all = read_all(&log).await;
     let ReadItem::Line(third) = &all[2] else { panic!("{all:?}") };
     let since = ReadQuery { since_ns: Some(third.time_ns), ..ReadQuery::default() };
-    assert_eq!(read(&log, since).await, all[2..]);
+    assert_eq!(read(&log, since.clone()).await, all[2..]);
     let both = ReadQuery { tail: Some(9), ..since };
     assert_eq!(read(&log, both).await, all[2..]);
     let last_of_stdout = ReadQuery { tail: Some(2), ..of(LogStream::Stdout) };

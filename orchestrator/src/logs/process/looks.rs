@@ -1,0 +1,53 @@
+//! Telling who asks how a log stands, after all that is in its pipes by then has been read.
+
+use std::rc::Rc;
+
+use tokio::sync::watch;
+
+use super::client::Outgoing;
+use super::log::Log;
+
+impl Log {
+    /// Tells of looks that are still to come.
+    pub(super) fn looks(&self) -> watch::Receiver<u64> {
+        self.looks.subscribe()
+    }
+
+    /// Has all that is in the pipes now read, and the client told then.
+    pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
+        let mut epoch = 0;
+        self.looks.send_modify(|last| {
+            *last += 1;
+            epoch = *last;
+        });
+        if let Some(view) = self.inner.borrow_mut().view(client) {
+            view.looking = Some((number, epoch));
+        }
+        self.answer_looks();
+    }
+
+    /// A pipe was read as far as it went when this look came.
+    pub(super) fn looked(self: &Rc<Self>, run: u64, index: usize, epoch: u64) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(open) = inner.runs.iter_mut().find(|open| open.run == run) {
+            open.looked[index] = epoch;
+        }
+        drop(inner);
+        self.answer_looks();
+    }
+
+    /// Answers the looks that have been at all pipes, or that nobody can wait for.
+    pub(super) fn answer_looks(self: &Rc<Self>) {
+        let is_blocked = self.is_blocked();
+        let inner = &mut *self.inner.borrow_mut();
+        let each = inner.runs.iter().flat_map(|run| run.open.iter().zip(run.looked));
+        let reached = each.filter(|(open, _)| **open).map(|(_, looked)| looked).min();
+        for view in &mut inner.views {
+            let over = |epoch| is_blocked || reached.is_none_or(|reached| reached >= epoch);
+            if let Some((number, _)) = view.looking.take_if(|(_, epoch)| over(*epoch)) {
+                view.looked = view.looked.max(number);
+                view.tell_soon(self);
+            }
+        }
+    }
+}
