@@ -314,6 +314,23 @@ fn probing_goes_on_when_the_daemon_is_killed() {
 }
 
 #[test]
+fn probes_of_another_daemon_are_left_alone() {
+    let daemon = Daemon::start();
+    let asked = daemon.dir().join("asked");
+    let probe =
+        script(&daemon, "probe", &format!("echo $$ >> {}; exec sleep 1000", asked.display()));
+    let options = ["--live-exec", probe.to_str().unwrap(), "--live-timeout", "1h"];
+    add(&daemon, Path::new("/bin/sleep"), "asked", &options, &["1000"]);
+    daemon.ok(["runtime", "start", "asked"]);
+    let first = processes::pid_in(&asked);
+    // Both look for what was left without a holder.
+    let other = Daemon::start();
+    other.replace_killed();
+    assert!(processes::is_alive(first));
+    assert_eq!(processes::pid_in(&asked), first);
+}
+
+#[test]
 fn a_probe_whose_holder_was_killed_is_ended_by_the_next_daemon() {
     let mut daemon = Daemon::start();
     let asked = daemon.dir().join("asked");

@@ -39,7 +39,7 @@ impl Registry {
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
         let (commands, strays): (Vec<_>, Vec<_>) =
             strays.into_iter().partition(|stray| stray.run >= FIRST_COMMAND);
-        self.end_commands(&commands);
+        self.end_commands(&commands, &snapshot.ids);
         let runs = left.survivors.iter().map(|survivor| survivor.spawned.run);
         let runs = runs.filter(|run| *run < FIRST_COMMAND);
         let noted = snapshot.instances.iter().filter_map(|(_, run)| run.start_noted);
@@ -178,9 +178,11 @@ impl Registry {
         found.inspect(|_| tracing::warn!(instance = %id, pid, "ending what it has left behind"))
     }
 
-    /// Kills commands of instances whose holder was killed: who waited for their end has gone too.
-    fn end_commands(&self, commands: &[Stray]) {
-        for Stray { instance, pid, start_ticks, .. } in commands {
+    /// Kills commands of our instances whose holder was killed: who waited for their end has gone
+    /// too. There may be other daemons on this machine, whose commands these are not.
+    fn end_commands(&self, commands: &[Stray], known: &HashSet<String>) {
+        let ours = commands.iter().filter(|it| known.contains(&it.instance.to_string()));
+        for Stray { instance, pid, start_ticks, .. } in ours {
             match self.kernel.adopt(*instance, *pid, *start_ticks) {
                 Ok(Some(spawned)) => {
                     tokio::spawn(health::end(spawned.process, spawned.exited));
