@@ -21,7 +21,12 @@ fn what_an_instance_that_has_ended_printed_is_complete() {
     // Much at once, its end without a newline.
     daemon.add_script("wordy", "seq 1 30000; seq 1 30000 >&2; printf 'the end'");
     for round in 1..=5 {
-        run(&daemon, "wordy");
+        daemon.ok(["runtime", "start", "wordy"]);
+        eventually("it has ended", || {
+            let info = daemon.info("wordy");
+            (info.starts == round as u64).then_some(())?;
+            info.observed.ended()
+        });
         let text = daemon.ok(["runtime", "stdout", "--no-follow", "wordy"]);
         assert_eq!(text.lines().count(), round * 30_001, "{round}");
         assert!(text.ends_with("30000\nthe end\n") || text.ends_with("30000\nthe end"));
