@@ -8,12 +8,16 @@
 //! Enums grow at their end only, and never change what is there: the position of a variant
 //! is its number on the wire.
 
+mod apply;
 mod daemon;
 mod event;
 mod info;
 mod spec;
 mod supervision;
 
+pub use apply::{
+    ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
+};
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
 pub use event::{Event, EventKind};
 pub use info::{
@@ -199,11 +203,25 @@ pub enum Request {
         /// How long it may take until it can, milliseconds; at least 1.
         timeout_ms: u64,
     },
+    /// Makes what is there what is wanted, and touches nothing that is so already. Answered by
+    /// [`Reply::Plan`], or with an error: then nothing was changed. The answer comes when all
+    /// definitions are changed and stored, and the starts and stops that follow are asked for;
+    /// it does not wait for processes.
+    Apply {
+        /// What is wanted.
+        set: WantedSet,
+        /// Remove all instances and links that are not among those.
+        prune: bool,
+        /// Change nothing, and answer what would be done.
+        dry_run: bool,
+    },
+    /// All instances and links as they are defined now. Answered by [`Reply::Exported`].
+    Export,
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 19;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -232,6 +250,9 @@ impl Request {
             Self::Events { .. } => "events",
             Self::DaemonStatus => "daemon status",
             Self::DaemonReplace { .. } => "daemon replace",
+            Self::Apply { dry_run: false, .. } => "apply",
+            Self::Apply { dry_run: true, .. } => "diff",
+            Self::Export => "export",
         }
     }
 }
@@ -311,6 +332,10 @@ pub enum Reply {
         /// The process of the daemon that takes its place.
         successor: u32,
     },
+    /// To [`Request::Apply`].
+    Plan(Box<Plan>),
+    /// To [`Request::Export`].
+    Exported(Box<Exported>),
 }
 
 /// One item of a stream.
@@ -413,7 +438,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::DaemonReplace { successor: SuccessorSpec::Same, timeout_ms: 1 };
+        let last = Request::Export;
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }
