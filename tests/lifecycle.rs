@@ -649,7 +649,7 @@ fn a_running_instance_is_removed_by_force_only_and_with_everything_of_it() {
     let pid = start(&daemon, "nap");
     let said = daemon.cli(["runtime", "remove", "nap"]);
     assert_eq!(said.code, Some(1));
-    assert!(said.stderr.contains("running") && said.stderr.contains("--force"), "{said:?}");
+    assert!(said.stderr.contains("is ready") && said.stderr.contains("--force"), "{said:?}");
     assert!(processes::is_alive(pid));
 
     let logs = daemon.state_dir().join("logs").join(&id);

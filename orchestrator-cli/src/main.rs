@@ -18,6 +18,7 @@ mod status;
 mod supervision;
 mod table;
 mod tap;
+mod wait;
 
 use std::process::ExitCode;
 use std::sync::Arc;

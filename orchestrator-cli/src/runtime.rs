@@ -12,7 +12,7 @@ use crate::format;
 use crate::logs::{self, Form};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add, status, supervision};
+use crate::{action, add, status, supervision, wait};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -34,6 +34,9 @@ pub(crate) async fn run(
         }
         RuntimeCommand::Logs(args) => {
             return logs::logs(&client, out, args, None, Form::TimeAndStream).await;
+        }
+        RuntimeCommand::Wait { instances, state, timeout } => {
+            return wait::wait(&client, out, instances, state, timeout).await;
         }
         RuntimeCommand::Start { instances, priority } => {
             each(instances, |instance| Request::RuntimeStart { instance, priority })
@@ -211,7 +214,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn state(observed: &Observed, now_ms: u64) -> String {
+pub(crate) fn state(observed: &Observed, now_ms: u64) -> String {
     let at = |ms| format::time_and_ago(ms, now_ms);
     match observed {
         Observed::Stopped { last_exit: Some(exit), at_ms: Some(ms) } => {

@@ -341,7 +341,7 @@ fn a_failed_start_is_listed_with_its_reason() {
     assert!(lines[0].starts_with("ID   "), "{}", done.stdout);
     assert!(lines[1].starts_with(&format!("{ZERO}  ping  failed  -")), "{}", done.stdout);
     assert!(lines[1].ends_with("-     /bin/ping"), "{}", done.stdout);
-    let reason = "ping could not be started: No such file or directory (os error 2)";
+    let reason = "ping has failed: No such file or directory (os error 2)";
     assert_eq!(lines[2..], ["", reason]);
 
     let done = Fake::answering(list).run(&["--json", "runtime", "list"]);

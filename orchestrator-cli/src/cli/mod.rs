@@ -17,7 +17,7 @@ use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
-pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand};
+pub(crate) use runtime::{LogsArgs, RuntimeAdd, RuntimeCommand, WaitState};
 
 const AFTER: &str = "\
 Exit codes:

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use orchestrator_proto::control::Priority;
-use orchestrator_proto::{InstanceId, signal};
+use orchestrator_proto::{InstanceId, Millis, signal};
 
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
@@ -78,6 +78,25 @@ pub(crate) enum RuntimeCommand {
         instance: String,
     },
 
+    /// Wait until instances are in a state.
+    ///
+    /// Ends with exit code 1 when that can't come any more, or not in time, and says why.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime wait server --for ready --timeout 30s
+  orchestrator-cli runtime wait setup migrate --for completed")]
+    Wait {
+        /// Ids, unique prefixes of ids, or names. Example: runtime wait server
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
+        /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed.
+        /// Example: --for completed
+        #[arg(long = "for", value_name = "STATE", default_value = "ready")]
+        state: WaitState,
+        /// How long to wait, for ever without it. Example: --timeout 30s
+        #[arg(long, value_name = "TIME")]
+        timeout: Option<Millis>,
+    },
+
     /// Print what an instance writes to its standard output, byte for byte.
     #[command(after_help = "Examples:
   orchestrator-cli runtime stdout ping
@@ -91,6 +110,14 @@ pub(crate) enum RuntimeCommand {
     /// Print what an instance writes, with time and stream before each line.
     #[command(after_help = "Example:\n  orchestrator-cli runtime logs ping --tail 20")]
     Logs(LogsArgs),
+}
+
+/// What `runtime wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WaitState {
+    Ready,
+    Stopped,
+    Completed,
 }
 
 #[derive(Args, Debug)]

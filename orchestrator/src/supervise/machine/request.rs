@@ -50,6 +50,7 @@ impl Machine {
             }
             S::Waiting { .. } | S::BackOff { .. } => {
                 todo.push(Action::AnswerStart(StartAnswer::Cancelled));
+                todo.push(Action::Emit(Notice::Stopped));
                 todo.push(Action::AnswerStop { changed: true });
                 S::Stopped
             }
