@@ -82,6 +82,7 @@ pub struct ClientFrame {
 
 /// See [`ClientFrame`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one is read at a time, and moved once")]
 pub enum ClientBody {
     /// Begins a request. `id` must not be under way.
     Request(Request),
@@ -121,6 +122,7 @@ pub enum ServerBody {
 
 /// What a client can ask for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one is read at a time, and moved once")]
 pub enum Request {
     /// The daemon's version, process and sockets. Answered by [`Reply::Status`].
     Status,
