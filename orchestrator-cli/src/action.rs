@@ -116,7 +116,9 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Runtime(_)
         | Reply::Links(_)
         | Reply::Daemon(_)
-        | Reply::Replacing { .. } => return None,
+        | Reply::Replacing { .. }
+        | Reply::Plan(_)
+        | Reply::Exported(_) => return None,
     };
     Some((sentence, &[]))
 }

@@ -242,8 +242,7 @@ pub(crate) fn link_spec() -> LinkSpec {
 }
 
 fn wanted_set() -> WantedSet {
-    let wanted =
-        Wanted { spec: spec(), desired: Desired::Running, priority: Some(Priority::High) };
+    let wanted = Wanted { spec: spec(), desired: Desired::Running, priority: Some(Priority::High) };
     WantedSet { instances: vec![wanted], links: vec![link_spec()] }
 }
 

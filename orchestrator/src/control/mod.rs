@@ -7,6 +7,7 @@
 //!
 //! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
 
+mod apply;
 mod connection;
 mod daemon;
 mod events;
@@ -152,6 +153,8 @@ impl Daemon {
             Request::DaemonReplace { successor, timeout_ms } => {
                 self.daemon_replace(successor, timeout_ms).await?
             }
+            Request::Apply { set, prune, dry_run } => self.apply(set, prune, dry_run).await?,
+            Request::Export => self.export(),
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);

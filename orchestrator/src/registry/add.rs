@@ -32,13 +32,28 @@ pub(super) struct Plan {
     pub(super) run: RunRecord,
     /// What runs of it already, and how it is to be shown.
     pub(super) survivor: Option<(Spawned, View)>,
+    /// What stays of it when its keeper is replaced.
+    pub(super) before: Option<Arc<Instance>>,
+}
+
+impl Plan {
+    /// One that is new.
+    pub(super) fn new(record: InstanceRecord) -> Self {
+        Self { record, run: RunRecord::default(), survivor: None, before: None }
+    }
 }
 
 /// An id and a name that nobody else can take until this is dropped.
-struct Reserved {
+pub(super) struct Reserved {
     registry: Arc<Registry>,
     id: InstanceId,
     name: Option<String>,
+}
+
+impl Reserved {
+    pub(super) const fn id(&self) -> InstanceId {
+        self.id
+    }
 }
 
 impl Drop for Reserved {
@@ -88,8 +103,9 @@ impl Registry {
             spec,
             copy,
             added_ms: now_ns() / 1_000_000,
+            from_start: 1,
         };
-        let plan = Plan { record: record.clone(), run: RunRecord::default(), survivor: None };
+        let plan = Plan::new(record.clone());
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
         let building = tokio::task::spawn_blocking(move || registry.build(plan));
@@ -127,7 +143,7 @@ impl Registry {
         check_free(&self.read(), spec)
     }
 
-    fn reserve(self: &Arc<Self>, spec: &RuntimeSpec) -> Result<Reserved, WireError> {
+    pub(super) fn reserve(self: &Arc<Self>, spec: &RuntimeSpec) -> Result<Reserved, WireError> {
         let mut instances = self.write();
         check_free(&instances, spec)?;
         let id = spec.id.unwrap_or_else(InstanceId::generate);
@@ -151,8 +167,8 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record: InstanceRecord { order, id, spec, copy, added_ms }, run, survivor } =
-            plan;
+        let Plan { record, run, survivor, before } = plan;
+        let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
             (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
@@ -161,30 +177,38 @@ impl Registry {
             }
         };
         let copy = copy.and(program.parent().map(Path::to_owned));
-        let log = self.open_log(id)?;
-        let endpoint = Arc::new(Endpoint {
-            instance: id,
-            mailbox: self.router.add_instance(id),
-            sent: Arc::default(),
-            protocol_errors: AtomicU64::new(0),
-            connections: AtomicU32::new(0),
-            router: self.router.clone(),
-            host: Arc::new(RegistryHost {
-                registry: Arc::downgrade(self),
-                name: spec.name.clone(),
-                log: log.clone(),
-            }),
-            shelf: Box::new(InstanceShelf {
-                id,
-                left: self.left.clone(),
-                kernel: self.kernel.clone(),
-            }),
-            begun: self.begun.subscribe(),
+        let log = match &before {
+            Some(before) => before.log.clone(),
+            None => self.open_log(id)?,
+        };
+        let endpoint = before.as_ref().map(|before| before.endpoint.clone());
+        let endpoint = endpoint.unwrap_or_else(|| {
+            Arc::new(Endpoint {
+                instance: id,
+                mailbox: self.router.add_instance(id),
+                sent: Arc::default(),
+                protocol_errors: AtomicU64::new(0),
+                connections: AtomicU32::new(0),
+                router: self.router.clone(),
+                host: Arc::new(RegistryHost {
+                    registry: Arc::downgrade(self),
+                    name: spec.name.clone(),
+                    log: log.clone(),
+                }),
+                shelf: Box::new(InstanceShelf {
+                    id,
+                    left: self.left.clone(),
+                    kernel: self.kernel.clone(),
+                }),
+                begun: self.begun.subscribe(),
+            })
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
         let sockets = sockets.map_err(|error| {
-            self.router.remove_instance(id);
-            if run.starts == 0 {
+            if before.is_none() {
+                self.router.remove_instance(id);
+            }
+            if before.is_none() && run.starts == 0 {
                 let log = log.clone();
                 tokio::spawn(async move { log.remove().await });
             }
@@ -192,6 +216,7 @@ impl Registry {
             WireError::caused_by(ErrorCode::Io, message, &error)
         })?;
         let rules = spec.supervision.clone();
+        let restart = Arc::new(Mutex::new(rules.restart.clone()));
         let view = view_of(&run);
         let hooks = InstanceHooks {
             id,
@@ -208,7 +233,7 @@ impl Registry {
                 self.store.clone(),
                 order,
                 self.closing.clone(),
-                spec.supervision.restart.clone(),
+                restart.clone(),
                 run,
             ),
         };
@@ -227,8 +252,13 @@ impl Registry {
             keeper,
             log,
             endpoint,
-            leaving: AtomicBool::new(false),
-            sockets: Mutex::new(Some(sockets)),
+            leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
+            sockets: Arc::new(Mutex::new(Some(sockets))),
+            launches: Arc::new(spec.clone()),
+            from_start,
+            restart,
+            renewing: before.as_ref().map_or_else(Arc::default, |it| it.renewing.clone()),
+            restarting: before.as_ref().map_or_else(Arc::default, |it| it.restarting.clone()),
             store: self.store.clone(),
             durability: self.durability,
             spec,
@@ -271,7 +301,7 @@ pub(super) fn invalid(message: String) -> WireError {
 /// # Errors
 ///
 /// The first thing that is not.
-fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
+pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
     if let Some(name) = &spec.name {
         check_name(name)?;
     }
@@ -356,7 +386,7 @@ fn check_variable(key: &OsBytes, value: &OsBytes) -> Result<(), WireError> {
 
 /// What would be in the way if it were started now. It may be gone by then, so these are no
 /// errors.
-fn obstacles(program: &Path) -> Vec<String> {
+pub(super) fn obstacles(program: &Path) -> Vec<String> {
     let obstacle = match fs::metadata(program) {
         Err(error) => error.to_string(),
         Ok(metadata) if metadata.is_dir() => "it is a directory".to_owned(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Priority, Reply, Restart, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -32,7 +32,8 @@ const VEECLE_ID: &str = "VEECLE_RUNTIME_ID";
 pub(super) const OWN_VARIABLES: [&str; 5] =
     [ENV_SOCKET, ENV_INSTANCE, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
 
-/// An instance of this daemon.
+/// An instance of this daemon, as it is defined. When that changes, another value with the same
+/// parts takes its place in the registry.
 pub struct Instance {
     /// Its id.
     pub id: InstanceId,
@@ -51,9 +52,19 @@ pub struct Instance {
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
     /// Somebody removes it.
-    pub(super) leaving: AtomicBool,
+    pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
-    pub(super) sockets: Mutex<Option<InstanceSockets>>,
+    pub(super) sockets: Arc<Mutex<Option<InstanceSockets>>>,
+    /// How its keeper executes it: as `spec`, unless that has changed and it still runs.
+    pub(super) launches: Arc<RuntimeSpec>,
+    /// See [`InstanceRecord::from_start`](crate::store::InstanceRecord::from_start).
+    pub(super) from_start: u64,
+    /// The part of its rules that is needed when it ends, shared with its keeper.
+    pub(super) restart: Arc<Mutex<Restart>>,
+    /// Held while its keeper is replaced.
+    pub(super) renewing: Arc<tokio::sync::Mutex<()>>,
+    /// It is being restarted as `spec` says.
+    pub(super) restarting: Arc<AtomicBool>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,

@@ -6,11 +6,14 @@
 //! stop of one delays nothing of another.
 
 mod add;
+mod apply;
+mod export;
 mod host;
 mod instance;
 mod left;
 mod links;
 mod needs;
+mod renew;
 mod restore;
 mod run;
 mod supervision;
@@ -78,6 +81,8 @@ pub struct Registry {
     dependencies: Arc<Dependencies>,
     /// Held while links are made, or can't be any more, and that is put on its way to the disk.
     link_changes: Mutex<()>,
+    /// Held while what is wanted is applied.
+    applying: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -125,6 +130,7 @@ impl Registry {
                 dependencies
             },
             link_changes: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
         })
     }
 
@@ -315,13 +321,12 @@ impl Registry {
     }
 
     async fn remove_now(self: &Arc<Self>, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
-        {
-            // From now on it gets no new links.
-            let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            if instance.leaving.swap(true, Ordering::AcqRel) {
-                return Err(being_removed(instance));
-            }
-        }
+        self.begin_leaving(instance)?;
+        // Its keeper may be about to be replaced, and is not any more.
+        let renewing = instance.renewing.clone();
+        let _one = renewing.lock().await;
+        let newest = self.read().by_id.get(&instance.id).cloned();
+        let instance = newest.as_deref().unwrap_or(instance);
         // While it stops it is still listed, as stopping.
         if let Err(error) = self.forget(instance).await {
             instance.leaving.store(false, Ordering::Release);
@@ -345,6 +350,15 @@ impl Registry {
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)
+    }
+
+    /// From now on it gets no new links.
+    fn begin_leaving(&self, instance: &Instance) -> Result<(), WireError> {
+        let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if instance.leaving.swap(true, Ordering::AcqRel) {
+            return Err(being_removed(instance));
+        }
+        Ok(())
     }
 
     /// Stops an instance, and removes it and its links from the disk. From then on it is gone,

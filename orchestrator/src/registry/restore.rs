@@ -61,7 +61,7 @@ impl Registry {
             if lost {
                 self.tell_end(&record, run.desired == Desired::Stopped);
             }
-            match self.build(Plan { record, run: after, survivor }) {
+            match self.build(Plan { run: after, survivor, ..Plan::new(record) }) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
                     if start {

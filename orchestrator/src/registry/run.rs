@@ -16,7 +16,8 @@ pub(super) struct RunNotes {
     /// Set when the daemon ends. What ends by itself then was most likely asked to by who asked
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
-    restart: Restart,
+    /// As it is now.
+    restart: Arc<Mutex<Restart>>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
 }
@@ -26,7 +27,7 @@ impl RunNotes {
         store: Store,
         order: u64,
         ending: Arc<AtomicBool>,
-        restart: Restart,
+        restart: Arc<Mutex<Restart>>,
         run: RunRecord,
     ) -> Self {
         Self { store, order, ending, restart, run: Mutex::new(run) }
@@ -67,8 +68,9 @@ impl RunNotes {
 
     /// What the end of its main process means, while something else of it is left.
     fn ended(&self, exit: Exit, requested: bool, at_ms: u64) -> Rest {
-        let is_success = self.restart.is_success(exit);
-        if requested || self.restart.is_after(is_success) {
+        let restart = self.restart.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_success = restart.is_success(exit);
+        if requested || restart.is_after(is_success) {
             // It will be started, if it is desired.
             Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) }
         } else if is_success {
@@ -103,6 +105,15 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         starts: run.starts,
         status: String::new(),
     }
+}
+
+/// What is kept of an instance of which nothing is left, so that another keeper can go on.
+pub(super) fn at_rest(view: &View) -> RunRecord {
+    let mut run = RunRecord { starts: view.starts, ..RunRecord::default() };
+    shown(&mut run, view, |_| None);
+    run.active = false;
+    run.process = None;
+    run
 }
 
 /// Whether a process was running when the daemon that kept it ended. If nothing is found of that,

@@ -1,0 +1,168 @@
+//! An instance that is defined anew: in its place, with its id, its log and its links.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use orchestrator_proto::control::{Observed, RuntimeSpec};
+use orchestrator_proto::{ErrorCode, InstanceId, WireError};
+
+use super::add::Plan;
+use super::run::at_rest;
+use super::{Instance, Registry, being_removed};
+use crate::plan::needs_restart;
+use crate::process::RetireError;
+use crate::store::InstanceRecord;
+
+impl Instance {
+    /// As it is kept.
+    pub(super) fn record(&self) -> InstanceRecord {
+        let copy = self.copy.as_ref().and_then(|directory| {
+            // Two components: its own directory, and the file.
+            let directory = directory.file_name()?;
+            Some(std::path::Path::new(directory).join(self.program.file_name()?))
+        });
+        InstanceRecord {
+            order: self.order,
+            id: self.id,
+            spec: self.spec.clone(),
+            copy,
+            added_ms: self.added_ms,
+            from_start: self.from_start,
+        }
+    }
+
+    /// As it is to be kept with this definition.
+    pub(super) fn record_with(&self, spec: RuntimeSpec) -> InstanceRecord {
+        let mut record = self.record();
+        if spec.program != self.spec.program {
+            record.copy = None;
+        }
+        if needs_restart(&self.spec, &spec) {
+            record.from_start = self.execution() + 1;
+        }
+        InstanceRecord { spec, ..record }
+    }
+
+    /// The number of its last execution, or of the one that is under way.
+    fn execution(&self) -> u64 {
+        let view = self.keeper.view();
+        let is_under_way = matches!(view.observed, Observed::Starting { pid: None, .. });
+        view.starts + u64::from(is_under_way)
+    }
+
+    /// Whether it runs as an earlier definition says, and nothing is being done about that.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_active()
+            && self.execution() < self.from_start
+            && !self.restarting.load(Ordering::Acquire)
+    }
+
+    /// The same instance under another definition; its keeper stays as it is.
+    fn redefined(&self, record: InstanceRecord) -> Self {
+        let InstanceRecord { spec, copy, from_start, .. } = record;
+        let is_copy = copy.is_some();
+        let program = match &spec.program {
+            orchestrator_proto::control::Program::Path(path) => path.as_path().to_owned(),
+            orchestrator_proto::control::Program::Upload { .. } => self.program.clone(),
+        };
+        Self {
+            id: self.id,
+            name: self.name.clone(),
+            program,
+            copy: self.copy.clone().filter(|_| is_copy),
+            order: self.order,
+            added_ms: self.added_ms,
+            keeper: self.keeper.clone(),
+            log: self.log.clone(),
+            endpoint: self.endpoint.clone(),
+            leaving: self.leaving.clone(),
+            sockets: self.sockets.clone(),
+            launches: self.launches.clone(),
+            from_start,
+            restart: self.restart.clone(),
+            renewing: self.renewing.clone(),
+            restarting: self.restarting.clone(),
+            store: self.store.clone(),
+            durability: self.durability,
+            spec,
+        }
+    }
+}
+
+impl Registry {
+    /// The newest definition of an instance.
+    pub(super) fn newest(&self, id: InstanceId) -> Result<Arc<Instance>, WireError> {
+        let found = self.read().by_id.get(&id).cloned();
+        found.ok_or_else(|| {
+            WireError::new(ErrorCode::NotFound, format!("instance {id} has been removed"))
+        })
+    }
+
+    /// Defines an instance anew, as is stored already. What needs no new execution counts at
+    /// once; for the rest see [`renew`](Self::renew).
+    pub(super) async fn redefine(&self, record: InstanceRecord) -> Result<(), WireError> {
+        let before = self.newest(record.id)?;
+        let rules = record.spec.supervision.clone();
+        let after = Arc::new(before.redefined(record));
+        *after.restart.lock().unwrap_or_else(PoisonError::into_inner) = rules.restart.clone();
+        self.write().by_id.insert(after.id, after.clone());
+        self.dependencies.renew(&after);
+        after.keeper.set_rules(rules).await;
+        Ok(())
+    }
+
+    /// Gives an instance a keeper that executes it as it is defined now, and answers it. Nothing
+    /// runs of it then, if it needed one; whether it should run stays as it is.
+    pub(super) async fn renew(
+        self: &Arc<Self>,
+        id: InstanceId,
+    ) -> Result<Arc<Instance>, WireError> {
+        let renewing = self.newest(id)?.renewing.clone();
+        let _one = renewing.lock().await;
+        let before = self.newest(id)?;
+        if before.leaving.load(Ordering::Acquire) {
+            return Err(being_removed(&before));
+        }
+        if !needs_restart(&before.launches, &before.spec) {
+            return Ok(before);
+        }
+        loop {
+            // Fails if it is retired already: another attempt has come so far.
+            let _ = before.suspend().await;
+            match before.keeper.retire().await {
+                Ok(()) => break,
+                // A start came in between.
+                Err(RetireError::Running) => self.check_open()?,
+            }
+        }
+        // Who is still connected sees the end.
+        before.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let plan = Plan {
+            record: before.record(),
+            run: at_rest(&before.keeper.view()),
+            survivor: None,
+            before: Some(before.clone()),
+        };
+        let registry = self.clone();
+        let building = tokio::task::spawn_blocking(move || registry.build(plan));
+        let after = building.await.unwrap_or_else(|panic| {
+            let message = format!("changing the instance failed: {panic}");
+            Err(WireError::new(ErrorCode::Internal, message))
+        })?;
+        after.keeper.block_now(self.dependencies.blocked(id));
+        let after = Arc::new(after);
+        let stays = {
+            let mut instances = self.write();
+            let stays = instances.by_id.contains_key(&id);
+            if stays {
+                instances.by_id.insert(id, after.clone());
+            }
+            stays
+        };
+        if !stays {
+            let _ = after.keeper.retire().await;
+            return Err(being_removed(&before));
+        }
+        Ok(after)
+    }
+}
