@@ -151,6 +151,8 @@ fn what_can_not_be_wanted() {
 struct World {
     instances: Vec<Present>,
     links: Vec<PresentLink>,
+    /// The number of the last instance that was added.
+    last: u8,
 }
 
 impl World {
@@ -166,7 +168,8 @@ impl World {
                     });
                 }
                 InstanceStep::Add(place) => {
-                    let number = u8::try_from(100 + self.instances.len() + place).unwrap();
+                    self.last += 1;
+                    let number = self.last;
                     self.instances.push(there(number, &wanted.instances[*place]));
                     new.insert(*place, id(number));
                 }

@@ -340,8 +340,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(dir.path()).unwrap();
         for requested in [false, true] {
-            let notes =
-                RunNotes::new(store.clone(), 1, Arc::default(), Restart::default(), running());
+            let notes = RunNotes::new(store.clone(), 1, Arc::default(), Arc::default(), running());
             notes.event(&EventKind::Exited { exit: EXIT, requested }, 8);
             let run = notes.run.lock().unwrap().clone();
             assert!(end_was_told(&run, 5) && !end_was_told(&run, 6) && !was_running(&run));
@@ -378,7 +377,7 @@ mod tests {
         for end in [false, true] {
             for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
                 let notes =
-                    RunNotes::new(store.clone(), 1, ending.clone(), Restart::default(), running());
+                    RunNotes::new(store.clone(), 1, ending.clone(), Arc::default(), running());
                 ending.store(end, Ordering::Release);
                 let mut views = views.into_iter();
                 notes.changed(&view(Desired::Running, views.next().unwrap()));
