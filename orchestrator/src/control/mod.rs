@@ -17,8 +17,8 @@ mod runtime;
 mod status;
 mod upload;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{Item, Reply, Request};
@@ -71,6 +71,8 @@ pub struct Daemon {
     pub clients: AtomicU64,
     /// Their requests that are under way.
     pub requests: AtomicU64,
+    /// Why the manifest of the command line was not applied last time.
+    pub manifest_failure: Mutex<Option<String>>,
 }
 
 /// Accepts clients until the daemon ends or lets go, and then returns when each of them has been told
@@ -113,6 +115,11 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
 }
 
 impl Daemon {
+    /// Has `status` warn of this from now on.
+    pub fn set_manifest_failure(&self, failure: Option<String>) {
+        *self.manifest_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
     /// Resolves when nothing will happen any more.
     async fn ended(&self) {
         // Fails only without a sender, and that is part of `self`.

@@ -2,6 +2,7 @@
 
 mod handover;
 mod leftovers;
+mod manifest;
 mod place;
 mod service;
 
@@ -62,9 +63,11 @@ pub enum Ended {
 /// When it can't begin: the socket or the state directory can't be had.
 pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     // First, so that no signal is missed from now on.
-    let mut ends = Ends::new().context("cannot receive signals")?;
+    let mut ends = Ends::new(options.manifest.is_some()).context("cannot receive signals")?;
+    let mut reload = reloads(&options).context("cannot receive signals")?;
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
     let mut left = handover::arrive(&options, &kernel).await?;
+    let is_first = left.files.is_empty() && left.survivors.is_empty();
     let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
 
     let (store, mut snapshot) = Store::open(&place.state)?;
@@ -109,6 +112,20 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
         None => None,
         Some(address) => Some(listen_for_datagrams(address, &options, &registry).await?),
     };
+    let mut failure = None;
+    let manifest = match options.manifest.as_deref().filter(|_| is_first) {
+        None => None,
+        Some(path) => match manifest::check(path, &registry).await {
+            Ok(manifest) => Some(manifest),
+            Err(error) if registry.all().is_empty() => return Err(error),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "going on with what was there before");
+                failure = Some(error);
+                None
+            }
+        },
+    };
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
         ipc,
@@ -124,6 +141,7 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
         letting_go: watch::Sender::new(None),
         clients: AtomicU64::new(0),
         requests: AtomicU64::new(0),
+        manifest_failure: std::sync::Mutex::new(failure),
     });
     tracing::info!(
         socket = ?place.socket,
@@ -140,8 +158,19 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     // What it took to begin is not needed again.
     crate::holder::give_back();
     kernel.ready().await.context("cannot speak with the holder")?;
+    let mut to_be_started = restored.to_be_started;
+    if let Some(manifest) = manifest {
+        match manifest.apply(&registry).await {
+            Ok(plan) => to_be_started = manifest::untouched(&plan, to_be_started),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "going on with what was there before");
+                daemon.set_manifest_failure(Some(error));
+            }
+        }
+    }
     let mut serving = tokio::spawn(control::serve(listener, daemon.clone()));
-    tokio::spawn(registry.clone().start_again(restored.to_be_started));
+    tokio::spawn(registry.clone().start_again(to_be_started));
 
     let mut service = Service::from_environment(&kernel);
     service.ready(registry.all().len()).await;
@@ -150,6 +179,13 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     let name = loop {
         tokio::select! {
             name = ends.next() => break name,
+            () = hung_up(&mut reload) => {
+                if let Some(path) = options.manifest.clone() {
+                    tracing::info!(?path, "SIGHUP: applying the manifest again");
+                    let daemon = daemon.clone();
+                    tokio::spawn(async move { manifest::again(&path, &daemon).await });
+                }
+            }
             () = service.due() => {
                 // A daemon whose instances can't be looked at is not alive.
                 let _ = registry.list();
@@ -256,19 +292,34 @@ async fn shut_down(
     ExitCode::SUCCESS
 }
 
+/// SIGHUP, if it has the manifest applied again.
+fn reloads(options: &Options) -> std::io::Result<Option<Signal>> {
+    options.manifest.as_ref().map(|_| signal(SignalKind::hangup())).transpose()
+}
+
+async fn hung_up(reload: &mut Option<Signal>) {
+    match reload {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// The signals that end the daemon.
 struct Ends {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    /// Unless it has the manifest applied again.
+    hang_up: Option<Signal>,
 }
 
 impl Ends {
-    fn new() -> std::io::Result<Self> {
+    fn new(reloads: bool) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: (!reloads).then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 
@@ -276,7 +327,7 @@ impl Ends {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
+            () = hung_up(&mut self.hang_up) => "SIGHUP",
         }
     }
 }
