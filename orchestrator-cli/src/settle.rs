@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use orchestrator_proto::client::{Client, ClientError};
 use orchestrator_proto::control::{
-    ChangeKind, Desired, Effect, Observed, Plan, Reply, Request, RuntimeInfo, Wanted, WantedSet,
+    ChangeKind, Desired, Effect, Kind, Observed, Plan, Reply, Request, RuntimeInfo, Wanted,
+    WantedSet,
 };
 use orchestrator_proto::{InstanceId, Millis};
 use tokio::time::{Instant, timeout_at};
@@ -110,7 +111,7 @@ impl<'a> Goal<'a> {
             };
             let before = self.anew.get(&label).copied().flatten();
             let why = || (label.clone(), runtime::state(&info.observed, format::now_ms()));
-            match stage(wanted.desired, info, before) {
+            match stage(wanted, info, before) {
                 Stage::There => {}
                 Stage::Coming => look.coming.push(why()),
                 Stage::Waiting => look.waiting.push(why()),
@@ -135,17 +136,20 @@ enum Stage {
     Lost,
 }
 
-fn stage(desired: Desired, info: &RuntimeInfo, before: Option<&RuntimeInfo>) -> Stage {
+fn stage(wanted: &Wanted, info: &RuntimeInfo, before: Option<&RuntimeInfo>) -> Stage {
     // As long as it is as it was, it is about to be executed anew.
     let is_old = before.is_some_and(|before| {
         before.starts == info.starts
             && (before.observed == info.observed || info.observed.is_active())
     });
-    match (&info.observed, desired) {
+    let is_task = wanted.spec.supervision.kind == Kind::Task;
+    match (&info.observed, wanted.desired) {
         (_, Desired::Running) if is_old => Stage::Coming,
         (observed, Desired::Stopped) if observed.is_active() => Stage::Coming,
         (_, Desired::Stopped) => Stage::There,
-        (Observed::Ready { .. } | Observed::Completed { .. }, _) => Stage::There,
+        (Observed::Completed { .. }, _) => Stage::There,
+        // A task has then only begun.
+        (Observed::Ready { .. }, _) if !is_task => Stage::There,
         (Observed::Waiting { .. }, _) => Stage::Waiting,
         (Observed::Failed { .. }, _) => Stage::Lost,
         (Observed::Stopped { .. }, _) if info.desired == Desired::Stopped => Stage::Lost,

@@ -315,3 +315,71 @@ fn two_at_once_come_one_after_the_other() {
     let said = daemon.cli(["diff", path.to_str().unwrap(), "--prune"]);
     assert_eq!(said.code, Some(0), "{said:?} within {SOON:?}");
 }
+
+#[test]
+fn what_still_runs_as_it_was_defined_before_is_known_to_another_daemon() {
+    let daemon = Daemon::start();
+    // It takes longer to stop than the daemon has to live.
+    let script = "trap '' TERM; while :; do sleep 0.01; done";
+    let text = |level: u32| {
+        format!(
+            "[instance.a]\nprogram = \"/bin/sh\"\nargs = [\"-c\", \"{script}\"]\n\
+             env = {{ LEVEL = \"{level}\" }}\nstop-timeout = \"20s\"\n"
+        )
+    };
+    apply(&daemon, &text(1), &[]);
+    let before = daemon.info("a");
+    let said = run(&daemon, "apply", &text(2), &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    // Nothing is done twice while it is being done.
+    assert_eq!(run(&daemon, "diff", &text(2), &[]).code, Some(0));
+    daemon.replace_killed();
+    let said = run(&daemon, "diff", &text(2), &[]);
+    assert_eq!(said.code, Some(5), "{said:?}");
+    assert!(said.stdout.contains("~ instance a (restart)\n-     process = as defined before"));
+    let said = run(&daemon, "apply", &text(2), &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(daemon.info("a").starts, before.starts);
+    // Now nobody waits for it any more.
+    becomes(&daemon, "a", "stopping");
+    let old = before.observed.pid().unwrap();
+    tests::processes::signal(old, nix::sys::signal::Signal::SIGKILL);
+    let new = becomes(&daemon, "a", "ready");
+    assert_ne!(new.pid(), Some(old));
+    assert_eq!(run(&daemon, "diff", &text(2), &[]).code, Some(0));
+}
+
+/// How long one change takes among so many.
+#[test]
+fn one_change_among_many_is_quick() {
+    let daemon = Daemon::start();
+    let text = |changed: u32| -> String {
+        let one = |i: u32| {
+            let level = if i == 7 { changed } else { 0 };
+            format!(
+                "[instance.i{i}]\nprogram = \"/bin/sleep\"\nargs = [\"1000\"]\nstate = \"stopped\"\n\
+                 env = {{ LEVEL = \"{level}\" }}\n"
+            )
+        };
+        (0..4000).map(one).collect()
+    };
+    let said = run(&daemon, "apply", &text(0), &[]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let path = write(&daemon, &text(1));
+    let read = std::time::Instant::now();
+    let manifest = orchestrator_proto::manifest::Manifest::read(&path).unwrap();
+    let read = read.elapsed();
+    let request = orchestrator_proto::control::Request::Apply {
+        set: manifest.set,
+        prune: true,
+        dry_run: false,
+    };
+    let begun = std::time::Instant::now();
+    let reply = daemon.request(request).unwrap();
+    let took = begun.elapsed();
+    let orchestrator_proto::control::Reply::Plan(plan) = reply else { panic!() };
+    assert_eq!((plan.instances.len(), plan.unchanged_instances), (1, 3999));
+    eprintln!("read in {read:?}, applied in {took:?}");
+    // Of a build that is not optimised, on a busy machine; it is a tenth of that otherwise.
+    assert!(took < SOON / 4, "{took:?}");
+}

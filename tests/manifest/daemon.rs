@@ -63,7 +63,7 @@ fn sighup_applies_it_again_and_removes_nothing() {
     let warning = eventually("it is said", || daemon.status().warnings.first().cloned());
     let missing = ":5:11: `program` is missing: what it executes";
     assert!(warning.contains(missing), "{warning}");
-    assert!(daemon.log().contains(missing));
+    eventually("the log says so", || daemon.log().contains(missing).then_some(()));
     becomes(&daemon, "b", "ready");
     write(&daemon, &sleeper("b", "state = \"stopped\""));
     daemon.signal(Signal::SIGHUP);

@@ -4,6 +4,7 @@
 mod applied;
 mod bad;
 mod daemon;
+mod documents;
 mod wait;
 
 use std::fs;

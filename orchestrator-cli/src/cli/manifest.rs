@@ -19,8 +19,8 @@ pub(crate) struct ApplyArgs {
     #[arg(long)]
     pub(crate) prune: bool,
 
-    /// Wait until everything that should run is ready or completed, what should not is stopped,
-    /// and what was removed is gone; or say what is not, and why. Example: apply --wait
+    /// Wait until every service that should run is ready (or has completed) and every task has
+    /// completed, what should not run is stopped, and what was removed is gone; or say what is not, and why. Example: apply --wait
     #[arg(long)]
     pub(crate) wait: bool,
 

@@ -84,6 +84,7 @@ pub(crate) enum ColorWhen {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, read once")]
 pub(crate) enum Command {
     /// Print the daemon's version, as `server version: X.Y.Z`.
     #[command(after_help = "Example:\n  orchestrator-cli version")]

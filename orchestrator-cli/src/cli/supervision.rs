@@ -163,8 +163,7 @@ impl SupervisionArgs {
         stop_signal: Option<i32>,
         stop_timeout: Option<std::time::Duration>,
     ) -> Supervision {
-        let mut rules = Supervision::default();
-        rules.kind = self.kind;
+        let mut rules = Supervision { kind: self.kind, ..Supervision::default() };
         let restart = &mut rules.restart;
         restart.policy = self.restart;
         restart.delay = self.restart_delay;

@@ -80,7 +80,8 @@ fn what_is_stopped_is_not_started_by_a_change() {
     // A priority says nothing of what is not to run.
     before.spec.args.clear();
     before.priority = Some(Priority::High);
-    let all = diff(&set(vec![before.clone()], vec![]), &[present.clone()], &[], false).unwrap();
+    let all = diff(&set(vec![before.clone()], vec![]), std::slice::from_ref(&present), &[], false)
+        .unwrap();
     assert!(all.instances.is_empty());
     before.desired = Desired::Running;
     let (effect, _) = only(&set(vec![before], vec![]), &present);

@@ -257,6 +257,7 @@ impl Registry {
             launches: Arc::new(spec.clone()),
             from_start,
             restart,
+            acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),
             renewing: before.as_ref().map_or_else(Arc::default, |it| it.renewing.clone()),
             restarting: before.as_ref().map_or_else(Arc::default, |it| it.restarting.clone()),
             store: self.store.clone(),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,10 +61,12 @@ pub struct Instance {
     pub(super) from_start: u64,
     /// The part of its rules that is needed when it ends, shared with its keeper.
     pub(super) restart: Arc<Mutex<Restart>>,
+    /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
+    pub(super) acting: Arc<tokio::sync::Mutex<()>>,
     /// Held while its keeper is replaced.
     pub(super) renewing: Arc<tokio::sync::Mutex<()>>,
-    /// It is being restarted as `spec` says.
-    pub(super) restarting: Arc<AtomicBool>,
+    /// So many are about to restart it as `spec` says.
+    pub(super) restarting: Arc<AtomicU32>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,

@@ -244,9 +244,13 @@ impl Registry {
         self.check_open()?;
         check_staying(instance)?;
         self.start_required(instance);
-        let reply = instance.start(priority).await?;
-        self.undo_if_closing(instance).await?;
-        Ok(reply)
+        let id = instance.id;
+        self.with_newest(id, |instance| async move {
+            let reply = instance.start(priority).await?;
+            self.undo_if_closing(&instance).await?;
+            Ok(reply)
+        })
+        .await
     }
 
     /// Stops an instance, after those that need it. The answer is whether anything of it ran.
@@ -256,7 +260,8 @@ impl Registry {
     /// As [`Instance::stop`].
     pub async fn stop(self: &Arc<Self>, instance: &Instance) -> Result<bool, WireError> {
         self.stop_requirers(instance.id, instance.short()).await;
-        let stopped = instance.stop().await;
+        let id = instance.id;
+        let stopped = self.with_newest(id, |it| async move { it.stop().await }).await;
         if stopped.is_err() {
             self.dependencies.stay(instance.id);
         }
@@ -282,13 +287,17 @@ impl Registry {
         check_staying(instance)?;
         self.stop_requirers(instance.id, instance.short()).await;
         self.start_required(instance);
-        let reply = instance.restart().await;
+        let id = instance.id;
+        let reply = self.with_newest(id, |instance| async move {
+            let reply = instance.restart().await?;
+            self.undo_if_closing(&instance).await?;
+            Ok(reply)
+        });
+        let reply = reply.await;
         if reply.is_err() {
-            self.dependencies.stay(instance.id);
+            self.dependencies.stay(id);
         }
-        let reply = reply?;
-        self.undo_if_closing(instance).await?;
-        Ok(reply)
+        reply
     }
 
     /// Removes an instance with its links, its sockets and its log. Once begun it is carried to
@@ -322,9 +331,9 @@ impl Registry {
 
     async fn remove_now(self: &Arc<Self>, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
         self.begin_leaving(instance)?;
-        // Its keeper may be about to be replaced, and is not any more.
-        let renewing = instance.renewing.clone();
-        let _one = renewing.lock().await;
+        // Its keeper may be about to be replaced. After that it is not any more.
+        drop(instance.acting.lock().await);
+        drop(instance.renewing.lock().await);
         let newest = self.read().by_id.get(&instance.id).cloned();
         let instance = newest.as_deref().unwrap_or(instance);
         // While it stops it is still listed, as stopping.

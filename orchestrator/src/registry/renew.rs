@@ -50,11 +50,16 @@ impl Instance {
         view.starts + u64::from(is_under_way)
     }
 
+    /// Whether it would have to be executed anew to be as it is defined.
+    pub(super) fn is_outdated(&self) -> bool {
+        needs_restart(&self.launches, &self.spec) || self.execution() < self.from_start
+    }
+
     /// Whether it runs as an earlier definition says, and nothing is being done about that.
     pub(super) fn is_stale(&self) -> bool {
         self.is_active()
             && self.execution() < self.from_start
-            && !self.restarting.load(Ordering::Acquire)
+            && self.restarting.load(Ordering::Acquire) == 0
     }
 
     /// The same instance under another definition; its keeper stays as it is.
@@ -80,6 +85,7 @@ impl Instance {
             launches: self.launches.clone(),
             from_start,
             restart: self.restart.clone(),
+            acting: self.acting.clone(),
             renewing: self.renewing.clone(),
             restarting: self.restarting.clone(),
             store: self.store.clone(),
@@ -98,14 +104,55 @@ impl Registry {
         })
     }
 
+    /// Does something with an instance through the keeper that it has. If that is replaced
+    /// meanwhile, it is done with the next one.
+    ///
+    /// # Errors
+    ///
+    /// Those of `act`; when the instance has been removed.
+    pub(super) async fn with_newest<T, F>(
+        &self,
+        id: InstanceId,
+        act: impl Fn(Arc<Instance>) -> F,
+    ) -> Result<T, WireError>
+    where
+        F: Future<Output = Result<T, WireError>>,
+    {
+        loop {
+            let instance = self.newest(id)?;
+            {
+                let _until_then = instance.acting.lock().await;
+            }
+            let instance = self.newest(id)?;
+            match act(instance.clone()).await {
+                Err(error) => match self.newest(id) {
+                    // Each keeper has its own.
+                    Ok(newest) if !Arc::ptr_eq(&newest.launches, &instance.launches) => {
+                        tracing::debug!(%error, "trying again with the next keeper");
+                    }
+                    _ => return Err(error),
+                },
+                done => return done,
+            }
+        }
+    }
+
     /// Defines an instance anew, as is stored already. What needs no new execution counts at
     /// once; for the rest see [`renew`](Self::renew).
     pub(super) async fn redefine(&self, record: InstanceRecord) -> Result<(), WireError> {
-        let before = self.newest(record.id)?;
         let rules = record.spec.supervision.clone();
-        let after = Arc::new(before.redefined(record));
+        let after = {
+            // In one step: its keeper may be being replaced.
+            let mut instances = self.write();
+            let Some(before) = instances.by_id.get(&record.id) else {
+                drop(instances);
+                return self.newest(record.id).map(drop);
+            };
+            let after = Arc::new(before.redefined(record));
+            instances.by_id.insert(after.id, after.clone());
+            after
+        };
         *after.restart.lock().unwrap_or_else(PoisonError::into_inner) = rules.restart.clone();
-        self.write().by_id.insert(after.id, after.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -150,19 +197,40 @@ impl Registry {
             Err(WireError::new(ErrorCode::Internal, message))
         })?;
         after.keeper.block_now(self.dependencies.blocked(id));
-        let after = Arc::new(after);
-        let stays = {
+        let entered = {
             let mut instances = self.write();
-            let stays = instances.by_id.contains_key(&id);
-            if stays {
+            let after = match instances.by_id.get(&id) {
+                None => Err(after),
+                // It was defined anew meanwhile, and that is what it is to be.
+                Some(newest) if !Arc::ptr_eq(newest, &before) => {
+                    Ok(Arc::new(after.redefined(newest.record())))
+                }
+                Some(_) => Ok(Arc::new(after)),
+            };
+            if let Ok(after) = &after {
                 instances.by_id.insert(id, after.clone());
             }
-            stays
+            after
         };
-        if !stays {
-            let _ = after.keeper.retire().await;
-            return Err(being_removed(&before));
+        let after = match entered {
+            Ok(after) => after,
+            Err(after) => {
+                let _ = after.keeper.retire().await;
+                return Err(being_removed(&before));
+            }
+        };
+        // Whoever has defined it anew meanwhile may have told another keeper, or may be doing so:
+        // what is told last has to be the newest.
+        let mut told = after.launches.supervision.clone();
+        loop {
+            let newest = self.newest(id)?;
+            let rules = newest.spec.supervision.clone();
+            if rules == told {
+                return Ok(newest);
+            }
+            *newest.restart.lock().unwrap_or_else(PoisonError::into_inner) = rules.restart.clone();
+            newest.keeper.set_rules(rules.clone()).await;
+            told = rules;
         }
-        Ok(after)
     }
 }

@@ -353,7 +353,7 @@ impl Needs {
 impl Node {
     const fn fulfils(&self, condition: Condition) -> bool {
         // What has completed stays so.
-        !(self.held && !matches!(condition, Condition::Completed))
+        (!self.held || matches!(condition, Condition::Completed))
             && self.standing.fulfils(condition)
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use orchestrator_proto::control::{Desired, Effect};
+use orchestrator_proto::control::{Desired, Effect, Observed};
 use orchestrator_proto::{InstanceId, WireError};
 use tokio::sync::oneshot;
 
@@ -81,21 +81,24 @@ impl Registry {
             if task.effect == Act::Nothing && !task.renew {
                 continue;
             }
-            if task.effect == Act::Restart
-                && let Ok(instance) = self.newest(id)
-            {
-                instance.restarting.store(true, Ordering::Release);
+            let restarting = match (task.effect, self.newest(id)) {
+                (Act::Restart, Ok(instance)) => Some(instance.restarting.clone()),
+                _ => None,
+            };
+            if let Some(count) = &restarting {
+                count.fetch_add(1, Ordering::AcqRel);
             }
             let (tell, told) = oneshot::channel();
             asked.push(told);
             let registry = self.clone();
             tokio::spawn(async move {
                 if let Err(error) = registry.act(id, task, tell).await {
+                    // Or something else is wanted by now.
                     let error = error.to_string();
-                    tracing::warn!(instance = %id, error, "what was applied is not as wanted");
+                    tracing::info!(instance = %id, error, "not carried out as it was applied");
                 }
-                if let Ok(instance) = registry.newest(id) {
-                    instance.restarting.store(false, Ordering::Release);
+                if let Some(count) = restarting {
+                    count.fetch_sub(1, Ordering::AcqRel);
                 }
             });
         }
@@ -132,7 +135,7 @@ impl Registry {
             Act::Restart => {
                 // It should run all the time, whatever comes in between.
                 drop(asked);
-                self.restart_as_defined(&instance, priority).await?;
+                self.restart_as_defined(id, priority).await?;
             }
             Act::Start => {
                 let instance = self.renew_if(id, renew).await?;
@@ -181,24 +184,50 @@ impl Registry {
         }
     }
 
+    /// Stops it, and starts it as it is defined by then. Not if that was done already, by who
+    /// changed it before.
     async fn restart_as_defined(
         self: &Arc<Self>,
-        instance: &Instance,
+        id: InstanceId,
         priority: Wish,
     ) -> Result<(), WireError> {
+        let acting = self.newest(id)?.acting.clone();
+        let one = acting.lock().await;
+        let instance = self.newest(id)?;
         self.check_open()?;
-        check_staying(instance)?;
-        self.stop_requirers(instance.id, instance.short()).await;
+        check_staying(&instance)?;
+        let view = instance.keeper.view();
+        let is_done =
+            !instance.is_outdated() && priority.is_none_or(|priority| priority == view.priority);
+        if is_done {
+            return Ok(());
+        }
+        self.stop_requirers(id, instance.short()).await;
         instance.suspend().await?;
-        let newest = self.renew(instance.id).await?;
-        if newest.keeper.view().desired == Desired::Stopped {
+        let newest = self.renew(id).await?;
+        let mut view = newest.keeper.watch();
+        if view.borrow_and_update().desired == Desired::Stopped {
             // Somebody has stopped it meanwhile.
             return Ok(());
         }
-        let started = self.start(&newest, priority).await;
+        self.start_required(&newest);
+        let start = newest.start(priority);
+        tokio::pin!(start);
+        let begun = view.wait_for(|view| !matches!(view.observed, Observed::Stopped { .. }));
+        let started = tokio::select! {
+            started = &mut start => Some(started),
+            _ = begun => None,
+        };
+        // Whoever comes next finds it started.
+        drop(one);
+        let started = match started {
+            Some(started) => started,
+            None => start.await,
+        };
         if started.is_err() {
-            self.dependencies.stay(instance.id);
+            self.dependencies.stay(id);
         }
+        self.undo_if_closing(&newest).await?;
         started.map(drop)
     }
 
