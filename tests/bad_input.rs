@@ -22,7 +22,7 @@ use orchestrator_proto::frame::{self, MAX_CONTROL};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 use sha2::{Digest, Sha256};
 use tests::control::Control;
-use tests::{Daemon, Said, eventually, processes};
+use tests::{Daemon, Said, eventually, processes, skipped};
 
 /// xorshift64*: the same bytes for the same seed.
 struct Random(u64);
@@ -232,7 +232,7 @@ fn files_are_back_at(pid: u32, before: usize) {
 #[test]
 fn a_thousand_connections_that_say_nothing_keep_nobody_from_being_served() {
     if !allow_many_files() {
-        eprintln!("skipped: this user may not open 4096 files, see ulimit -n");
+        skipped("this user may not open 4096 files, see ulimit -n");
         return;
     }
     let daemon = Daemon::start();
@@ -255,7 +255,7 @@ fn a_thousand_connections_that_say_nothing_keep_nobody_from_being_served() {
 #[test]
 fn more_connections_than_there_is_room_for_are_refused_until_there_is_room() {
     if !allow_many_files() {
-        eprintln!("skipped: this user may not open 4096 files, see ulimit -n");
+        skipped("this user may not open 4096 files, see ulimit -n");
         return;
     }
     let daemon = Daemon::start();
@@ -280,7 +280,7 @@ fn a_daemon_that_may_open_no_more_files_serves_again_when_it_may() {
     let mut limit = Command::new("prlimit");
     limit.args(["--pid", &pid.to_string(), "--nofile=100:100"]);
     if !limit.status().is_ok_and(|status| status.success()) {
-        eprintln!("skipped: prlimit(1) is not there");
+        skipped("prlimit(1) is not there");
         return;
     }
     let silent: Vec<_> = (0..150).map(|_| Control::silent(daemon.socket())).collect();

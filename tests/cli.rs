@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tests::{Daemon, Said, binary, eventually, processes};
+use tests::{Daemon, Said, binary, eventually, processes, skipped};
 
 fn cli(args: &[&str]) -> Said {
     let mut command = Command::new(binary("orchestrator-cli"));
@@ -197,7 +197,7 @@ fn completions_and_manual_pages_are_printed_without_a_daemon() {
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     } else {
-        eprintln!("skipped: bash is not there, so its script was not checked");
+        skipped("bash is not there, so its script was not checked");
     }
     let man = cli(&["man"]);
     assert_eq!(man.code, Some(0));

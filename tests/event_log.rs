@@ -1,10 +1,13 @@
 //! What happened, told once and under the same number, however often the daemon ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
-use orchestrator_proto::control::{Event, EventKind, Exit, Item, Request};
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::{Event, EventKind, Exit, Item, Reply, Request};
 use tests::{Daemon, SOON, block_on, eventually, processes};
 
 #[track_caller]
@@ -63,10 +66,11 @@ fn who_follows_events_sees_each_of_them_once_however_the_daemon_ends() {
                     }
                     if enough.try_recv().is_ok() {
                         let signal = if round % 2 == 0 { Signal::SIGKILL } else { Signal::SIGTERM };
-                        processes::signal(pid, signal);
+                        // The holder first: it would start another daemon.
                         if signal == Signal::SIGKILL {
                             processes::signal(holder, signal);
                         }
+                        processes::signal(pid, signal);
                         break;
                     }
                 }
@@ -135,18 +139,114 @@ fn events_are_asked_for_by_number_by_time_and_by_instance_across_daemons() {
     assert_eq!(said.code, Some(2), "{said:?}");
     let mut command = daemon.cli_command(["--json", "events", "--since", "1", "--follow"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    // It follows when it has said something.
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    output.read_line(&mut text).unwrap();
     daemon.ok(["runtime", "start", "b"]);
     is_exited(&daemon, "b", 0);
     daemon.terminate();
     // The end of the daemon ends the stream, after its last event.
+    output.read_to_string(&mut text).unwrap();
     eventually("it ends", || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seqs: Vec<_> = lines.iter().map(|line| line["event"]["seq"].as_u64().unwrap()).collect();
     assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{seqs:?}");
     assert!(lines.iter().any(|line| line["event"]["kind"] == "daemon-stopping"), "{lines:?}");
+}
+
+/// The process number of a daemon that is another one than this.
+#[track_caller]
+fn next_pid(daemon: &Daemon, before: u32) -> u32 {
+    eventually("there is another daemon", || match daemon.request(Request::Status) {
+        Ok(Reply::Status(status)) if status.pid != before => Some(status.pid),
+        _ => None,
+    })
+}
+
+/// Follows events behind those in `seen`, which it adds to, until the stream ends. Kills the daemon
+/// as soon as there are so many.
+async fn follow_and_kill(daemon: &Daemon, seen: &mut Vec<Event>, enough: usize, pid: u32) {
+    let client = daemon.client().await;
+    let after = Some(seen.last().map_or(0, |event| event.seq));
+    let request = Request::Events { follow: true, after, since_ms: None, instance: None };
+    let mut stream = client.stream(request).await.unwrap();
+    let mut enough = Some(enough);
+    while let Some(Ok(item)) = stream.next().await {
+        match item {
+            Item::Event(event) => seen.push(event),
+            other => panic!("{other:?}"),
+        }
+        if enough.take_if(|enough| seen.len() >= *enough).is_some() {
+            processes::signal(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Starts an instance again and again, whatever becomes of the daemon.
+async fn start_on(daemon: &Daemon, name: &str, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        // One that is about to die may still have accepted the connection.
+        let Ok(client) = Client::connect(daemon.socket()).await else { continue };
+        let start = || Request::RuntimeStart { instance: name.into(), priority: None };
+        while client.request(start()).await.is_ok() && !over.load(Ordering::Relaxed) {}
+    }
+}
+
+#[test]
+fn under_a_load_of_events_no_kill_loses_one_that_was_seen_or_the_end_of_any_process() {
+    const KILLS: usize = 12;
+    let daemon = Daemon::start();
+    let names = ["a", "b", "c", "d"];
+    let file = |name: &str| daemon.dir().join(format!("{name}.runs"));
+    for name in names {
+        daemon.add_script(name, &format!("echo $$ >> {}; exit 5", file(name).display()));
+    }
+    let mut seen: Vec<Event> = Vec::new();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in names {
+            scope.spawn(|| block_on(start_on(&daemon, name, &over)));
+        }
+        let mut pid = 0;
+        for kill in 0..KILLS {
+            pid = next_pid(&daemon, pid);
+            let enough = seen.len() + 20 + 7 * kill;
+            let following = follow_and_kill(&daemon, &mut seen, enough, pid);
+            block_on(async { tokio::time::timeout(SOON, following).await }).expect("it ends");
+        }
+        next_pid(&daemon, pid);
+        over.store(true, Ordering::Relaxed);
+    });
+    for name in names {
+        is_exited(&daemon, name, 5);
+    }
+    let numbers: Vec<_> = seen.iter().map(|event| event.seq).collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
+    // The same under the same numbers is in the store.
+    let stored: Vec<Event> = daemon
+        .ok(["--json", "events", "--since", "1"])
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].take())
+        .map(|event| serde_json::from_value(event).unwrap())
+        .collect();
+    assert_eq!(stored[..seen.len()], seen);
+    // What nobody has seen may be missing, but no process and no end, and none is there twice.
+    for name in names {
+        let runs = std::fs::read_to_string(file(name)).unwrap();
+        let executed: Vec<u32> = runs.lines().map(|line| line.parse().unwrap()).collect();
+        let of_it: Vec<_> = stored.iter().filter(|it| it.name.as_deref() == Some(name)).collect();
+        let (mut alive, mut ended) = (0, Vec::new());
+        for event in &of_it {
+            match event.kind {
+                EventKind::Started { pid } | EventKind::Adopted { pid } => alive = pid,
+                EventKind::Exited { exit, .. } => ended.push((alive, exit)),
+                _ => {}
+            }
+        }
+        let expected: Vec<_> = executed.iter().map(|pid| (*pid, Exit::Code(5))).collect();
+        assert_eq!(ended, expected, "{name}: {of_it:#?}");
+        assert_eq!(daemon.info(name).starts, executed.len() as u64, "{name}");
+    }
 }

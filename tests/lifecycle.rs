@@ -15,7 +15,7 @@ use orchestrator_proto::control::{
     ServerBody, TargetSpec,
 };
 use tests::control::Control;
-use tests::{Daemon, Said, binary, eventually, processes};
+use tests::{Daemon, Said, binary, eventually, executable, processes, skipped};
 
 const KILLED: Exit = Exit::Signal { signal: 9, core_dumped: false };
 
@@ -44,17 +44,6 @@ fn begin(daemon: &Daemon, args: &[&str]) -> Child {
     let mut command = daemon.cli_command(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
-}
-
-#[track_caller]
-fn finish(mut child: Child) -> Said {
-    eventually("the command has ended", || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
-    Said {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        code: output.status.code(),
-    }
 }
 
 /// Starts an instance; the answer is its process.
@@ -163,8 +152,9 @@ fn no_zombie_is_left_neither_of_programs_nor_of_orphans() {
 fn a_stop_sends_sigterm_and_reports_how_the_program_ended() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
-    let script = waits_after("trap 'exit 5' TERM", &file.display().to_string());
-    let script = script.replace("exec sleep 1000", "sleep 1000 & wait");
+    // The child is there before the trap is: it could take a signal for that between its fork and
+    // its execution, and would go on.
+    let script = format!("sleep 1000 & trap 'exit 5' TERM; echo $$ > {}; wait", file.display());
     let id = daemon.add_script("polite", &script);
     start(&daemon, "polite");
     let pid = processes::pid_in(&file);
@@ -353,7 +343,7 @@ fn a_slow_stop_delays_nobody_else() {
     assert!(processes::is_alive(pid));
 
     processes::signal(pid, Signal::SIGKILL);
-    assert_eq!(finish(stop).code, Some(0));
+    assert_eq!(Said::when_ended(stop).code, Some(0));
     assert!(!events_of(&daemon, "slow").contains(&EventKind::Killed));
 }
 
@@ -363,7 +353,7 @@ fn a_start_that_can_not_be_fails_at_once_and_says_why() {
     let dir = daemon.dir().to_owned();
     let write = |name: &OsStr, text: &str, mode: u32| {
         let path = dir.join(name);
-        fs::write(&path, text).unwrap();
+        executable(&path, text.as_bytes());
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path.into_os_string()
     };
@@ -444,8 +434,7 @@ fn a_program_that_could_not_be_started_starts_when_the_obstacle_is_gone() {
     assert_eq!(said.code, Some(0));
     assert!(said.stderr.starts_with("warning: "), "{said:?}");
     assert_eq!(daemon.cli(["runtime", "start", "later"]).code, Some(1));
-    fs::write(&path, "#!/bin/sh\nexit 6\n").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&path, b"#!/bin/sh\nexit 6\n");
     daemon.ok(["runtime", "start", "later"]);
     assert_eq!(daemon.exited("later"), Exit::Code(6));
 }
@@ -456,8 +445,7 @@ fn paths_arguments_and_variables_that_are_not_utf_8_arrive_as_they_are() {
     let name = OsString::from_vec(b"pr\xffg".to_vec());
     let (program, out) = (daemon.dir().join(&name), daemon.dir().join("out"));
     let text = format!("#!/bin/sh\nprintf '%s|' \"$0\" \"$@\" \"$ODD\" > {}\n", out.display());
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&program, text.as_bytes());
     let odd = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
     daemon.add([
         program.clone().into_os_string(),
@@ -590,7 +578,7 @@ fn the_priority_is_the_nice_value_and_is_kept_until_it_is_changed() {
     };
     let own = processes::nice(std::process::id()).unwrap();
     if own != 0 {
-        eprintln!("skipped: these tests run with nice {own}, so the defaults can't be seen");
+        skipped(&format!("these tests run with nice {own}, so the defaults can't be seen"));
         return;
     }
     assert_eq!(nice(&daemon.ok(["--json", "runtime", "start", "nap"])), 0);
@@ -853,16 +841,23 @@ fn a_start_during_a_slow_stop_begins_when_that_is_done() {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
     let script = waits_after("trap '' TERM", &file.display().to_string());
-    daemon.add(["/bin/sh", "--name", "slow", "--stop-timeout", "300ms", "--", "-c", &script]);
+    daemon.add(["/bin/sh", "--name", "slow", "--stop-timeout", "1h", "--", "-c", &script]);
     start(&daemon, "slow");
     let first = processes::pid_in(&file);
     let stop = begin(&daemon, &["runtime", "stop", "slow"]);
     becomes(&daemon, "slow", "stopping");
-    let second = start(&daemon, "slow");
+    let start = begin(&daemon, &["runtime", "start", "slow"]);
+    eventually("it should run again", || {
+        (daemon.info("slow").desired == Desired::Running).then_some(())
+    });
+    let info = daemon.info("slow");
+    assert_eq!((info.observed.word(), info.observed.pid()), ("stopping", Some(first)));
+    processes::signal(first, Signal::SIGKILL);
+    assert_eq!(Said::when_ended(start).code, Some(0));
+    assert_eq!(Said::when_ended(stop).code, Some(0));
+    let second = daemon.info("slow").observed.pid().unwrap();
     assert_ne!(first, second);
     assert!(!processes::is_alive(first) && processes::is_alive(second));
-    assert_eq!(finish(stop).code, Some(0));
-    assert_eq!(daemon.info("slow").observed.pid(), Some(second));
 }
 
 #[test]

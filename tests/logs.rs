@@ -12,7 +12,7 @@ use orchestrator_proto::client::ItemStream;
 use orchestrator_proto::control::{
     EventKind, Exit, Item, LogLine, LogQuery, LogStream, Reply, Request, RuntimeDetail,
 };
-use tests::{Daemon, SOON, block_on, eventually, processes};
+use tests::{Daemon, SOON, block_on, eventually, processes, skipped};
 
 fn query(instance: &str, follow: bool) -> LogQuery {
     LogQuery { instance: instance.into(), stream: None, tail: None, since_ns: None, follow }
@@ -454,7 +454,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_stops_no_instance_is_counted_and_is_recovered_from() {
     let mut daemon = Daemon::prepare(&["--instance-log-bytes", "8000000"]);
     let Some(disk) = SmallDisk::mount(daemon.state_dir()) else {
-        eprintln!("skipped: this user can't mount a file system of 1 MB");
+        skipped("this user can't mount a file system of 1 MB");
         return;
     };
     daemon.launch();
@@ -680,7 +680,7 @@ fn a_capture_process_that_hangs_holds_up_neither_the_daemon_nor_a_start() {
         let items = read(&daemon, query("early", false));
         (bytes(&items, LogStream::Stdout) == b"early\n").then_some(())
     });
-    processes::signal(capture, nix::sys::signal::Signal::SIGSTOP);
+    processes::suspend(capture);
     for n in 0..100 {
         let name = format!("late-{n}");
         daemon.add(["/bin/sh", "--name", &name, "--", "-c", "echo late"]);

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use orchestrator_proto::control::{EventKind, Exit};
-use tests::{Daemon, binary, eventually, processes};
+use tests::{Daemon, binary, eventually, processes, skipped};
 
 /// Set in the namespace.
 const INSIDE: &str = "PID_REUSE_INSIDE";
@@ -38,7 +38,7 @@ fn is_inside(test: &str) -> bool {
         probe.output().is_ok_and(|output| output.status.success()).then_some(command)
     });
     let Some(mut command) = made else {
-        eprintln!("skipped: this user can't make a pid namespace and choose numbers in it");
+        skipped("this user can't make a pid namespace and choose numbers in it");
         return false;
     };
     command.arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
@@ -130,7 +130,11 @@ fn after_an_end_that_is_known() {
     let (daemon, pid) = victim();
     processes::signal(pid, Signal::SIGKILL);
     eventually("its end is known", || daemon.info("victim").observed.ended().map(drop));
+    // It must not take the number itself, for a thread of its own.
+    let own = daemon.pid();
+    processes::suspend(own);
     let mut stranger = Stranger::with(pid);
+    processes::signal(own, Signal::SIGCONT);
     do_everything(daemon, &mut stranger);
 }
 
@@ -142,7 +146,7 @@ fn a_stop_while_the_end_is_not_known_yet() {
     for verb in ["stop", "restart"] {
         let (daemon, pid) = victim();
         let own = daemon.pid();
-        processes::signal(own, Signal::SIGSTOP);
+        processes::suspend(own);
         processes::signal(pid, Signal::SIGKILL);
         collected(pid);
         let mut stranger = Stranger::with(pid);
@@ -166,7 +170,7 @@ fn a_daemon_that_comes_after_one_that_did_not_know() {
     }
     let (daemon, pid) = victim();
     let own = daemon.pid();
-    processes::signal(own, Signal::SIGSTOP);
+    processes::suspend(own);
     processes::signal(pid, Signal::SIGKILL);
     collected(pid);
     let mut stranger = Stranger::with(pid);
@@ -218,7 +222,7 @@ fn an_orphan_that_was_adopted_and_has_ended() {
         (daemon.info("victim").observed.pid() == Some(pid)).then_some(())
     });
     let own = daemon.pid();
-    processes::signal(own, Signal::SIGSTOP);
+    processes::suspend(own);
     end_orphan(pid);
     let mut stranger = Stranger::with(pid);
     let mut asking = daemon.cli_command(["runtime", "stop", "victim"]).spawn().unwrap();

@@ -481,7 +481,7 @@ fn what_comes_again_is_for_block_links_only_and_is_acknowledged_when_all_have() 
     to_b.send(&Frame::Acknowledge { channel: 0, total: 2 });
     drop(to_b);
     daemon.connections("b", 0);
-    assert_eq!(daemon.given(block, 5).queued, 3);
+    eventually("three wait again", || (daemon.given(block, 5).queued == 3).then_some(()));
     let mut to_b = daemon.native(&b);
     to_b.send(&Frame::Recognise { channel: 0 });
     to_b.declare(0, Direction::Input, "n", &TypeSchema::U32, 0);

@@ -5,11 +5,16 @@ use std::fs;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use orchestrator_proto::control::{EventKind, Exit, Item, Policy, Reply, Request, TapFilter};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use orchestrator_proto::control::{
+    EventKind, Exit, Item, Policy, Reply, Request, RuntimeSpec, TapFilter,
+};
 use orchestrator_proto::sdk::{Runtime, Schema};
 use orchestrator_proto::{ErrorCode, InstanceId, Message};
 use serde::{Deserialize, Serialize};
-use tests::{Daemon, SOON, block_on, eventually, processes};
+use tests::disk::SmallDisk;
+use tests::{Daemon, SOON, block_on, eventually, processes, skipped};
 
 /// The items that a stream of events begins with.
 fn first_items(daemon: &Daemon, after: u64) -> Vec<Item> {
@@ -180,16 +185,44 @@ fn kill_both(daemon: &mut Daemon, own: u32) {
     processes::gone(own);
 }
 
+/// Waits until an orphan has ended and is collected: by this process, for its init may not take
+/// care of orphans, as in many a container. Before it becomes one this process must have said so.
+fn collected(pid: u32) {
+    eventually("it is collected", || {
+        let _ = waitpid(Pid::from_raw(pid.cast_signed()), Some(WaitPidFlag::WNOHANG));
+        processes::state(pid).is_none().then_some(())
+    });
+}
+
+#[test]
+fn what_a_program_left_that_ended_while_there_was_no_holder_is_ended_too() {
+    let mut daemon = Daemon::start();
+    let file = daemon.dir().join("pid");
+    daemon.add_script("two", &format!("sleep 1000 & echo $! > {}; wait", file.display()));
+    daemon.ok(["runtime", "start", "two"]);
+    let left = processes::pid_in(&file);
+    let (own, pid) = (daemon.pid(), daemon.info("two").observed.pid().unwrap());
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    kill_both(&mut daemon, own);
+    processes::signal(pid, Signal::SIGKILL);
+    collected(pid);
+    assert!(processes::is_alive(left));
+    daemon.launch();
+    processes::gone(left);
+    eventually("it runs again", || daemon.info("two").observed.pid().filter(|it| *it != pid));
+}
+
 #[test]
 fn an_end_while_there_is_no_holder_is_told_once() {
     let mut daemon = Daemon::start();
     daemon.add(["/bin/sleep", "--name", "nap", "--", "1000"]);
     daemon.ok(["runtime", "start", "nap"]);
     let (own, pid) = (daemon.pid(), daemon.info("nap").observed.pid().unwrap());
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
     kill_both(&mut daemon, own);
     processes::signal(pid, Signal::SIGKILL);
     // Until it is collected it can be asked how it ended.
-    eventually("the init has collected it", || processes::state(pid).is_none().then_some(()));
+    collected(pid);
     for _ in 0..2 {
         daemon.launch();
         let own = daemon.pid();
@@ -214,40 +247,34 @@ fn an_end_while_there_is_no_holder_is_told_once() {
     assert!(again, "{word:?}");
 }
 
-/// Suspends a process, with each of its threads.
-fn stop(pid: u32) {
-    processes::signal(pid, Signal::SIGSTOP);
-    eventually("it is suspended", || {
-        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-        threads
-            .all(|thread| {
-                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" T"))
-            })
-            .then_some(())
-    });
-}
-
-#[test]
-fn a_program_that_was_executed_right_before_both_were_killed_is_found() {
-    let mut daemon = Daemon::start();
+/// Executes a program, "nap", of which neither the daemon nor its store ever hears: both the
+/// daemon and its holder are killed. The answer is its process. Each start of it is a line in the
+/// file "pid".
+fn execute_unheard(daemon: &mut Daemon) -> u32 {
     let file = daemon.dir().join("pid");
     let script = format!("echo $$ >> {}; exec sleep 1000", file.display());
     daemon.add_script("nap", &script);
     let (own, holder) = (daemon.pid(), daemon.holder_pid());
     // The order waits for the holder; what came of it never reaches the daemon.
-    stop(holder);
+    processes::suspend(holder);
     let mut asking = daemon.cli_command(["runtime", "start", "nap"]).spawn().unwrap();
     eventually("it is starting", || {
         (daemon.info("nap").observed.word() == "starting").then_some(())
     });
     // With what is on the disk when it is answered, so is that the program should run.
     daemon.add(["/bin/true", "--name", "other"]);
-    stop(own);
+    processes::suspend(own);
     processes::signal(holder, Signal::SIGCONT);
     let pid = processes::pid_in(&file);
-    kill_both(&mut daemon, own);
+    kill_both(daemon, own);
     assert_ne!(asking.wait().unwrap().code(), Some(0));
+    pid
+}
+
+#[test]
+fn a_program_that_was_executed_right_before_both_were_killed_is_found() {
+    let mut daemon = Daemon::start();
+    let pid = execute_unheard(&mut daemon);
     daemon.launch();
     assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
     daemon
@@ -255,23 +282,97 @@ fn a_program_that_was_executed_right_before_both_were_killed_is_found() {
     assert_eq!(daemon.info("nap").starts, 1);
     daemon.ok(["runtime", "stop", "nap"]);
     assert!(!processes::is_alive(pid));
-    assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 1);
+    let starts = fs::read_to_string(daemon.dir().join("pid")).unwrap();
+    assert_eq!(starts.lines().count(), 1);
+}
+
+#[test]
+fn what_was_found_by_its_marks_is_found_again_by_the_daemon_after_that() {
+    let mut daemon = Daemon::start();
+    let pid = execute_unheard(&mut daemon);
+    daemon.launch();
+    for _ in 0..2 {
+        assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
+        // With what is on the disk when it is answered, so is whatever was found.
+        daemon.ok(["link", "add", "--type", "t", "--to", "nap"]);
+        daemon.replace_killed();
+    }
+    let info = daemon.info("nap");
+    assert_eq!((info.observed.pid(), info.starts), (Some(pid), 1));
+    let starts = fs::read_to_string(daemon.dir().join("pid")).unwrap();
+    assert_eq!(starts.lines().count(), 1);
+    daemon.ok(["runtime", "stop", "nap"]);
+    assert!(!processes::is_alive(pid));
+}
+
+#[test]
+fn how_a_program_ended_is_told_although_another_was_executed_in_its_place_and_nothing_noted() {
+    let mut daemon = Daemon::prepare(&[]);
+    let Some(disk) = SmallDisk::mount(daemon.state_dir(), 4096) else {
+        skipped("this user can't mount a file system of 4 MB");
+        return;
+    };
+    daemon.launch();
+    let file = daemon.dir().join("pid");
+    let script = format!("trap '' TERM; echo $$ > {}; exec sleep 1000", file.display());
+    daemon.add(["/bin/sh", "--name", "nap", "--stop-timeout", "1h", "--", "-c", &script]);
+    daemon.ok(["runtime", "start", "nap"]);
+    let before = processes::pid_in(&file);
+    let mut asking = daemon.cli_command(["runtime", "restart", "nap"]).spawn().unwrap();
+    daemon.event("it is stopping", |event| {
+        matches!(event.kind, EventKind::Stopping { .. }).then_some(())
+    });
+    // From now on nothing can be noted.
+    let ballast = disk.fill();
+    let is_full = || {
+        let mut spec = RuntimeSpec::new("/bin/true");
+        spec.args = vec!["x".repeat(2000).into()];
+        daemon.request(Request::RuntimeAdd(spec)).err().map(|_| ())
+    };
+    eventually("the disk is full", is_full);
+    processes::signal(before, Signal::SIGKILL);
+    let after = eventually("it runs again", || {
+        daemon.info("nap").observed.pid().filter(|pid| *pid != before)
+    });
+    processes::signal(daemon.pid(), Signal::SIGKILL);
+    fs::remove_file(ballast).unwrap();
+    let _ = asking.wait();
+    let (exit, requested) = daemon.event("the end of the first", |event| match event.kind {
+        EventKind::Exited { exit, requested } => Some((exit, requested)),
+        _ => None,
+    });
+    let core_dumped = false;
+    assert_eq!((exit, requested), (Exit::Signal { signal: 9, core_dumped }, true));
+    daemon.event("the second goes on", |event| {
+        (event.kind == EventKind::Adopted { pid: after }).then_some(())
+    });
+    assert_eq!(daemon.info("nap").observed.pid(), Some(after));
+    // It does not listen, and its stop timeout is long.
+    processes::signal(after, Signal::SIGKILL);
+    daemon.terminate();
 }
 
 #[test]
 fn an_end_is_told_once_although_the_daemon_is_killed_while_something_is_left() {
     let daemon = Daemon::start();
-    let script = "sh -c 'trap \"\" TERM; echo ready; exec sleep 1000' & read line; exit 3";
-    let script =
-        script.replace("read line", &format!("cat {}", daemon.dir().join("end").display()));
-    nix::unistd::mkfifo(&daemon.dir().join("end"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    daemon.add(["/bin/sh", "--name", "two", "--stop-timeout", "2s", "--", "-c", &script]);
+    let (end, file) = (daemon.dir().join("end"), daemon.dir().join("pid"));
+    let script = format!(
+        "sh -c 'trap \"\" TERM; echo $$ > {}; exec sleep 1000' & cat {}; exit 3",
+        file.display(),
+        end.display()
+    );
+    nix::unistd::mkfifo(&end, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    daemon.add(["/bin/sh", "--name", "two", "--stop-timeout", "1h", "--", "-c", &script]);
     daemon.ok(["runtime", "start", "two"]);
-    daemon.prints("two", "ready");
-    fs::write(daemon.dir().join("end"), "").unwrap();
+    let left = processes::pid_in(&file);
+    fs::write(end, "").unwrap();
     assert_eq!(daemon.exited("two"), Exit::Code(3));
     assert_eq!(daemon.info("two").observed.word(), "stopping");
-    processes::signal(daemon.pid(), Signal::SIGKILL);
+    daemon.replace_killed();
+    eventually("the next daemon goes on with it", || {
+        (daemon.info("two").observed.word() == "stopping").then_some(())
+    });
+    processes::signal(left, Signal::SIGKILL);
     daemon.event("nothing is left", |event| (event.kind == EventKind::Stopped).then_some(()));
     let ends = first_items(&daemon, 0).into_iter().filter(
         |item| matches!(item, Item::Event(event) if matches!(event.kind, EventKind::Exited { .. })),
@@ -286,7 +387,7 @@ fn a_program_that_was_executed_when_its_daemon_was_dead_goes_on() {
     let file = daemon.dir().join("pid");
     daemon.add_script("nap", &format!("echo $$ >> {}; exec sleep 1000", file.display()));
     let (own, holder) = (daemon.pid(), daemon.holder_pid());
-    stop(holder);
+    processes::suspend(holder);
     let mut asking = daemon.cli_command(["runtime", "start", "nap"]).spawn().unwrap();
     eventually("it is starting", || {
         (daemon.info("nap").observed.word() == "starting").then_some(())

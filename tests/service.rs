@@ -7,39 +7,44 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use orchestrator_proto::control::Observed;
-use tests::{Daemon, SOON, eventually, processes};
+use tests::{Daemon, SOON, eventually, processes, skipped};
 
-/// A socket as a service manager has it: it knows who has sent what.
-struct Manager(UnixDatagram);
+/// A socket as a service manager has it: it knows who has sent what. It is read all the time: who
+/// tells something does not wait, and the socket may have room for ten words only
+/// (`net.unix.max_dgram_qlen`).
+struct Manager {
+    socket: UnixDatagram,
+    told: Receiver<(u32, String)>,
+}
 
 impl Manager {
     fn new(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).unwrap();
         setsockopt(&socket, sockopt::PassCred, &true).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        Self(socket)
+        let reader = socket.try_clone().unwrap();
+        let (tell, told) = sync_channel(4096);
+        std::thread::spawn(move || {
+            while let Some(next) = receive(&reader)
+                && tell.send(next).is_ok()
+            {}
+        });
+        Self { socket, told }
     }
 
     /// What it is told next, and by whom.
     fn next(&self) -> (u32, String) {
-        let mut bytes = [0; 4096];
-        let mut space = nix::cmsg_space!(nix::libc::ucred);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let fd = self.0.as_raw_fd();
-        let received =
-            recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()).expect("it is told");
-        let mut pid = 0;
-        for message in received.cmsgs().unwrap() {
-            if let ControlMessageOwned::ScmCredentials(credentials) = message {
-                pid = credentials.pid().unsigned_abs();
-            }
-        }
-        let len = received.bytes;
-        (pid, String::from_utf8(bytes[..len].to_vec()).unwrap())
+        self.told.recv_timeout(SOON).expect("it is told")
+    }
+
+    /// Waits until it is told nothing for so long.
+    fn silence(&self, time: Duration) {
+        while self.told.recv_timeout(time).is_ok() {}
     }
 
     /// Waits until it is told this, by the holder as all before.
@@ -53,6 +58,31 @@ impl Manager {
             }
         }
     }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        // Ends the thread that reads.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// The next word, and by whom; none at the end.
+fn receive(socket: &UnixDatagram) -> Option<(u32, String)> {
+    let mut bytes = [0; 4096];
+    let mut space = nix::cmsg_space!(nix::libc::ucred);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let fd = socket.as_raw_fd();
+    let received =
+        recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()).expect("it can be read");
+    let mut pid = 0;
+    for message in received.cmsgs().unwrap() {
+        if let ControlMessageOwned::ScmCredentials(credentials) = message {
+            pid = credentials.pid().unsigned_abs();
+        }
+    }
+    let len = received.bytes;
+    (len > 0).then(|| (pid, String::from_utf8(bytes[..len].to_vec()).unwrap()))
 }
 
 #[test]
@@ -71,11 +101,8 @@ fn a_service_manager_is_told_by_the_process_that_it_started() {
     }
     // A daemon that hangs says nothing.
     let pid = daemon.pid();
-    processes::signal(pid, Signal::SIGSTOP);
-    manager.0.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
-    let mut bytes = [0; 64];
-    while manager.0.recv(&mut bytes).is_ok() {}
-    manager.0.set_read_timeout(Some(SOON)).unwrap();
+    processes::suspend(pid);
+    manager.silence(Duration::from_millis(400));
     processes::signal(pid, Signal::SIGCONT);
     manager.told(holder, "WATCHDOG=1");
 
@@ -85,10 +112,11 @@ fn a_service_manager_is_told_by_the_process_that_it_started() {
     manager.told(holder, "READY=1");
     manager.told(holder, "WATCHDOG=1");
     // Instances are not told where the service manager is.
-    daemon.add_script("env", "env");
+    daemon.add_script("env", "env; echo the end");
     daemon.ok(["runtime", "start", "env"]);
-    let env = daemon.ok(["runtime", "stdout", "env"]);
-    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_HOLDER_VERSION"] {
+    daemon.prints("env", "the end");
+    let env = daemon.printed("env");
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "ORCHESTRATOR_ROLE"] {
         assert!(!env.contains(name), "{env}");
     }
     daemon.signal(Signal::SIGTERM);
@@ -138,7 +166,7 @@ impl Drop for Ends {
 #[test]
 fn as_the_first_process_of_a_container() {
     let Some(mut unshare) = container() else {
-        eprintln!("SKIPPED: this machine does not let us make a pid namespace with unshare(1)");
+        skipped("this machine does not let us make a pid namespace with unshare(1)");
         return;
     };
     let daemon = Daemon::prepare(&[]);

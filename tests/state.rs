@@ -11,7 +11,7 @@ use orchestrator_proto::control::{
     Desired, EventKind, Exit, LinkSpec, Observed, Priority, Reply, Request, RuntimeSpec, TargetSpec,
 };
 use tests::disk::SmallDisk;
-use tests::{Daemon, Said, block_on, eventually, processes};
+use tests::{Daemon, Said, block_on, eventually, processes, skipped};
 
 /// What is to be the same before and after, of all instances.
 fn instances(daemon: &Daemon) -> Vec<serde_json::Value> {
@@ -175,9 +175,10 @@ fn until_killed(daemon: &mut Daemon, answers: usize) -> (Vec<String>, u64) {
             if added.len() == answers {
                 // The next request is under way when it dies.
                 let dying = client.request(Request::RuntimeAdd(RuntimeSpec::new("/bin/true")));
+                // The holder first: it would start another daemon.
                 let killing = async {
-                    processes::signal(pid, Signal::SIGKILL);
                     processes::signal(holder, Signal::SIGKILL);
+                    processes::signal(pid, Signal::SIGKILL);
                 };
                 if let (Ok(Reply::Added { id, .. }), ()) = tokio::join!(dying, killing) {
                     added.push(id.to_string());
@@ -323,7 +324,7 @@ fn until_refused(daemon: &Daemon) -> ClientError {
 fn a_full_disk_refuses_changes_keeps_supervising_and_is_recovered_from() {
     let mut daemon = Daemon::prepare(&[]);
     let Some(disk) = SmallDisk::mount(daemon.state_dir(), 4096) else {
-        eprintln!("skipped: this user can't mount a file system of 4 MB");
+        skipped("this user can't mount a file system of 4 MB");
         return;
     };
     daemon.launch();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,7 +35,8 @@ fn number(daemon: &Daemon, name: &str) -> u32 {
 /// Waits until the counting script has come this much further.
 #[track_caller]
 fn goes_on(daemon: &Daemon, name: &str) {
-    let before = number(daemon, name);
+    // A moment between two numbers has none.
+    let before = eventually("it counts", || Some(number(daemon, name)).filter(|n| *n > 0));
     eventually("it goes on", || (number(daemon, name) > before + 5).then_some(()));
 }
 
@@ -109,7 +111,6 @@ fn an_end_that_no_daemon_saw_is_reported_once_with_its_code_and_its_time() {
     let daemon = Daemon::start();
     let killed = start(&daemon, "killed", "exec sleep 1000");
     let coded = start(&daemon, "coded", "while [ ! -e $FILE ]; do sleep 0.01; done; exit 9");
-    // From the second death on there is no daemon for a tenth of a second.
     daemon.replace_killed();
     let pid = daemon.pid();
     let before = now_ms();
@@ -117,13 +118,19 @@ fn an_end_that_no_daemon_saw_is_reported_once_with_its_code_and_its_time() {
     processes::signal(killed, Signal::SIGKILL);
     fs::write(daemon.dir().join("coded.file"), "").unwrap();
     for pid in [killed, coded] {
-        processes::gone(pid);
+        eventually("it is collected", || processes::state(pid).is_none().then_some(()));
     }
-    let after = now_ms();
+    let collected = now_ms();
     eventually("there is another daemon", || daemon.cli(["version"]).code.filter(|c| *c == 0));
     for (name, exit) in [("killed", KILLED), ("coded", Exit::Code(9))] {
         assert_eq!(daemon.exited(name), exit);
     }
+    // The holder notes the time before it starts a daemon, unless it was faster than this test.
+    let started = daemon.event("the start of the next daemon", |event| {
+        let is_its = event.kind == EventKind::DaemonStarted && event.time_ms >= before;
+        is_its.then_some(event.time_ms)
+    });
+    let after = if collected < started { started } else { now_ms() };
     // Nor by the one after that.
     daemon.replace_killed();
     for (name, exit) in [("killed", KILLED), ("coded", Exit::Code(9))] {
@@ -171,12 +178,14 @@ fn what_a_killed_holder_had_started_goes_on_under_the_next() {
     let nap = start(&daemon, "nap", "exec sleep 1000");
     let coded = start(&daemon, "coded", "while [ ! -e $FILE ]; do sleep 0.01; done; exit 9");
     let ends = start(&daemon, "ends", "exec sleep 1000");
-    for _ in 0..2 {
+    for round in 0..2 {
         goes_on(&daemon, "count");
         daemon.kill();
         assert!([count, nap, coded].iter().all(|pid| processes::is_alive(*pid)));
         goes_on(&daemon, "count");
-        processes::signal(ends, Signal::SIGKILL);
+        if round == 0 {
+            processes::signal(ends, Signal::SIGKILL);
+        }
         daemon.launch();
         for (name, pid) in [("count", count), ("nap", nap), ("coded", coded)] {
             let info = daemon.info(name);
@@ -214,13 +223,13 @@ fn a_daemon_that_does_not_come_to_work_is_tried_again_and_what_runs_goes_on() {
     });
     assert!(hint.contains(&format!("kill -HUP {}", daemon.holder_pid())), "{hint}");
     assert!(processes::is_alive(count));
-    let before = number(&daemon, "count");
+    let before = eventually("it counts", || Some(number(&daemon, "count")).filter(|n| *n > 0));
     fs::remove_file(&state).unwrap();
     fs::rename(&aside, &state).unwrap();
     daemon.signal(Signal::SIGHUP);
     eventually("it is at work", || daemon.cli(["version"]).code.filter(|code| *code == 0));
     assert_eq!(daemon.info("count").observed.pid(), Some(count));
-    assert!(number(&daemon, "count") > before);
+    eventually("it has gone on", || (number(&daemon, "count") > before).then_some(()));
     nothing_is_missing(&daemon, "count");
     assert_eq!(daemon.terminate().code(), Some(0));
 }
@@ -254,4 +263,144 @@ fn the_holder_has_no_more_files_open_after_many_daemons_than_after_one() {
         daemon.replace_killed();
     }
     eventually("there are as many as before", || (files() <= before).then_some(()));
+}
+
+#[test]
+fn a_daemon_that_fails_after_it_has_taken_over_leaves_all_of_it_to_the_next() {
+    // A port that is free now, and that a daemon can be kept from.
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let daemon = Daemon::start_with(&["--ipc-socket", &port.to_string()]);
+    let count = start(&daemon, "count", COUNT);
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    daemon.link("a", "n", "b");
+    let (mut from, mut to) = (daemon.veecle(&a), daemon.veecle(&b));
+    daemon.connections("a", 1);
+    daemon.connections("b", 1);
+    let ours = loop {
+        let listening = || daemon.log().matches("listening for datagrams").count();
+        let (pid, before) = (daemon.pid(), listening());
+        processes::signal(pid, Signal::SIGKILL);
+        let taken = eventually("the port is ours or the next daemon's", || {
+            let ours = UdpSocket::bind(port).ok();
+            (ours.is_some() || listening() > before).then_some(ours)
+        });
+        if let Some(ours) = taken {
+            break ours;
+        }
+    };
+    eventually("several daemons have failed", || {
+        (daemon.log().matches("cannot listen for datagrams").count() > 2).then_some(())
+    });
+    // Nobody has been stopped, no socket is gone, no connection closed.
+    goes_on(&daemon, "count");
+    for path in [daemon.socket(), &daemon.native_socket(&a), &daemon.veecle_socket(&b)] {
+        UnixStream::connect(path).expect("who connects waits for the next");
+    }
+    drop(ours);
+    daemon.signal(Signal::SIGHUP);
+    eventually("it is at work", || daemon.cli(["version"]).code.filter(|code| *code == 0));
+    assert_eq!(daemon.info("count").observed.pid(), Some(count));
+    from.storable("n", &serde_json::json!(7));
+    assert_eq!(to.next_storable().unwrap().1, serde_json::json!(7));
+    nothing_is_missing(&daemon, "count");
+}
+
+/// A script that leaves a process behind, with its number in `$FILE.left`, which ends only when
+/// `$FILE.end` is there and it is asked to; each time that it is asked adds a line to `$FILE.asked`.
+const LEAVES: &str = "ended() { echo >> $FILE.asked; [ -e $FILE.end ] && exit 0; }
+    (trap ended TERM; sh -c 'echo $PPID' > $FILE.new; mv $FILE.new $FILE.left
+    while :; do sleep 0.01; done) &
+    trap '' TERM; while [ ! -e $FILE.left ]; do sleep 0.01; done";
+
+/// Adds and starts a script that finds the path of a file of its own in `$FILE`, and has a minute
+/// to stop. The answer is that path.
+#[track_caller]
+fn start_slow(daemon: &Daemon, name: &str, script: &str) -> String {
+    let file = daemon.dir().join(format!("{name}.file")).display().to_string();
+    let env = format!("FILE={file}");
+    daemon.add([
+        "/bin/sh",
+        "--name",
+        name,
+        "--env",
+        &env,
+        "--stop-timeout",
+        "60s",
+        "--",
+        "-c",
+        script,
+    ]);
+    daemon.ok(["runtime", "start", name]);
+    file
+}
+
+/// How often it was asked to end.
+fn asked(file: &str) -> usize {
+    fs::read_to_string(format!("{file}.asked")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn what_a_main_process_has_left_is_ended_although_the_holder_is_killed_meanwhile() {
+    let mut daemon = Daemon::start();
+    let file = start_slow(&daemon, "leaves", &format!("{LEAVES}; exit 3"));
+    let left = processes::pid_in(file_path(&file, "left").as_ref());
+    assert_eq!(daemon.exited("leaves"), Exit::Code(3));
+    // Two daemons in a row with their holders, and one alone, are killed before it ends.
+    for round in 1..=3 {
+        eventually("it is asked to end", || (asked(&file) == round).then_some(()));
+        assert_eq!(daemon.info("leaves").observed.word(), "stopping");
+        assert!(processes::is_alive(left));
+        if round == 3 {
+            fs::write(file_path(&file, "end"), "").unwrap();
+            daemon.replace_killed();
+        } else {
+            daemon.kill();
+            daemon.launch();
+        }
+    }
+    processes::gone(left);
+    assert_eq!(asked(&file), 4);
+    eventually("it is at rest", || {
+        (daemon.info("leaves").observed.word() == "failed").then_some(())
+    });
+    assert_eq!(exits(&daemon, "leaves").len(), 1, "its end is told once");
+    assert_eq!(daemon.info("leaves").starts, 1);
+}
+
+fn file_path(file: &str, end: &str) -> String {
+    format!("{file}.{end}")
+}
+
+#[test]
+fn what_is_started_again_comes_after_the_end_of_all_that_the_one_before_has_left() {
+    let mut daemon = Daemon::start();
+    // Says so if what the one before has left is still there, and not only waits to be collected.
+    let script = format!(
+        "[ -e $FILE.left ] && grep -qs '^State:.[^ZX]' /proc/$(cat $FILE.left)/status && touch $FILE.both
+        rm -f $FILE.left; {LEAVES}; echo $$ > $FILE.new; mv $FILE.new $FILE.main
+        while :; do sleep 0.01; done"
+    );
+    let file = start_slow(&daemon, "two", &script);
+    let main = processes::pid_in(file_path(&file, "main").as_ref());
+    let left = processes::pid_in(file_path(&file, "left").as_ref());
+    assert_eq!(daemon.info("two").observed.pid(), Some(main));
+    daemon.kill();
+    processes::signal(main, Signal::SIGKILL);
+    // How it ended can't be known once it is collected, so it counts as interrupted.
+    eventually("it is collected", || processes::state(main).is_none().then_some(()));
+    assert!(processes::is_alive(left));
+    daemon.launch();
+    eventually("it is asked to end", || (asked(&file) == 1).then_some(()));
+    assert_eq!(daemon.info("two").observed.word(), "stopping");
+    fs::write(file_path(&file, "end"), "").unwrap();
+    // It is asked again by the next daemon, which is to start the other one too.
+    daemon.kill();
+    daemon.launch();
+    processes::gone(left);
+    eventually("it runs again", || {
+        let info = daemon.info("two");
+        (info.starts == 2 && info.observed.word() == "ready").then_some(())
+    });
+    assert!(!fs::exists(file_path(&file, "both")).unwrap());
+    assert_eq!(exits(&daemon, "two").len(), 1, "its end is told once");
 }

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use orchestrator_proto::control::TelemetryStatus;
 use serde_json::json;
@@ -12,15 +13,19 @@ use tests::{Daemon, SOON, eventually};
 /// Lines that may wait for the server.
 const MAX_LINES: u64 = 16_384;
 
-fn server() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
+/// An address that no other test has, for as long as this process lives, though nobody listens
+/// on it: a port that the kernel chooses would be given to another one meanwhile. It is none that
+/// the kernel chooses for those who connect.
+fn away() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("127.{}.{b}.{c}:{port}", a | 0x80)
 }
 
-/// An address where nobody listens.
-fn away() -> String {
-    server().1
+fn server() -> (TcpListener, String) {
+    let address = away();
+    (TcpListener::bind(&address).unwrap(), address)
 }
 
 fn accept(listener: &TcpListener) -> BufReader<TcpStream> {

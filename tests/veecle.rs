@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 use std::io::Write;
-use std::time::{Duration, Instant};
 
 use orchestrator_proto::TypeSchema;
 use orchestrator_proto::control::{Desired, EventKind, LinkState, Observed, Policy, Priority};
@@ -10,7 +9,7 @@ use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::schema::Field;
 use serde_json::{Value, json};
 use tests::veecle::Veecle;
-use tests::{Daemon, SOON, eventually};
+use tests::{Daemon, eventually};
 
 const PING: &str = "examples_common::actors::ping_pong::Ping";
 
@@ -74,15 +73,14 @@ fn a_line_of_more_than_2048_bytes_is_never_sent_but_counted() {
     assert_eq!((counters.delivered, counters.drops.too_long), (1, 1));
 }
 
-/// A flood from a runtime whose receiver does not read. Its writes go through at once, or it
-/// would panic.
+/// A flood from a runtime whose receiver does not read. Its writes go through, or they would fail
+/// at the deadline of the socket.
 fn flood(policy: Policy) {
     let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));
     let link = daemon.link_with("a", PING, "b", policy, 100);
     let _never_reads = receiver(&daemon, "b", &b);
     let mut sender = daemon.veecle(&a);
-    let began = Instant::now();
     let mut lines = Vec::new();
     for n in 0..100_000 {
         let value = json!({ "value": n }).to_string();
@@ -94,8 +92,6 @@ fn flood(policy: Policy) {
         }
     }
     sender.stream.write_all(&lines).unwrap();
-    let took = began.elapsed();
-    assert!(took < SOON, "{took:?}");
     let counters = daemon.given(link, 100_000);
     assert!(counters.dropped > 90_000, "{counters:?}");
     assert_eq!(counters.dropped, counters.drops.full);
@@ -438,11 +434,9 @@ fn telemetry_does_not_hold_up_storables() {
     }
     std::thread::scope(|scope| {
         scope.spawn(|| sender.stream.write_all(&lines).unwrap());
-        let began = Instant::now();
         for n in 0..1000 {
             assert_eq!(receiver.next_storable(), Some(("n".to_owned(), json!(n))));
         }
-        assert!(began.elapsed() < Duration::from_secs(10));
     });
     assert_eq!(daemon.settled(link, 1000).delivered, 1000);
 }

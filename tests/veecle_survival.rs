@@ -231,8 +231,7 @@ fn what_a_dead_daemon_had_not_read_arrives() {
     let (mut sender, mut receiver) = pair(&daemon);
     for round in 0..3 {
         let pid = daemon.pid();
-        processes::signal(pid, Signal::SIGSTOP);
-        eventually("it is stopped", || (processes::state(pid) == Some('T')).then_some(()));
+        processes::suspend(pid);
         sender.line(&number(10 * round));
         let line = number(10 * round + 1);
         let (first, rest) = line.split_at(20);
@@ -379,7 +378,7 @@ fn the_holder_keeps_a_connection_for_as_long_as_it_lasts() {
     comes_to(&daemon, base + 2);
     // It goes while nobody sees it.
     let pid = daemon.pid();
-    processes::signal(pid, Signal::SIGSTOP);
+    processes::suspend(pid);
     let [one, other] = two;
     drop(one);
     kill_stopped(&daemon, pid);
@@ -490,7 +489,7 @@ fn a_peer_that_has_gone_meanwhile_is_seen_to_have_gone() {
     let daemon = Daemon::start();
     let (mut sender, receiver) = pair(&daemon);
     let pid = daemon.pid();
-    processes::signal(pid, Signal::SIGSTOP);
+    processes::suspend(pid);
     drop(receiver);
     sender.line(&number(1));
     kill_stopped(&daemon, pid);

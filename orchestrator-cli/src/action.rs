@@ -117,6 +117,8 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Links(_)
         | Reply::Daemon(_)
         | Reply::Replacing { .. }
+        | Reply::HolderRenewed { .. }
+        | Reply::CaptureRenewed { .. }
         | Reply::Plan(_)
         | Reply::Exported(_) => return None,
     };

@@ -26,15 +26,15 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     match command {
         DaemonCommand::Status => status(client, out).await,
-        DaemonCommand::Restart(patience) => {
-            replace(client, out, ("restarted", SuccessorSpec::Same), patience).await
+        DaemonCommand::Restart { all, patience } => {
+            replace(client, out, ("restarted", SuccessorSpec::Same), all, patience).await
         }
-        DaemonCommand::Upgrade { binary, patience } => {
+        DaemonCommand::Upgrade { binary, keep_holder, patience } => {
             let successor = match binary {
                 None => SuccessorSpec::Installed,
                 Some(path) => SuccessorSpec::Binary(absolute(&path)?.as_os_str().into()),
             };
-            replace(client, out, ("upgraded", successor), patience).await
+            replace(client, out, ("upgraded", successor), !keep_holder, patience).await
         }
     }
 }
@@ -62,7 +62,7 @@ fn facts(status: &DaemonStatus, now_ms: u64) -> Vec<(&'static str, String)> {
         format!(
             "process {}, version {}, since {}, {:.1} MB, {}",
             it.pid,
-            it.version.as_deref().map_or("unknown".into(), format::line),
+            version(it.version.as_deref()),
             format::time_and_ago(it.started_ms, now_ms),
             it.resident_bytes as f64 / 1e6,
             format::count(it.open_files, "file")
@@ -104,6 +104,29 @@ struct Change {
     to: Process,
     /// Those that run.
     instances: u64,
+    /// None if its program is the one that it was.
+    holder: Option<Holder>,
+    /// None if it is the process that it was.
+    capture: Option<Capture>,
+}
+
+#[derive(Serialize)]
+struct Holder {
+    pid: u32,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Capture {
+    from: MaybeProcess,
+    to: MaybeProcess,
+}
+
+#[derive(Serialize)]
+struct MaybeProcess {
+    pid: Option<u32>,
+    version: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -116,6 +139,7 @@ async fn replace(
     client: &Client,
     out: &mut Output,
     (what, successor): (&str, SuccessorSpec),
+    others_too: bool,
     Patience { timeout }: Patience,
 ) -> Result<Exit, Failure> {
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -129,15 +153,24 @@ async fn replace(
         Ok(status) => status?,
         Err(_) => return Err(Failure::no_successor(HANDOVER)),
     };
+    let (mut holder, mut capture) = (None, None);
+    let mut failure = None;
+    if others_too
+        && let Err(why) = renew_others(client, timeout_ms, &mut holder, &mut capture).await
+    {
+        failure = Some(why);
+    }
     let change = Change {
         from: Process { pid, version: before },
         to: Process { pid: after.pid, version: after.version },
         instances: after.running,
+        holder,
+        capture,
     };
     if out.is_json() {
         out.json(&Replaced { replaced: change })?;
     } else {
-        let Change { from, to, instances } = change;
+        let Change { from, to, instances, holder, capture } = change;
         out.line(&format!(
             "daemon {what}: process {} -> {}, version {} -> {}, instances kept: {instances}",
             from.pid,
@@ -145,11 +178,53 @@ async fn replace(
             format::line(&from.version),
             format::line(&to.version),
         ))?;
+        if let Some(Holder { pid, from, to }) = holder {
+            let (from, to) = (version(from.as_deref()), version(to.as_deref()));
+            out.line(&format!("holder {what}: still process {pid}, version {from} -> {to}"))?;
+        }
+        if let Some(Capture { from, to }) = capture {
+            out.line(&format!(
+                "capture {what}: process {} -> {}, version {} -> {}",
+                number(from.pid),
+                number(to.pid),
+                version(from.version.as_deref()),
+                version(to.version.as_deref())
+            ))?;
+        }
         for warning in &after.warnings {
             out.warning(warning);
         }
     }
-    Ok(Exit::Ok)
+    failure.map_or(Ok(Exit::Ok), Err)
+}
+
+fn version(version: Option<&str>) -> String {
+    version.map_or_else(|| "unknown".to_owned(), |version| format::line(version).into_owned())
+}
+
+fn number(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string())
+}
+
+/// Replaces what the daemon's replacement leaves as it is, and says what was.
+async fn renew_others(
+    client: &Client,
+    timeout_ms: u64,
+    holder: &mut Option<Holder>,
+    capture: &mut Option<Capture>,
+) -> Result<(), Failure> {
+    match client.request(Request::HolderRenew { timeout_ms }).await? {
+        Reply::HolderRenewed { pid, from, to } => *holder = Some(Holder { pid, from, to }),
+        _ => return Err(Failure::unexpected_reply()),
+    }
+    match client.request(Request::CaptureRenew { timeout_ms }).await? {
+        Reply::CaptureRenewed { before, pid, from, to } => {
+            let from = MaybeProcess { pid: before, version: from };
+            *capture = Some(Capture { from, to: MaybeProcess { pid, version: to } });
+            Ok(())
+        }
+        _ => Err(Failure::unexpected_reply()),
+    }
 }
 
 /// The status of the first daemon that is another process.

@@ -9,7 +9,7 @@ use orchestrator_proto::control::EventKind;
 use tokio::sync::watch;
 
 use crate::runtime::now_ns;
-use crate::store::{Durability, EventBatch, EventQuery, NewEvent, Store, StoreError};
+use crate::store::{Durability, EventBatch, EventQuery, NewEvent, RunRecord, Store, StoreError};
 
 /// The events of a daemon and of those before it. Readers pull: a slow one misses what is no
 /// longer kept, learns how much that was, and slows nobody.
@@ -39,9 +39,16 @@ impl EventLog {
         time_ms: u64,
     ) {
         let name = name.map(str::to_owned);
-        let event = NewEvent { time_ms, instance, name, kind };
-        say(&event);
-        self.store.record_event(event);
+        self.record_all(None, vec![NewEvent { time_ms, instance, name, kind }]);
+    }
+
+    /// The same of several, together with how the instance with that order is from now on: after
+    /// any end of the daemon all of it is kept, or nothing.
+    pub fn record_all(&self, run: Option<(u64, RunRecord)>, events: Vec<NewEvent>) {
+        events.iter().for_each(say);
+        if run.is_some() || !events.is_empty() {
+            self.store.note(run, events);
+        }
     }
 
     /// Waits until everything that was recorded before can be read. If it can't be committed,

@@ -46,19 +46,21 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(daemon::run(options, holder));
-    if let Ok(Ended::Replaced) = ended {
-        drop(flush_at_end);
-        exit(0);
-    }
+    let code = match ended {
+        Ok(Ended::Over(code)) => code,
+        // Nothing is undone.
+        Ok(Ended::Replaced) => {
+            drop(flush_at_end);
+            exit(0);
+        }
+        Err(error) => {
+            drop(flush_at_end);
+            eprintln!("error: {error:#}");
+            exit(1);
+        }
+    };
     // Whatever still waits for a disk or a name server is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     drop(flush_at_end);
-    match ended {
-        Ok(Ended::Over(code)) => code,
-        Ok(Ended::Replaced) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    code
 }

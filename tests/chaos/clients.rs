@@ -97,7 +97,8 @@ impl Asker {
 
     /// Errors that nobody should ever see.
     fn judge(&mut self, name: &str, request: &Request, error: &str) {
-        let known = ["not found", "no instance", "no link", "stopped before it started"];
+        let known =
+            ["not found", "no instance", "no link", "stopped before it started", "is taken"];
         if !known.iter().any(|known| error.contains(known)) {
             self.told
                 .violations
@@ -116,14 +117,17 @@ impl Asker {
         loop {
             match self.ask(Request::RuntimeAdd(spec.clone())).await {
                 Some(Ok(Reply::Added { id, .. })) => return id.to_string(),
-                Some(other) => panic!("{other:?}"),
-                // It may be there all the same.
-                None => {
+                // It may be there all the same, or from the time before.
+                None | Some(Err(ErrorCode::AlreadyExists)) => loop {
                     let show = Request::RuntimeShow { instance: name.into() };
-                    if let Some(Ok(Reply::Runtime(detail))) = self.ask(show).await {
-                        return detail.info.id.to_string();
+                    match self.ask(show).await {
+                        Some(Ok(Reply::Runtime(detail))) => return detail.info.id.to_string(),
+                        Some(_) => break,
+                        // Whoever adds it again would be told that it is there.
+                        None => {}
                     }
-                }
+                },
+                Some(other) => panic!("{other:?}"),
             }
         }
     }

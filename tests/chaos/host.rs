@@ -12,13 +12,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::Request;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tests::{binary, processes};
+use tests::{binary, block_on, processes};
 
 use crate::account::{Worker, started};
 
 /// How long anything that should happen soon may take on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The machine that the orchestrator runs on, for as long as one round.
 pub(crate) struct Host {
@@ -97,7 +99,9 @@ impl Host {
                 .and_then(|mut command| command.spawn())
                 .map_err(|error| error.to_string())?;
             let up = loop {
-                if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
+                // Connections are taken before the daemon is at work, and a holder whose first one
+                // is killed before that ends with it.
+                if block_on(answers(&self.socket())) {
                     break true;
                 }
                 if let Ok(Some(_)) = next.try_wait() {
@@ -199,6 +203,12 @@ impl Drop for Host {
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
+}
+
+/// Whether a daemon is at work.
+async fn answers(socket: &Path) -> bool {
+    let asked = async { Client::connect(socket).await.ok()?.request(Request::Status).await.ok() };
+    tokio::time::timeout(Duration::from_millis(500), asked).await.is_ok_and(|it| it.is_some())
 }
 
 fn command(dir: &Path) -> io::Result<Command> {

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use tests::processes;
+use orchestrator_proto::client::Client;
+use orchestrator_proto::control::Request;
 use tests::routing::Random;
+use tests::{block_on, processes};
 
 use crate::account::{Worker, started};
 use crate::host::{Host, Part, now_ms, signal_exactly, workers};
@@ -57,7 +59,8 @@ pub(crate) fn kill_at_random(host: &Host, deeds: &Deeds, mut random: Random, sto
             None => {}
         }
         match random.below(100) {
-            0..60 => end_worker(host, deeds, &mut random),
+            0..52 => end_worker(host, deeds, &mut random),
+            52..60 => renew(host, deeds, &mut random),
             60..72 => kill(host, deeds, Part::Daemon),
             72..79 => kill(host, deeds, Part::Capture),
             79..89 => pause_daemon(host, deeds, &mut random),
@@ -134,6 +137,23 @@ fn pause_daemon(host: &Host, deeds: &Deeds, random: &mut Random) {
         signal_exactly(pid, ticks, libc::SIGCONT);
         deeds.note(format!("SIGSTOP for the daemon {pid} for {pause:?}"));
     }
+}
+
+/// Asks for another program in place of the holder's, or another capture process, and does not wait
+/// for the answer: whatever comes next comes in the middle of it.
+fn renew(host: &Host, deeds: &Deeds, random: &mut Random) {
+    let request = if random.below(2) == 0 {
+        Request::HolderRenew { timeout_ms: 1_000 }
+    } else {
+        Request::CaptureRenew { timeout_ms: 1_000 }
+    };
+    let name = request.name();
+    let asked = block_on(async {
+        // If there is no daemon now, there is nothing to ask.
+        let asked = async { Client::connect(&host.socket()).await?.request(request).await };
+        tokio::time::timeout(Duration::from_millis(random.below(200) as u64), asked).await
+    });
+    deeds.note(format!("{name}: {asked:?}"));
 }
 
 fn replace_holder(host: &Host, deeds: &Deeds, random: &mut Random) {

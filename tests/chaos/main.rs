@@ -115,7 +115,7 @@ fn play(seed: u64, time: Duration, host: &Host, deeds: &Deeds) -> Outcome {
         })
         .collect();
     thread::scope(|scope| {
-        let stopping = Stop([&chaos_ended, &follower_ended]);
+        let stopping = Stop([&chaos_ended, &follower_ended], host);
         let follower = scope.spawn(|| block_on(follow(&host.socket(), &follower_ended)));
         let lasting = block_on(prepare(&mut askers, &shared, &host.dir));
         let asking: Vec<_> = askers
@@ -197,12 +197,16 @@ fn play(seed: u64, time: Duration, host: &Host, deeds: &Deeds) -> Outcome {
 }
 
 /// Stops the threads of a round, also if it panics.
-struct Stop<'a>([&'a AtomicBool; 2]);
+struct Stop<'a>([&'a AtomicBool; 2], &'a Host);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
         for stop in self.0 {
             stop.store(true, Ordering::Release);
+        }
+        // Who follows ends when the daemon does.
+        if let Some(holder) = self.1.holder().filter(|_| thread::panicking()) {
+            tests::processes::signal(holder, nix::sys::signal::Signal::SIGKILL);
         }
     }
 }

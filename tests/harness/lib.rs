@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod disk;
+pub mod load;
 pub mod native;
 pub mod processes;
 pub mod routing;
@@ -24,8 +25,9 @@ use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{Event, EventKind, Item, Reply, Request, RuntimeInfo, Status};
 use tempfile::TempDir;
 
-/// How long anything that should happen soon may take on a busy machine.
-pub const SOON: Duration = Duration::from_secs(20);
+/// How long anything that should happen soon may take on a busy machine. It is there to end a test
+/// that waits in vain, and costs time only then; no test takes it for a measure of speed.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// The path of one of the workspace's programs, built first if necessary.
 pub fn binary(name: &str) -> PathBuf {
@@ -48,6 +50,14 @@ pub fn binary(name: &str) -> PathBuf {
     let path = dir.join(name);
     assert!(path.exists(), "{path:?} was built");
     path
+}
+
+/// Says that this test, or a part of it, is not done here, and why. To the real standard error:
+/// what a test that passes says by `eprintln!` is shown to nobody.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    let thread = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {}: {why}", thread.name().unwrap_or("a test"));
 }
 
 /// Waits until `check` gives something.
@@ -235,12 +245,18 @@ impl Daemon {
         Client::connect(&self.socket).await.expect("the daemon is there")
     }
 
-    /// One request on a connection of its own.
+    /// One request on a connection of its own, which is answered soon.
+    #[track_caller]
     pub fn request(
         &self,
         request: Request,
     ) -> Result<Reply, orchestrator_proto::client::ClientError> {
-        block_on(async { self.client().await.request(request).await })
+        let shown = format!("{request:?}");
+        let answer = block_on(async {
+            let asked = async { self.client().await.request(request).await };
+            tokio::time::timeout(SOON, asked).await
+        });
+        answer.unwrap_or_else(|_| panic!("no answer within {SOON:?}: {shown}\n{}", self.log()))
     }
 
     /// The daemon about itself.
@@ -336,6 +352,18 @@ impl Daemon {
     }
 }
 
+/// Writes a file that can be executed. Another process writes it: what this one has open for
+/// writing is open in every child, too, that another test is about to execute, and until then the
+/// kernel refuses to execute the file (ETXTBSY).
+pub fn executable(path: &Path, content: &[u8]) {
+    use std::io::Write;
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"cat > "$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(content).unwrap();
+    assert!(child.wait().unwrap().success(), "{path:?} is written");
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -364,9 +392,30 @@ pub struct Said {
 }
 
 impl Said {
-    /// Runs a command to its end.
+    /// Runs a command to its end, which comes soon.
+    #[track_caller]
     pub fn of(mut command: Command) -> Self {
-        let output = command.output().expect("the command can be run");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::when_ended(command.spawn().expect("the command can be run"))
+    }
+
+    /// What a command has said when it has ended, which is soon. Its output is piped.
+    #[track_caller]
+    pub fn when_ended(child: Child) -> Self {
+        let pid = child.id();
+        let (told, ended) = std::sync::mpsc::sync_channel(1);
+        // It is read while it runs: a pipe has little room.
+        let reading = std::thread::spawn(move || {
+            let output = child.wait_with_output();
+            let _ = told.send(());
+            output
+        });
+        let in_time = ended.recv_timeout(SOON).is_ok();
+        if !in_time {
+            processes::signal(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        let output = reading.join().unwrap().expect("the command can be waited for");
+        assert!(in_time, "a command did not end within {SOON:?}: {output:?}");
         Self {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -19,13 +19,15 @@ pub struct Native {
 }
 
 impl Native {
-    /// Connects and says hello; does not wait for the answer.
+    /// Connects and says hello; does not wait for the answer. A connection that is refused may be
+    /// closed before that.
     pub fn connect(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("the instance's socket is there");
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
         let mut native = Self { stream, buffer: Vec::new() };
-        native.send(&Frame::Hello { magic: MAGIC, protocol: PROTOCOL, sdk: "test" });
+        let hello = Frame::Hello { magic: MAGIC, protocol: PROTOCOL, sdk: "test" };
+        let _ = native.stream.write_all(&frame::encode(&hello, MAX_RUNTIME).unwrap());
         native
     }
 
@@ -86,6 +88,26 @@ impl Native {
                 return message;
             }
         }
+    }
+
+    /// What channel 0 was granted last, as far as it has come by now; `before` is what it was
+    /// granted until now. Passes over other frames.
+    pub fn granted_by_now(&mut self, before: u64) -> u64 {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = self.stream.read(&mut chunk) {
+            self.buffer.extend_from_slice(&chunk[..count]);
+        }
+        self.stream.set_nonblocking(false).unwrap();
+        let mut granted = before;
+        while let Some(body) = frame::first_body(&self.buffer, MAX_RUNTIME).unwrap() {
+            if let Ok(Frame::Grant { channel: 0, total }) = postcard::from_bytes(body) {
+                granted = total;
+            }
+            let length = PREFIX + body.len();
+            self.buffer.drain(..length);
+        }
+        granted
     }
 
     /// Whether nothing comes for this long.

@@ -27,7 +27,7 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// How many threads a process has, the first included even if it has ended.
-fn threads(pid: u32) -> u32 {
+pub fn threads(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     fields.split_whitespace().nth(17).and_then(|threads| threads.parse().ok()).unwrap_or(0)
@@ -96,6 +96,11 @@ pub fn resident_kib(pid: u32) -> u64 {
     memory(pid, "VmRSS:")
 }
 
+/// The addresses of a process that mean something, KiB.
+pub fn mapped_kib(pid: u32) -> u64 {
+    memory(pid, "VmSize:")
+}
+
 /// The most memory that a process ever used, KiB.
 pub fn peak_kib(pid: u32) -> u64 {
     memory(pid, "VmHWM:")
@@ -117,6 +122,21 @@ pub fn pid_in(path: &std::path::Path) -> u32 {
     crate::eventually(&format!("{} holds a pid", path.display()), || {
         fs::read_to_string(path).ok()?.strip_suffix('\n')?.trim().parse().ok()
     })
+}
+
+/// Suspends a process, and waits until each of its threads stands still.
+#[track_caller]
+pub fn suspend(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    crate::eventually(&format!("process {pid} is suspended"), || {
+        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        threads
+            .all(|thread| {
+                let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" T"))
+            })
+            .then_some(())
+    });
 }
 
 /// Waits until a process has ended.

@@ -246,6 +246,26 @@ impl Native {
         self.stream.write_all(&bytes).unwrap();
     }
 
+    /// Sends numbers from 0 on until `enough` is true, never more than it was granted, and
+    /// [`u32::MAX`] after them. The answer is how many numbers came before that.
+    pub fn numbers_until(&mut self, mut enough: impl FnMut() -> bool) -> u32 {
+        let (mut next, mut granted) = (0, 0);
+        while !enough() {
+            granted = self.granted_by_now(granted);
+            if granted <= u64::from(next) {
+                let (_, total) = self.next_grant().expect("the daemon grants");
+                granted = total;
+                continue;
+            }
+            let most = u32::try_from(granted - u64::from(next)).unwrap_or(u32::MAX);
+            let end = next + most.min(50);
+            self.numbers(next..end);
+            next = end;
+        }
+        self.number(u32::MAX);
+        next
+    }
+
     /// The next number; none at the end of the stream. Passes over other frames.
     pub fn next_number(&mut self) -> Option<u32> {
         let (_, payload) = self.next_message()?;

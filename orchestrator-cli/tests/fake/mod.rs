@@ -15,7 +15,7 @@ use orchestrator_proto::frame;
 use tempfile::TempDir;
 
 /// No test waits longer than this for its other side.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Fake {
     pub dir: TempDir,

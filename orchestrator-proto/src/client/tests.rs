@@ -16,7 +16,7 @@ use crate::error::{ErrorCode, WireError};
 use crate::frame::{self, MAX_CONTROL};
 use crate::id::{InstanceId, LinkId};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Place {
     _dir: TempDir,

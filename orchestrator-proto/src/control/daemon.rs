@@ -19,7 +19,7 @@ pub enum SuccessorSpec {
 /// The processes that a daemon consists of, and what waits in its queues.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DaemonStatus {
-    /// The parent of all others, which stays when the daemon is replaced.
+    /// The parent of all others. Its process stays the same, also when its program is replaced.
     pub holder: ProcessStatus,
     /// The daemon proper.
     pub daemon: ProcessStatus,

@@ -225,6 +225,15 @@ impl Observed {
         }
     }
 
+    /// Whether its main process runs, and nobody has asked it to stop.
+    #[must_use]
+    pub const fn has_process(&self) -> bool {
+        matches!(
+            self,
+            Self::Starting { pid: Some(_), .. } | Self::Ready { .. } | Self::Unhealthy { .. }
+        )
+    }
+
     /// Whether a process of it may be alive.
     #[must_use]
     pub const fn is_active(&self) -> bool {

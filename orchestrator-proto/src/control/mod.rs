@@ -205,6 +205,19 @@ pub enum Request {
         /// How long it may take until it can, milliseconds; at least 1.
         timeout_ms: u64,
     },
+    /// Has the holder execute the program of this daemon: in its own process, with all that it
+    /// has. Answered by [`Reply::HolderRenewed`], or with an error: then the holder stays as it is.
+    HolderRenew {
+        /// How long it may take, while something is under way in it, until it begins,
+        /// milliseconds; at least 1.
+        timeout_ms: u64,
+    },
+    /// Has the process that captures what instances print end after what it has read, and another
+    /// one, of the holder's program, go on. Answered by [`Reply::CaptureRenewed`].
+    CaptureRenew {
+        /// How long that may take, milliseconds; at least 1.
+        timeout_ms: u64,
+    },
     /// Makes what is there what is wanted, and touches nothing that is so already. Answered by
     /// [`Reply::Plan`], or with an error: then nothing was changed. The answer comes when all
     /// definitions are changed and stored, and the starts and stops that follow are asked for;
@@ -223,7 +236,7 @@ pub enum Request {
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 21;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -252,6 +265,8 @@ impl Request {
             Self::Events { .. } => "events",
             Self::DaemonStatus => "daemon status",
             Self::DaemonReplace { .. } => "daemon replace",
+            Self::HolderRenew { .. } => "holder renew",
+            Self::CaptureRenew { .. } => "capture renew",
             Self::Apply { dry_run: false, .. } => "apply",
             Self::Apply { dry_run: true, .. } => "diff",
             Self::Export => "export",
@@ -333,6 +348,26 @@ pub enum Reply {
         pid: u32,
         /// The process of the daemon that takes its place.
         successor: u32,
+    },
+    /// To [`Request::HolderRenew`]: it was done.
+    HolderRenewed {
+        /// The holder's process, as before.
+        pid: u32,
+        /// The version of its program before; none if that was not known.
+        from: Option<String>,
+        /// The version of its program now.
+        to: Option<String>,
+    },
+    /// To [`Request::CaptureRenew`]: it was done.
+    CaptureRenewed {
+        /// The process before; none if there was none.
+        before: Option<u32>,
+        /// The process now; none if it has ended since.
+        pid: Option<u32>,
+        /// The version of its program before; none if that was not known.
+        from: Option<String>,
+        /// The version of its program now.
+        to: Option<String>,
     },
     /// To [`Request::Apply`].
     Plan(Box<Plan>),

@@ -384,6 +384,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::Events { .. } => Request::Events { follow: true, after: Some(300), since_ms: Some(NOON_MS), instance: Some(instance()) },
             Request::DaemonStatus => Request::DaemonStatus,
             Request::DaemonReplace { .. } => Request::DaemonReplace { successor: SuccessorSpec::Installed, timeout_ms: 30_000 },
+            Request::HolderRenew { .. } => Request::HolderRenew { timeout_ms: 30_000 },
+            Request::CaptureRenew { .. } => Request::CaptureRenew { timeout_ms: 30_000 },
             Request::Apply { .. } => Request::Apply { set: wanted_set(), prune: true, dry_run: false },
             Request::Export => Request::Export),
         variants!(SuccessorSpec:
@@ -404,6 +406,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Cleared { .. } => Reply::Cleared { runtimes: 300, links: 7 },
             Reply::Daemon(_) => Reply::Daemon(Box::new(daemon_status())),
             Reply::Replacing { .. } => Reply::Replacing { pid: 300, successor: 400 },
+            Reply::HolderRenewed { .. } => Reply::HolderRenewed { pid: 300, from: None, to: Some("0.1.0".into()) },
+            Reply::CaptureRenewed { .. } => Reply::CaptureRenewed { before: Some(300), pid: Some(400), from: None, to: Some("0.1.0".into()) },
             Reply::Plan(_) => Reply::Plan(Box::new(plan())),
             Reply::Exported(_) => Reply::Exported(Box::new(Exported { set: wanted_set(), warnings: vec!["a copy".into()] }))),
         variants!(ChangeKind:

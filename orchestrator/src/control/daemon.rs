@@ -1,4 +1,4 @@
-//! The processes of the daemon, and its replacement.
+//! The processes of the daemon, its replacement, and that of the holder's program.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,8 +15,10 @@ use orchestrator_proto::control::{DaemonStatus, ProcessStatus, Queues, Reply, Su
 use orchestrator_proto::{ErrorCode, WireError};
 
 use super::{Daemon, to_its_end};
-use crate::holder::ENV_VERSION;
 use crate::process::Facts;
+
+/// This process's program, also if its file was replaced.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// What the kernel puts behind the name of a program whose file is gone.
 const DELETED: &[u8] = b" (deleted)";
@@ -27,15 +29,11 @@ impl Daemon {
         let (store_changes, store_events) = self.registry.store().depths();
         let links = self.registry.list_links();
         let instances = self.registry.list();
-        let holder_version = std::env::var(ENV_VERSION).ok();
         let own_version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        let holder = process(self.kernel.holder().unsigned_abs(), holder_version.clone())?;
-        let capture = capture.and_then(|pid| process(pid, None).ok()).map(|capture| {
-            // It is executed by the holder, so it is of the same program, unless it was there
-            // before.
-            let same = capture.started_ms >= holder.started_ms;
-            ProcessStatus { version: holder_version.filter(|_| same), ..capture }
-        });
+        let holder_version = self.kernel.holder_version();
+        let holder = process(self.kernel.holder().unsigned_abs(), holder_version)?;
+        let capture_version = self.registry.capture_version();
+        let capture = capture.and_then(|pid| process(pid, capture_version).ok());
         Ok(Reply::Daemon(Box::new(DaemonStatus {
             daemon: process(std::process::id(), own_version)?,
             holder,
@@ -64,7 +62,9 @@ impl Daemon {
         let daemon = self.clone();
         to_its_end(async move {
             let Ok(_one_at_a_time) = daemon.replacing.try_lock() else {
-                return Err(stays("another daemon is being started already"));
+                return Err(stays(
+                    "another daemon is being started already, or the holder replaced",
+                ));
             };
             if daemon.letting_go.borrow().is_some() {
                 return Err(stays("another daemon takes over already"));
@@ -91,6 +91,71 @@ impl Daemon {
             let successor = able.pid;
             daemon.letting_go.send_replace(Some(successor));
             Ok(Reply::Replacing { pid: std::process::id(), successor })
+        })
+        .await
+    }
+
+    /// Has the holder execute this daemon's program.
+    pub(super) async fn holder_renew(
+        self: &Arc<Self>,
+        timeout_ms: u64,
+    ) -> Result<Reply, WireError> {
+        if timeout_ms == 0 {
+            return Err(invalid("the holder needs some time: timeout_ms must be at least 1"));
+        }
+        let daemon = self.clone();
+        to_its_end(async move {
+            let stays = |why: &str| {
+                WireError::new(ErrorCode::WrongState, format!("the holder is not replaced: {why}"))
+            };
+            let Ok(_one_at_a_time) = daemon.replacing.try_lock() else {
+                return Err(stays("a daemon or the holder is being replaced already"));
+            };
+            if daemon.letting_go.borrow().is_some() {
+                return Err(stays("another daemon takes over"));
+            }
+            daemon.check_not_ending()?;
+            let program = File::open(OWN_PROGRAM).map_err(|error| {
+                WireError::caused_by(ErrorCode::Io, "cannot open this daemon's program", &error)
+            })?;
+            let (kernel, from) = (&daemon.kernel, daemon.kernel.holder_version());
+            tracing::info!(
+                holder = kernel.holder(),
+                ?from,
+                "the holder is to execute this program"
+            );
+            let limit = Duration::from_millis(timeout_ms);
+            kernel.renew_holder(program.into(), limit).await.map_err(|error| {
+                tracing::error!(%error, "the holder's program stays what it is");
+                WireError::caused_by(ErrorCode::WrongState, "the holder stays as it is", &error)
+            })?;
+            let (pid, to) = (kernel.holder().unsigned_abs(), kernel.holder_version());
+            tracing::info!(holder = pid, ?to, "the holder's program was replaced");
+            Ok(Reply::HolderRenewed { pid, from, to })
+        })
+        .await
+    }
+
+    /// Has another capture process go on.
+    pub(super) async fn capture_renew(
+        self: &Arc<Self>,
+        timeout_ms: u64,
+    ) -> Result<Reply, WireError> {
+        if timeout_ms == 0 {
+            return Err(invalid("capture needs some time: timeout_ms must be at least 1"));
+        }
+        let daemon = self.clone();
+        to_its_end(async move {
+            daemon.check_not_ending()?;
+            let registry = &daemon.registry;
+            let (before, from) = (registry.capture().0, registry.capture_version());
+            registry.renew_capture(Duration::from_millis(timeout_ms)).await.map_err(|error| {
+                let message = "the capture process is not replaced";
+                WireError::caused_by(ErrorCode::WrongState, message, &error)
+            })?;
+            let (pid, to) = (registry.capture().0, registry.capture_version());
+            tracing::info!(?before, ?pid, ?from, ?to, "the capture process was replaced");
+            Ok(Reply::CaptureRenewed { before, pid, from, to })
         })
         .await
     }
@@ -127,7 +192,7 @@ fn stays(why: &str) -> WireError {
 
 /// The program, and where it is from.
 fn open(successor: &SuccessorSpec) -> Result<(PathBuf, OwnedFd), WireError> {
-    let ours = Path::new("/proc/self/exe");
+    let ours = Path::new(OWN_PROGRAM);
     let path = match successor {
         // Not by its name, so that it is this one whatever became of its file.
         SuccessorSpec::Same => ours.to_owned(),

@@ -62,7 +62,7 @@ pub struct Daemon {
     pub ending: watch::Sender<bool>,
     /// The processes.
     pub kernel: Linux,
-    /// Held while another daemon is being started.
+    /// Held while another daemon is being started, or the holder's program replaced.
     pub replacing: tokio::sync::Mutex<()>,
     /// Set, to its process, when another daemon takes over as soon as this one has ended: nothing
     /// new is begun, what ends soon is finished, and clients are told to connect again.
@@ -160,6 +160,8 @@ impl Daemon {
             Request::DaemonReplace { successor, timeout_ms } => {
                 self.daemon_replace(successor, timeout_ms).await?
             }
+            Request::HolderRenew { timeout_ms } => self.holder_renew(timeout_ms).await?,
+            Request::CaptureRenew { timeout_ms } => self.capture_renew(timeout_ms).await?,
             Request::Apply { set, prune, dry_run } => self.apply(set, prune, dry_run).await?,
             Request::Export => self.export(),
             Request::Logs(query) => {

@@ -24,8 +24,8 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
 use crate::options::{Options, Sync};
-use crate::process::Linux;
-use crate::registry::{Directories, Registry};
+use crate::process::{Left, Linux};
+use crate::registry::{Directories, Instance, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
 use place::Place;
@@ -60,16 +60,77 @@ pub enum Ended {
 ///
 /// # Errors
 ///
-/// When it can't begin: the socket or the state directory can't be had.
+/// When it can't begin: the socket or the state directory can't be had. If there was a daemon
+/// before, this process has to end at once then, without undoing anything: the next one tries
+/// again.
 pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     // First, so that no signal is missed from now on.
     let mut ends = Ends::new(options.manifest.is_some()).context("cannot receive signals")?;
     let mut reload = reloads(&options).context("cannot receive signals")?;
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
     let mut left = handover::arrive(&options, &kernel).await?;
-    let is_first = left.files.is_empty() && left.survivors.is_empty();
+    // A daemon before this one has had files kept.
+    let is_first = left.survivors.is_empty() && left.files.is_empty();
     let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
+    let (daemon, to_be_started) = match begin(&options, &kernel, &place, left).await {
+        Ok(begun) => begun,
+        Err(error) => {
+            if !is_first {
+                std::mem::forget(place);
+            }
+            return Err(error);
+        }
+    };
+    let registry = daemon.registry.clone();
+    let mut serving = tokio::spawn(control::serve(listener, daemon.clone()));
+    tokio::spawn(registry.clone().start_again(to_be_started));
+    let mut service = Service::from_environment(&kernel);
+    service.ready(registry.all().len()).await;
 
+    let mut letting_go = daemon.letting_go.subscribe();
+    let name = loop {
+        tokio::select! {
+            name = ends.next() => break name,
+            () = hung_up(&mut reload) => {
+                if let Some(path) = options.manifest.clone() {
+                    tracing::info!(?path, "SIGHUP: applying the manifest again");
+                    let daemon = daemon.clone();
+                    tokio::spawn(async move { manifest::again(&path, &daemon).await });
+                }
+            }
+            () = service.due() => {
+                // A daemon whose instances can't be looked at is not alive.
+                let _ = registry.list();
+                service.alive().await;
+            }
+            Ok(successor) = async { letting_go.wait_for(Option::is_some).await.map(|it| *it) } => {
+                let successor = successor.unwrap_or_default();
+                let letting_go = handover::let_go(successor, &daemon, &service, serving);
+                tokio::select! {
+                    () = letting_go => return Ok(handover::leave(daemon, place).await),
+                    // The end of everything, and of who was to take over.
+                    name = ends.next() => {
+                        serving = tokio::spawn(std::future::ready(()));
+                        break name;
+                    }
+                }
+            }
+        }
+    };
+    service.stopping().await;
+    let code = shut_down(name, ends, &daemon, place, serving).await;
+    kernel.end().await.context("cannot speak with the holder")?;
+    Ok(Ended::Over(code))
+}
+
+/// Builds the rooms. The answer is also what is to be started.
+async fn begin(
+    options: &Options,
+    kernel: &Linux,
+    place: &Place,
+    left: Left,
+) -> anyhow::Result<(Arc<Daemon>, Vec<Arc<Instance>>)> {
+    let is_first = left.survivors.is_empty() && left.files.is_empty();
     let (store, mut snapshot) = Store::open(&place.state)?;
     leftovers::clear(&place.state, &snapshot);
     let set_aside = snapshot.set_aside.take();
@@ -107,10 +168,11 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
         },
         (store.clone(), durability),
     );
+    let trial = Trial(Some(registry.clone()).filter(|_| !is_first));
     let restored = registry.restore(snapshot, left).await;
     let ipc = match options.ipc_socket {
         None => None,
-        Some(address) => Some(listen_for_datagrams(address, &options, &registry).await?),
+        Some(address) => Some(listen_for_datagrams(address, options, &registry).await?),
     };
     let mut failure = None;
     let manifest = match options.manifest.as_deref().filter(|_| is_first) {
@@ -169,46 +231,26 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
             }
         }
     }
-    let mut serving = tokio::spawn(control::serve(listener, daemon.clone()));
-    tokio::spawn(registry.clone().start_again(to_be_started));
+    trial.passed();
+    Ok((daemon, to_be_started))
+}
 
-    let mut service = Service::from_environment(&kernel);
-    service.ready(registry.all().len()).await;
+/// What an earlier daemon has left, taken over by one that is not at work yet. If it fails to come
+/// to work, that is not dropped: instances would be stopped and connections closed, which the next
+/// daemon is to find as they are. None if there was no earlier daemon.
+struct Trial(Option<Arc<Registry>>);
 
-    let mut letting_go = daemon.letting_go.subscribe();
-    let name = loop {
-        tokio::select! {
-            name = ends.next() => break name,
-            () = hung_up(&mut reload) => {
-                if let Some(path) = options.manifest.clone() {
-                    tracing::info!(?path, "SIGHUP: applying the manifest again");
-                    let daemon = daemon.clone();
-                    tokio::spawn(async move { manifest::again(&path, &daemon).await });
-                }
-            }
-            () = service.due() => {
-                // A daemon whose instances can't be looked at is not alive.
-                let _ = registry.list();
-                service.alive().await;
-            }
-            Ok(successor) = async { letting_go.wait_for(Option::is_some).await.map(|it| *it) } => {
-                let successor = successor.unwrap_or_default();
-                let letting_go = handover::let_go(successor, &daemon, &service, serving);
-                tokio::select! {
-                    () = letting_go => return Ok(handover::leave(daemon, place).await),
-                    // The end of everything, and of who was to take over.
-                    name = ends.next() => {
-                        serving = tokio::spawn(std::future::ready(()));
-                        break name;
-                    }
-                }
-            }
-        }
-    };
-    service.stopping().await;
-    let code = shut_down(name, ends, &daemon, place, serving).await;
-    kernel.end().await.context("cannot speak with the holder")?;
-    Ok(Ended::Over(code))
+impl Trial {
+    /// The daemon is at work: from now on what becomes of all this is meant.
+    fn passed(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        std::mem::forget(self.0.take());
+    }
 }
 
 /// What `status` warns of for as long as this daemon runs; said in its log too.

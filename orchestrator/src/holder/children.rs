@@ -1,5 +1,6 @@
 //! The children of the holder, and what their daemon has not been told of them.
 
+use std::collections::TryReserveError;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::frame::{How, Name, News};
@@ -33,12 +34,32 @@ pub(super) struct Children {
 }
 
 impl Children {
-    pub(super) fn new() -> Self {
-        Self {
-            all: Vec::with_capacity(MAX_CHILDREN),
-            // No order is taken while something is owed, so one more than are on their way.
-            failed: Vec::with_capacity(PLACES + 1),
-            untold: 0,
+    /// Takes all memory that it will need.
+    pub(super) fn new() -> Result<Self, TryReserveError> {
+        let (mut all, mut failed) = (Vec::new(), Vec::new());
+        all.try_reserve_exact(MAX_CHILDREN)?;
+        // No order is taken while something is owed, so one more than are on their way.
+        failed.try_reserve_exact(PLACES + 1)?;
+        Ok(Self { all, failed, untold: 0 })
+    }
+
+    /// What there is, and how it ended if it has.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Launched, Option<(How, u64)>)> {
+        self.all.iter().map(|child| {
+            let ended = child.ended.map(|ended| (ended.how, ended.time_ns));
+            (&child.program, ended)
+        })
+    }
+
+    /// A child of which the daemon was told by the holder before this one.
+    pub(super) fn inherit(&mut self, program: Launched) {
+        self.all.push(Child { program, started_told: true, ended: None });
+    }
+
+    /// The child that was inherited last had ended, and the daemon was told.
+    pub(super) fn inherit_end(&mut self, how: How, time_ns: u64) {
+        if let Some(child) = self.all.last_mut() {
+            child.ended = Some(Ended { how, time_ns, told: true });
         }
     }
 

@@ -9,7 +9,7 @@ use rustix::process::Rlimit;
 
 use super::exec::{Begun, Landing, Place, Wishes};
 use super::frame::News;
-use super::{DAEMON, ENV_ROLE, ENV_VERSION, image, socket};
+use super::{AGAIN, DAEMON, ENV_ROLE, HOLDER, image, socket};
 
 /// A daemon that has not ended.
 pub(super) struct Daemon {
@@ -50,8 +50,7 @@ impl Daemon {
         let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
         let Begun { pid, mut flight, .. } = match place.begin(wishes) {
             Ok(begun) => begun,
-            Err(failed) => {
-                let (place, _, error) = *failed;
+            Err((place, _, error)) => {
                 *spare = Some(place);
                 return Err(error);
             }
@@ -112,8 +111,7 @@ impl Daemon {
 /// The image of the daemon: this program, even if its file was replaced in the meantime, with the
 /// arguments and the environment of this process.
 pub(super) fn own_image() -> io::Result<Vec<u8>> {
-    let env = [(ENV_ROLE, DAEMON), (ENV_VERSION, env!("CARGO_PKG_VERSION"))];
-    image(OsStr::new("/proc/self/exe"), &image::own_environment(&env))
+    image(OsStr::new("/proc/self/exe"), &image::own_environment(&[(ENV_ROLE, DAEMON)]))
 }
 
 /// The image of a daemon that is to take this one's place: the program at this path, with the
@@ -124,6 +122,21 @@ pub(super) fn own_image() -> io::Result<Vec<u8>> {
 /// When the path has a zero byte.
 pub fn successor_image(path: &OsStr) -> io::Result<Vec<u8>> {
     image(path, &image::own_environment(&[(ENV_ROLE, DAEMON)]))
+}
+
+/// The image of a holder that is to be executed in place of the one that runs, with the arguments
+/// and the environment of this process.
+///
+/// # Errors
+///
+/// None but those of images: see [`image::Program::image`].
+pub fn holder_image() -> io::Result<Vec<u8>> {
+    image(OsStr::new("/proc/self/exe"), &image::own_environment(&[(ENV_ROLE, HOLDER)]))
+}
+
+/// The image of the holder before this one, which is to go on.
+pub(super) fn image_of_before(path: &OsStr) -> io::Result<Vec<u8>> {
+    image(path, &image::own_environment(&[(ENV_ROLE, AGAIN)]))
 }
 
 fn image(path: &OsStr, env: &[Vec<u8>]) -> io::Result<Vec<u8>> {

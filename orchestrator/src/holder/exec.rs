@@ -9,8 +9,9 @@
 //! - it has a stack of its own, and what it reads (a [`Job`], an image) stays where it is, and
 //!   unchanged, until the end of its writing end of the status pipe tells that it has gone: the
 //!   kernel closes that after it has given the process its own memory, or has taken it away;
-//! - it makes system calls and nothing else, by rustix, and syscalls, which call the kernel themselves: nothing
-//!   in it allocates, locks, panics, or touches `errno`, which it shares with us;
+//! - it makes system calls and nothing else, by rustix, and syscalls, which call the kernel
+//!   themselves: nothing in it allocates, locks, panics, or touches `errno`, which it shares with
+//!   us;
 //! - all signals are blocked in us and so in it, until just before the program begins; and we
 //!   handle none, so that nothing has to be set back.
 #![allow(unsafe_code)]
@@ -25,7 +26,7 @@ use rustix::process::{Resource, Rlimit};
 use syscalls::{Sysno, syscall};
 
 use super::frame::Stage;
-use super::image::{self, Located};
+use super::image::{self, Located, Words};
 
 /// Pieces of the stack of a process that has not been given its own memory. It needs a few
 /// hundred bytes.
@@ -34,9 +35,6 @@ const STACK: usize = (16 << 10) / size_of::<u128>();
 /// Bytes of what it reports, if it has anything to report: a stage or [`WARNING`], three
 /// zeros, the errno.
 const REPORT: usize = 8;
-
-/// The most of an image's memory that is kept for the next one: as much as a datagram has.
-const KEPT_WORDS: usize = 4096;
 
 /// In the place of a stage: it goes on, but its nice value is not what it should be.
 const WARNING: u8 = 255;
@@ -66,7 +64,7 @@ type Stack = [u128];
 
 /// The memory that a process needs until it has its own.
 pub(super) struct Place {
-    image: Vec<u64>,
+    image: Words,
     job: Box<Option<Job>>,
     stack: &'static mut Stack,
 }
@@ -106,14 +104,13 @@ impl Place {
     /// So many, in one piece of memory, which is not touched before it is used.
     pub(super) fn several(count: usize) -> Vec<Self> {
         let stacks = Vec::leak(vec![0; count * STACK]);
-        let place = |stack| Self { image: Vec::new(), job: Box::new(None), stack };
-        stacks.chunks_exact_mut(STACK).map(place).collect()
+        let place = |(stack, image)| Self { image, job: Box::new(None), stack };
+        stacks.chunks_exact_mut(STACK).zip(Words::several(count)).map(place).collect()
     }
 
     /// Where the image goes, whatever was there before.
-    pub(super) fn image(&mut self) -> &mut Vec<u64> {
+    pub(super) fn image(&mut self) -> &mut Words {
         self.image.clear();
-        self.image.shrink_to(KEPT_WORDS);
         &mut self.image
     }
 
@@ -124,9 +121,9 @@ impl Place {
     ///
     /// When the image is none, or when there is no process or no file left. The place is free
     /// again.
-    pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, Box<(Self, Stage, io::Error)>> {
-        let failed = |place, stage, error| Err(Box::new((place, stage, error)));
-        let Some(image) = image::locate(&mut self.image) else {
+    pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, (Self, Stage, io::Error)> {
+        let failed = |place, stage, error| Err((place, stage, error));
+        let Some(image) = image::locate(self.image.image()) else {
             return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
         };
         let (ours, its) = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
@@ -245,11 +242,29 @@ fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
         syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, nothing, none, size_of::<u64>())
     };
     unblocked.map_err(|errno| (Stage::Prepare, in_rustix(errno)))?;
+    // SAFETY: the image stays as it is.
+    Err((Stage::Exec, unsafe { execve(&job.image) }))
+}
+
+/// Executes the program of an image in this process, which keeps its number, its children, the
+/// signals that are blocked and those that wait, its working directory, and all files that are not
+/// to be closed. Comes back only if that fails: then nothing has changed, and this is why.
+pub(super) fn execute(image: &mut Words) -> io::Error {
+    let Some(image) = image::locate(image.image()) else {
+        return io::ErrorKind::InvalidData.into();
+    };
+    // SAFETY: nobody else has the image before this returns.
+    unsafe { execve(&image) }.into()
+}
+
+/// # Safety
+///
+/// The image in which this was located stays where it is, unchanged.
+unsafe fn execve(image: &Located) -> Errno {
     // SAFETY: the path and, in both lists, each address is that of a string with a final zero;
     // each list is ended by a null.
-    let executed =
-        unsafe { syscall!(Sysno::execve, job.image.path, job.image.args, job.image.env) };
-    Err((Stage::Exec, executed.map_or_else(in_rustix, |_| Errno::INVAL)))
+    let executed = unsafe { syscall!(Sysno::execve, image.path, image.args, image.env) };
+    executed.map_or_else(in_rustix, |_| Errno::INVAL)
 }
 
 fn in_rustix(errno: syscalls::Errno) -> Errno {

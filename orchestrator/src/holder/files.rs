@@ -1,11 +1,12 @@
 //! Files that a daemon has its holder keep, for the daemon after it.
 
+use std::collections::TryReserveError;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::frame::{Name, News};
 
 /// The most files: more than there can be open.
-const MAX_FILES: usize = 64 << 10;
+pub(super) const MAX_FILES: usize = 64 << 10;
 
 /// All of them.
 pub(super) struct Files {
@@ -21,8 +22,16 @@ struct Kept {
 }
 
 impl Files {
-    pub(super) fn new() -> Self {
-        Self { all: Vec::with_capacity(MAX_FILES), untold: 0 }
+    /// Takes all memory that it will need.
+    pub(super) fn new() -> Result<Self, TryReserveError> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(MAX_FILES)?;
+        Ok(Self { all, untold: 0 })
+    }
+
+    /// All of them.
+    pub(super) fn each(&self) -> impl Iterator<Item = (Name, BorrowedFd<'_>)> {
+        self.all.iter().map(|kept| (kept.name, kept.file.as_fd()))
     }
 
     /// Keeps a file, instead of another one of that name. False if there is no room.
@@ -33,6 +42,11 @@ impl Files {
         }
         self.all.push(Kept { name, file, told: true });
         true
+    }
+
+    /// Keeps a file of which the daemon was told by the holder before this one.
+    pub(super) fn inherit(&mut self, name: Name, file: OwnedFd) {
+        self.all.push(Kept { name, file, told: true });
     }
 
     /// Closes a file, if there is one of that name.

@@ -7,7 +7,10 @@
 
 use std::collections::TryReserveError;
 use std::ffi::{CStr, OsStr, c_char};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+
+use super::frame::MAX_DATAGRAM;
 
 const WORD: usize = size_of::<u64>();
 
@@ -128,22 +131,81 @@ pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
     })
 }
 
+/// The words that are there for each image: as much as a datagram has, and the name of a program.
+const KEPT: usize = MAX_DATAGRAM / WORD;
+
+/// Memory for one image after the other. For those that come in a datagram it is always there;
+/// what a longer one needs is taken for as long as it is in use.
+#[derive(Debug)]
+pub(super) struct Words {
+    kept: &'static mut [u64],
+    /// How many of them are in use, if nothing longer is.
+    used: usize,
+    longer: Vec<u64>,
+}
+
+impl Words {
+    /// For one image. What is kept is never given back.
+    pub(super) fn new() -> Self {
+        Self { kept: Vec::leak(vec![0; KEPT]), used: 0, longer: Vec::new() }
+    }
+
+    /// So many for good and all: in one piece, which is not touched before it is used, and is never
+    /// given back.
+    pub(super) fn several(count: usize) -> impl Iterator<Item = Self> {
+        let all = Vec::leak(vec![0; count * KEPT]);
+        all.chunks_exact_mut(KEPT).map(|kept| Self { kept, used: 0, longer: Vec::new() })
+    }
+
+    /// Forgets what is there.
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+        self.longer = Vec::new();
+    }
+
+    /// The image.
+    pub(super) fn image(&mut self) -> &mut [u64] {
+        if self.longer.is_empty() { &mut self.kept[..self.used] } else { &mut self.longer }
+    }
+
+    /// Puts words behind what is there.
+    ///
+    /// # Errors
+    ///
+    /// When they are too many for what is kept, and there is no more memory.
+    fn extend(&mut self, words: impl ExactSizeIterator<Item = u64>) -> Result<(), TryReserveError> {
+        let count = words.len();
+        if self.longer.is_empty() {
+            if let Some(free) = self.kept[self.used..].get_mut(..count) {
+                free.iter_mut().zip(words).for_each(|(free, word)| *free = word);
+                self.used += count;
+                return Ok(());
+            }
+            self.longer.try_reserve(self.used + count)?;
+            self.longer.extend_from_slice(&self.kept[..self.used]);
+        }
+        self.longer.try_reserve(count)?;
+        self.longer.extend(words);
+        Ok(())
+    }
+}
+
 /// Has an image name another program, whatever it named before. False if it is none.
 ///
 /// # Errors
 ///
 /// When there is no memory.
-pub(super) fn name_program(image: &mut Vec<u64>, path: &CStr) -> Result<bool, TryReserveError> {
+pub(super) fn name_program(words: &mut Words, path: &CStr) -> Result<bool, TryReserveError> {
     let path = path.to_bytes_with_nul();
-    let offset = (image.len() * WORD) as u64;
+    let image = words.image();
+    let offset = size_of_val(image) as u64;
     let Some(place) = image.get_mut(1) else { return Ok(false) };
     *place = offset;
-    image.try_reserve(path.len().div_ceil(WORD))?;
-    for piece in path.chunks(WORD) {
+    words.extend(path.chunks(WORD).map(|piece| {
         let mut word = [0; WORD];
         word[..piece.len()].copy_from_slice(piece);
-        image.push(u64::from_ne_bytes(word));
-    }
+        u64::from_ne_bytes(word)
+    }))?;
     Ok(true)
 }
 
@@ -152,11 +214,33 @@ pub(super) fn name_program(image: &mut Vec<u64>, path: &CStr) -> Result<bool, Tr
 /// # Errors
 ///
 /// When there is no memory.
-pub(super) fn copy(bytes: &[u8], words: &mut Vec<u64>) -> Result<(), TryReserveError> {
-    words.try_reserve(bytes.len() / WORD)?;
-    let exact = bytes.chunks_exact(WORD);
-    words.extend(exact.flat_map(|word| word.try_into().map(u64::from_ne_bytes)));
-    Ok(())
+pub(super) fn copy(bytes: &[u8], words: &mut Words) -> Result<(), TryReserveError> {
+    let word = |word: &[u8]| word.try_into().map_or(0, u64::from_ne_bytes);
+    words.extend(bytes.chunks_exact(WORD).map(word))
+}
+
+/// The name of an open file as a program that is to be executed: `/proc/self/fd/7`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileName([u8; FileName::SIZE]);
+
+impl FileName {
+    const SIZE: usize = 32;
+
+    pub(super) fn of(file: impl AsFd) -> Self {
+        Self::of_number(file.as_fd().as_raw_fd())
+    }
+
+    pub(super) fn of_number(file: RawFd) -> Self {
+        use std::io::Write;
+        let mut name = [0; Self::SIZE];
+        // The longest number leaves zeros at the end.
+        let _ = write!(&mut name[..], "/proc/self/fd/{file}");
+        Self(name)
+    }
+
+    pub(super) fn path(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
 }
 
 /// An environment as this process has it.

@@ -10,7 +10,7 @@ use rustix::process::Rlimit;
 
 use super::exec::{Begun, Flight, Landing, Place, Wishes};
 use super::frame::{Name, Stage};
-use super::image;
+use super::image::{self, Words};
 
 /// Programs that can be on their way at once. It takes a file system that does not answer to
 /// need more than one or two.
@@ -91,9 +91,24 @@ impl Launches {
         self.underway.iter().map(|underway| underway.flight.status())
     }
 
+    /// Whether any program is on its way.
+    pub(super) const fn is_any_underway(&self) -> bool {
+        !self.underway.is_empty()
+    }
+
     /// Whether a program of this name is on its way.
     pub(super) fn is_underway(&self, child: Name) -> bool {
         self.underway.iter().any(|underway| underway.program.child == child)
+    }
+
+    /// How many files a program may have open.
+    pub(super) const fn files(&self) -> Rlimit {
+        self.files
+    }
+
+    /// `/dev/null`.
+    pub(super) fn nothing(&self) -> BorrowedFd<'_> {
+        self.nothing.as_fd()
     }
 
     /// Begins to execute a program.
@@ -124,8 +139,7 @@ impl Launches {
                 self.underway.push(Underway { program, flight, failed: None });
                 Ok(())
             }
-            Err(failed) => {
-                let (place, stage, error) = *failed;
+            Err((place, stage, error)) => {
                 self.places.push(place);
                 Err(failure(stage, &error))
             }
@@ -166,7 +180,7 @@ fn output() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Puts an image into memory that it can be used in.
-pub(super) fn fill(words: &mut Vec<u64>, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
+pub(super) fn fill(words: &mut Words, bytes: &[u8], file: Option<OwnedFd>) -> io::Result<()> {
     let Some(file) = file else {
         return image::copy(bytes, words).map_err(|_| Errno::NOMEM.into());
     };

@@ -25,18 +25,18 @@ const LAST_DELAY: Duration = Duration::from_secs(30);
 const HOPELESS: u32 = 5;
 
 /// The daemons so far. All times are since the holder's start.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Lives {
     /// When the daemon that lives was at work; none if it is not.
-    ready: Option<Duration>,
+    pub(super) ready: Option<Duration>,
     /// Whether any daemon ever was.
-    ever_ready: bool,
+    pub(super) ever_ready: bool,
     /// The end of this daemon is to be the end of everything.
-    meant: bool,
+    pub(super) meant: bool,
     /// Daemons in a row that were at work, but not for long.
-    short: u32,
+    pub(super) short: u32,
     /// Daemons in a row that did not come to work.
-    failures: u32,
+    pub(super) failures: u32,
 }
 
 /// What follows the end of a daemon.
@@ -58,6 +58,11 @@ impl Lives {
     pub(super) fn ready(&mut self, now: Duration) {
         self.ready = Some(now);
         self.ever_ready = true;
+    }
+
+    /// Whether the daemon that lives is at work.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.ready.is_some()
     }
 
     /// Another daemon has taken the place of the one that was at work.

@@ -15,10 +15,13 @@
 //!   gives the holder every orphan (`PR_SET_CHILD_SUBREAPER`);
 //! - it waits for nobody: not for a program on a file system that does not answer, not for a
 //!   daemon that does not listen, which is told the same later;
-//! - once it runs, it takes no memory but for images of programs, and if there is none for these,
-//!   it says so;
+//! - once it runs, it takes no memory but for the image of a daemon and for images of programs that
+//!   are longer than a datagram; if there is none for these, it says so and goes on;
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
+//! - its own program can be replaced too: it executes the next one in its own process, with all its
+//!   children and files, and what happens meanwhile is told afterwards; if that one can't read what
+//!   is handed over, the one before is executed again;
 //! - if the holder itself is killed, so is the daemon (`PR_SET_PDEATHSIG`);
 //! - its exit code is the daemon's, or 128 and the number of the signal that ended the daemon.
 
@@ -28,6 +31,7 @@ mod daemon;
 mod exec;
 mod files;
 pub mod frame;
+pub mod handover;
 mod hold;
 pub mod image;
 mod launch;
@@ -58,19 +62,22 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::getppid;
 use rustix::process::Rlimit;
 
-pub use daemon::successor_image;
+pub use daemon::{holder_image, successor_image};
 use frame::How;
 use hold::Holder;
 
 /// Tells a process of this program what it is. Set by the holder, for what it starts.
 pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";
 
-/// The holder's version, in the environment of its daemon. They differ when the daemon was
-/// replaced.
-pub const ENV_VERSION: &str = "ORCHESTRATOR_HOLDER_VERSION";
-
 /// The value of [`ENV_ROLE`] for the daemon.
 const DAEMON: &str = "daemon";
+
+/// The value of [`ENV_ROLE`] for a holder that goes on where another program in the same process
+/// was, which has handed over what there is as its standard input.
+const HOLDER: &str = "holder";
+
+/// The same for that other program, when the one that was to go on could not.
+const AGAIN: &str = "holder again";
 
 /// What is passed on. Not SIGTSTP and its like, which are about the holder's own terminal.
 const PASSED_ON: [Signal; 6] = [
@@ -141,18 +148,89 @@ pub fn run() -> ExitCode {
 }
 
 fn hold() -> io::Result<ExitCode> {
-    let hangup_ignored = is_ignored(Signal::SIGHUP);
-    let image = daemon::own_image()?;
-    let files = prepare()?;
     let mut signals: SigSet = PASSED_ON.into_iter().collect();
     signals.add(Signal::SIGCHLD);
-    let ended = Holder::new(&signals, hangup_ignored, image, files)?.serve()?;
+    let mut holder = match env::var_os(ENV_ROLE) {
+        Some(role) if role == HOLDER => resume(&signals, false)?,
+        Some(role) if role == AGAIN => resume(&signals, true)?,
+        _ => {
+            let hangup_ignored = is_ignored(Signal::SIGHUP);
+            let image = daemon::own_image()?;
+            prepare()?;
+            pass_on_no_files()?;
+            let mut holder = Holder::new(&signals, hangup_ignored, image, more_files()?)?;
+            holder.start()?;
+            holder
+        }
+    };
+    let ended = holder.serve();
+    drop(holder);
     let left = below::end_all_below()?;
     Ok(report(ended.daemon, ended.how, left))
 }
 
-/// Makes this process what a holder has to be. The answer is how many files it could have open.
-fn prepare() -> io::Result<Rlimit> {
+/// Goes on where another program in this process was. If that can't be, that one is executed again;
+/// `again` if this is that one.
+fn resume(signals: &SigSet, again: bool) -> io::Result<Holder> {
+    let foreign = |error: io::Error| {
+        let what = "there is nothing to go on with on standard input";
+        io::Error::other(format!("{what}, or somebody else has set {ENV_ROLE}: {error}"))
+    };
+    let bytes = read_all(io::stdin()).map_err(foreign)?;
+    let (pid, before) = handover::head(&bytes).map_err(io::Error::other).map_err(foreign)?;
+    if pid.cast_unsigned() != std::process::id() {
+        return Err(foreign(io::Error::other("it was for another process")));
+    }
+    let resumed = prepare().and_then(|()| Holder::resume(signals, &bytes));
+    let mut holder = match resumed {
+        Ok(holder) => holder,
+        Err(error) if again => return Err(error),
+        Err(error) => {
+            say(format_args!(
+                "error: the holder (version {}) can't go on with what it was handed over: {error}; \
+                 the program before it is executed again",
+                env!("CARGO_PKG_VERSION")
+            ));
+            return Err(go_back(before));
+        }
+    };
+    holder.tell_renewed(!again);
+    Ok(holder)
+}
+
+/// Executes the program that was there before this one, with what it has handed over. Comes back
+/// only if that fails.
+fn go_back(before: handover::Number) -> io::Error {
+    let path = image::FileName::of_number(before);
+    let path = std::os::unix::ffi::OsStrExt::from_bytes(path.path().to_bytes());
+    let mut words = image::Words::new();
+    let filled = daemon::image_of_before(path)
+        .and_then(|image| image::copy(&image, &mut words).map_err(io::Error::other));
+    match filled {
+        Ok(()) => exec::execute(&mut words),
+        Err(error) => error,
+    }
+}
+
+/// All that is in a file, whatever its offset.
+fn read_all(file: impl AsFd) -> io::Result<Vec<u8>> {
+    let size = rustix::fs::fstat(&file)?.st_size;
+    let mut bytes = Vec::new();
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(size).map_err(|_| rustix::io::Errno::NOMEM)?;
+    bytes.resize(size, 0);
+    let mut read = 0;
+    while read < size {
+        match rustix::io::pread(&file, &mut bytes[read..], read as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => read += count,
+        }
+    }
+    Ok(bytes)
+}
+
+/// Makes this process what a holder has to be.
+fn prepare() -> io::Result<()> {
     prctl::set_child_subreaper(true)?;
     let mut blocked = SigSet::all();
     for signal in STOPPING {
@@ -160,9 +238,12 @@ fn prepare() -> io::Result<Rlimit> {
     }
     blocked.thread_set_mask()?;
     sys::default_signals();
-    pass_on_no_files()?;
+    Ok(())
+}
+
+/// Each instance costs us several files. The answer is how many this process could have open.
+fn more_files() -> io::Result<Rlimit> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // Each instance costs it several files.
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(Rlimit { current: Some(soft), maximum: Some(hard) })
 }
@@ -208,15 +289,11 @@ fn say(what: std::fmt::Arguments<'_>) {
 
 /// Says what an operator would not expect.
 fn report(daemon: i32, ended: How, left: usize) -> ExitCode {
-    let left = match left {
-        0 => String::new(),
-        1 => "; 1 process that was left below it was killed".to_owned(),
-        n => format!("; {n} processes that were left below it were killed"),
-    };
+    let left = Left(left);
     let (number, core) = match ended {
         How::Code(code) => {
-            if !left.is_empty() {
-                eprintln!("the daemon (process {daemon}) has ended{left}");
+            if left.0 > 0 {
+                say(format_args!("the daemon (process {daemon}) has ended{left}"));
             }
             return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
         }
@@ -224,8 +301,21 @@ fn report(daemon: i32, ended: How, left: usize) -> ExitCode {
         How::Dumped(number) => (number, ", core dumped"),
     };
     let name = Signal::try_from(number).map_or("no name", Signal::as_str);
-    eprintln!(
+    say(format_args!(
         "error: the daemon (process {daemon}) was ended by signal {number} ({name}{core}){left}"
-    );
+    ));
     ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
+}
+
+/// How many processes were killed at the end, as the end of a sentence.
+struct Left(usize);
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => write!(f, "; 1 process that was left below it was killed"),
+            n => write!(f, "; {n} processes that were left below it were killed"),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The daemon that is to take another's place, until it does.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,7 +11,8 @@ use rustix::process::Rlimit;
 use super::daemon::Daemon;
 use super::exec::Place;
 use super::frame::{How, News};
-use super::{image, launch};
+use super::image::{self, FileName};
+use super::launch;
 
 /// News of one successor: that it was started, that it is able, that it has ended.
 const MAX_NEWS: usize = 3;
@@ -20,7 +21,7 @@ const MAX_NEWS: usize = 3;
 pub(super) struct Executable {
     pub(super) image: Vec<u8>,
     /// The program, which is there for as long as this is, whatever becomes of its name.
-    pub(super) _program: Option<OwnedFd>,
+    pub(super) program: Option<OwnedFd>,
 }
 
 /// A daemon that is not one yet.
@@ -64,22 +65,22 @@ impl Succession {
         if self.successor.is_some() {
             return Err(Errno::BUSY.into());
         }
-        let mut words = Vec::new();
-        launch::fill(&mut words, bytes, file)?;
-        if let Some(program) = &program {
-            let path = format!("/proc/self/fd/{}\0", program.as_raw_fd());
-            let path = std::ffi::CStr::from_bytes_with_nul(path.as_bytes());
-            let path = path.map_err(|_| Errno::INVAL)?;
-            if !image::name_program(&mut words, path).map_err(|_| Errno::NOMEM)? {
-                return Err(Errno::INVAL.into());
-            }
+        let place = spare.get_or_insert_with(Place::new);
+        let words = place.image();
+        launch::fill(words, bytes, file)?;
+        if let Some(program) = &program
+            && !image::name_program(words, FileName::of(program).path())
+                .map_err(|_| Errno::NOMEM)?
+        {
+            return Err(Errno::INVAL.into());
         }
+        let words = words.image();
         let mut image = Vec::new();
-        image.try_reserve(words.len() * size_of::<u64>()).map_err(|_| Errno::NOMEM)?;
-        image.extend(words.into_iter().flat_map(u64::to_ne_bytes));
+        image.try_reserve_exact(size_of_val(words)).map_err(|_| Errno::NOMEM)?;
+        words.iter().for_each(|word| image.extend_from_slice(&word.to_ne_bytes()));
         let daemon = Daemon::start(&image, files, spare)?;
         let pid = daemon.pid;
-        let executable = Executable { image, _program: program };
+        let executable = Executable { image, program };
         self.successor = Some(Successor { daemon, executable });
         Ok(pid)
     }

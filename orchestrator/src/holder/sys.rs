@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use syscalls::{Sysno, syscall};
 
@@ -40,6 +40,14 @@ pub(super) fn give_back(mapping: Range<usize>) {
     let _ = unsafe { libc::madvise(address, mapping.len(), libc::MADV_DONTNEED) };
 }
 
+/// Gives back what was freed and the allocator still has. Does nothing with one that keeps nothing
+/// or can't be asked.
+pub(super) fn give_back_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it touches only memory that nobody uses, see malloc_trim(3).
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// Closes a file of this process on every exec. By its number, because files that were open when
 /// this process started have no owner in Rust.
 pub(super) fn close_on_exec(fd: RawFd) -> io::Result<()> {
@@ -48,4 +56,19 @@ pub(super) fn close_on_exec(fd: RawFd) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Whether a file of this number is open.
+pub(super) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: takes integers and touches no memory of ours.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Takes a file that was open when this program was executed, and closes it on every exec from
+/// now on. `fd` must have been written down for that by the program before this one: it is then no
+/// file that anything in this program has opened.
+pub(super) fn inherit(fd: RawFd) -> io::Result<OwnedFd> {
+    close_on_exec(fd)?;
+    // SAFETY: it is open, and has no owner in this program, see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

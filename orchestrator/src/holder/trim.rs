@@ -1,18 +1,21 @@
 //! Giving back memory that was needed to begin: pages of the program's file that were read on
-//! the way here and will not be read again. Those that will be come back when they are.
+//! the way here and will not be read again (those that will be come back when they are), and
+//! what was freed since.
 
 use std::fs;
 use std::ops::Range;
 
 use super::sys;
 
-/// Gives back what can be read from files again. What can't be had is left as it is. For the
-/// holder, and for the daemon once it is at work.
+/// Gives back what can be read from files again, and what is free. What can't be had is left as it
+/// is. For the holder, and for the daemon once it is at work.
 pub fn give_back() {
-    let Ok(maps) = fs::read_to_string("/proc/self/smaps") else {
-        return;
-    };
-    for range in clean_files(&maps) {
+    let clean: Vec<_> = fs::read_to_string("/proc/self/smaps")
+        .map(|maps| clean_files(&maps).collect())
+        .unwrap_or_default();
+    // Before the mappings, because it brings back pages of the C library.
+    sys::give_back_freed();
+    for range in clean {
         sys::give_back(range);
     }
 }

@@ -97,6 +97,35 @@ impl Capture {
         Ok(captured.collect())
     }
 
+    /// Has the capture process end after what it has read, and another one go on where it was. What
+    /// is in the pipes stays there until then, so that nothing is lost or doubled. Returns when the
+    /// other one is there.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Failing`] while a log can't be written, since what is missing in it would never be
+    /// told of there; [`LogError::Late`] if it takes longer than `limit`: it is done all the same, as
+    /// soon as it can be; [`LogError::Stopped`] at the end of everything.
+    pub fn renew(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<(), LogError>> + Send + use<> {
+        let link = self.link.clone();
+        async move {
+            if link.is_failing() {
+                return Err(LogError::Failing);
+            }
+            let renewed = tokio::time::timeout(limit, link.renew()).await;
+            renewed.map_err(|_| LogError::Late(limit))?.ok_or(LogError::Stopped)
+        }
+    }
+
+    /// The version of the capture process's program; none while it is not known.
+    #[must_use]
+    pub fn version(&self) -> Option<String> {
+        self.link.version()
+    }
+
     /// The capture process; none while it is being started.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -277,6 +277,16 @@ impl Shared {
         self.outbox().is_settled()
     }
 
+    /// Says nothing more on this connection. False if there is something to be said before.
+    pub(super) fn pause(&self) -> bool {
+        self.outbox().pause()
+    }
+
+    /// Whether the log does not tell yet of what is missing in it.
+    pub(super) fn is_failing(&self) -> bool {
+        self.outbox().stats().failing
+    }
+
     /// It is not in the link's queue any more.
     pub(super) fn dequeued(&self) {
         self.outbox().is_queued = false;
@@ -338,6 +348,12 @@ impl Shared {
     }
 
     pub(super) fn closed(&self, state: State) {
+        let mut outbox = self.outbox();
+        if outbox.goes_on() {
+            self.apply(outbox, state);
+            return;
+        }
+        drop(outbox);
         // If it was closed long ago, this says nothing.
         if state != State::default() {
             self.apply(self.outbox(), state);

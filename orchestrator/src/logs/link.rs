@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::asked::{Inventories, Renewal};
 use super::instance::Shared;
 use super::record::now_ns;
 use super::socket::{Socket, Watched};
@@ -29,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// When what went wrong with one log is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often it is looked whether all has been said before the capture process is replaced.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long it may take to find the pipes of a run.
 const FETCH: Duration = Duration::from_secs(2);
 /// Reports that are taken before somebody else comes.
@@ -51,6 +54,9 @@ pub(super) struct Link {
     /// Logs with which something went wrong that may go well.
     retries: Mutex<Vec<Arc<Shared>>>,
     inventories: Mutex<Inventories>,
+    renewal: Mutex<Renewal>,
+    /// The version of the program at the other end, if it says so.
+    version: Mutex<Option<String>>,
     /// One of these has something for the task.
     wake: Notify,
     end: watch::Sender<End>,
@@ -64,17 +70,6 @@ enum End {
     Leave,
     /// It is told to end, and listened to until it has.
     ShutDown,
-}
-
-/// Who waits for an inventory, and what of it has come.
-#[derive(Default)]
-struct Inventories {
-    waiting: Vec<oneshot::Sender<Vec<OpenLog>>>,
-    found: Vec<OpenLog>,
-    /// The next order for it, until it is sent.
-    order: Option<Order>,
-    /// Whether one is under way.
-    asked: bool,
 }
 
 impl std::fmt::Debug for Link {
@@ -106,6 +101,8 @@ impl Link {
             queued: Mutex::default(),
             retries: Mutex::default(),
             inventories: Mutex::default(),
+            renewal: Mutex::default(),
+            version: Mutex::default(),
             wake: Notify::new(),
             end: watch::Sender::new(End::NotYet),
         })
@@ -128,9 +125,10 @@ impl Link {
         }
         drop(logs);
         // After it was added: whichever comes first, this or a new connection, it is connected.
-        let current = lock(&self.current).clone();
-        if let (true, Some(socket)) = (free, current) {
-            log.connected(&socket);
+        // And before nothing more is to be said on this one.
+        let current = lock(&self.current);
+        if let (true, Some(socket)) = (free, &*current) {
+            log.connected(socket);
         }
         free
     }
@@ -181,13 +179,27 @@ impl Link {
     /// What the capture process has open; none if the connection ends before it has said so.
     pub(super) async fn inventory(&self) -> Option<Vec<OpenLog>> {
         let (answer, answered) = oneshot::channel();
-        {
-            let mut inventories = lock(&self.inventories);
-            inventories.waiting.push(answer);
-            if !std::mem::replace(&mut inventories.asked, true) {
-                inventories.order = Some(Order::Inventory { after: None });
-            }
-        }
+        lock(&self.inventories).ask(answer);
+        self.wake.notify_one();
+        answered.await.ok()
+    }
+
+    /// The version of the capture process's program, if it is there and says so.
+    pub(super) fn version(&self) -> Option<String> {
+        lock(&self.version).clone()
+    }
+
+    /// Whether a log does not tell yet of what is missing in it: that is known to this capture
+    /// process alone.
+    pub(super) fn is_failing(&self) -> bool {
+        self.all().iter().any(|log| log.is_failing())
+    }
+
+    /// Has the capture process end after what it has read, and another one go on. The answer comes
+    /// when that one is there; none if there will be none.
+    pub(super) async fn renew(&self) -> Option<()> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.renewal).ask(answer);
         self.wake.notify_one();
         answered.await.ok()
     }
@@ -233,6 +245,11 @@ impl Link {
             if *self.end.borrow() != End::NotYet {
                 break told;
             }
+            if lock(&self.renewal).ended() {
+                tracing::debug!(why, "another capture process goes on");
+                failures = 0;
+                continue;
+            }
             failures = if began.elapsed() < STABLE { failures + 1 } else { 1 };
             let pause = match failures {
                 1 => Duration::ZERO,
@@ -250,6 +267,7 @@ impl Link {
                 }
             }
         };
+        *lock(&self.renewal) = Renewal::default();
         for log in self.all() {
             log.set_closed();
         }
@@ -280,19 +298,22 @@ impl Link {
             greeted = timeout(HELLO, greet(&socket)) => greeted,
             () = self.leaving() => return ("left".to_owned(), false),
         };
-        let process = match greeted {
-            Ok(Ok(process)) => process,
+        let Hello { process, program, .. } = match greeted {
+            Ok(Ok(hello)) => hello,
             Ok(Err(why)) => return (why, false),
             Err(_) => return ("it does not say hello".to_owned(), false),
         };
         tracing::debug!(pid = process.pid, "capture process connected");
         *lock(&self.current) = Some(socket.clone());
         self.process.store(process.pid, Ordering::Relaxed);
+        *lock(&self.version) = program;
+        lock(&self.renewal).connected();
         for log in self.all() {
             log.connected(&socket);
         }
         let ended = self.listen(&socket, process).await;
         self.process.store(0, Ordering::Relaxed);
+        lock(&self.version).take();
         lock(&self.current).take();
         // Logs hold the socket too.
         socket.get().shut_down();
@@ -325,6 +346,8 @@ impl Link {
             if !retry {
                 retry_at = None;
             }
+            // What has to be said before may be said by others.
+            let renewing = !told && lock(&self.renewal).is_wanted();
             tokio::select! {
                 ready = socket.ready(Interest::READABLE) => {
                     if let Err(error) = ready {
@@ -363,6 +386,7 @@ impl Link {
                 }
                 () = self.wake.notified() => {}
                 _ = end.changed() => {}
+                () = sleep(LOOK), if renewing => {}
                 () = sleep_until(at), if retry => {
                     retry_at = None;
                     let retries = std::mem::take(&mut *lock(&self.retries));
@@ -392,6 +416,15 @@ impl Link {
             return false;
         }
         drop(inventories);
+        if !*told && lock(&self.renewal).is_wanted() {
+            // From now on nothing is said to it; what is wanted waits for the next one.
+            lock(&self.current).take();
+            if self.all().iter().all(|log| log.pause()) {
+                *told = send(socket, &Order::Shutdown);
+                lock(&self.renewal).told = *told;
+                return *told;
+            }
+        }
         // First all that was wanted before.
         if end == End::ShutDown && !*told && self.all().iter().all(|log| log.is_settled()) {
             *told = send(socket, &Order::Shutdown);
@@ -428,23 +461,8 @@ impl Link {
                     log.closed(state);
                 }
             }
-            Report::Inventory { logs, more } => self.found(logs, more),
+            Report::Inventory { logs, more } => lock(&self.inventories).found(logs, more),
             Report::Notice { text } => tracing::warn!(text, "capture"),
-        }
-    }
-
-    fn found(&self, logs: Vec<OpenLog>, more: bool) {
-        let mut inventories = lock(&self.inventories);
-        inventories.found.extend(logs);
-        let last = inventories.found.last().map(|log| log.instance);
-        if more && last.is_some() {
-            inventories.order = Some(Order::Inventory { after: last });
-            return;
-        }
-        let Inventories { waiting, found, .. } = std::mem::take(&mut *inventories);
-        for answer in waiting {
-            // Who asked may have gone.
-            let _ = answer.send(found.clone());
         }
     }
 }
@@ -456,9 +474,9 @@ fn send(socket: &Watched, order: &Order) -> bool {
 }
 
 /// Says hello; the answer is who answered.
-async fn greet(socket: &Watched) -> Result<ProcessId, String> {
+async fn greet(socket: &Watched) -> Result<Hello, String> {
     let process = ProcessId { pid: std::process::id(), began_ns: now_ns() };
-    let hello = Hello { versions: VERSIONS, process }.encode();
+    let hello = Hello { versions: VERSIONS, process, program: wire::program() }.encode();
     socket.get().send(&hello, &[]).map_err(|error| error.to_string())?;
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
@@ -470,7 +488,7 @@ async fn greet(socket: &Watched) -> Result<ProcessId, String> {
             Ok(received) => {
                 let theirs = Hello::decode(&buffer[..received.len])?;
                 Hello::agree(VERSIONS, theirs.versions)?;
-                return Ok(theirs.process);
+                return Ok(theirs);
             }
         }
     }

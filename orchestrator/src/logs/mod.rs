@@ -17,6 +17,8 @@
 //!   next daemon finds it. If capture is killed it is started again, and reads on from copies
 //!   of the pipes ([`PipeSource`]); what it had read and not written is lost, at most 64 KiB
 //!   of each pipe, and a remark says so. Until it is back, instances that fill their pipes wait.
+//! - Capture can be replaced: it ends after what it has read, and the next one reads on. Nothing is
+//!   lost or doubled.
 //! - Instances never wait for the disk: when it is full or fails, reading goes on.
 //! - A log has at most `max_files` files of `max_file_bytes` each; the oldest goes first.
 //! - No instance starves another: each pipe is read at most 64 KiB per turn.
@@ -32,6 +34,7 @@
 //! `2026-11-20T18:24:53.123456789Z stdout F text`. `F` ends a line, `P` is a part of one that
 //! goes on in the next record of the same stream.
 
+mod asked;
 mod capture;
 mod file;
 mod instance;
@@ -164,6 +167,15 @@ pub enum LogError {
     /// There is no capture process.
     #[error("output is not captured: there is no capture process; the daemon's log says why")]
     Stopped,
+    /// What is missing in a log must be told of before the process that knows it ends.
+    #[error(
+        "a log can't be written, and has to tell of what is missing in it first; see whether the disk \
+         is full"
+    )]
+    Failing,
+    /// The capture process was told to end, and another one is to go on.
+    #[error("it did not end within {0:?}; another one goes on as soon as it has")]
+    Late(Duration),
     /// The disk did not answer in time.
     #[error("capture did not come to its end within {0:?}; output in its hands may be lost")]
     Deadline(Duration),

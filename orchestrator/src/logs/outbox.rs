@@ -66,6 +66,12 @@ enum Phase {
     /// That failed.
     Failed(Arc<Watched>),
     Open(Arc<Watched>),
+    /// The process at the other end is to end, and another one to go on: nothing more is said to
+    /// this one.
+    Paused {
+        /// It has closed the log: it has read nothing that is not in it.
+        closed: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -181,9 +187,30 @@ impl Outbox {
     /// Whether all that was wanted has been said, as far as it can be said.
     pub(super) fn is_settled(&self) -> bool {
         match self.phase {
-            Phase::Down | Phase::Failed(_) => true,
+            Phase::Down | Phase::Failed(_) | Phase::Paused { .. } => true,
             Phase::Opening { .. } => false,
             Phase::Open(_) => !self.is_queued && self.missing().is_empty(),
+        }
+    }
+
+    /// Says nothing more on this connection, if all that was wanted has been said. Whether it has.
+    pub(super) fn pause(&mut self) -> bool {
+        let settled = self.is_settled();
+        if settled && matches!(self.phase, Phase::Open(_) | Phase::Failed(_)) {
+            self.phase = Phase::Paused { closed: false };
+        }
+        settled
+    }
+
+    /// The capture process has closed the log. Whether it is to go on all the same, since that was
+    /// only because the process is to end.
+    pub(super) fn goes_on(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Paused { closed } if !self.close_sent => {
+                *closed = true;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -252,6 +279,10 @@ impl Outbox {
             self.watch = None;
         }
         let mut ended = Vec::new();
+        if let Phase::Paused { .. } = self.phase {
+            // Whether a pipe has ended, or is only not read any more, the next process will see.
+            return ended;
+        }
         self.runs.retain(|run| {
             let is_taken = run.sent.is_some_and(|sent| sent <= state.attached);
             let has_ended = is_taken && !state.runs.contains(&run.run);
@@ -283,13 +314,16 @@ impl Outbox {
     }
 
     pub(super) fn disconnect(&mut self) {
+        let all_is_there = matches!(self.phase, Phase::Paused { closed: true });
         self.phase = Phase::Down;
         self.attached = 0;
         self.watch_sent = false;
         self.look_sent = 0;
         self.close_sent = false;
         for run in &mut self.runs {
-            run.again |= run.sent.take().is_some();
+            if run.sent.take().is_some() {
+                run.again = !all_is_there;
+            }
         }
     }
 
@@ -320,7 +354,9 @@ impl Outbox {
                     let socket = socket.clone();
                     self.send_next(&socket, instance)
                 }
-                Phase::Down | Phase::Opening { .. } | Phase::Failed(_) => return true,
+                Phase::Down | Phase::Opening { .. } | Phase::Failed(_) | Phase::Paused { .. } => {
+                    return true;
+                }
             };
             match sent {
                 Ok(true) => {}

@@ -37,13 +37,20 @@ const REFUSAL: &[u8; 8] = b"orch-no!";
 
 /// The first datagram of each side: eight bytes `orch-cap`, then little-endian the oldest and
 /// the newest version (u16), the process id (u32) and when the process began (u64, nanoseconds
-/// since 1970). More may follow one day, and is ignored. Instead the capture process may
-/// answer `orch-no!` and why, in UTF-8.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// since 1970), the version of its program (its length in a byte, and UTF-8). More may follow one
+/// day, and is ignored. Instead the capture process may answer `orch-no!` and why, in UTF-8.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Hello {
     /// The versions that this side speaks.
     pub(super) versions: (u16, u16),
     pub(super) process: ProcessId,
+    /// The version of its program; none if it does not say.
+    pub(super) program: Option<String>,
+}
+
+/// The version of this program.
+pub(super) fn program() -> Option<String> {
+    Some(env!("CARGO_PKG_VERSION").to_owned())
 }
 
 /// Tells one capture process from every other.
@@ -60,6 +67,10 @@ impl Hello {
         bytes.extend(self.versions.1.to_le_bytes());
         bytes.extend(self.process.pid.to_le_bytes());
         bytes.extend(self.process.began_ns.to_le_bytes());
+        let program = self.program.as_deref().unwrap_or_default().as_bytes();
+        let len = u8::try_from(program.len()).unwrap_or(u8::MAX);
+        bytes.push(len);
+        bytes.extend(&program[..usize::from(len)]);
         bytes
     }
 
@@ -74,11 +85,15 @@ impl Hello {
             let (oldest, rest) = rest.split_first_chunk()?;
             let (newest, rest) = rest.split_first_chunk()?;
             let (pid, rest) = rest.split_first_chunk()?;
-            let (began, _) = rest.split_first_chunk()?;
+            let (began, rest) = rest.split_first_chunk()?;
+            let program = rest
+                .split_first()
+                .and_then(|(len, rest)| std::str::from_utf8(rest.get(..usize::from(*len))?).ok());
+            let program = program.filter(|text| !text.is_empty()).map(str::to_owned);
             let versions = (u16::from_le_bytes(*oldest), u16::from_le_bytes(*newest));
             let process =
                 ProcessId { pid: u32::from_le_bytes(*pid), began_ns: u64::from_le_bytes(*began) };
-            Some(Self { versions, process })
+            Some(Self { versions, process, program })
         });
         parts.ok_or_else(|| "it does not speak the protocol of capture".to_owned())
     }
@@ -264,11 +279,17 @@ mod tests {
     #[test]
     fn a_hello_is_as_documented() {
         let process = ProcessId { pid: 0x0403_0201, began_ns: 5 };
-        let hello = Hello { versions: (1, 0x0203), process };
+        let program = Some("1.2".to_owned());
+        let hello = Hello { versions: (1, 0x0203), process, program };
         let bytes = hello.encode();
-        assert_eq!(bytes, b"orch-cap\x01\x00\x03\x02\x01\x02\x03\x04\x05\0\0\0\0\0\0\0");
-        assert_eq!(Hello::decode(&bytes), Ok(hello));
-        assert_eq!(Hello::decode(&[&bytes[..], b"more"].concat()), Ok(hello));
+        let expected = b"orch-cap\x01\x00\x03\x02\x01\x02\x03\x04\x05\0\0\0\0\0\0\0\x031.2";
+        assert_eq!(bytes, expected);
+        assert_eq!(Hello::decode(&bytes).as_ref(), Ok(&hello));
+        assert_eq!(Hello::decode(&[&bytes[..], b"more"].concat()).as_ref(), Ok(&hello));
+        for cut in 24..bytes.len() {
+            let silent = Hello { program: None, ..hello.clone() };
+            assert_eq!(Hello::decode(&bytes[..cut]), Ok(silent));
+        }
         assert!(Hello::decode(&bytes[..23]).is_err());
         assert_eq!(Hello::decode(&refusal("too old")), Err("too old".to_owned()));
     }

@@ -22,7 +22,7 @@ use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
 use super::program::{self, in_file};
 use super::{Ended, Exited, Launch, Pending, Spawned, sys};
-use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage};
+use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version};
 use crate::holder::socket::{self, Files};
 use crate::supervise::SIGKILL;
 
@@ -79,8 +79,12 @@ pub(super) struct Table {
     pub(super) left: Option<(Left, oneshot::Sender<Left>)>,
     /// Who wants to hear of the daemon that is to take the place of this one.
     pub(super) successor: Option<mpsc::Sender<News>>,
-    /// The holder was asked for that. What it tells before is told again, and better understood,
-    /// after it.
+    /// Who wants to hear whether another program is the holder now.
+    pub(super) renewal: Option<oneshot::Sender<io::Result<()>>>,
+    /// Of the holder's program.
+    pub(super) holder_version: Version,
+    /// The holder has heard that it was asked for that. What it tells before is told again, and
+    /// better understood, after it; to take it twice would make two of one program.
     pub(super) asked: bool,
     /// The holder has gone.
     pub(super) ended: bool,
@@ -252,9 +256,17 @@ impl Link {
 
     fn hear(self: &Arc<Self>, news: News, files: Files) {
         match news {
-            News::Welcome { protocol, successor } => {
-                tracing::debug!(protocol, successor, "the holder is there");
-                if let Some(asker) = self.table().welcome.take() {
+            News::Welcome { protocol, successor, version } => {
+                tracing::debug!(
+                    protocol,
+                    successor,
+                    version = version.text(),
+                    "the holder is there"
+                );
+                let mut table = self.table();
+                table.holder_version = version;
+                if let Some(asker) = table.welcome.take() {
+                    table.asked = true;
                     let _ = asker.send(successor);
                 }
             }
@@ -304,6 +316,18 @@ impl Link {
             }
             News::NotKept { file } => {
                 tracing::error!(?file, "the holder has no room for a file");
+            }
+            News::Renewed { version } => {
+                let mut table = self.table();
+                table.holder_version = version;
+                if let Some(asker) = table.renewal.take() {
+                    let _ = asker.send(Ok(()));
+                }
+            }
+            News::NotRenewed { errno } => {
+                if let Some(asker) = self.table().renewal.take() {
+                    let _ = asker.send(Err(io::Error::from_raw_os_error(errno)));
+                }
             }
             News::Successor { .. } | News::SuccessorEnded { .. } => {
                 tracing::debug!(?news, "news of a successor");
@@ -454,5 +478,6 @@ impl Link {
         table.left = None;
         table.welcome = None;
         table.successor = None;
+        table.renewal = None;
     }
 }

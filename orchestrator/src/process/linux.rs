@@ -17,8 +17,9 @@ use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
 use super::program::environment;
-use super::{Exited, Kernel, Launch, Pending, SpawnError, Spawned, Stray, sys};
-use crate::holder::frame::{self, Name, Order};
+use super::rest::Rest;
+use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
+use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
 
 /// This machine's kernel, reached through the holder. Clones are the same.
@@ -116,7 +117,6 @@ impl Linux {
             let mut table = self.0.table();
             table.welcome = Some(welcome);
             table.left = Some((Left::default(), answer));
-            table.asked = true;
         }
         self.0.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]).await?;
         let successor = welcomed.await.map_err(|_| not_understood())?;
@@ -189,6 +189,11 @@ impl Linux {
     }
 }
 
+/// Whether the holder was not there any more to take an order.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 impl Kernel for Linux {
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>> {
         let link = Arc::clone(&self.0);
@@ -207,7 +212,11 @@ impl Kernel for Linux {
                     }),
                     None => Err(SpawnError::Ending { program: launch.program }),
                 },
-                Err(None) => Err(SpawnError::Ending { program: launch.program }),
+                // So is this daemon about to, and whether the program was executed is not known.
+                Err(None) => std::future::pending().await,
+                Err(Some(Refusal { stage: Stage::Image, error })) if is_gone(&error) => {
+                    std::future::pending().await
+                }
                 Err(Some(Refusal { stage, error })) => {
                     let program = launch.program.clone();
                     let look = move || SpawnError::diagnose(&launch, stage, error);
@@ -225,6 +234,20 @@ impl Kernel for Linux {
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
         Self::adopt(self, instance, pid, start_ticks)
+    }
+
+    fn rest(
+        &self,
+        instance: InstanceId,
+        pid: u32,
+        start_ticks: u64,
+    ) -> io::Result<Option<Arc<dyn Process>>> {
+        let found = Rest::find(instance, pid, start_ticks)?;
+        Ok(found.map(|rest| Arc::new(rest) as Arc<dyn Process>))
+    }
+
+    fn number_beyond(&self, run: u64) {
+        self.0.next_run.fetch_max(run.saturating_add(1), Ordering::Relaxed);
     }
 
     fn strays(&self) -> Vec<Stray> {

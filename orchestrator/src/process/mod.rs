@@ -26,6 +26,8 @@ mod linux;
 mod orphan;
 mod procfs;
 mod program;
+mod renewal;
+mod rest;
 mod successor;
 mod sys;
 
@@ -52,6 +54,7 @@ pub use keeper::{
 };
 pub use linux::{Greeting, Left, Linux, Survivor};
 pub use procfs::Facts;
+pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
 
 pub use crate::holder::frame::Name;
@@ -62,11 +65,10 @@ pub const ENV_RUN: &str = "ORCHESTRATOR_RUN";
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 13] = [
+pub const NOT_INHERITED: [&str; 12] = [
     ENV_RUN,
     "ORCHESTRATOR_LOG",
     crate::holder::ENV_ROLE,
-    crate::holder::ENV_VERSION,
     "ORCHESTRATOR_SOCKET",
     "ORCHESTRATOR_STATE_DIR",
     // sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)
@@ -103,11 +105,30 @@ pub trait Kernel: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What is left of the process group of a main process of this instance that was executed under
+    /// an earlier holder and has ended: it had this number, and started at `start_ticks`. None if
+    /// nothing is. Reads all of `/proc`.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be looked for.
+    fn rest(
+        &self,
+        _: InstanceId,
+        _pid: u32,
+        _start_ticks: u64,
+    ) -> io::Result<Option<Arc<dyn Process>>> {
+        Ok(None)
+    }
+
     /// Main processes that were executed under an earlier holder and may be unknown. Reads all of
     /// `/proc`.
     fn strays(&self) -> Vec<Stray> {
         Vec::new()
     }
+
+    /// From now on, each [`Spawned::run`] is higher than this, whatever the clock says.
+    fn number_beyond(&self, _run: u64) {}
 
     /// Keeps a file for the next daemon, instead of another one of that name.
     fn keep(&self, _name: Name, _file: OwnedFd) {}
@@ -207,6 +228,14 @@ pub struct Exited {
 impl Exited {
     pub(crate) const fn new(end: oneshot::Receiver<Ended>) -> Self {
         Self { end, before: false }
+    }
+
+    /// Of one that had ended when it was found.
+    #[cfg(test)]
+    pub(crate) fn of_before(ended: Ended) -> Self {
+        let (tell, end) = oneshot::channel();
+        let _ = tell.send(ended);
+        Self { end, before: true }
     }
 
     /// Whether it had ended already when it was found.

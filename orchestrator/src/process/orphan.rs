@@ -91,7 +91,7 @@ fn stray(pid: i32, holder: i32) -> Option<Stray> {
 }
 
 /// Of which instance a process is, and of which execution.
-fn mark(pid: i32) -> Option<(InstanceId, u64)> {
+pub(super) fn mark(pid: i32) -> Option<(InstanceId, u64)> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let value = |name: &str| {
         let mut variables = environment.split(|byte| *byte == 0);

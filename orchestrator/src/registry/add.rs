@@ -1,6 +1,7 @@
 //! Adding an instance: what is allowed, and building it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -15,9 +16,9 @@ use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten, supervision};
 use crate::health::Health;
-use crate::process::{Keeper, Spawned, View};
+use crate::process::{Keeper, Process, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
-use crate::store::{Change, InstanceRecord, RunRecord};
+use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 64;
@@ -26,12 +27,21 @@ const MAX_ARGUMENTS: usize = 1 << 20;
 /// The longest path, bytes (PATH_MAX without the final zero).
 const MAX_PATH: usize = 4095;
 
+/// The reading ends of a process's standard output and standard error.
+pub(super) type Pipes = (OwnedFd, OwnedFd);
+
 /// An instance to be built: a new one, or one of before.
 pub(super) struct Plan {
     pub(super) record: InstanceRecord,
     pub(super) run: RunRecord,
+    /// What it has declared to an earlier daemon.
+    pub(super) types: Vec<TypeRecord>,
     /// What runs of it already, and how it is to be shown.
     pub(super) survivor: Option<(Spawned, View)>,
+    /// What its main process has left behind, if that does not run.
+    pub(super) rest: Option<Arc<dyn Process>>,
+    /// What printed into these pipes has ended; nobody may have read all of it.
+    pub(super) outputs: Vec<(u64, Pipes)>,
     /// What stays of it when its keeper is replaced.
     pub(super) before: Option<Arc<Instance>>,
 }
@@ -39,7 +49,15 @@ pub(super) struct Plan {
 impl Plan {
     /// One that is new.
     pub(super) fn new(record: InstanceRecord) -> Self {
-        Self { record, run: RunRecord::default(), survivor: None, before: None }
+        Self {
+            record,
+            run: RunRecord::default(),
+            types: Vec::new(),
+            survivor: None,
+            rest: None,
+            outputs: Vec::new(),
+            before: None,
+        }
     }
 }
 
@@ -167,7 +185,7 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record, run, survivor, before } = plan;
+        let Plan { record, run, types, survivor, rest, outputs, before } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
@@ -183,9 +201,11 @@ impl Registry {
         };
         let endpoint = before.as_ref().map(|before| before.endpoint.clone());
         let endpoint = endpoint.unwrap_or_else(|| {
+            let mailbox = self.router.add_instance(id);
+            self.keep_types(id, order, types);
             Arc::new(Endpoint {
                 instance: id,
-                mailbox: self.router.add_instance(id),
+                mailbox,
                 sent: Arc::default(),
                 protocol_errors: AtomicU64::new(0),
                 connections: AtomicU32::new(0),
@@ -216,8 +236,11 @@ impl Registry {
             WireError::caused_by(ErrorCode::Io, message, &error)
         })?;
         let rules = spec.supervision.clone();
-        let restart = Arc::new(Mutex::new(rules.restart.clone()));
         let view = view_of(&run);
+        let end_is_told =
+            survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid()));
+        let notes = RunNotes::new(self.closing.clone(), rules.restart.clone(), run);
+        let notes = Arc::new(notes);
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
@@ -226,21 +249,20 @@ impl Registry {
             dependencies: self.dependencies.clone(),
             log: log.clone(),
             events: self.events.clone(),
-            end_is_told: AtomicBool::new(
-                survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
-            ),
-            run: RunNotes::new(
-                self.store.clone(),
-                order,
-                self.closing.clone(),
-                restart.clone(),
-                run,
-            ),
+            end_is_told: AtomicBool::new(end_is_told),
+            order,
+            run: notes.clone(),
         };
+        for (number, (stdout, stderr)) in outputs {
+            if let Err(error) = log.attach(number, stdout, stderr) {
+                tracing::error!(instance = %id, %error, "what it printed last is lost");
+            }
+        }
         let kernel = self.kernel.clone();
-        let keeper = match survivor {
-            Some((spawned, view)) => Keeper::adopt(rules, kernel, hooks, view, spawned),
-            None => Keeper::resume(rules, kernel, hooks, view),
+        let keeper = match (survivor, rest) {
+            (Some((spawned, view)), _) => Keeper::adopt(rules, kernel, hooks, view, spawned),
+            (None, Some(rest)) => Keeper::clean_up(rules, kernel, hooks, view, rest),
+            (None, None) => Keeper::resume(rules, kernel, hooks, view),
         };
         Ok(Instance {
             id,
@@ -256,7 +278,7 @@ impl Registry {
             sockets: Arc::new(Mutex::new(Some(sockets))),
             launches: Arc::new(spec.clone()),
             from_start,
-            restart,
+            run: notes,
             acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),
             renewing: before.as_ref().map_or_else(Arc::default, |it| it.renewing.clone()),
             restarting: before.as_ref().map_or_else(Arc::default, |it| it.restarting.clone()),

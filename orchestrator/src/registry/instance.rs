@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Priority, Reply, Restart, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -22,7 +22,7 @@ use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Durability, NewEvent, Store, StoreError};
 
 /// How existing Veecle OS runtimes find their socket and their id.
 const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
@@ -59,8 +59,8 @@ pub struct Instance {
     pub(super) launches: Arc<RuntimeSpec>,
     /// See [`InstanceRecord::from_start`](crate::store::InstanceRecord::from_start).
     pub(super) from_start: u64,
-    /// The part of its rules that is needed when it ends, shared with its keeper.
-    pub(super) restart: Arc<Mutex<Restart>>,
+    /// What is kept of its run; its keeper's.
+    pub(super) run: Arc<RunNotes>,
     /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
     pub(super) acting: Arc<tokio::sync::Mutex<()>>,
     /// Held while its keeper is replaced.
@@ -283,7 +283,9 @@ pub(super) struct InstanceHooks {
     pub(super) launch: Launch,
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
-    pub(super) run: RunNotes,
+    /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
+    pub(super) order: u64,
+    pub(super) run: Arc<RunNotes>,
     pub(super) health: Health,
     pub(super) dependencies: Arc<Dependencies>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
@@ -301,6 +303,7 @@ impl Hooks for InstanceHooks {
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
+        self.run.executed(run);
         let Some((stdout, stderr)) = pipes else {
             self.log.append(LogStream::Orchestrator, LOST_TOUCH);
             return;
@@ -318,21 +321,31 @@ impl Hooks for InstanceHooks {
         self.health.run(command, run)
     }
 
-    fn changed(&self, view: &View) {
-        self.run.changed(view);
-        self.dependencies.changed(self.id, view);
-    }
-
-    fn event(&self, kind: EventKind, time_ms: u64) {
-        // First, so that whoever is told of it finds it to be true after a power cut too.
-        self.run.event(&kind, time_ms);
-        let is_end = matches!(kind, EventKind::Exited { .. });
-        let is_told = is_end || matches!(kind, EventKind::Adopted { .. });
-        if is_told && self.end_is_told.load(Ordering::Relaxed) {
-            self.end_is_told.store(!is_end, Ordering::Relaxed);
-            return;
+    fn happened(&self, view: Option<&View>, mut events: Vec<(EventKind, u64)>) {
+        events.retain(|(kind, _)| {
+            let is_end = matches!(kind, EventKind::Exited { .. });
+            let is_told = is_end || matches!(kind, EventKind::Adopted { .. });
+            if is_told && self.end_is_told.load(Ordering::Relaxed) {
+                self.end_is_told.store(!is_end, Ordering::Relaxed);
+                return false;
+            }
+            true
+        });
+        if let Some(view) = view {
+            self.dependencies.changed(self.id, view);
         }
-        self.events.record_at(Some(self.id), self.name.as_deref(), kind, time_ms);
+        // Until then it is not stored as running again: its end would be told once more by the
+        // next daemon, if this one were killed now.
+        let is_told = self.end_is_told.load(Ordering::Relaxed);
+        let view = view.filter(|view| !(is_told && view.observed.has_process()));
+        let run = self.run.happened(view, &events).map(|run| (self.order, run));
+        let event = |(kind, time_ms)| NewEvent {
+            time_ms,
+            instance: Some(self.id),
+            name: self.name.clone(),
+            kind,
+        };
+        self.events.record_all(run, events.into_iter().map(event).collect());
     }
 }
 

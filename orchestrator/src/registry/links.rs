@@ -11,9 +11,11 @@ use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
 use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
-use crate::route::{Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings};
+use crate::route::{
+    Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl,
+};
 use crate::runtime::Peers;
-use crate::store::{Change, Durability, LinkEnd, LinkRecord, StoreError};
+use crate::store::{Change, Durability, LinkEnd, LinkRecord, StoreError, TypeRecord};
 
 /// Mismatched links that are listed with their schemas side by side, so that a list fits a
 /// frame.
@@ -68,6 +70,20 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
 }
 
 impl Registry {
+    /// What an instance has declared to an earlier daemon is known, and what it declares from now
+    /// on is stored if it is something else.
+    pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {
+        let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema }| {
+            (direction, TypeDecl { name, schema: Some((hash, schema)) })
+        });
+        let store = self.store.clone();
+        let tell: TellType = Arc::new(move |direction, decl| {
+            let schema = decl.schema.as_ref().map(|(_, schema)| &**schema);
+            store.note_type(order, direction, &decl.name, schema);
+        });
+        self.router.keep_types(id, known, tell);
+    }
+
     /// Makes a link that was there before, under its id.
     pub(super) fn restore_link(&self, record: LinkRecord) -> Result<(), RouteError> {
         let LinkRecord { id, from, type_name, to, policy, capacity } = record;
@@ -77,7 +93,7 @@ impl Registry {
         };
         self.router.set_last_id(LinkId(id.0.saturating_sub(1)));
         let request = LinkRequest { from, type_name, to, policy, capacity };
-        self.router.add_link(&request).map(|_| ())
+        self.router.restore_link(&request).map(|_| ())
     }
 
     /// Makes a link; the answer says whether it is new. It is on the disk when this is answered.

@@ -7,6 +7,7 @@
 
 mod add;
 mod apply;
+mod capture;
 mod export;
 mod host;
 mod instance;
@@ -484,25 +485,6 @@ impl Registry {
             tasks.spawn(each(instance));
         }
         while tasks.join_next().await.is_some() {}
-    }
-
-    /// Writes out what instances printed and that is not yet in their logs.
-    pub async fn flush_logs(&self, deadline: Duration) {
-        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(capture) = capture
-            && let Err(error) = capture.shutdown(deadline).await
-        {
-            tracing::warn!(%error, "the logs could not be written to their end");
-        }
-    }
-
-    /// The capture process, if it is there; and how many logs have something for it that found no
-    /// room on the way to it.
-    #[must_use]
-    pub fn capture(&self) -> (Option<u32>, u64) {
-        let capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
-        let capture = capture.as_ref();
-        capture.map_or((None, 0), |capture| (capture.pid(), capture.waiting() as u64))
     }
 
     fn open_log(&self, id: InstanceId) -> Result<InstanceLog, WireError> {

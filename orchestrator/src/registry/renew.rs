@@ -7,7 +7,6 @@ use orchestrator_proto::control::{Observed, RuntimeSpec};
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use super::add::Plan;
-use super::run::at_rest;
 use super::{Instance, Registry, being_removed};
 use crate::plan::needs_restart;
 use crate::process::RetireError;
@@ -84,7 +83,7 @@ impl Instance {
             sockets: self.sockets.clone(),
             launches: self.launches.clone(),
             from_start,
-            restart: self.restart.clone(),
+            run: self.run.clone(),
             acting: self.acting.clone(),
             renewing: self.renewing.clone(),
             restarting: self.restarting.clone(),
@@ -152,7 +151,7 @@ impl Registry {
             instances.by_id.insert(after.id, after.clone());
             after
         };
-        *after.restart.lock().unwrap_or_else(PoisonError::into_inner) = rules.restart.clone();
+        after.run.set_restart(rules.restart.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -185,10 +184,9 @@ impl Registry {
         // Who is still connected sees the end.
         before.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         let plan = Plan {
-            record: before.record(),
-            run: at_rest(&before.keeper.view()),
-            survivor: None,
+            run: before.run.record(),
             before: Some(before.clone()),
+            ..Plan::new(before.record())
         };
         let registry = self.clone();
         let building = tokio::task::spawn_blocking(move || registry.build(plan));
@@ -228,7 +226,7 @@ impl Registry {
             if rules == told {
                 return Ok(newest);
             }
-            *newest.restart.lock().unwrap_or_else(PoisonError::into_inner) = rules.restart.clone();
+            newest.run.set_restart(rules.restart.clone());
             newest.keeper.set_rules(rules.clone()).await;
             told = rules;
         }

@@ -4,15 +4,21 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Exit};
+use orchestrator_proto::control::{Desired, EventKind, Exit, RestartPolicy};
 use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
-use super::left::{Survivors, now_ms, running};
-use super::run::{after_end, this_boot, was_running};
+use super::left::{Found, Survivors, now_ms, running};
+use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
-use crate::process::{Left, Spawned, Stray, View};
-use crate::store::{InstanceRecord, ProcessRecord, RunRecord, Snapshot};
+use crate::process::{Left, Process, Spawned, Stray, View};
+use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
+use crate::supervise::SIGKILL;
+
+/// Of so many processes of an instance that have ended, the last ones, the output is looked for
+/// once more: a daemon that is killed within moments of their ends may not have passed on their
+/// pipes. Fewer than a log reads at once.
+const LAST_OUTPUTS: usize = 16;
 
 /// What came of it.
 #[derive(Default)]
@@ -26,10 +32,13 @@ pub struct Restored {
 impl Registry {
     /// Takes over what an earlier daemon left: what it has stored, and what the holder has of it.
     /// To be called once, before anybody asks for anything.
-    pub async fn restore(self: &Arc<Self>, snapshot: Snapshot, left: Left) -> Restored {
+    pub async fn restore(self: &Arc<Self>, mut snapshot: Snapshot, left: Left) -> Restored {
         // A holder of before has files of ours, if there are instances; and knows their processes.
         let is_new = left.survivors.is_empty() && left.files.is_empty();
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
+        let highest = left.survivors.iter().map(|survivor| survivor.spawned.run);
+        let noted = snapshot.instances.iter().filter_map(|(_, run)| run.start_noted);
+        self.kernel.number_beyond(highest.chain(noted).max().unwrap_or(0));
         let mut survivors = Survivors::new(left.survivors);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
@@ -38,8 +47,8 @@ impl Registry {
         for unreadable in snapshot.unreadable {
             restored.failures.push(format!("the database can't be read as to {unreadable}"));
         }
-        for (record, run) in snapshot.instances {
-            let (id, order, start) = (record.id, record.order, run.is_to_be_started());
+        for (record, noted) in snapshot.instances {
+            let (id, order) = (record.id, record.order);
             if let Some(name) = &record.spec.name
                 && self.read().by_name.contains_key(name)
             {
@@ -47,21 +56,53 @@ impl Registry {
                 restored.failures.push(failure);
                 continue;
             }
-            let survivor = survivors.take(id, &run);
+            let types = snapshot.types.remove(&order).unwrap_or_default();
+            let Found { mut told, untold, last } = survivors.take(id, &noted);
+            let (mut run, mut events) = (noted.clone(), Vec::new());
+            for mut spawned in untold {
+                events.extend(passed_away(&record, &mut run, &mut spawned).await);
+                told.push(spawned);
+            }
+            let start = run.is_to_be_started();
+            let survivor = last.map(|spawned| {
+                let view = running(&run, &spawned);
+                (spawned, view)
+            });
             let survivor = survivor.or_else(|| self.orphan(id, &run, &strays));
             let start = start && survivor.is_none();
             // What is found may have been executed after that.
             let pid = survivor.as_ref().map(|(spawned, _)| spawned.process.pid());
-            let noted = run.process.as_ref().map(|process| process.pid);
-            let lost = was_running(&run) && pid != noted;
-            let after = if survivor.is_some() { run.clone() } else { after_end(&run, now_ms()) };
-            if after != run {
-                self.store.note_run(order, after.clone());
+            let known = run.process.as_ref().map(|process| process.pid);
+            let rest = if survivor.is_none() { self.rest(id, &run) } else { None };
+            if was_running(&run) && pid != known {
+                let [exited, stopped] = end(&record, (Exit::Unknown, now_ms()), run.desired);
+                events.push(exited);
+                // Its keeper tells when nothing is left.
+                events.extend(Some(stopped).filter(|_| rest.is_none()));
             }
-            if lost {
-                self.tell_end(&record, run.desired == Desired::Stopped);
+            let after = match (&survivor, &rest) {
+                // Noted now: it may have been found by its marks, and the holder is a new one, so
+                // that the next daemon would not look for it.
+                (Some((_, view)), _) if pid != known => found(&run, view),
+                (Some(_), _) => run,
+                // To be found by that, if this daemon and the holder are killed before all is gone.
+                (None, Some(_)) => {
+                    RunRecord { process: run.process.clone(), ..after_end(&run, now_ms()) }
+                }
+                (None, None) => after_end(&run, now_ms()),
+            };
+            let changed = (after != noted).then(|| (order, after.clone()));
+            self.events.record_all(changed, events);
+            let old = told.len().saturating_sub(LAST_OUTPUTS);
+            let mut outputs = Vec::new();
+            for (spawned, at) in told.into_iter().zip(0..) {
+                // The holder can forget them: all of it is on its way to be stored.
+                spawned.process.end_is_noted();
+                let last = spawned.output.filter(|_| at >= old);
+                outputs.extend(last.map(|pipes| (spawned.run, pipes)));
             }
-            match self.build(Plan { run: after, survivor, ..Plan::new(record) }) {
+            let plan = Plan { run: after, types, survivor, rest, outputs, ..Plan::new(record) };
+            match self.build(plan) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
                     if start {
@@ -97,14 +138,6 @@ impl Registry {
         }
     }
 
-    /// Tells of the end of a process while there was no holder, or of the whole machine.
-    fn tell_end(&self, record: &InstanceRecord, requested: bool) {
-        let exit = Exit::Unknown;
-        for kind in [EventKind::Exited { exit, requested }, EventKind::Stopped] {
-            self.events.record(Some(record.id), record.spec.name.as_deref(), kind);
-        }
-    }
-
     /// What runs of an instance although the holder has been killed too: what was noted, or what
     /// was executed after that.
     fn orphan(&self, id: InstanceId, run: &RunRecord, strays: &[Stray]) -> Option<(Spawned, View)> {
@@ -116,13 +149,29 @@ impl Registry {
         let later = later.map(|stray| (stray.pid, stray.start_ticks));
         noted.into_iter().chain(later).find_map(|(pid, start_ticks)| {
             match self.kernel.adopt(id, pid, start_ticks) {
-                Ok(spawned) => Some((spawned?, running(run, pid))),
+                Ok(spawned) => {
+                    let spawned = spawned?;
+                    let view = running(run, &spawned);
+                    Some((spawned, view))
+                }
                 Err(error) => {
                     tracing::error!(instance = %id, pid, %error, "what runs of it can't be kept");
                     None
                 }
             }
         })
+    }
+
+    /// What the noted main process of an instance has left behind, if that has ended although the
+    /// holder has been killed too.
+    fn rest(&self, id: InstanceId, run: &RunRecord) -> Option<Arc<dyn Process>> {
+        let noted = run.process.as_ref().filter(|it| Some(&it.boot_id) == this_boot().as_ref())?;
+        let pid = noted.pid;
+        let found = self.kernel.rest(id, pid, noted.start_ticks).unwrap_or_else(|error| {
+            tracing::error!(instance = %id, pid, %error, "what is left of it can't be looked for");
+            None
+        });
+        found.inspect(|_| tracing::warn!(instance = %id, pid, "ending what it has left behind"))
     }
 
     /// Starts what is to be started, all at once. Answers when each was tried, or the daemon
@@ -140,4 +189,49 @@ impl Registry {
         }
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// Notes the end of a process, other than the last, of which no daemon has taken note; the answer
+/// is what tells of it.
+async fn passed_away(
+    record: &InstanceRecord,
+    run: &mut RunRecord,
+    spawned: &mut Spawned,
+) -> Vec<NewEvent> {
+    let pid = spawned.process.pid();
+    if !spawned.exited.has_ended() {
+        // There are never two processes of one instance.
+        tracing::error!(instance = %record.id, pid, "killed what should have ended before");
+        let _ = spawned.process.signal_tree(SIGKILL).await;
+        return Vec::new();
+    }
+    let ended = (&mut spawned.exited).await;
+    let (exit, at_ms) = ended.map_or((Exit::Unknown, now_ms()), |it| (it.exit, it.time_ms));
+    let mut events = Vec::new();
+    if run.start_noted < Some(spawned.run) {
+        run.starts += 1;
+        events.push(event(record, EventKind::Adopted { pid }, at_ms));
+    }
+    // Another one was executed in its place. Unless it is started again by itself, that was asked
+    // for.
+    let is_asked_for = record.spec.supervision.restart.policy == RestartPolicy::Never;
+    let desired = if is_asked_for { Desired::Stopped } else { run.desired };
+    events.extend(end(record, (exit, at_ms), desired));
+    run.start_noted = run.start_noted.max(Some(spawned.run));
+    run.end_noted = Some(spawned.run);
+    run.active = false;
+    run.process = None;
+    run.rest = Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) };
+    events
+}
+
+fn event(record: &InstanceRecord, kind: EventKind, time_ms: u64) -> NewEvent {
+    NewEvent { time_ms, instance: Some(record.id), name: record.spec.name.clone(), kind }
+}
+
+/// What tells of the end of a process that no daemon has seen.
+fn end(record: &InstanceRecord, (exit, at_ms): (Exit, u64), desired: Desired) -> [NewEvent; 2] {
+    let requested = desired == Desired::Stopped;
+    [EventKind::Exited { exit, requested }, EventKind::Stopped]
+        .map(|kind| event(record, kind, at_ms))
 }

@@ -6,64 +6,67 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use orchestrator_proto::control::{Desired, EventKind, Exit, Observed, Restart};
 
 use crate::process::View;
-use crate::store::{ProcessRecord, Rest, RunRecord, Store};
+use crate::store::{ProcessRecord, Rest, RunRecord};
 
-/// Tells the store of one instance's runs.
+/// Finds out what is to be stored of one instance's runs.
 pub(super) struct RunNotes {
-    store: Store,
-    /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
-    order: u64,
     /// Set when the daemon ends. What ends by itself then was most likely asked to by who asked
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
     /// As it is now.
-    restart: Arc<Mutex<Restart>>,
+    restart: Mutex<Restart>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
 }
 
 impl RunNotes {
-    pub(super) fn new(
-        store: Store,
-        order: u64,
-        ending: Arc<AtomicBool>,
-        restart: Arc<Mutex<Restart>>,
-        run: RunRecord,
-    ) -> Self {
-        Self { store, order, ending, restart, run: Mutex::new(run) }
+    pub(super) fn new(ending: Arc<AtomicBool>, restart: Restart, run: RunRecord) -> Self {
+        Self { ending, restart: Mutex::new(restart), run: Mutex::new(run) }
     }
 
-    fn note(&self, change: impl FnOnce(&mut RunRecord)) {
+    /// From now on its end is judged by this.
+    pub(super) fn set_restart(&self, restart: Restart) {
+        *self.restart.lock().unwrap_or_else(PoisonError::into_inner) = restart;
+    }
+
+    /// What is noted.
+    pub(super) fn record(&self) -> RunRecord {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A process was executed, or taken over, that the holder has under this number. What happens
+    /// to it comes next.
+    pub(super) fn executed(&self, number: u64) {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).start_noted = Some(number);
+    }
+
+    /// It is shown like this now, if that has changed, and this happened to it. The answer is what
+    /// is to be stored, if that is something else than before.
+    pub(super) fn happened(
+        &self,
+        view: Option<&View>,
+        events: &[(EventKind, u64)],
+    ) -> Option<RunRecord> {
         let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
         let before = run.clone();
-        change(&mut run);
-        if *run != before {
-            self.store.note_run(self.order, run.clone());
-        }
-    }
-
-    /// It is shown like this now.
-    pub(super) fn changed(&self, view: &View) {
-        self.note(|run| {
+        if let Some(view) = view {
             let before = (run.active, run.rest.clone());
-            shown(run, view, identify);
-            self.interrupt(run, before);
-        });
-    }
-
-    /// This happened to it.
-    pub(super) fn event(&self, kind: &EventKind, time_ms: u64) {
-        if let EventKind::Exited { exit, requested } = *kind {
-            self.note(|run| {
+            shown(&mut run, view, identify);
+            self.interrupt(&mut run, before);
+        }
+        for (kind, time_ms) in events {
+            if let EventKind::Exited { exit, requested } = *kind {
+                run.end_noted = run.start_noted;
                 // Else nothing of it is left, and what that means has been shown.
                 if run.process.is_some() {
                     let before = (run.active, run.rest.clone());
                     run.active = false;
-                    run.rest = self.ended(exit, requested, time_ms);
-                    self.interrupt(run, before);
+                    run.rest = self.ended(exit, requested, *time_ms);
+                    self.interrupt(&mut run, before);
                 }
-            });
+            }
         }
+        (*run != before).then(|| run.clone())
     }
 
     /// What the end of its main process means, while something else of it is left.
@@ -107,15 +110,6 @@ pub(super) fn view_of(run: &RunRecord) -> View {
     }
 }
 
-/// What is kept of an instance of which nothing is left, so that another keeper can go on.
-pub(super) fn at_rest(view: &View) -> RunRecord {
-    let mut run = RunRecord { starts: view.starts, ..RunRecord::default() };
-    shown(&mut run, view, |_| None);
-    run.active = false;
-    run.process = None;
-    run
-}
-
 /// Whether a process was running when the daemon that kept it ended. If nothing is found of that,
 /// it has ended, and nobody has heard how.
 pub(super) const fn was_running(run: &RunRecord) -> bool {
@@ -127,11 +121,19 @@ pub(super) fn end_was_told(run: &RunRecord, pid: u32) -> bool {
     !run.active && run.process.as_ref().is_some_and(|process| process.pid == pid)
 }
 
+/// How it is when this is found of it, running, which was not noted.
+pub(super) fn found(run: &RunRecord, view: &View) -> RunRecord {
+    let mut run = run.clone();
+    shown(&mut run, view, identify);
+    run
+}
+
 /// How it is after the end of the daemon that kept it: nothing of it runs. This is found out at
 /// `now_ms`, milliseconds since 1970 (UTC).
 pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {
     let mut run = run.clone();
     if was_running(&run) {
+        run.end_noted = run.start_noted;
         run.rest = Rest::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(now_ms) };
     } else if run.is_to_be_started() {
         // Until it is started it is shown as stopped, not as what it was before its last start.
@@ -335,14 +337,13 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_end_is_kept_from_the_moment_when_it_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
+    #[test]
+    fn an_end_is_kept_from_the_moment_when_it_is_told() {
         for requested in [false, true] {
-            let notes = RunNotes::new(store.clone(), 1, Arc::default(), Arc::default(), running());
-            notes.event(&EventKind::Exited { exit: EXIT, requested }, 8);
-            let run = notes.run.lock().unwrap().clone();
+            let notes = RunNotes::new(Arc::default(), Restart::default(), running());
+            let event = (EventKind::Exited { exit: EXIT, requested }, 8);
+            let run = notes.happened(None, std::slice::from_ref(&event)).unwrap();
+            assert_eq!(notes.happened(None, &[event]), None, "nothing new");
             assert!(end_was_told(&run, 5) && !end_was_told(&run, 6) && !was_running(&run));
             let observed = if requested {
                 Observed::Stopped { last_exit: Some(EXIT), at_ms: Some(8) }
@@ -365,10 +366,8 @@ mod tests {
         assert_eq!(view_of(&after).observed.word(), "stopped");
     }
 
-    #[tokio::test]
-    async fn what_ends_by_itself_while_the_daemon_ends_is_started_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
+    #[test]
+    fn what_ends_by_itself_while_the_daemon_ends_is_started_again() {
         let ending = Arc::new(AtomicBool::new(false));
         let left = Observed::Stopping { pid: None, since_ms: 8 };
         let exited = Observed::Failed { reason: EXIT.to_string(), exit: Some(EXIT), at_ms: 8 };
@@ -376,16 +375,15 @@ mod tests {
         let event = EventKind::Exited { exit: EXIT, requested: false };
         for end in [false, true] {
             for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
-                let notes =
-                    RunNotes::new(store.clone(), 1, ending.clone(), Arc::default(), running());
+                let notes = RunNotes::new(ending.clone(), Restart::default(), running());
                 ending.store(end, Ordering::Release);
                 let mut views = views.into_iter();
-                notes.changed(&view(Desired::Running, views.next().unwrap()));
-                notes.event(&event, 8);
+                let first = view(Desired::Running, views.next().unwrap());
+                notes.happened(Some(&first), &[(event.clone(), 8)]);
                 // If it exited before, the end of the daemon does not change that.
                 ending.store(true, Ordering::Release);
                 for observed in views.chain([stopped.clone()]) {
-                    notes.changed(&view(Desired::Running, observed));
+                    notes.happened(Some(&view(Desired::Running, observed)), &[]);
                 }
                 assert_eq!(notes.run.lock().unwrap().is_to_be_started(), end);
                 ending.store(false, Ordering::Release);

@@ -24,6 +24,7 @@ mod source;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod types;
 
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
@@ -32,3 +33,4 @@ pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};
 pub use tap::{MAX_TAPS, Tap, TapItem, Taps};
+pub use types::TellType;

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use orchestrator_proto::control::Policy;
-use orchestrator_proto::runtime::Sender;
-use orchestrator_proto::schema::side_by_side;
+use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
@@ -15,6 +14,7 @@ use super::mailbox::Mailbox;
 use super::message::{Numbering, TypeDecl};
 use super::source::{OutputIndex, Source, SourceStats, Upstream};
 use super::tap::Taps;
+use super::types::{self, TellType, Types};
 
 /// Links of one daemon: a list of them fits a frame.
 pub const MAX_LINKS: usize = 16_384;
@@ -104,6 +104,9 @@ pub trait Surroundings: Send + Sync {
 /// All links of a daemon.
 pub struct Router {
     state: Mutex<Table>,
+    /// Held while a type is declared, until that is told: in the order in which it was, and after
+    /// what came of it. Before the table.
+    declaring: Mutex<()>,
     taps: Arc<Taps>,
     surroundings: Box<dyn Surroundings>,
 }
@@ -123,22 +126,25 @@ struct Table {
 #[derive(Default)]
 struct Ends {
     mailbox: Arc<Mailbox>,
-    /// As last declared, by type name; kept while the instance is not connected.
-    outputs: HashMap<Arc<str>, Arc<TypeDecl>>,
-    inputs: HashMap<Arc<str>, Arc<TypeDecl>>,
+    types: Types,
 }
 
 impl Router {
     /// A router without links.
     #[must_use]
     pub fn new(surroundings: Box<dyn Surroundings>) -> Self {
-        Self { state: Mutex::default(), taps: Arc::default(), surroundings }
+        let declaring = Mutex::default();
+        Self { state: Mutex::default(), declaring, taps: Arc::default(), surroundings }
     }
 
     /// The taps on all messages.
     #[must_use]
     pub fn taps(&self) -> &Arc<Taps> {
         &self.taps
+    }
+
+    fn declaring(&self) -> MutexGuard<'_, ()> {
+        self.declaring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -149,6 +155,23 @@ impl Router {
     #[must_use]
     pub fn add_instance(&self, instance: InstanceId) -> Arc<Mailbox> {
         self.table().instances.entry(instance).or_default().mailbox.clone()
+    }
+
+    /// The instance has declared these types to an earlier daemon. To be called before its links
+    /// are made. From now on, each type that it declares in another form than before is told.
+    pub fn keep_types(
+        &self,
+        instance: InstanceId,
+        known: impl IntoIterator<Item = (Direction, TypeDecl)>,
+        tell: TellType,
+    ) {
+        let mut table = self.table();
+        if let Some(ends) = table.instances.get_mut(&instance) {
+            for (direction, decl) in known {
+                ends.types.declare(direction, &Arc::new(decl));
+            }
+            ends.types.tell(tell);
+        }
     }
 
     /// Ends all links from and to this instance.
@@ -165,9 +188,9 @@ impl Router {
         }
         // Links from anybody may have disagreed with this instance only.
         table.interruptions.forget(instance);
-        let types = table.instances.remove(&instance).map(|ends| ends.outputs).unwrap_or_default();
+        let types = table.instances.remove(&instance).map(|ends| ends.types).unwrap_or_default();
         let links: Vec<_> =
-            types.keys().filter_map(|name| table.by_type.get(name)).flatten().cloned().collect();
+            types.outputs().filter_map(|name| table.by_type.get(name)).flatten().cloned().collect();
         self.check_links(table, &links);
         gone
     }
@@ -198,6 +221,7 @@ impl Router {
         channel: u16,
         numbering: Option<Numbering>,
     ) -> Result<OutputIndex, RouteError> {
+        let _in_order = self.declaring();
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
         if source.has_output(&decl.name) {
@@ -206,27 +230,30 @@ impl Router {
         if source.output_count() >= MAX_OUTPUTS {
             return Err(RouteError::TooManyOutputs);
         }
-        if let Some(ends) = source.instance.and_then(|id| table.instances.get_mut(&id)) {
-            remember(&mut ends.outputs, &decl);
-        }
+        let tell = source.instance.and_then(|id| table.declare(id, Direction::Output, &decl));
         if let (Some(instance), Some(numbering)) = (source.instance, numbering) {
             table.interruptions.begins(instance, &decl.name, numbering);
         }
         let losses = table.interruptions.losses(&links);
-        let index = source.add_output(decl, channel, numbering, &links);
+        let index = source.add_output(decl.clone(), channel, numbering, &links);
         self.check_links(table, &links);
+        if let Some(tell) = tell {
+            tell(Direction::Output, &decl);
+        }
         self.report(losses);
         Ok(index)
     }
 
     /// The instance takes this type, in this form.
     pub fn declare_input(&self, instance: InstanceId, decl: Arc<TypeDecl>) {
+        let _in_order = self.declaring();
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
-        if let Some(ends) = table.instances.get_mut(&instance) {
-            remember(&mut ends.inputs, &decl);
-        }
+        let tell = table.declare(instance, Direction::Input, &decl);
         self.check_links(table, &links);
+        if let Some(tell) = tell {
+            tell(Direction::Input, &decl);
+        }
     }
 
     /// The instance has had all messages of this type from this sender below `next`, on
@@ -250,16 +277,7 @@ impl Router {
     /// The type names that the instance last declared as outputs and inputs, sorted.
     #[must_use]
     pub fn declared(&self, instance: InstanceId) -> (Vec<String>, Vec<String>) {
-        let table = self.table();
-        let Some(ends) = table.instances.get(&instance) else {
-            return Default::default();
-        };
-        let names = |map: &HashMap<Arc<str>, Arc<TypeDecl>>| {
-            let mut names: Vec<_> = map.keys().map(ToString::to_string).collect();
-            names.sort();
-            names
-        };
-        (names(&ends.outputs), names(&ends.inputs))
+        self.table().instances.get(&instance).map(|ends| ends.types.names()).unwrap_or_default()
     }
 
     /// Makes a link. The same link twice is one link: the answer says whether it is new.
@@ -269,6 +287,25 @@ impl Router {
     /// When an end does not exist, the link is there with another policy or capacity, or the
     /// two ends are known to disagree on the schema.
     pub fn add_link(&self, request: &LinkRequest) -> Result<(LinkId, bool), RouteError> {
+        self.make_link(request, |mismatch| mismatch.map_or(Ok(None), Err))
+    }
+
+    /// Makes a link that was there before. If its two ends disagree it is marked, as it was then,
+    /// and nobody is told.
+    ///
+    /// # Errors
+    ///
+    /// As [`add_link`](Self::add_link), but for a disagreement.
+    pub fn restore_link(&self, request: &LinkRequest) -> Result<(LinkId, bool), RouteError> {
+        self.make_link(request, Ok)
+    }
+
+    /// `judge` says what a disagreement comes to: a mark, or an error.
+    fn make_link(
+        &self,
+        request: &LinkRequest,
+        judge: impl FnOnce(Option<WireError>) -> Result<Option<WireError>, WireError>,
+    ) -> Result<(LinkId, bool), RouteError> {
         let mut table = self.table();
         if let Some(from) = request.from
             && !table.instances.contains_key(&from)
@@ -296,9 +333,8 @@ impl Router {
         };
         let id = LinkId(table.last_id + 1);
         let link = Arc::new(Link::new(id, request, mailbox.clone()));
-        if let Some(error) = table.mismatch(&link) {
-            return Err(RouteError::Mismatch(error));
-        }
+        let mark = judge(table.mismatch(&link)).map_err(RouteError::Mismatch)?;
+        *link.mismatch.lock().unwrap_or_else(PoisonError::into_inner) = mark;
         if let LinkTarget::Udp(address) = &request.to
             && !table.peers.contains_key(address)
         {
@@ -374,6 +410,15 @@ impl Router {
 }
 
 impl Table {
+    fn declare(
+        &mut self,
+        instance: InstanceId,
+        direction: Direction,
+        decl: &Arc<TypeDecl>,
+    ) -> Option<TellType> {
+        self.instances.get_mut(&instance)?.types.declare(direction, decl)
+    }
+
     fn find(&self, request: &LinkRequest) -> Option<&Arc<Link>> {
         let links = self.by_type.get(&request.type_name)?;
         links.iter().find(|link| link.from == request.from && link.to == request.to)
@@ -392,47 +437,15 @@ impl Table {
         let LinkTarget::Instance(to) = &link.to else {
             return None;
         };
-        let input = self.instances.get(to)?.inputs.get(&link.type_name)?;
+        let input = self.instances.get(to)?.types.input(&link.type_name)?;
         let senders: Box<dyn Iterator<Item = (&InstanceId, &Ends)>> = match &link.from {
             Some(from) => Box::new(self.instances.get_key_value(from).into_iter()),
             None => Box::new(self.instances.iter()),
         };
         senders
-            .filter_map(|(id, ends)| Some((id, ends.outputs.get(&link.type_name)?)))
-            .find_map(|(from, output)| schema_mismatch(from, output, to, input))
+            .filter_map(|(id, ends)| Some((id, &**ends.types.output(&link.type_name)?)))
+            .find_map(|output| types::mismatch(output, (to, input)))
     }
-}
-
-/// Bounded, because an instance may connect again and again with other names.
-fn remember(decls: &mut HashMap<Arc<str>, Arc<TypeDecl>>, decl: &Arc<TypeDecl>) {
-    if decls.len() < MAX_OUTPUTS || decls.contains_key(&decl.name) {
-        decls.insert(decl.name.clone(), decl.clone());
-    }
-}
-
-fn schema_mismatch(
-    from: &InstanceId,
-    output: &TypeDecl,
-    to: &InstanceId,
-    input: &TypeDecl,
-) -> Option<WireError> {
-    // Without a schema on one side the messages are translated, as far as they can be.
-    let ((sent_hash, sent), (taken_hash, taken)) =
-        (output.schema.as_ref()?, input.schema.as_ref()?);
-    if sent_hash == taken_hash {
-        return None;
-    }
-    let mut error = WireError::new(
-        ErrorCode::SchemaMismatch,
-        format!(
-            "the two ends declare different schemas for {}; rebuild one of them against the \
-             other's definition",
-            output.name
-        ),
-    );
-    let (left, right) = (format!("sent by {from}"), format!("taken by {to}"));
-    error.causes.push(side_by_side(&left, sent, &right, taken));
-    Some(error)
 }
 
 impl Link {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use orchestrator_proto::control::Policy;
+use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, TypeSchema, WireError};
 use proptest::prelude::*;
 
@@ -218,6 +219,52 @@ fn a_difference_that_is_discovered_later_marks_the_link() {
     assert!(router.links()[0].mismatch().is_some());
     router.declare_input(to, decl(0, TypeSchema::U32));
     assert!(router.links()[0].mismatch().is_none());
+}
+
+#[test]
+fn what_was_declared_to_an_earlier_daemon_counts_and_only_news_are_told() {
+    let router = Router::new(Box::new(Quiet));
+    let (from, to) = (InstanceId::generate(), InstanceId::generate());
+    let _mailboxes = [from, to].map(|id| router.add_instance(id));
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let keep = |id, direction, schema| {
+        let told = told.clone();
+        let tell: TellType = Arc::new(move |direction, decl| {
+            let hash = decl.schema.as_ref().map(|(hash, _)| *hash);
+            told.lock().unwrap().push((id, direction, hash));
+        });
+        router.keep_types(id, [(direction, (*decl(0, schema)).clone())], tell);
+    };
+    keep(from, Direction::Output, TypeSchema::U32);
+    keep(to, Direction::Input, TypeSchema::U64);
+    assert_eq!(router.declared(from), (vec!["type.0".to_owned()], vec![]));
+
+    // Neither of them is connected.
+    let wanted = request(Some(from), 0, to);
+    let error = router.add_link(&wanted).unwrap_err();
+    let RouteError::Mismatch(error) = error else { panic!("{error}") };
+    // One that was made before is there, with the same mark.
+    router.restore_link(&wanted).unwrap();
+    assert_eq!(router.links()[0].mismatch(), Some(error));
+
+    // The same again is no news; another schema is, and so is none.
+    let declare = |schema: Option<TypeSchema>| {
+        let source = router.open_source(Some(from), None, Arc::default());
+        let schema = schema.map(|schema| (schema.hash(), Arc::new(schema)));
+        let decl = Arc::new(TypeDecl { name: type_name(0), schema });
+        router.declare_output(&source, decl, 0, None).unwrap();
+        std::mem::take(&mut *told.lock().unwrap())
+    };
+    assert_eq!(declare(Some(TypeSchema::U32)), []);
+    let (u64, output) = (TypeSchema::U64.hash(), Direction::Output);
+    assert_eq!(declare(Some(TypeSchema::U64)), [(from, output, Some(u64))]);
+    assert_eq!(router.links()[0].mismatch(), None);
+    assert_eq!(declare(Some(TypeSchema::U64)), []);
+    assert_eq!(declare(None), [(from, output, None)]);
+    assert_eq!(declare(None), []);
+    router.declare_input(to, decl(0, TypeSchema::U64));
+    router.declare_input(to, decl(1, TypeSchema::U64));
+    assert_eq!(*told.lock().unwrap(), [(to, Direction::Input, Some(u64))]);
 }
 
 struct Told(Mutex<Vec<u16>>);

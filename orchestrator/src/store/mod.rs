@@ -1,5 +1,5 @@
-//! What outlives the daemon: its instances, its links, whether they should run, what became of
-//! them, and what happened. An SQLite database, `state.db` in the state directory.
+//! What outlives the daemon: its instances, their message types, its links, whether they should
+//! run, what became of them, and what happened. An SQLite database, `state.db` in the state directory.
 //!
 //! For `events/` and `registry/`, which tell it of everything that changes, and `daemon/`, which
 //! opens it. Knows the protocol's types and no other room.
@@ -11,8 +11,13 @@
 //!   process, and a power cut [`SYNC`] later, or at once where [`Durability::Synced`] was asked
 //!   for;
 //! - telling of a run ([`Store::note_run`]) and of an event ([`Store::record_event`]) never
-//!   waits. Both are written within [`LATE`], in the order in which they were told, runs before
-//!   events, and with the next answer at the latest;
+//!   waits. Both are written within [`LATE`], in the order in which they were told, and with the
+//!   next answer at the latest. What is told in one piece ([`Store::note`]) is written in one
+//!   transaction;
+//! - telling of a message type ([`Store::note_type`]) never waits either. Types are written soon
+//!   after everything that was told before them, in parts of 256 KiB, so that nobody waits for
+//!   more than that because some are large; what is not written yet when the daemon is killed is
+//!   declared again when its instance connects;
 //! - an event gets its number when it is committed, and is shown to nobody before. So no number
 //!   is used twice or left out, whatever ends the daemon;
 //! - many who change something at once share a transaction and a sync;
@@ -25,8 +30,9 @@
 //!   a newer daemon is refused; a row that can't be read is kept and reported;
 //! - nothing happens in here when nothing happens elsewhere.
 //!
-//! One thread writes, and one syncs what nobody waits for. The one that writes is not woken for what nobody waits for: after a write it looks by
-//! itself for a while ([`LINGER`]), so a busy daemon wakes it for answers only.
+//! One thread writes, and one syncs what nobody waits for. The one that writes is not woken for
+//! what nobody waits for: after a write it looks by itself for a while ([`LINGER`]), so a busy
+//! daemon wakes it for answers only.
 
 mod error;
 mod open;
@@ -36,6 +42,7 @@ mod recent;
 mod record;
 mod schema;
 mod spec;
+mod types;
 mod write;
 mod writer;
 
@@ -48,17 +55,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use orchestrator_proto::TypeSchema;
+use orchestrator_proto::runtime::Direction;
 use tokio::sync::{oneshot, watch};
 
 pub use error::{StoreError, WriteFailure};
 pub use recent::{EventBatch, EventQuery};
 pub use record::{
     Change, InstanceRecord, LinkEnd, LinkRecord, NewEvent, ProcessRecord, Rest, RunRecord,
-    SetAside, Snapshot,
+    SetAside, Snapshot, TypeRecord,
 };
 
 use queue::{Queue, Refused, Timing};
 use recent::Recent;
+use types::TypeKey;
 use writer::Writer;
 
 /// How late something that nobody waits for may be written: 5 ms.
@@ -85,9 +95,6 @@ pub const KEPT_EVENTS: u64 = 100_000;
 
 /// Events that are deleted at once.
 pub const EVENTS_SLACK: u64 = 1000;
-
-/// Events in one transaction that nobody waits for.
-const MAX_GROUP: usize = 1024;
 
 /// What is waited for before something counts as done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -223,16 +230,36 @@ impl Store {
 
     /// Tells how an instance is now. Never waits; see the module.
     pub fn note_run(&self, order: u64, run: RunRecord) {
-        self.shared().queue.run(order, run);
+        self.note(Some((order, run)), Vec::new());
+    }
+
+    /// Tells how an instance declares a message type now; without a schema, no more. Only of what
+    /// has changed. Never waits; see the module.
+    pub fn note_type(
+        &self,
+        order: u64,
+        direction: Direction,
+        name: &Arc<str>,
+        schema: Option<&TypeSchema>,
+    ) {
+        let key = TypeKey { order, direction, name: name.clone() };
+        self.shared().queue.declared(key, schema.map(|schema| schema.encode().into()));
     }
 
     /// Tells what happened. Never waits; see the module.
     pub fn record_event(&self, event: NewEvent) {
-        let shared = self.shared();
-        shared.queue.event(event, shared.recent.is_followed());
+        self.note(None, vec![event]);
     }
 
-    /// Answers when everything that was told before is written.
+    /// Tells how an instance is now and what tells of it, in one piece: both are there after any
+    /// end, or neither. Never waits; see the module.
+    pub fn note(&self, run: Option<(u64, RunRecord)>, events: Vec<NewEvent>) {
+        let shared = self.shared();
+        let urgent = !events.is_empty() && shared.recent.is_followed();
+        shared.queue.news(run, events, urgent);
+    }
+
+    /// Answers when all runs and events that were told before are written.
     ///
     /// # Errors
     ///
@@ -252,7 +279,7 @@ impl Store {
         self.shared().failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How much waits to be written: changes, runs and those who wait for an answer; events.
+    /// How much waits to be written: changes, runs, types and those who wait for an answer; events.
     #[must_use]
     pub fn depths(&self) -> (u64, u64) {
         self.shared().queue.depths()

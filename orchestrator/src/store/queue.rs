@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::error::WriteFailure;
 use super::record::{Change, NewEvent, RunRecord};
-use super::{Durability, LATE, LINGER, MAX_CHANGES, MAX_GROUP, MAX_WAITING_EVENTS, RETRY, SYNC};
+use super::types::{Declared, TypeKey, WaitingTypes};
+use super::{Durability, LATE, LINGER, MAX_CHANGES, MAX_WAITING_EVENTS, RETRY, SYNC};
 
 /// Why a request to the writer was not carried out. Each who waits gets one.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ struct Waiting {
     /// The newest of each instance: at most one for each that there is.
     runs: HashMap<u64, RunRecord>,
     events: VecDeque<NewEvent>,
+    /// Nobody waits for these; they come after everything that was put here before.
+    types: WaitingTypes,
     /// Who waits for all that was put here before. Each belongs to a request of a client.
     barriers: Vec<(Durability, Answer)>,
     /// Events that found no place, ever.
@@ -70,13 +73,17 @@ pub(super) struct Group {
     pub(super) changes: VecDeque<(Change, Answer)>,
     pub(super) runs: HashMap<u64, RunRecord>,
     pub(super) events: VecDeque<NewEvent>,
+    pub(super) types: Vec<(TypeKey, Declared)>,
     pub(super) barriers: Vec<(Durability, Answer)>,
 }
 
 impl Group {
     /// Whether there is anything to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.runs.is_empty() && self.events.is_empty()
+        self.changes.is_empty()
+            && self.runs.is_empty()
+            && self.events.is_empty()
+            && self.types.is_empty()
     }
 
     /// Whether anybody waits until it is on the disk.
@@ -129,24 +136,32 @@ impl Queue {
         });
     }
 
-    /// Written soon. Replaces what waits of the same instance.
-    pub(super) fn run(&self, order: u64, record: RunRecord) {
-        self.put(false, |waiting| {
-            waiting.runs.insert(order, record);
-        });
-    }
-
-    /// Written soon, or now if `urgent`. Lost, and counted, if there is no place.
-    pub(super) fn event(&self, event: NewEvent, urgent: bool) {
+    /// Written soon, or now if `urgent`, and all of it in one transaction. The run replaces what
+    /// waits of the same instance. An event for which there is no place is lost, and counted.
+    pub(super) fn news(
+        &self,
+        run: Option<(u64, RunRecord)>,
+        events: impl IntoIterator<Item = NewEvent>,
+        urgent: bool,
+    ) {
         self.put(urgent, |waiting| {
-            waiting.event(event);
+            waiting.runs.extend(run);
+            for event in events {
+                waiting.event(event);
+            }
         });
     }
 
-    /// How much waits: changes, runs and barriers; events.
+    /// Written soon, though other things come first. Replaces what waits of the same.
+    pub(super) fn declared(&self, key: TypeKey, declared: Declared) {
+        self.put(false, |waiting| waiting.types.put(key, declared));
+    }
+
+    /// How much waits: changes, runs, types and barriers; events.
     pub(super) fn depths(&self) -> (u64, u64) {
         let waiting = self.lock();
         let changes = waiting.changes.len() + waiting.runs.len() + waiting.barriers.len();
+        let changes = changes + waiting.types.len();
         (changes as u64, waiting.events.len() as u64)
     }
 
@@ -240,7 +255,8 @@ impl Queue {
         for event in came_since {
             waiting.event(event);
         }
-        if !(waiting.runs.is_empty() && waiting.events.is_empty()) {
+        waiting.types.put_back(group.types);
+        if !waiting.has_no_news() {
             waiting.since.get_or_insert_with(Instant::now);
         }
     }
@@ -250,6 +266,11 @@ impl Waiting {
     /// Whether nobody waits for an answer.
     fn is_patient(&self) -> bool {
         self.changes.is_empty() && self.barriers.is_empty() && !self.closing
+    }
+
+    /// Whether there is nothing to write but for changes.
+    fn has_no_news(&self) -> bool {
+        self.runs.is_empty() && self.events.is_empty() && self.types.is_empty()
     }
 
     /// Where events find no place, one stands in for them that says how many they are.
@@ -277,20 +298,19 @@ impl Waiting {
     }
 
     fn take(&mut self) -> Group {
-        // All changes and runs, because barriers wait for them; events in parts, because a group
-        // should be short, unless somebody waits for them too.
-        let all_events = !self.barriers.is_empty() || self.closing;
-        let count = if all_events { self.events.len() } else { self.events.len().min(MAX_GROUP) };
-        let events: VecDeque<_> = self.events.drain(..count).collect();
-        if self.events.is_empty() {
-            self.since = None;
-        }
-        self.urgent = !self.events.is_empty() && self.urgent;
-        Group {
+        // All changes, runs and events: barriers wait for them, and a run without the event that
+        // tells of it would never be told. Types in parts: what came of them is told by then.
+        let group = Group {
             changes: std::mem::take(&mut self.changes),
             runs: std::mem::take(&mut self.runs),
-            events,
+            events: std::mem::take(&mut self.events),
+            types: self.types.take(),
             barriers: std::mem::take(&mut self.barriers),
+        };
+        if self.has_no_news() {
+            self.since = None;
         }
+        self.urgent = self.closing && !self.types.is_empty();
+        group
     }
 }

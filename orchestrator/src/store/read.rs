@@ -1,19 +1,21 @@
 //! Rows into records, and what to do with those that can't be read.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{Desired, Event, Exit};
-use orchestrator_proto::{InstanceId, LinkId};
+use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::record::{
-    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, Snapshot,
+    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, Snapshot, TypeRecord,
 };
-use super::spec;
+use super::{spec, write};
 
 /// Why a row is no record, in words.
 type Bad = String;
@@ -50,6 +52,7 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
             }
         }
     }
+    read_types(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
         "SELECT id, sender, type, receiver, udp, policy, capacity FROM links ORDER BY id",
     )?;
@@ -74,6 +77,51 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
 pub(super) struct Unreadable {
     pub(super) instances: Vec<i64>,
     pub(super) links: Vec<i64>,
+    pub(super) types: Vec<i64>,
+}
+
+/// Of instances that can be read.
+fn read_types(
+    connection: &Connection,
+    snapshot: &mut Snapshot,
+    unreadable: &mut Unreadable,
+) -> rusqlite::Result<()> {
+    let names: HashMap<u64, _> =
+        snapshot.instances.iter().map(|(record, _)| (record.order, record.id)).collect();
+    let mut statement = connection
+        .prepare("SELECT id, number, direction, name, hash, schema FROM types ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, order): (i64, u64) = (row.get(0)?, unsigned(row, 1)?);
+        let Some(instance) = names.get(&order) else {
+            continue;
+        };
+        match declared(row) {
+            Ok(record) => snapshot.types.entry(order).or_default().push(record),
+            Err(bad) => {
+                snapshot.unreadable.push(format!("a message type of instance {instance}: {bad}"));
+                unreadable.types.push(id);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn declared(row: &Row<'_>) -> Result<TypeRecord, Bad> {
+    let word: String = row.get(2).map_err(words)?;
+    let mut directions = [Direction::Output, Direction::Input].into_iter();
+    let direction = directions
+        .find(|direction| write::direction(*direction) == word)
+        .ok_or_else(|| format!("{word:?} is neither output nor input"))?;
+    let name: String = row.get(3).map_err(words)?;
+    let canonical = row.get_ref(5).map_err(words)?.as_blob().map_err(words)?;
+    let hash = SchemaHash(row.get(4).map_err(words)?);
+    if hash != SchemaHash::of(canonical) {
+        return Err(format!("the hash of {name:?} is not that of its schema"));
+    }
+    let schema = TypeSchema::decode(canonical)
+        .map_err(|error| format!("the schema of {name:?}: {error}"))?;
+    Ok(TypeRecord { direction, name: name.into(), hash, schema: Arc::new(schema) })
 }
 
 /// The highest key that a table ever had.
@@ -134,7 +182,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
     let Some(desired) = row.get::<_, Option<String>>(7).map_err(words)? else {
         return Err("there is no row".to_owned());
     };
-    let time = |column| -> Result<Option<u64>, Bad> {
+    let number = |column| -> Result<Option<u64>, Bad> {
         let number: Option<i64> = row.get(column).map_err(words)?;
         Ok(number.and_then(|number| u64::try_from(number).ok()))
     };
@@ -150,7 +198,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         }
         (None, None) => None,
     };
-    let at_ms = time(15)?;
+    let at_ms = number(15)?;
     let rest: String = row.get(11).map_err(words)?;
     Ok(RunRecord {
         desired: match desired.as_str() {
@@ -172,6 +220,8 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
             (other, _) => return Err(format!("{other:?} without an exit")),
         },
         process: process(row).map_err(words)?,
+        start_noted: number(22)?,
+        end_noted: number(23)?,
     })
 }
 
@@ -185,7 +235,7 @@ fn process(row: &Row<'_>) -> rusqlite::Result<Option<ProcessRecord>> {
         boot_id: row.get::<_, String>(19)?.into(),
         started_ms: unsigned(row, 20)?,
         run: unsigned(row, 21)?,
-        ready: row.get(22)?,
+        ready: row.get(24)?,
     }))
 }
 

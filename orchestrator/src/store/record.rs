@@ -1,11 +1,12 @@
 //! What is kept, as plain values.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{Desired, EventKind, Exit, Policy, Priority, RuntimeSpec};
-use orchestrator_proto::{InstanceId, LinkId};
+use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
 
 /// An instance as it was added.
 #[derive(Clone, PartialEq, Debug)]
@@ -69,6 +70,12 @@ pub struct RunRecord {
     pub rest: Rest,
     /// What runs of it, if anything does and could be identified.
     pub process: Option<ProcessRecord>,
+    /// The number that the holder has for the last process whose start is noted in here. Those with
+    /// higher ones were executed later. None if there was none, or it was noted by a daemon that
+    /// did not note numbers.
+    pub start_noted: Option<u64>,
+    /// The same of its end.
+    pub end_noted: Option<u64>,
 }
 
 /// An instance of which nothing runs.
@@ -115,6 +122,8 @@ impl Default for RunRecord {
             active: false,
             rest: Rest::default(),
             process: None,
+            start_noted: None,
+            end_noted: None,
         }
     }
 }
@@ -148,6 +157,19 @@ pub struct ProcessRecord {
     pub ready: bool,
 }
 
+/// A message type as an instance last declared it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TypeRecord {
+    /// Whether the instance sends or takes it.
+    pub direction: Direction,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The hash of its schema.
+    pub hash: SchemaHash,
+    /// Its schema.
+    pub schema: Arc<TypeSchema>,
+}
+
 /// Something that happened and has no number yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewEvent {
@@ -168,7 +190,7 @@ pub enum Change {
     AddInstance(Box<InstanceRecord>),
     /// The definition of an instance was changed: its `spec`, `copy` and `from_start`.
     ChangeInstance(Box<InstanceRecord>),
-    /// An instance is removed, with its links.
+    /// An instance is removed, with its links and its types.
     RemoveInstance {
         /// Its order.
         order: u64,
@@ -179,7 +201,7 @@ pub enum Change {
     AddLink(LinkRecord),
     /// A link is removed.
     RemoveLink(LinkId),
-    /// Instances and links that could not be read when the database was opened are removed.
+    /// What could not be read when the database was opened is removed, but for events.
     RemoveUnreadable,
     /// All of these, or none.
     All(Vec<Self>),
@@ -193,6 +215,9 @@ pub enum Change {
 pub struct Snapshot {
     /// All instances that can be read, in their order.
     pub instances: Vec<(InstanceRecord, RunRecord)>,
+    /// The types of each of them that can be read, by its order, in the order in which they were
+    /// declared.
+    pub types: HashMap<u64, Vec<TypeRecord>>,
     /// All links that can be read, by id.
     pub links: Vec<LinkRecord>,
     /// The highest order that an instance ever had; 0 if there was none.

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -56,10 +56,23 @@ const MIGRATIONS: [&str; 2] = [
         name  TEXT PRIMARY KEY,
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;",
-    // 2. Whether a main process has been ready; an end by itself is a success or a failure.
+    // 2. What instances last declared of their message types; up to which process runs are noted.
+    "CREATE TABLE types (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,
+        number    INTEGER NOT NULL,                 -- of the instance
+        direction TEXT NOT NULL,                    -- output, input
+        name      TEXT NOT NULL,
+        hash      BLOB NOT NULL,                    -- BLAKE3 of the schema
+        schema    BLOB NOT NULL,                    -- its canonical form
+        UNIQUE (number, direction, name)
+    ) STRICT;
+    ALTER TABLE runs ADD COLUMN start_noted INTEGER; -- of this process, by the holder's number
+    ALTER TABLE runs ADD COLUMN end_noted INTEGER;",
+    // 3. Whether a main process has been ready; an end by itself is a success or a failure.
     "ALTER TABLE runs ADD COLUMN ready INTEGER NOT NULL DEFAULT 1;
     UPDATE runs SET rest = 'completed' WHERE rest = 'exited' AND exit_code = 0;
-    UPDATE runs SET rest = 'failed', error = coalesce('exit code ' || exit_code, 'signal ' || exit_signal)
+    UPDATE runs
+        SET rest = 'failed', error = coalesce('exit code ' || exit_code, 'signal ' || exit_signal)
         WHERE rest = 'exited';",
 ];
 
@@ -109,6 +122,22 @@ mod tests {
         let halfway = ["", "", "INSERT INTO a VALUES (3); bad"];
         migrate_with(&mut connection, &halfway).unwrap_err();
         assert_eq!((version(&connection).unwrap(), rows(&connection)), (2, 2));
+    }
+
+    #[test]
+    fn what_a_first_version_has_kept_is_there_afterwards() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate_with(&mut connection, &MIGRATIONS[..1]).unwrap();
+        let add = "INSERT INTO instances (number, id, spec, added_ms) VALUES (7, 'i', '{}', 1);
+             INSERT INTO events (seq, time_ms, kind) VALUES (9, 1, '\"added\"')";
+        connection.execute_batch(add).unwrap();
+        migrate(&mut connection).unwrap();
+        let kept = "SELECT (SELECT number FROM instances), (SELECT seq FROM events),
+             (SELECT count(*) FROM types)";
+        let kept: (i64, i64, i64) = connection
+            .query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap();
+        assert_eq!(kept, (7, 9, 0));
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::os::unix::ffi::OsStrExt;
 
+use orchestrator_proto::SchemaHash;
 use orchestrator_proto::control::{Desired, Event, EventKind, Exit};
+use orchestrator_proto::runtime::Direction;
 use rusqlite::{Connection, params};
 
 use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord};
 use super::spec;
+use super::types::{Declared, TypeKey};
 
 /// SQLite's integers have a sign; nothing that is counted here comes near to that.
 pub(super) fn int(number: u64) -> i64 {
@@ -22,6 +25,7 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
             let (number, id) = (int(*order), id.to_string());
             run(connection, "DELETE FROM links WHERE sender = ?1 OR receiver = ?1", [&id])?;
             run(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+            run(connection, "DELETE FROM types WHERE number = ?1", [number])?;
             run(connection, "DELETE FROM instances WHERE number = ?1", [number])
         }
         Change::AddLink(record) => add_link(connection, record),
@@ -81,8 +85,9 @@ fn add_instance(connection: &Connection, record: &InstanceRecord) -> rusqlite::R
             int(record.added_ms)
         ],
     )?;
-    // A row of an instance that was removed by hand may be left.
-    self::run(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+    // Rows of an instance that was removed by hand may be left.
+    run(connection, "DELETE FROM runs WHERE number = ?1", [number])?;
+    run(connection, "DELETE FROM types WHERE number = ?1", [number])?;
     note_run(connection, record.order, &RunRecord::default(), true)
 }
 
@@ -125,12 +130,13 @@ pub(super) fn note_run(
 ) -> rusqlite::Result<()> {
     const INSERT: &str = "INSERT INTO runs (number, desired, priority, starts, active, rest,
          exit_code, exit_signal, core_dumped, rest_ms, error, pid, start_ticks, boot_id,
-         started_ms, run, ready)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+         started_ms, run, start_noted, end_noted, ready)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+         ?19)";
     const UPDATE: &str = "UPDATE runs SET desired = ?2, priority = ?3, starts = ?4, active = ?5,
          rest = ?6, exit_code = ?7, exit_signal = ?8, core_dumped = ?9, rest_ms = ?10, error = ?11,
          pid = ?12, start_ticks = ?13, boot_id = ?14, started_ms = ?15, run = ?16,
-         ready = ?17
+         start_noted = ?17, end_noted = ?18, ready = ?19
          WHERE number = ?1";
     let (rest, exit, at_ms, error) = match &record.rest {
         Rest::Stopped { last_exit, at_ms } => ("stopped", *last_exit, *at_ms, None),
@@ -163,9 +169,43 @@ pub(super) fn note_run(
             process.map(|process| &*process.boot_id),
             process.map(|process| int(process.started_ms)),
             process.map(|process| int(process.run)),
+            record.start_noted.map(int),
+            record.end_noted.map(int),
             process.is_some_and(|process| process.ready)
         ],
     )
+}
+
+/// The word for it in the table.
+pub(super) const fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Output => "output",
+        Direction::Input => "input",
+    }
+}
+
+/// Does nothing for an instance that was removed.
+pub(super) fn note_type(
+    connection: &Connection,
+    key: &TypeKey,
+    declared: &Declared,
+) -> rusqlite::Result<()> {
+    let TypeKey { order, direction, name } = key;
+    let (number, direction) = (int(*order), self::direction(*direction));
+    match declared {
+        None => run(
+            connection,
+            "DELETE FROM types WHERE number = ?1 AND direction = ?2 AND name = ?3",
+            params![number, direction, &**name],
+        ),
+        // A new row, also instead of an old one: what could not be read is known by its id.
+        Some(schema) => run(
+            connection,
+            "INSERT OR REPLACE INTO types (number, direction, name, hash, schema)
+             SELECT number, ?2, ?3, ?4, ?5 FROM instances WHERE number = ?1",
+            params![number, direction, &**name, SchemaHash::of(schema).0, &**schema],
+        ),
+    }
 }
 
 pub(super) fn event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {

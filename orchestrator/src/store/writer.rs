@@ -183,6 +183,9 @@ impl Writer {
         for (order, record) in &group.runs {
             write::note_run(connection, *order, record, false)?;
         }
+        for (key, declared) in &group.types {
+            write::note_type(connection, key, declared)?;
+        }
         let mut events = Vec::with_capacity(group.events.len());
         for (seq, event) in (self.events.1 + 1..).zip(group.events.iter().cloned()) {
             let NewEvent { time_ms, instance, name, kind } = event;
@@ -279,7 +282,11 @@ fn is_conflict(error: &rusqlite::Error) -> bool {
 fn remove(connection: &Connection, unreadable: &Unreadable) -> rusqlite::Result<()> {
     for number in &unreadable.instances {
         connection.execute("DELETE FROM runs WHERE number = ?1", [number])?;
+        connection.execute("DELETE FROM types WHERE number = ?1", [number])?;
         connection.execute("DELETE FROM instances WHERE number = ?1", [number])?;
+    }
+    for id in &unreadable.types {
+        connection.execute("DELETE FROM types WHERE id = ?1", [id])?;
     }
     for number in &unreadable.links {
         connection.execute("DELETE FROM links WHERE id = ?1", [number])?;

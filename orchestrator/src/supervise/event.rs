@@ -42,6 +42,9 @@ pub enum Event {
         /// Whether it has been ready.
         ready: bool,
     },
+    /// Processes were found that a main process has left behind, of whose end an earlier machine was
+    /// told. First of all.
+    LeftBehind,
     /// [`Spawn`](super::Action::Spawn) did not work, and nothing is left of the attempt.
     SpawnFailed {
         /// Why, with the errno in words.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
+use crate::spawner::{BARE, HELD};
 use crate::wire::{self, Peer, Wire};
-use crate::{relay, sdk};
+use crate::{relay, sdk, spawner};
 
 /// The argument that makes this program an actor.
 pub(crate) const FLAG: &str = "--actor";
@@ -23,11 +24,13 @@ const DONE: &str = "done";
 /// What a counting actor reads at once.
 const CHUNK: usize = 256 << 10;
 
-/// A process in a part. Dropping it kills it.
+/// A process in a part. Dropping it ends it.
 pub(crate) struct Actor {
     child: Child,
-    orders: ChildStdin,
+    /// None when there will be no more.
+    orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    is_holder: bool,
 }
 
 impl Actor {
@@ -41,9 +44,9 @@ impl Actor {
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started");
-        let orders = child.stdin.take().expect("it has a pipe");
+        let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("it has a pipe"));
-        Self { child, orders, answers }
+        Self { child, orders, answers, is_holder: part == HELD }
     }
 
     /// One that talks over `wire` to the socket at `path`.
@@ -66,7 +69,13 @@ impl Actor {
 
     /// Lets it wait for this much: bytes or messages, as its part says.
     pub(crate) fn order(&mut self, amount: u64) {
-        writeln!(self.orders, "{amount}").expect("the actor lives");
+        self.tell(&amount.to_string());
+    }
+
+    /// Gives it an order of one line.
+    pub(crate) fn tell(&mut self, order: &str) {
+        let orders = self.orders.as_mut().expect("it has a pipe");
+        writeln!(orders, "{order}").expect("the actor lives");
     }
 
     /// Waits until it has that.
@@ -83,7 +92,11 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // That ends a holder, and what it holds; killed, it would leave that behind.
+        self.orders = None;
+        if !self.is_holder {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }
@@ -94,10 +107,15 @@ pub(crate) fn play(args: &[String]) {
         // An instance, which has to outlive who started it.
         lines();
     }
+    if let [HELD, part] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        // It has to end what it has executed, when it gets no more orders.
+        return spawner::play_held(part);
+    }
     // Nobody is left behind by a benchmark that is killed.
     prctl::set_pdeathsig(Signal::SIGKILL).expect("a signal can be asked for");
     let parts: Vec<&str> = args.iter().map(String::as_str).collect();
     match parts[..] {
+        [BARE, program] => spawner::play_bare(Path::new(program)),
         ["relay", ref sockets @ ..] => relay::play(sockets),
         ["echo", wire, path] => echo(Wire::named(wire), Path::new(path)),
         ["count", wire, path] => count(Wire::named(wire), Path::new(path)),

@@ -22,7 +22,7 @@ use tests::processes;
 use crate::series::{Contender, take_turns};
 use crate::stage::Stage;
 use crate::table::{Row, Target, Unit};
-use crate::{Setting, pause};
+use crate::{Setting, smallest};
 
 /// The share of the floor's rate that starting and stopping has to reach.
 const TARGET: f64 = 0.5;
@@ -34,7 +34,7 @@ const SH: &str = "/bin/sh";
 pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let count = setting.effort.pick(300, 60);
     let stage = Stage::start();
-    let (pause, pause_args) = pause::program(stage.daemon.dir());
+    let (pause, pause_args) = smallest::pause(stage.daemon.dir());
     let mut spec = RuntimeSpec::new(pause.as_os_str());
     spec.args = pause_args.iter().map(|arg| (*arg).into()).collect();
     let pausing = stage.add(spec);
@@ -81,13 +81,13 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     };
     vec![
         row(
-            "start, until it runs, and stop, an ordinary program",
+            "ordinary program (/bin/sh): start until it says it runs, stop; floor: bare, the same",
             5,
             4,
             Some(Target::Share(TARGET)),
         ),
-        row("start and stop, the smallest program", 1, 0, None),
-        row("start and let end, /bin/true", 3, 2, None),
+        row("smallest possible program: start, stop; floor: bare, the same", 1, 0, None),
+        row("/bin/true: start, let end; floor: bare, the same", 3, 2, None),
     ]
 }
 

@@ -1,9 +1,9 @@
 //! What the whole system can do, beside a floor that is measured in the same run.
 //!
 //! ```text
-//! cargo bench -p tests                          everything, about two minutes
+//! cargo bench -p tests                          everything, a few minutes
 //! cargo bench -p tests -- roundtrip memory      these groups only
-//! cargo bench -p tests -- --quick               everything, rougher, below half a minute
+//! cargo bench -p tests -- --quick               everything, rougher, about a minute
 //! cargo bench -p tests -- --markdown            and the whole as one Markdown table
 //! cargo bench -p tests -- --regime pinned       one regime only
 //! cargo bench -p tests -- kills                 1,000 kills of the daemon, about ten minutes
@@ -30,11 +30,13 @@ mod machine;
 mod memory;
 mod messages;
 mod options;
-mod pause;
 mod relay;
 mod roundtrip;
 mod sdk;
 mod series;
+mod smallest;
+mod spawn;
+mod spawner;
 mod stage;
 mod survival;
 mod table;
@@ -54,6 +56,8 @@ struct Group {
     run: fn(&Setting) -> Vec<Row>,
     /// Not among the groups that are meant when none is named: it takes long.
     only_named: bool,
+    /// Printed below its table: what is compared with what; or nothing.
+    note: &'static str,
 }
 
 /// How a group is to be measured.
@@ -71,6 +75,7 @@ const GROUPS: &[Group] = &[
         regimes: BOTH,
         run: roundtrip::run,
         only_named: false,
+        note: "",
     },
     Group {
         name: "messages",
@@ -78,6 +83,7 @@ const GROUPS: &[Group] = &[
         regimes: BOTH,
         run: messages::run,
         only_named: false,
+        note: "",
     },
     Group {
         name: "fan-out",
@@ -85,13 +91,23 @@ const GROUPS: &[Group] = &[
         regimes: BOTH,
         run: fan_out::run,
         only_named: false,
+        note: "",
     },
     Group {
         name: "cycles",
-        title: "Programs started and ended; floor: posix_spawn, kill, wait",
+        title: "Programs started and ended; floor: the same program by posix_spawn, kill, wait",
         regimes: BOTH,
         run: cycles::run,
         only_named: false,
+        note: "",
+    },
+    Group {
+        name: "spawn",
+        title: "The smallest program spawned, and its end known",
+        regimes: BOTH,
+        run: spawn::run,
+        only_named: false,
+        note: spawn::NOTE,
     },
     Group {
         name: "first-message",
@@ -99,6 +115,7 @@ const GROUPS: &[Group] = &[
         regimes: &[Regime::Free],
         run: first_message::run,
         only_named: false,
+        note: "",
     },
     Group {
         name: "survival",
@@ -106,13 +123,15 @@ const GROUPS: &[Group] = &[
         regimes: &[Regime::Free],
         run: survival::run,
         only_named: false,
+        note: "",
     },
     Group {
         name: "memory",
-        title: "Resident memory",
+        title: "Memory and open files",
         regimes: &[Regime::Free],
         run: memory::run,
         only_named: false,
+        note: "",
     },
     Group {
         name: "kills",
@@ -120,6 +139,7 @@ const GROUPS: &[Group] = &[
         regimes: &[Regime::Free],
         run: kills::run,
         only_named: true,
+        note: "",
     },
     Group {
         name: "command",
@@ -127,6 +147,7 @@ const GROUPS: &[Group] = &[
         regimes: BOTH,
         run: command::run,
         only_named: false,
+        note: "",
     },
 ];
 
@@ -156,6 +177,9 @@ fn main() -> ExitCode {
             table.extend((group.run)(&setting));
         }
         options.say(&format!("\n{}\n\n{table}", group.title));
+        if !group.note.is_empty() {
+            options.say(&format!("\n{}", group.note));
+        }
         all.append(table);
     }
     if options.markdown {

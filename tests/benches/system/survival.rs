@@ -18,7 +18,7 @@ use crate::series::{Contender, Series, take_turns};
 use crate::stage::Stage;
 use crate::table::{Row, Target, Unit};
 use crate::wire::{Data64, Dialect};
-use crate::{Setting, pause};
+use crate::{Setting, smallest};
 
 /// Within this all instances are supervised again.
 const RECOVERED: f64 = 1.0;
@@ -108,7 +108,7 @@ async fn daemon_pid(stage: &Stage) -> u32 {
 /// numbers that they had.
 fn recovery(instances: usize, rounds: usize) -> Series {
     let stage = Stage::start();
-    let (pause, args) = pause::program(stage.daemon.dir());
+    let (pause, args) = smallest::pause(stage.daemon.dir());
     let mut spec = RuntimeSpec::new(pause.as_os_str());
     spec.args = args.into_iter().map(Into::into).collect();
     let ids: Vec<InstanceId> = (0..instances).map(|_| stage.add(spec.clone())).collect();

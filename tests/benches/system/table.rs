@@ -92,7 +92,9 @@ impl Unit {
 
     fn show(self, value: f64) -> String {
         if self == Self::Count {
-            return format!("{value:.0}");
+            // Whole, unless it is a share of what was counted.
+            let exact = format!("{value:.2}");
+            return exact.trim_end_matches('0').trim_end_matches('.').to_owned();
         }
         let (scale, name) = self.scale(value);
         format!("{} {name}", digits(value / scale))

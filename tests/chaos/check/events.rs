@@ -9,6 +9,9 @@ use super::Evidence;
 use crate::account::{Slot, Worker};
 use crate::killer::{Caused, How};
 
+/// How long a removal may take when nothing of the instance is left, milliseconds.
+const REMOVAL_MS: u64 = 2000;
+
 /// A process as the events tell of it.
 #[derive(Clone, Debug)]
 struct Life {
@@ -37,7 +40,7 @@ enum At {
 struct Word {
     at: At,
     lives: Vec<Life>,
-    /// When its last event was.
+    /// When its last event was, of those that are of the word.
     last_ms: u64,
 }
 
@@ -58,7 +61,9 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> Vec<String> {
             let instance = instance.to_string();
             let word = words.entry(instance).or_default();
             word.pass_over(event, evidence.had_kill(word.last_ms, event.time_ms));
-            word.last_ms = event.time_ms;
+            if is_of_word(&event.kind) {
+                word.last_ms = event.time_ms;
+            }
             if let Err(why) = word.read(event) {
                 violations.push(format!("{why}: {event:?}"));
             }
@@ -76,13 +81,33 @@ pub(crate) fn check(evidence: &Evidence<'_>) -> Vec<String> {
             }
         }
         for instance in &told.removed {
-            if words.get(instance).is_some_and(|word| word.at != At::Removed) {
+            // The event is the last step of a removal, and may be missing if the daemon was killed
+            // before it came to that.
+            let is_untold = words.get(instance).is_some_and(|word| {
+                word.at != At::Removed
+                    && !evidence.had_kill(word.last_ms, word.last_ms + REMOVAL_MS)
+            });
+            if is_untold {
                 violations.push(format!("{instance} was removed, and there is no event"));
             }
         }
     }
     compare_processes(evidence, &words, &mut violations);
     violations
+}
+
+const fn is_of_word(kind: &EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Added
+            | EventKind::Started { .. }
+            | EventKind::Adopted { .. }
+            | EventKind::Stopping { .. }
+            | EventKind::Killed
+            | EventKind::Exited { .. }
+            | EventKind::Stopped
+            | EventKind::Removed { .. }
+    )
 }
 
 impl Word {

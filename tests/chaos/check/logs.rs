@@ -218,7 +218,9 @@ fn life(evidence: &Evidence<'_>, worker: &Worker) -> (u64, u64) {
     });
     let ended = own.find(|event| matches!(event.kind, EventKind::Exited { .. }));
     let time = |event: Option<&orchestrator_proto::control::Event>| event.map(|it| it.time_ms);
-    (time(began).unwrap_or(0), time(ended).unwrap_or(u64::MAX - 10_000))
+    // It is told of by the next daemon, if the one that had it executed was killed right then.
+    let began = time(began).unwrap_or(0).min(worker.started_ms());
+    (began, time(ended).unwrap_or(u64::MAX - 10_000))
 }
 
 /// The run and number of a line, if it is exactly as it was written.

@@ -95,13 +95,8 @@ fn check_lasting(evidence: &Evidence<'_>, (from, to): &Lasting, violations: &mut
                     received.times_ms[0]
                 ));
             }
-            if last + 1 < next {
-                violations.push(format!(
-                    "{receiver:?} received no more than {last} over the block link from \
-                     {sender:?}, and those before it {}",
-                    next - 1
-                ));
-            }
+            // One that was ended while it got again what its predecessor had begun to work on has
+            // got less than that. Whether one that lives gets everything is seen at rest.
             next = next.max(last + 1);
         }
         // If it was sent, and not noted because its sender was killed between the two.

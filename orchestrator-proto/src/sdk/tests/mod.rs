@@ -164,7 +164,7 @@ impl Daemon {
 
 /// No test waits for ever.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it takes too long")
 }
 
 /// Polls once; true if it is done.

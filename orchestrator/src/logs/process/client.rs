@@ -126,7 +126,10 @@ impl Client {
         let agreed = Hello::decode(&buffer[..received.len])
             .and_then(|theirs| Hello::agree(VERSIONS, theirs.versions));
         let answer = match &agreed {
-            Ok(_) => Hello { versions: VERSIONS, process: self.hub.process }.encode(),
+            Ok(_) => {
+                Hello { versions: VERSIONS, process: self.hub.process, program: wire::program() }
+                    .encode()
+            }
             Err(why) => wire::refusal(why),
         };
         // There is room: nothing was sent yet.
@@ -296,6 +299,9 @@ impl Client {
     ) -> Result<State, String> {
         if dir.as_os_str().len() > MAX_WORDS {
             return Err("the path of its directory is too long".to_owned());
+        }
+        if self.hub.ending.get() {
+            return Err("the capture process is ending".to_owned());
         }
         let open = self.hub.logs.borrow().get(&instance).cloned();
         let log = match open {

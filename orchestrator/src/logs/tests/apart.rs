@@ -21,7 +21,7 @@ fn role() {
 
 /// The capture processes that were started. Those that are left are killed at the end.
 #[derive(Clone, Default)]
-struct Started(Arc<Mutex<Vec<Child>>>);
+pub(super) struct Started(Arc<Mutex<Vec<Child>>>);
 
 impl Started {
     /// Executes this test program as the capture process.
@@ -42,19 +42,19 @@ impl Started {
     }
 
     /// Kills the last one.
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         let mut started = self.0.lock().unwrap();
         let child = started.last_mut().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
     /// Waits until all have ended by themselves.
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         for child in &mut *self.0.lock().unwrap() {
             child.wait().unwrap();
         }
@@ -78,14 +78,14 @@ async fn left(log: &InstanceLog) {
     within(progress.wait_for(|progress| progress.closed)).await.unwrap();
 }
 
-struct Apart {
+pub(super) struct Apart {
     dir: TempDir,
-    started: Started,
-    capture: Capture,
+    pub(super) started: Started,
+    pub(super) capture: Capture,
 }
 
 impl Apart {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let started = Started::default();
         let capture = Self::connect(dir.path(), &started);
@@ -98,20 +98,20 @@ impl Apart {
         Capture::start(config, dir.join("capture"), started.starter(), Arc::<Kept>::default())
     }
 
-    fn open(&self, name: &str) -> InstanceLog {
+    pub(super) fn open(&self, name: &str) -> InstanceLog {
         let dir = self.dir.path().join(name);
         self.capture.open(InstanceId::generate(), dir).unwrap()
     }
 }
 
 /// Prints numbered lines until it is told to stop; the answer is how many.
-struct Counting {
+pub(super) struct Counting {
     stop: Arc<std::sync::atomic::AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
 impl Counting {
-    fn new(mut pipe: File) -> Self {
+    pub(super) fn new(mut pipe: File) -> Self {
         let stop = Arc::<std::sync::atomic::AtomicBool>::default();
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
@@ -125,14 +125,14 @@ impl Counting {
         Self { stop, thread }
     }
 
-    fn stop(self) -> u64 {
+    pub(super) fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
 /// The numbers of the lines in a stream, as far as they are whole.
-fn numbers(items: &[ReadItem], stream: LogStream) -> Vec<u64> {
+pub(super) fn numbers(items: &[ReadItem], stream: LogStream) -> Vec<u64> {
     let text = String::from_utf8(content(items, stream)).unwrap();
     text.lines().filter_map(|line| line.strip_prefix("line ")?.parse().ok()).collect()
 }
@@ -228,7 +228,7 @@ async fn it_ends_by_itself_when_nobody_needs_it() {
     let starter: Starter = Arc::new(move |listener| {
         let ended = ended.lock().unwrap().take();
         thread::spawn(move || {
-            let idle = Duration::from_millis(50);
+            let idle = Duration::from_secs(1);
             let result = process::run(listener, Settings { idle, ..Settings::default() });
             ended.unwrap().send(result).unwrap();
         });
@@ -287,7 +287,7 @@ impl Rude {
     }
 
     fn greet(&self, versions: (u16, u16)) {
-        let hello = Hello { versions, process: ProcessId::default() };
+        let hello = Hello { versions, process: ProcessId::default(), program: None };
         self.0.send(&hello.encode(), &[]).unwrap();
     }
 

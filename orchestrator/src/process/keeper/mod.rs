@@ -14,7 +14,7 @@ use orchestrator_proto::control::{Check, Desired, EventKind, Observed, Priority,
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Kernel, Launch, Pending, Spawned};
+use super::{Kernel, Launch, Pending, Process, Spawned};
 use crate::supervise::Effect;
 
 /// Requests to one instance that may be on their way; more wait where they are made.
@@ -34,10 +34,6 @@ pub trait Hooks: Send + Sync + 'static {
     /// to be had.
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>);
 
-    /// Something happened to the instance, at this time, milliseconds since 1970 (UTC).
-    /// [`Keeper::view`] shows it by then.
-    fn event(&self, event: EventKind, time_ms: u64);
-
     /// Asks the instance once; `run` is the number of its last execution. Says what is wrong, if
     /// anything is. Ends by itself within `timeout`, but for [`Check::Output`], which ends when
     /// the line was printed.
@@ -47,9 +43,12 @@ pub trait Hooks: Send + Sync + 'static {
     /// when this is dropped is killed.
     fn stop_command(&self, command: &[String], run: u64) -> Pending<Result<(), String>>;
 
-    /// The instance is shown like this from now on. Comes before the event that tells of it, and
-    /// before the answer to who asked for it. Must not ask the keeper anything.
-    fn changed(&self, _view: &View) {}
+    /// Something happened to the instance: it is shown like this from now on, if `view` says so,
+    /// and this tells of it, each with its time, milliseconds since 1970 (UTC). What comes together
+    /// is one thing: who keeps only a part of it would tell the rest again, or never. Comes before
+    /// the answer to who asked for it; [`Keeper::view`] shows it by then. Must not ask the keeper
+    /// anything.
+    fn happened(&self, view: Option<&View>, events: Vec<(EventKind, u64)>);
 }
 
 /// A handle to one instance. Cheap to clone; all clones are the same instance.
@@ -200,6 +199,26 @@ impl Keeper {
         let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
         tokio::spawn(async move {
             task.adopt(spawned).await;
+            task.run().await;
+        });
+        Self { requests, view }
+    }
+
+    /// Keeps an instance whose main process has ended under an earlier daemon, as `view` says, and
+    /// has left this behind: it is ended, as it would have been then. Must be called within a tokio
+    /// runtime.
+    pub fn clean_up(
+        rules: Supervision,
+        kernel: Arc<dyn Kernel>,
+        hooks: impl Hooks,
+        view: View,
+        rest: Arc<dyn Process>,
+    ) -> Self {
+        let (requests, inbox) = mpsc::channel(QUEUE);
+        let (shown, view) = watch::channel(view);
+        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        tokio::spawn(async move {
+            task.clean_up(rest).await;
             task.run().await;
         });
         Self { requests, view }

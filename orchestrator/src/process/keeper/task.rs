@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, Observed, Priority, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Observed, Priority, Supervision};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -143,6 +143,13 @@ impl Task {
         }
     }
 
+    /// Ends what the main process of an earlier daemon has left behind. To be called once, before
+    /// [`run`](Self::run).
+    pub(super) async fn clean_up(&mut self, rest: Arc<dyn Process>) {
+        self.process = Some(rest);
+        self.feed(Event::LeftBehind).await;
+    }
+
     /// When the machine wants to be woken. Not at all, if that is beyond the clock's reach.
     fn deadline(&self) -> Option<Instant> {
         self.epoch.checked_add(self.machine.next_deadline()?)
@@ -212,7 +219,7 @@ impl Task {
             Said::MoreTime(time) => self.feed(Event::MoreTime(time)).await,
             Said::Status(status) => {
                 self.view.send_modify(|view| view.status = status);
-                self.hooks.changed(&self.view.borrow());
+                self.hooks.happened(Some(&self.view.borrow()), Vec::new());
             }
         }
     }
@@ -249,9 +256,15 @@ impl Task {
     }
 
     async fn feed(&mut self, event: Event) {
-        let actions = self.machine.handle(self.epoch.elapsed(), event);
-        // Before anybody is told anything.
-        self.show();
+        let mut actions = self.machine.handle(self.epoch.elapsed(), event).into_iter().peekable();
+        let mut events = Vec::new();
+        while let Some(Action::Emit(notice)) =
+            actions.next_if(|action| matches!(action, Action::Emit(_)))
+        {
+            events.push(self.told(notice));
+        }
+        // Before anybody is answered anything.
+        self.show(events);
         let run = self.view.borrow().starts;
         self.probing.set(self.machine.probe(), &*self.hooks, run);
         for action in actions {
@@ -291,13 +304,7 @@ impl Task {
                     self.awaited = Awaited::TreeGone(process.tree_gone());
                 }
             }
-            Action::Emit(notice) => {
-                let time_ms = match notice {
-                    Notice::Exited { .. } => self.exited_ms.unwrap_or_else(now_ms),
-                    _ => now_ms(),
-                };
-                self.hooks.event(in_protocol(notice), time_ms);
-            }
+            Action::Emit(notice) => self.hooks.happened(None, vec![self.told(notice)]),
             Action::AnswerStart(answer) => {
                 let answer = match answer {
                     supervise::StartAnswer::Running { pid, changed } => Ok(Started {
@@ -325,8 +332,17 @@ impl Task {
         }
     }
 
-    /// Shows the machine's state to others.
-    fn show(&self) {
+    /// A notice in the protocol's words, and its time.
+    fn told(&self, notice: Notice) -> (EventKind, u64) {
+        let time_ms = match notice {
+            Notice::Exited { .. } => self.exited_ms.unwrap_or_else(now_ms),
+            _ => now_ms(),
+        };
+        (in_protocol(notice), time_ms)
+    }
+
+    /// Shows the machine's state to others, and tells of this.
+    fn show(&self, events: Vec<(EventKind, u64)>) {
         let changed = self.view.send_if_modified(|view| {
             let desired = if self.suspended { view.desired } else { self.machine.desired() };
             let until_ms = |at: Duration| {
@@ -340,8 +356,9 @@ impl Task {
             view.observed = observed.unwrap_or_else(|| view.observed.clone());
             changed
         });
-        if changed {
-            self.hooks.changed(&self.view.borrow());
+        if changed || !events.is_empty() {
+            let view = self.view.borrow();
+            self.hooks.happened(changed.then_some(&*view), events);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What a program gets when it is executed, and why it is not.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::unistd::Uid;
 use orchestrator_proto::control::Priority;
@@ -84,7 +87,7 @@ async fn errors_say_what_and_why() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &[u8], mode: u32| {
         let path = dir.path().join(name);
-        fs::write(&path, text).unwrap();
+        written_by_another(&path, text);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
     };
@@ -135,6 +138,17 @@ async fn errors_say_what_and_why() {
     launch.cwd = None;
     launch.args.push("a\0b".into());
     assert!(fails(launch).await.contains("nul byte"));
+}
+
+/// Writes a file that is to be executed. What this process has open for writing is open in every
+/// child, too, that another test is about to execute, and keeps the file from being executed until
+/// then (ETXTBSY).
+fn written_by_another(path: &Path, text: &[u8]) {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", r#"cat > "$0""#]).arg(path).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 async fn fails(launch: Launch) -> String {

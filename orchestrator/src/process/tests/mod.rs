@@ -20,10 +20,10 @@ const TERM: i32 = 15;
 const KILL: i32 = 9;
 
 /// No test takes this long; it is there to end one that hangs.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A stop timeout that no test waits for.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 
 /// A stop timeout that a test does wait for.
 const SHORT: Duration = Duration::from_millis(100);
@@ -60,8 +60,8 @@ impl Hooks for Probe {
         Box::pin(std::future::pending())
     }
 
-    fn event(&self, event: EventKind, _time_ms: u64) {
-        self.events.send_modify(|events| events.push(event));
+    fn happened(&self, _view: Option<&View>, news: Vec<(EventKind, u64)>) {
+        self.events.send_modify(|events| events.extend(news.into_iter().map(|(event, _)| event)));
     }
 }
 

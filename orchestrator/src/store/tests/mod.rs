@@ -5,6 +5,7 @@ mod events;
 mod faults;
 mod model;
 mod together;
+mod types;
 
 use std::path::Path;
 use std::sync::Arc;

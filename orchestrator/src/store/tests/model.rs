@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use orchestrator_proto::TypeSchema::{self, String, U8, U16};
 use orchestrator_proto::control::{Desired, Exit, Priority};
 use proptest::prelude::*;
 
@@ -17,6 +18,8 @@ enum Step {
     Link(Option<prop::sample::Index>, Option<prop::sample::Index>),
     Unlink(prop::sample::Index),
     Run(prop::sample::Index, RunRecord),
+    /// A type in one of a few forms, or in none.
+    Declare(prop::sample::Index, u8, Option<u8>),
     Event,
     /// Closed, or only dropped, and opened again.
     Reopen {
@@ -24,6 +27,20 @@ enum Step {
     },
     /// As if the power had been cut off.
     Copy,
+}
+
+const fn direction(name: u8) -> Direction {
+    if name.is_multiple_of(2) { Direction::Output } else { Direction::Input }
+}
+
+fn type_name(name: u8) -> Arc<str> {
+    format!("type.{name}").into()
+}
+
+fn declared(name: u8, schema: &TypeSchema) -> TypeRecord {
+    let schema = Arc::new(schema.clone());
+    let (direction, hash) = (direction(name), schema.hash());
+    TypeRecord { direction, name: type_name(name), hash, schema }
 }
 
 fn run() -> impl Strategy<Value = RunRecord> {
@@ -50,14 +67,17 @@ fn run() -> impl Strategy<Value = RunRecord> {
             ready,
         });
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
-    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority).prop_map(
-        |((wanted, active, starts), rest, process, priority)| RunRecord {
+    let noted = any::<(Option<u32>, Option<u32>)>();
+    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority, noted).prop_map(
+        |((wanted, active, starts), rest, process, priority, noted)| RunRecord {
             desired: if wanted { Desired::Running } else { Desired::Stopped },
             priority,
             starts: starts.into(),
             active,
             rest,
             process,
+            start_noted: noted.0.map(u64::from),
+            end_noted: noted.1.map(u64::from),
         },
     )
 }
@@ -70,6 +90,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (prop::option::of(at()), prop::option::of(at())).prop_map(|(a, b)| Step::Link(a, b)),
         1 => at().prop_map(Step::Unlink),
         3 => (at(), run()).prop_map(|(at, run)| Step::Run(at, run)),
+        3 => (at(), 0..4_u8, prop::option::of(0..3_u8))
+            .prop_map(|(at, name, form)| Step::Declare(at, name, form)),
         4 => Just(Step::Event),
         1 => any::<bool>().prop_map(|close| Step::Reopen { close }),
         1 => Just(Step::Copy),
@@ -79,6 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default, Clone)]
 struct Model {
     instances: BTreeMap<u64, RunRecord>,
+    /// By order and number of the type.
+    types: BTreeMap<(u64, u8), TypeRecord>,
     links: BTreeMap<u64, LinkRecord>,
     last_order: u64,
     last_link: u64,
@@ -95,6 +119,16 @@ impl Model {
         let instances: Vec<_> =
             self.instances.iter().map(|(order, run)| (instance(*order), run.clone())).collect();
         assert_eq!(snapshot.instances, instances);
+        let mut types = BTreeMap::new();
+        for ((order, _), record) in &self.types {
+            types.entry(*order).or_insert_with(Vec::new).push(record.clone());
+        }
+        let found = snapshot.types.iter().map(|(order, found)| {
+            let mut found = found.clone();
+            found.sort_by(|a, b| a.name.cmp(&b.name));
+            (*order, found)
+        });
+        assert_eq!(found.collect::<BTreeMap<_, _>>(), types);
         assert_eq!(snapshot.links, self.links.values().cloned().collect::<Vec<_>>());
         assert_eq!((snapshot.last_order, snapshot.last_link), (self.last_order, self.last_link));
         assert!(snapshot.unreadable.is_empty() && snapshot.set_aside.is_none());
@@ -123,6 +157,7 @@ async fn play(steps: Vec<Step>) {
                 let Some(order) = model.order(&at) else { continue };
                 let id = instance(order).id;
                 model.instances.remove(&order);
+                model.types.retain(|(of, _), _| *of != order);
                 model
                     .links
                     .retain(|_, link| link.from != Some(id) && link.to != LinkEnd::Instance(id));
@@ -148,6 +183,18 @@ async fn play(steps: Vec<Step>) {
                 let Some(order) = model.order(&at) else { continue };
                 store.note_run(order, run.clone());
                 model.instances.insert(order, run);
+            }
+            Step::Declare(at, name, form) => {
+                // Of one that was removed too.
+                let order = model.order(&at).unwrap_or(model.last_order);
+                let record = form.map(|form| declared(name, &[U8, U16, String][usize::from(form)]));
+                let schema = record.as_ref().map(|record| &*record.schema);
+                store.note_type(order, direction(name), &type_name(name), schema);
+                let known = model.instances.contains_key(&order);
+                match record.filter(|_| known) {
+                    Some(record) => model.types.insert((order, name), record),
+                    None => model.types.remove(&(order, name)),
+                };
             }
             Step::Event => {
                 model.events += 1;

@@ -57,7 +57,8 @@ use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
 /// what they would not have led to is undone, but for a stop that has begun; see `rules.rs`.
 ///
 /// An instance at rest whose main process is found running, because an earlier daemon had started
-/// it, goes to ready, or to starting if it was not ready yet.
+/// it, goes to ready, or to starting if it was not ready yet. One of which only what a main process
+/// has left behind is found signals that, watches it, and goes to stopping.
 #[derive(Clone, Debug)]
 pub struct Machine {
     rules: Supervision,
@@ -262,6 +263,15 @@ impl Machine {
                 } else {
                     self.starting(now, pid)
                 }
+            }
+
+            (S::Completed { exit } | S::Failed { exit: Some(exit), .. }, E::LeftBehind) => {
+                let then = Then::Judge(End::Exited(exit));
+                self.left_behind(now, exit, Cause::MainEnded, then, todo)
+            }
+            (S::Stopped | S::Failed { exit: None, .. }, E::LeftBehind) => {
+                let exit = self.last_exit.unwrap_or(Exit::Unknown);
+                self.left_behind(now, exit, Cause::Request, Then::Rest, todo)
             }
 
             (S::Executing, E::Spawned { pid }) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator_proto::control::Stop;
+use orchestrator_proto::control::{Exit, Stop};
 
 use super::super::{Action, Cause, How, Main, Notice, Phase, SIGKILL, State, Then};
 use super::Machine;
@@ -23,6 +23,20 @@ impl Machine {
         todo: &mut Vec<Action>,
     ) -> State {
         State::Stopping { main: Main::Alive { pid }, phase: self.ask(now, how, todo), cause, then }
+    }
+
+    /// Begins to end what a main process has left behind.
+    pub(super) fn left_behind(
+        &self,
+        now: Duration,
+        exit: Exit,
+        cause: Cause,
+        then: Then,
+        todo: &mut Vec<Action>,
+    ) -> State {
+        let phase = self.signal(now, 0, todo);
+        todo.push(Action::WatchTree);
+        State::Stopping { main: Main::Ended { exit }, phase, cause, then }
     }
 
     /// Has it stop.

@@ -1,12 +1,15 @@
-//! The smallest program: it waits for a signal. Starting it costs hardly more than the kernel's
-//! part, and five hundred of them fit any machine.
+//! The smallest programs: one waits for a signal, one ends at once. Starting them costs hardly
+//! more than the kernel's part, and a thousand of them fit any machine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The machine code of `loop { pause() }`; none where nobody has written it yet.
-fn code() -> Option<(u16, &'static [u8])> {
+/// Machine code, and its `e_machine`, see elf(5).
+type Code = (u16, &'static [u8]);
+
+/// `loop { pause() }`; none where nobody has written it yet.
+fn pausing() -> Option<Code> {
     match std::env::consts::ARCH {
         // mov eax, SYS_pause; syscall; jmp to the beginning. EM_X86_64 is 62.
         "x86_64" => Some((62, &[0xb8, 34, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7])),
@@ -23,13 +26,35 @@ fn code() -> Option<(u16, &'static [u8])> {
     }
 }
 
-/// Puts the program into `dir`; the answer is its path and its arguments.
-pub(crate) fn program(dir: &Path) -> (PathBuf, Vec<&'static str>) {
+/// `exit(0)`; none where nobody has written it yet.
+fn ending() -> Option<Code> {
+    match std::env::consts::ARCH {
+        // mov eax, SYS_exit; xor edi, edi; syscall.
+        "x86_64" => Some((62, &[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05])),
+        // mov x0, 0; mov x8, SYS_exit; svc 0.
+        "aarch64" => {
+            Some((183, &[0x00, 0x00, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4]))
+        }
+        _ => None,
+    }
+}
+
+/// Puts the one that waits into `dir`; the answer is its path and its arguments.
+pub(crate) fn pause(dir: &Path) -> (PathBuf, Vec<&'static str>) {
+    match pausing() {
+        Some(code) => (write(dir.join("pause"), code), Vec::new()),
+        None => (PathBuf::from("/bin/sleep"), vec!["1000000"]),
+    }
+}
+
+/// Puts the one that ends, with exit code 0, into `dir`; the answer is its path.
+pub(crate) fn end(dir: &Path) -> PathBuf {
+    ending().map_or_else(|| PathBuf::from("/bin/true"), |code| write(dir.join("end"), code))
+}
+
+fn write(path: PathBuf, (machine, code): Code) -> PathBuf {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u16 = 64 + 56;
-    let Some((machine, code)) = code() else {
-        return (PathBuf::from("/bin/sleep"), vec!["1000000"]);
-    };
     let entry = BASE + u64::from(HEADERS);
     let size = u64::from(HEADERS) + code.len() as u64;
     let mut file = Vec::new();
@@ -53,8 +78,7 @@ pub(crate) fn program(dir: &Path) -> (PathBuf, Vec<&'static str>) {
         file.extend(field.to_le_bytes());
     }
     file.extend(code);
-    let path = dir.join("pause");
     fs::write(&path, file).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    (path, Vec::new())
+    path
 }

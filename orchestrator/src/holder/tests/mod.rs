@@ -1,13 +1,19 @@
 //! Frames, images, and the holder itself as a process of its own.
 
+mod records;
+mod renewal;
+
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
-use super::frame::{Name, News, Order, SIZE, Stage};
+use super::frame::{Name, News, Order, SIZE, Stage, Version};
 use super::*;
+
+/// What a test process is executed with, to be a holder.
+const ARGS: [&str; 4] = ["--exact", "holder::tests::act_as_holder", "--test-threads=1", "--quiet"];
 
 /// Set for a test process that is to be a holder.
 const ENV_TEST: &str = "ORCHESTRATOR_TEST_HOLDER";
@@ -16,7 +22,7 @@ const ENV_TEST: &str = "ORCHESTRATOR_TEST_HOLDER";
 pub(crate) fn start_holder() -> OwnedFd {
     let (ours, its) = socket::pair().expect("a socket pair");
     let mut holder = Command::new("/proc/self/exe")
-        .args(["--exact", "holder::tests::act_as_holder", "--test-threads=1", "--quiet"])
+        .args(ARGS)
         .env(ENV_TEST, "1")
         .stdin(Stdio::from(its))
         .stdout(Stdio::null())
@@ -39,11 +45,24 @@ fn act_as_holder() {
         let failed = nix::unistd::execv(c"/proc/self/exe", &args);
         panic!("{failed:?}");
     }
-    let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let files = prepare().unwrap();
     let signals: SigSet = [Signal::SIGCHLD].into_iter().collect();
-    let mut holder = Holder::new(&signals, false, Vec::new(), files).unwrap();
-    holder.serve_stranger(daemon::Daemon::new(0, socket));
+    let mut holder = match env::var(ENV_ROLE).as_deref() {
+        Ok(HOLDER) => {
+            renewal::before_it_goes_on();
+            resume(&signals, false).unwrap()
+        }
+        Ok(AGAIN) => resume(&signals, true).unwrap(),
+        _ => {
+            let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
+            prepare().unwrap();
+            pass_on_no_files().unwrap();
+            let files = more_files().unwrap();
+            let mut holder = Holder::new(&signals, false, vec![1; 100], files).unwrap();
+            holder.take(daemon::Daemon::new(0, socket));
+            holder
+        }
+    };
+    holder.serve_stranger();
     drop(holder);
     below::end_all_below().unwrap();
 }
@@ -60,6 +79,7 @@ fn orders() -> impl Strategy<Value = Order> {
         name().prop_map(|file| Order::Forget { file }),
         (any::<bool>(), any::<bool>())
             .prop_map(|(image, program)| Order::Replace { image, program }),
+        (any::<bool>(), any::<i32>()).prop_map(|(image, reads)| Order::Renew { image, reads }),
         Just(Order::Abandon),
         Just(Order::Notify),
         Just(Order::Able),
@@ -80,8 +100,13 @@ fn news() -> impl Strategy<Value = News> {
     };
     let stage = (0..6_u8).prop_map(|number| Stage::from_number(number).unwrap());
     prop_oneof![
-        (any::<i32>(), any::<bool>())
-            .prop_map(|(protocol, successor)| News::Welcome { protocol, successor }),
+        (any::<i32>(), any::<bool>()).prop_map(|(protocol, successor)| News::Welcome {
+            protocol,
+            successor,
+            version: Version::OWN
+        }),
+        any::<i32>().prop_map(|errno| News::NotRenewed { errno }),
+        Just(News::Renewed { version: Version::default() }),
         (name(), any::<i32>(), any::<i32>()).prop_map(|(child, pid, warning)| News::Spawned {
             child,
             pid,
@@ -144,10 +169,11 @@ proptest! {
         let program = image::Program {
             path: OsStr::new("/bin/sh"), cwd: OsStr::new("/"), args: &os, env: &vars,
         };
-        let mut words = Vec::new();
-        image::copy(&program.image().unwrap(), &mut words).unwrap();
+        let mut memory = image::Words::new();
+        image::copy(&program.image().unwrap(), &mut memory).unwrap();
+        let words = memory.image();
         let base = words.as_ptr() as u64;
-        image::locate(&mut words).unwrap();
+        image::locate(words).unwrap();
         // As the kernel reads it, but by offsets.
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let text = |address: u64| {
@@ -164,21 +190,46 @@ proptest! {
 }
 
 #[test]
+fn a_version_is_text_or_not_known() {
+    assert_eq!(Version::OWN.text(), Some(env!("CARGO_PKG_VERSION")));
+    assert_eq!(Version::default().text(), None);
+}
+
+#[test]
+fn an_image_that_is_longer_than_a_datagram_is_whole() {
+    let long = "x".repeat(3 * frame::MAX_DATAGRAM);
+    for text in ["short", &long, "short again"] {
+        let args = [OsStr::new("a"), OsStr::new(text)];
+        let program =
+            image::Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &[] };
+        let image = program.image().unwrap();
+        let mut memory = image::Words::new();
+        // In pieces, as it is read from a file.
+        image.chunks(4096).for_each(|piece| image::copy(piece, &mut memory).unwrap());
+        let copied: Vec<u8> = memory.image().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(copied, image);
+        memory.clear();
+        assert!(memory.image().is_empty());
+    }
+}
+
+#[test]
 fn an_image_can_name_another_program() {
     let args = [OsStr::new("a")];
     let program =
         image::Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &[] };
     for path in [c"/proc/self/fd/7", c"/proc/self/fd/71", c"/", c"/1234567"] {
-        let mut words = Vec::new();
-        image::copy(&program.image().unwrap(), &mut words).unwrap();
-        assert!(image::name_program(&mut words, path).unwrap());
+        let mut memory = image::Words::new();
+        image::copy(&program.image().unwrap(), &mut memory).unwrap();
+        assert!(image::name_program(&mut memory, path).unwrap());
+        let words = memory.image();
         let base = words.as_ptr() as u64;
-        image::locate(&mut words).unwrap();
+        image::locate(words).unwrap();
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let at = usize::try_from(words[1] - base).unwrap();
         assert_eq!(CStr::from_bytes_until_nul(&bytes[at..]), Ok(path));
     }
-    assert!(!image::name_program(&mut Vec::new(), c"/x").unwrap());
+    assert!(!image::name_program(&mut image::Words::new(), c"/x").unwrap());
 }
 
 #[test]

@@ -1,34 +1,43 @@
-//! The holder's loop: orders of the daemon, signals, programs on their way.
+//! The holder's loop: signals, programs on their way, and the lives of daemons.
+
+mod orders;
+mod renew;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Rlimit, WaitOptions, wait};
 
-use super::children::Children;
-use super::daemon::Daemon;
-use super::exec::Place;
-use super::files::Files;
-use super::frame::{How, MAX_DATAGRAM, Name, News, Order, PROTOCOL, SIZE, Stage};
-use super::launch::{Failure, Launch, Launches, PLACES};
-use super::lives::{Lives, Next};
-use super::notify::Notify;
-use super::succession::{Executable, Succession};
-use super::{say, socket};
+use crate::holder::children::Children;
+use crate::holder::daemon::Daemon;
+use crate::holder::exec::Place;
+use crate::holder::files::Files;
+use crate::holder::frame::{How, MAX_DATAGRAM, News};
+use crate::holder::launch::{Launches, PLACES};
+use crate::holder::lives::{Lives, Next};
+use crate::holder::notify::Notify;
+use crate::holder::succession::{Executable, Succession};
+use crate::holder::{say, sys, trim};
 
 /// How long what runs may take to end by itself, when the holder has no daemon and is told to
 /// end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a new daemon may wait to hear what became of programs that were being executed when the
+/// one before ended: what it hears of later has no place with it, and is killed.
+const LANDING: Duration = Duration::from_millis(100);
+
 /// Everything that the holder has.
-pub(super) struct Holder {
+pub(in crate::holder) struct Holder {
     began: Instant,
+    /// How long there had been another program as the holder by then.
+    before: Duration,
     signals: SignalFd,
     hangup_ignored: bool,
     /// None between the end of one and the start of the next.
@@ -49,12 +58,14 @@ pub(super) struct Holder {
     proven: Option<Executable>,
     /// Whether the daemon has not been told that it has been told everything.
     incomplete: bool,
+    /// From when on it is told that, even if programs are still on their way.
+    complete_at: Duration,
     children: Children,
     files: Files,
     launches: Launches,
     /// How many files a daemon may have open.
     daemon_files: Rlimit,
-    /// What a daemon is started in.
+    /// What a daemon is started in. None only while that is done.
     spare: Option<Place>,
     /// None if nobody wants to be told.
     notify: Option<Notify>,
@@ -71,17 +82,17 @@ struct Happened {
 
 /// How it all ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct End {
+pub(in crate::holder) struct End {
     /// The last daemon.
-    pub(super) daemon: i32,
+    pub(in crate::holder) daemon: i32,
     /// How it ended.
-    pub(super) how: How,
+    pub(in crate::holder) how: How,
 }
 
 impl Holder {
     /// Takes all memory that the loop needs. `signals` are blocked. Programs may have `files`
     /// open, daemons as many as they may.
-    pub(super) fn new(
+    pub(in crate::holder) fn new(
         signals: &SigSet,
         hangup_ignored: bool,
         image: Vec<u8>,
@@ -89,6 +100,7 @@ impl Holder {
     ) -> io::Result<Self> {
         Ok(Self {
             began: Instant::now(),
+            before: Duration::ZERO,
             signals: SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?,
             hangup_ignored,
             daemon: None,
@@ -97,39 +109,55 @@ impl Holder {
             lives: Lives::default(),
             start_at: None,
             end_at: None,
-            executable: Executable { image, _program: None },
+            executable: Executable { image, program: None },
             proven: None,
             incomplete: false,
-            children: Children::new(),
-            files: Files::new(),
+            complete_at: Duration::ZERO,
+            children: Children::new().map_err(|_| Errno::NOMEM)?,
+            files: Files::new().map_err(|_| Errno::NOMEM)?,
             launches: Launches::new(files)?,
             daemon_files: Rlimit { current: files.maximum, ..files },
-            spare: None,
+            spare: Some(Place::new()),
             notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),
         })
     }
 
-    /// Starts a daemon, and another one whenever it ends, until that is the end of everything.
+    /// Starts the first daemon.
     ///
     /// # Errors
     ///
-    /// Why the first one could not be started.
-    pub(super) fn serve(&mut self) -> io::Result<End> {
+    /// Why it could not be started.
+    pub(in crate::holder) fn start(&mut self) -> io::Result<()> {
         self.daemon =
             Some(Daemon::start(&self.executable.image, self.daemon_files, &mut self.spare)?);
-        super::trim::give_back();
+        Ok(())
+    }
+
+    /// Holds the daemon, and starts another one whenever it ends, until that is the end of
+    /// everything.
+    pub(in crate::holder) fn serve(&mut self) -> End {
+        trim::give_back();
+        // Who has ended while another program was the holder.
+        let mut end = self.collect();
         loop {
-            if let Some(end) = self.step() {
-                return Ok(end);
+            if let Some(end) = end {
+                return end;
             }
+            end = self.step();
         }
     }
 
-    /// Serves whoever has the other end until it is closed.
+    /// This one is the daemon, though it is none of our children.
     #[cfg(test)]
-    pub(super) fn serve_stranger(&mut self, stranger: Daemon) {
+    pub(in crate::holder) fn take(&mut self, stranger: Daemon) {
         self.daemon = Some(stranger);
+    }
+
+    /// Serves such a daemon until it has closed its end.
+    #[cfg(test)]
+    pub(in crate::holder) fn serve_stranger(&mut self) {
+        self.collect();
         while self.daemon.as_ref().is_some_and(|daemon| !daemon.closed) {
             self.step();
         }
@@ -155,16 +183,21 @@ impl Holder {
     }
 
     fn now(&self) -> Duration {
-        self.began.elapsed()
+        self.before.saturating_add(self.began.elapsed())
     }
 
     /// Whether the daemon has not been told something.
     fn owes(&self) -> bool {
-        self.incomplete
+        (self.incomplete && self.is_complete())
             || self.children.owes()
             || self.files.owes()
             || self.succession.owes()
             || self.daemon.as_ref().is_some_and(Daemon::owes)
+    }
+
+    /// Whether there is nothing more to come that an earlier daemon has begun.
+    fn is_complete(&self) -> bool {
+        !self.launches.is_any_underway() || self.complete_at <= self.now()
     }
 
     fn wait(&self) -> Happened {
@@ -186,7 +219,8 @@ impl Holder {
         for status in self.launches.status() {
             add(PollFd::from_borrowed_fd(status, PollFlags::IN));
         }
-        let due = [self.start_at, self.end_at].into_iter().flatten().min();
+        let complete_at = (self.incomplete && !owes).then_some(self.complete_at);
+        let due = [self.start_at, self.end_at, complete_at].into_iter().flatten().min();
         let timeout = due.map(|due| due.saturating_sub(self.now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let polled = poll(&mut files[..used], timeout.as_ref());
@@ -245,7 +279,7 @@ impl Holder {
                 }
                 _ => {
                     for pid in self.children.alive() {
-                        let _ = super::sys::kill_group(pid, libc::SIGTERM);
+                        let _ = sys::kill_group(pid, libc::SIGTERM);
                     }
                     // The second time, at once.
                     let now = self.now();
@@ -369,126 +403,12 @@ impl Holder {
         self.children.tell_again();
         self.files.tell_again();
         self.incomplete = true;
-    }
-
-    /// Takes one order of the daemon.
-    fn order(&mut self) {
-        let mut datagram = std::mem::take(&mut self.datagram);
-        if let Some(daemon) = &mut self.daemon
-            && let Some((len, files)) = receive(daemon, &mut datagram)
-        {
-            self.carry_out(datagram.get(..len).unwrap_or_default(), files);
-        }
-        self.datagram = datagram;
-    }
-
-    fn carry_out(&mut self, datagram: &[u8], files: socket::Files) {
-        let Some(order) = Order::decode(datagram) else {
-            return;
-        };
-        let image = datagram.get(SIZE..).unwrap_or_default();
-        let [first, second, _] = files;
-        match order {
-            Order::Hello { .. } => {
-                self.answer(News::Welcome { protocol: PROTOCOL, successor: false });
-                self.tell_everything();
-            }
-            Order::Spawn { child, nice, image: in_file, stdin } => {
-                let (image_file, stdin) = match (in_file, stdin) {
-                    (true, true) => (first, second),
-                    (true, false) => (first, None),
-                    (false, true) => (None, first),
-                    (false, false) => (None, None),
-                };
-                let launch = Launch { child, image, image_file, stdin, nice };
-                if let Err(failure) = self.launch(launch) {
-                    self.children.failed(failure);
-                }
-            }
-            Order::Release { child } => self.children.release(child),
-            Order::Signal { child, signal } => {
-                let errno = self.signal(child, signal);
-                self.answer(News::Signalled { child, errno });
-            }
-            Order::Keep { file } => {
-                if !first.is_some_and(|kept| self.files.keep(file, kept)) {
-                    self.answer(News::NotKept { file });
-                }
-            }
-            Order::Forget { file } => self.files.forget(file),
-            Order::Ready => {
-                self.lives.ready(self.now());
-                self.proven = None;
-            }
-            Order::End => self.lives.end_is_meant(),
-            Order::Replace { image: in_file, program } => {
-                let files = match (in_file, program) {
-                    (true, true) => (first, second),
-                    (true, false) => (first, None),
-                    (false, true) => (None, first),
-                    (false, false) => (None, None),
-                };
-                self.succession.begin(image, files, (self.daemon_files, &mut self.spare));
-            }
-            Order::Abandon => self.succession.kill(),
-            Order::Notify => {
-                if let Some(notify) = &self.notify {
-                    notify.tell(image);
-                }
-            }
-            // For those that are not daemons yet; and the end says the same.
-            Order::Able | Order::Yield => {}
-        }
-    }
-
-    fn answer(&mut self, news: News) {
-        if let Some(daemon) = &mut self.daemon {
-            daemon.answer(news);
-        }
-    }
-
-    fn launch(&mut self, launch: Launch<'_>) -> Result<(), Failure> {
-        let child = launch.child;
-        if self.launches.is_underway(child) || self.children.find(child).is_some() {
-            return Err(Failure { child, stage: Stage::Room, errno: Errno::EEXIST as i32 });
-        }
-        if self.children.is_full() {
-            return Err(Failure { child, stage: Stage::Room, errno: Errno::EAGAIN as i32 });
-        }
-        self.launches.launch(launch)
-    }
-
-    /// Signals a group by its number, which is its own because we have not collected its leader.
-    fn signal(&self, child: Name, signal: i32) -> i32 {
-        match self.children.find(child) {
-            Some(child) if child.is_alive() => {
-                let sent = super::sys::kill_group(child.program.pid, signal);
-                let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EINVAL);
-                sent.err().map_or(0, errno)
-            }
-            _ => libc::ECHILD,
-        }
-    }
-
-    fn order_of_successor(&mut self) {
-        let mut datagram = std::mem::take(&mut self.datagram);
-        if let Some(successor) = self.succession.daemon_mut()
-            && let Some((len, _)) = receive(successor, &mut datagram)
-        {
-            match Order::decode(datagram.get(..len).unwrap_or_default()) {
-                Some(Order::Hello { .. }) => {
-                    successor.answer(News::Welcome { protocol: PROTOCOL, successor: true });
-                    successor.tell_reply();
-                }
-                Some(Order::Able) => self.succession.able(),
-                _ => {}
-            }
-        }
-        self.datagram = datagram;
+        self.complete_at = self.now().saturating_add(LANDING);
     }
 
     /// Tells the daemon what it has not been told, as far as it listens.
     fn tell(&mut self) {
+        let is_complete = self.is_complete();
         let Some(daemon) = self.daemon.as_mut().filter(|daemon| !daemon.closed) else {
             return;
         };
@@ -497,28 +417,12 @@ impl Holder {
             && self.children.tell(|news, files| daemon.tell(news, files))
             && self.files.tell(|news, files| daemon.tell(news, files))
             && self.incomplete
+            && is_complete
             && daemon.tell(News::Complete, &[])
         {
             self.incomplete = false;
         }
     }
-}
-
-/// One datagram, if there is one.
-fn receive(daemon: &mut Daemon, datagram: &mut [u8]) -> Option<(usize, socket::Files)> {
-    match socket::receive(&daemon.socket, datagram) {
-        Ok((0, _)) => daemon.closed = true,
-        Ok(received) => return Some(received),
-        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-            // There is nothing after all, or it is longer than any order.
-            Some(Errno::EAGAIN | Errno::EMSGSIZE) => {}
-            // It has ended without having heard all that it was told. That is said once, and
-            // before what it has said itself, which is still there.
-            Some(Errno::ECONNRESET) => {}
-            _ => daemon.closed = true,
-        },
-    }
-    None
 }
 
 /// Nanoseconds since 1970 (UTC).

@@ -1,0 +1,104 @@
+//! What an instance last declared of its message types; kept while it is not connected.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::schema::side_by_side;
+use orchestrator_proto::{ErrorCode, InstanceId, WireError};
+
+use super::message::TypeDecl;
+use super::router::MAX_OUTPUTS;
+
+/// Told of a type that is declared in another form than before, or for the first time. Must not
+/// wait and must not call the router.
+pub type TellType = Arc<dyn Fn(Direction, &TypeDecl) + Send + Sync>;
+
+/// By type name.
+type Decls = HashMap<Arc<str>, Arc<TypeDecl>>;
+
+/// The types of one instance.
+#[derive(Default)]
+pub(super) struct Types {
+    outputs: Decls,
+    inputs: Decls,
+    tell: Option<TellType>,
+}
+
+impl Types {
+    /// From now on changes are told.
+    pub(super) fn tell(&mut self, tell: TellType) {
+        self.tell = Some(tell);
+    }
+
+    fn of(&mut self, direction: Direction) -> &mut Decls {
+        match direction {
+            Direction::Output => &mut self.outputs,
+            Direction::Input => &mut self.inputs,
+        }
+    }
+
+    pub(super) fn output(&self, name: &str) -> Option<&Arc<TypeDecl>> {
+        self.outputs.get(name)
+    }
+
+    pub(super) fn input(&self, name: &str) -> Option<&Arc<TypeDecl>> {
+        self.inputs.get(name)
+    }
+
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.outputs.keys()
+    }
+
+    /// The names of all outputs and of all inputs, sorted.
+    pub(super) fn names(&self) -> (Vec<String>, Vec<String>) {
+        let names = |decls: &Decls| {
+            let mut names: Vec<_> = decls.keys().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        (names(&self.outputs), names(&self.inputs))
+    }
+
+    /// The instance declares this. The answer is who is to be told, if its schema was another
+    /// until now. At most [`MAX_OUTPUTS`] names are kept in each direction, because an instance
+    /// may connect again and again with others.
+    pub(super) fn declare(
+        &mut self,
+        direction: Direction,
+        decl: &Arc<TypeDecl>,
+    ) -> Option<TellType> {
+        let decls = self.of(direction);
+        if decls.len() >= MAX_OUTPUTS && !decls.contains_key(&decl.name) {
+            return None;
+        }
+        let hash = |decl: &TypeDecl| decl.schema.as_ref().map(|(hash, _)| *hash);
+        let before = decls.insert(decl.name.clone(), decl.clone());
+        let is_news = before.and_then(|before| hash(&before)) != hash(decl);
+        self.tell.clone().filter(|_| is_news)
+    }
+}
+
+/// How the two ends of a link disagree, with both schemas.
+pub(super) fn mismatch(
+    (from, output): (&InstanceId, &TypeDecl),
+    (to, input): (&InstanceId, &TypeDecl),
+) -> Option<WireError> {
+    // Without a schema on one side the messages are translated, as far as they can be.
+    let ((sent_hash, sent), (taken_hash, taken)) =
+        (output.schema.as_ref()?, input.schema.as_ref()?);
+    if sent_hash == taken_hash {
+        return None;
+    }
+    let mut error = WireError::new(
+        ErrorCode::SchemaMismatch,
+        format!(
+            "the two ends declare different schemas for {}; rebuild one of them against the \
+             other's definition",
+            output.name
+        ),
+    );
+    let (left, right) = (format!("sent by {from}"), format!("taken by {to}"));
+    error.causes.push(side_by_side(&left, sent, &right, taken));
+    Some(error)
+}
