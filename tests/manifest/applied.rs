@@ -380,6 +380,6 @@ fn one_change_among_many_is_quick() {
     let orchestrator_proto::control::Reply::Plan(plan) = reply else { panic!() };
     assert_eq!((plan.instances.len(), plan.unchanged_instances), (1, 3999));
     eprintln!("read in {read:?}, applied in {took:?}");
-    // Of a build that is not optimised, on a busy machine; it is a tenth of that otherwise.
+    // Of a build that is not optimised, on a busy machine.
     assert!(took < SOON / 4, "{took:?}");
 }
