@@ -118,7 +118,9 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Daemon(_)
         | Reply::Replacing { .. }
         | Reply::HolderRenewed { .. }
-        | Reply::CaptureRenewed { .. } => return None,
+        | Reply::CaptureRenewed { .. }
+        | Reply::Plan(_)
+        | Reply::Exported(_) => return None,
     };
     Some((sentence, &[]))
 }

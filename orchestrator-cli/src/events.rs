@@ -89,6 +89,7 @@ fn what(kind: &EventKind) -> String {
             format!("will be started again in {delay}, attempt {attempt}: {reason}")
         }
         EventKind::Failed { reason } => format!("failed: {reason}"),
+        EventKind::Changed { keys } => format!("definition changed: {keys}"),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),

@@ -18,6 +18,7 @@ pub(crate) enum Exit {
     // 2 is a wrong command line; clap ends with it.
     NotFound = 3,
     NotReachable = 4,
+    Differs = 5,
 }
 
 impl Exit {
@@ -136,7 +137,7 @@ impl From<ClientError> for Failure {
 }
 
 impl Report {
-    fn new(
+    pub(crate) fn new(
         exit: Exit,
         code: &'static str,
         message: impl Into<String>,

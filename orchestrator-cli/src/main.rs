@@ -11,9 +11,12 @@ mod failure;
 mod format;
 mod link;
 mod logs;
+mod manifest;
 mod output;
+mod plan;
 mod runtime;
 mod session;
+mod settle;
 mod status;
 mod supervision;
 mod table;
@@ -26,8 +29,9 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{ApplyArgs, Cli, Command, DiffArgs};
 use failure::{Exit, Failure};
+use orchestrator_proto::manifest::Manifest;
 use output::Output;
 
 fn main() -> ExitCode {
@@ -55,6 +59,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Completions { shell } => docs::completions(out, shell),
         Command::Man { directory } => docs::man(out, directory.as_deref()),
+        Command::Validate(args) => manifest::validate(out, &args.files),
+        Command::Schema => manifest::schema(out),
         command => {
             // One thread is enough to wait for one socket, and starts faster than several.
             let tokio = tokio::runtime::Builder::new_current_thread()
@@ -67,8 +73,18 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
 }
 
 async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Result<Exit, Failure> {
+    // A manifest that is wrong is said to be so with and without a daemon.
+    let manifest = match &command {
+        Command::Apply(ApplyArgs { file, .. }) | Command::Diff(DiffArgs { file, .. }) => {
+            manifest::read(out, file)?
+        }
+        _ => Manifest::default(),
+    };
     let client = session::connect(global.socket).await?;
     match command {
+        Command::Apply(args) => manifest::apply(&client, out, manifest, args).await,
+        Command::Diff(args) => manifest::diff(&client, out, manifest, args.prune).await,
+        Command::Export => manifest::export(&client, out).await,
         Command::Version => status::version(&client, out),
         Command::Status => status::status(&client, out).await,
         Command::Runtime(command) => runtime::run(client, out, command).await,
@@ -76,7 +92,10 @@ async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Resul
         Command::Daemon(command) => daemon::run(&client, out, command).await,
         Command::Clear { force } => action::clear(client, out, force).await,
         Command::Events(args) => events::events(&client, out, args).await,
-        // Both were served without a daemon.
-        Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Ok),
+        // They were served without a daemon.
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Validate(_)
+        | Command::Schema => Ok(Exit::Ok),
     }
 }

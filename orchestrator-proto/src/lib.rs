@@ -9,7 +9,7 @@
 //! body. `PROTOCOL.md` beside this crate describes them byte by byte.
 //!
 //! Features: `client` is an async client of the control socket, `sdk` is what a runtime
-//! links against.
+//! links against, `manifest` reads and writes `orchestrator.toml`.
 #![forbid(unsafe_code)]
 
 // `#[derive(Message)]` names this crate from outside, in tests too.
@@ -30,6 +30,8 @@ pub mod size;
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 #[cfg(feature = "sdk")]
 pub mod sdk;
 

@@ -117,6 +117,7 @@ fn say(event: &NewEvent) {
             tracing::warn!(instance, reason, delay_ms, attempt, "will be started again");
         }
         EventKind::Failed { reason } => tracing::warn!(instance, reason, "failed"),
+        EventKind::Changed { keys } => tracing::info!(instance, keys, "definition changed"),
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }

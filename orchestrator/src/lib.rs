@@ -2,6 +2,7 @@
 //!
 //! - [`holder`]: the parent process;
 //! - [`supervise`]: what should happen to an instance (pure);
+//! - [`plan`]: what differs between what is wanted and what is there (pure);
 //! - [`process`]: how it happens, on Linux;
 //! - [`route`]: links, mailboxes, policies;
 //! - [`runtime`]: the sockets that instances talk over;
@@ -25,6 +26,7 @@ pub mod holder;
 pub mod log;
 pub mod logs;
 pub mod options;
+pub mod plan;
 pub mod process;
 pub mod registry;
 pub mod route;

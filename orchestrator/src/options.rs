@@ -20,8 +20,12 @@ Examples:
   orchestrator --ipc-socket 127.0.0.1:9000
       Take messages of another orchestrator on this machine.
 
-Signals: SIGTERM, SIGINT and SIGHUP stop all instances and end the daemon; a second one kills
-them. (There is nothing to reload; to replace the daemon: orchestrator-cli daemon upgrade.)";
+  orchestrator --manifest /etc/orchestrator.toml
+      Run what this file says; SIGHUP applies it again.
+
+Signals: SIGTERM and SIGINT stop all instances and end the daemon; a second one kills them. SIGHUP
+applies the manifest again, if there is one, and does the same as SIGTERM if there is none. (To
+replace the daemon: orchestrator-cli daemon upgrade.)";
 
 /// Supervises programs and routes typed messages between them.
 ///
@@ -39,6 +43,13 @@ pub struct Options {
     /// $XDG_STATE_HOME/orchestrator or ~/.local/state/orchestrator
     #[arg(long, value_name = "DIR", env = "ORCHESTRATOR_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+
+    /// Instances and links to be there when the orchestrator has started, see `orchestrator-cli
+    /// apply`: nothing that the file does not name is removed. SIGHUP applies it again, as it is
+    /// then. If it is wrong, nothing is changed, and `orchestrator-cli status` says so; an
+    /// orchestrator without any instances does not start then
+    #[arg(long, value_name = "FILE", env = "ORCHESTRATOR_MANIFEST")]
+    pub manifest: Option<PathBuf>,
 
     /// When a start and a stop are answered: once they survive the end of the daemon, and a power
     /// cut 100 ms later (soon), or once they survive a power cut too (full). What is added, linked

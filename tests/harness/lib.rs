@@ -83,6 +83,8 @@ pub struct Daemon {
     child: Option<Child>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    /// The working directory; none is that of the test.
+    working_directory: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -104,13 +106,20 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
         let (socket, state) = (dir.path().join("o.sock"), dir.path().join("state"));
         let args = args.iter().map(ToString::to_string).collect();
-        Self { dir, socket, state, child: None, args, env: Vec::new() }
+        Self { dir, socket, state, child: None, args, env: Vec::new(), working_directory: None }
     }
 
     /// Sets a variable for the daemon, before it is launched.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has it work in its own directory, before it is launched.
+    #[must_use]
+    pub fn in_its_directory(mut self) -> Self {
+        self.working_directory = Some(self.dir.path().to_owned());
         self
     }
 
@@ -141,6 +150,9 @@ impl Daemon {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(directory) = &self.working_directory {
+            command.current_dir(directory);
+        }
         command
     }
 

@@ -3,6 +3,7 @@
 mod daemon;
 mod link;
 mod log;
+mod manifest;
 mod runtime;
 mod supervision;
 pub(crate) mod value;
@@ -18,6 +19,7 @@ use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
+pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
 pub(crate) use runtime::{LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState};
 
 const AFTER: &str = "\
@@ -27,6 +29,7 @@ Exit codes:
   2    the command line is wrong
   3    no such instance or link
   4    the daemon can't be reached, or does not accept this client
+  5    what is there differs from the manifest (diff)
   130  ended by Ctrl-C
 
 Examples:
@@ -82,7 +85,7 @@ pub(crate) enum ColorWhen {
 }
 
 #[derive(Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "there is one")]
+#[allow(clippy::large_enum_variant, reason = "there is one, read once")]
 pub(crate) enum Command {
     /// Print the daemon's version, as `server version: X.Y.Z`.
     #[command(after_help = "Example:\n  orchestrator-cli version")]
@@ -101,6 +104,34 @@ pub(crate) enum Command {
     #[command(subcommand)]
     #[command(after_help = "Example:\n  orchestrator-cli link list")]
     Link(LinkCommand),
+
+    /// Make everything as a manifest says: all of it, or nothing.
+    ///
+    /// Shows what differs, and touches nothing that does not. An instance that differs is changed
+    /// in place, with its id, its log and its links; it is restarted only if something differs
+    /// that a program is told when it is executed: program, args, env, cwd, priority, watchdog,
+    /// and whether it is to say that it is ready.
+    #[command(after_help = "Examples:
+  orchestrator-cli apply
+  orchestrator-cli apply robot.toml --dry-run
+  orchestrator-cli apply robot.toml --prune --wait --timeout 30s")]
+    Apply(ApplyArgs),
+
+    /// Show what `apply` would do. Ends with exit code 5 if anything differs.
+    #[command(after_help = "Example:\n  orchestrator-cli diff robot.toml --prune")]
+    Diff(DiffArgs),
+
+    /// Print everything as it is defined now, as a manifest. To apply it changes nothing.
+    #[command(after_help = "Example:\n  orchestrator-cli export > orchestrator.toml")]
+    Export,
+
+    /// Check manifests, without a daemon: each error with its file, line and column.
+    #[command(after_help = "Example:\n  orchestrator-cli validate robot.toml")]
+    Validate(ValidateArgs),
+
+    /// Print the JSON Schema of manifests, with which an editor completes and checks them.
+    #[command(after_help = "Example:\n  orchestrator-cli schema > orchestrator.schema.json")]
+    Schema,
 
     /// Show the processes of the orchestrator, and replace the daemon while instances go on.
     #[command(subcommand)]

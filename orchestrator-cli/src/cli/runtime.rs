@@ -14,7 +14,7 @@ use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
 
 #[derive(Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "there is one")]
+#[allow(clippy::large_enum_variant, reason = "there is one, read once")]
 pub(crate) enum RuntimeCommand {
     /// Add an instance of a program. It is not started yet.
     ///

@@ -163,4 +163,9 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// The definition of the instance was changed.
+    Changed {
+        /// The keys of the manifest that differ, as in `args, env.LEVEL`.
+        keys: String,
+    },
 }

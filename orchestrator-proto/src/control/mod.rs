@@ -8,6 +8,7 @@
 //! Enums grow at their end only, and never change what is there: the position of a variant
 //! is its number on the wire.
 
+mod apply;
 mod daemon;
 mod event;
 mod info;
@@ -15,6 +16,9 @@ mod log;
 mod spec;
 mod supervision;
 
+pub use apply::{
+    ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
+};
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
 pub use event::{Event, EventKind};
 pub use info::{
@@ -79,7 +83,7 @@ pub struct ClientFrame {
 
 /// See [`ClientFrame`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[allow(clippy::large_enum_variant, reason = "few are there at once, and none for long")]
+#[allow(clippy::large_enum_variant, reason = "one is read at a time, and moved once")]
 pub enum ClientBody {
     /// Begins a request. `id` must not be under way.
     Request(Request),
@@ -119,7 +123,7 @@ pub enum ServerBody {
 
 /// What a client can ask for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[allow(clippy::large_enum_variant, reason = "few are there at once, and none for long")]
+#[allow(clippy::large_enum_variant, reason = "one is read at a time, and moved once")]
 pub enum Request {
     /// The daemon's version, process and sockets. Answered by [`Reply::Status`].
     Status,
@@ -215,11 +219,25 @@ pub enum Request {
         /// How long that may take, milliseconds; at least 1.
         timeout_ms: u64,
     },
+    /// Makes what is there what is wanted, and touches nothing that is so already. Answered by
+    /// [`Reply::Plan`], or with an error: then nothing was changed. The answer comes when all
+    /// definitions are changed and stored, and the starts and stops that follow are asked for;
+    /// it does not wait for processes.
+    Apply {
+        /// What is wanted.
+        set: WantedSet,
+        /// Remove all instances and links that are not among those.
+        prune: bool,
+        /// Change nothing, and answer what would be done.
+        dry_run: bool,
+    },
+    /// All instances and links as they are defined now. Answered by [`Reply::Exported`].
+    Export,
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 21;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -250,6 +268,9 @@ impl Request {
             Self::DaemonReplace { .. } => "daemon replace",
             Self::HolderRenew { .. } => "holder renew",
             Self::CaptureRenew { .. } => "capture renew",
+            Self::Apply { dry_run: false, .. } => "apply",
+            Self::Apply { dry_run: true, .. } => "diff",
+            Self::Export => "export",
         }
     }
 }
@@ -349,6 +370,10 @@ pub enum Reply {
         /// The version of its program now.
         to: Option<String>,
     },
+    /// To [`Request::Apply`].
+    Plan(Box<Plan>),
+    /// To [`Request::Export`].
+    Exported(Box<Exported>),
 }
 
 /// One item of a stream.
@@ -438,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::CaptureRenew { timeout_ms: 1 };
+        let last = Request::Export;
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -257,6 +257,42 @@ pub(crate) fn link_spec() -> LinkSpec {
     }
 }
 
+fn wanted_set() -> WantedSet {
+    let wanted = Wanted { spec: spec(), desired: Desired::Running, priority: Some(Priority::High) };
+    WantedSet { instances: vec![wanted], links: vec![link_spec()] }
+}
+
+fn plan() -> Plan {
+    let key = KeyChange {
+        key: "restart.delay".into(),
+        from: Some("\"1s\"".into()),
+        to: Some("\"2s\"".into()),
+    };
+    let instance = InstanceChange {
+        kind: ChangeKind::Change,
+        id: Some(camera()),
+        name: Some("camera".into()),
+        effect: Effect::Restart,
+        keys: vec![key.clone()],
+    };
+    let link = LinkChange {
+        kind: ChangeKind::Remove,
+        id: Some(LinkId(300)),
+        from: Some("camera".into()),
+        type_name: "acme.image.v1".into(),
+        to: "recorder".into(),
+        keys: vec![key],
+    };
+    Plan {
+        applied: true,
+        instances: vec![instance],
+        links: vec![link],
+        unchanged_instances: 300,
+        unchanged_links: 400,
+        warnings: vec!["it is a directory".into()],
+    }
+}
+
 pub(crate) fn log_query() -> LogQuery {
     LogQuery { tail: Some(10), grep: Some("cam".into()), follow: true, ..LogQuery::of("camera") }
 }
@@ -360,7 +396,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::DaemonStatus => Request::DaemonStatus,
             Request::DaemonReplace { .. } => Request::DaemonReplace { successor: SuccessorSpec::Installed, timeout_ms: 30_000 },
             Request::HolderRenew { .. } => Request::HolderRenew { timeout_ms: 30_000 },
-            Request::CaptureRenew { .. } => Request::CaptureRenew { timeout_ms: 30_000 }),
+            Request::CaptureRenew { .. } => Request::CaptureRenew { timeout_ms: 30_000 },
+            Request::Apply { .. } => Request::Apply { set: wanted_set(), prune: true, dry_run: false },
+            Request::Export => Request::Export),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -380,7 +418,15 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Daemon(_) => Reply::Daemon(Box::new(daemon_status())),
             Reply::Replacing { .. } => Reply::Replacing { pid: 300, successor: 400 },
             Reply::HolderRenewed { .. } => Reply::HolderRenewed { pid: 300, from: None, to: Some("0.1.0".into()) },
-            Reply::CaptureRenewed { .. } => Reply::CaptureRenewed { before: Some(300), pid: Some(400), from: None, to: Some("0.1.0".into()) }),
+            Reply::CaptureRenewed { .. } => Reply::CaptureRenewed { before: Some(300), pid: Some(400), from: None, to: Some("0.1.0".into()) },
+            Reply::Plan(_) => Reply::Plan(Box::new(plan())),
+            Reply::Exported(_) => Reply::Exported(Box::new(Exported { set: wanted_set(), warnings: vec!["a copy".into()] }))),
+        variants!(ChangeKind:
+            ChangeKind::Add => ChangeKind::Add, ChangeKind::Change => ChangeKind::Change,
+            ChangeKind::Remove => ChangeKind::Remove),
+        variants!(Effect:
+            Effect::Nothing => Effect::Nothing, Effect::Start => Effect::Start,
+            Effect::Stop => Effect::Stop, Effect::Restart => Effect::Restart),
         variants!(Item:
             Item::Log(_) => Item::Log(log_line()),
             Item::Message(_) => Item::Message(tap_message(Ok("{}".into()))),
@@ -474,7 +520,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Ready => EventKind::Ready,
             EventKind::Unhealthy { .. } => EventKind::Unhealthy { reason: "deaf".into() },
             EventKind::BackOff { .. } => EventKind::BackOff { reason: "exit code 3".into(), delay_ms: 300, attempt: 400 },
-            EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() }),
+            EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
+            EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() }),
     ]
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
 
+mod apply;
 mod connection;
 mod daemon;
 mod events;
@@ -16,8 +17,8 @@ mod runtime;
 mod status;
 mod upload;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{Item, Reply, Request};
@@ -70,6 +71,8 @@ pub struct Daemon {
     pub clients: AtomicU64,
     /// Their requests that are under way.
     pub requests: AtomicU64,
+    /// Why the manifest of the command line was not applied last time.
+    pub manifest_failure: Mutex<Option<String>>,
 }
 
 /// Accepts clients until the daemon ends or lets go, and then returns when each of them has been told
@@ -112,6 +115,11 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
 }
 
 impl Daemon {
+    /// Has `status` warn of this from now on.
+    pub fn set_manifest_failure(&self, failure: Option<String>) {
+        *self.manifest_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
     /// Resolves when nothing will happen any more.
     async fn ended(&self) {
         // Fails only without a sender, and that is part of `self`.
@@ -154,6 +162,8 @@ impl Daemon {
             }
             Request::HolderRenew { timeout_ms } => self.holder_renew(timeout_ms).await?,
             Request::CaptureRenew { timeout_ms } => self.capture_renew(timeout_ms).await?,
+            Request::Apply { set, prune, dry_run } => self.apply(set, prune, dry_run).await?,
+            Request::Export => self.export(),
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);

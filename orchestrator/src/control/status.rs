@@ -1,6 +1,6 @@
 //! The daemon about itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use orchestrator_proto::control::{PROTOCOL, Reply, Status};
 
@@ -36,6 +36,9 @@ impl Daemon {
         if let Some(failure) = store.failing() {
             warnings.push(format!("changes are refused: {failure}"));
         }
+        let failure = self.manifest_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.extend(failure.clone());
+        drop(failure);
         match store.events_lost() {
             0 => {}
             lost => warnings.push(format!("events that could not be stored and are lost: {lost}")),

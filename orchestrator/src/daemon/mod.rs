@@ -2,6 +2,7 @@
 
 mod handover;
 mod leftovers;
+mod manifest;
 mod place;
 mod service;
 
@@ -64,7 +65,8 @@ pub enum Ended {
 /// again.
 pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     // First, so that no signal is missed from now on.
-    let mut ends = Ends::new().context("cannot receive signals")?;
+    let mut ends = Ends::new(options.manifest.is_some()).context("cannot receive signals")?;
+    let mut reload = reloads(&options).context("cannot receive signals")?;
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
     let mut left = handover::arrive(&options, &kernel).await?;
     // A daemon before this one has had files kept.
@@ -89,6 +91,13 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     let name = loop {
         tokio::select! {
             name = ends.next() => break name,
+            () = hung_up(&mut reload) => {
+                if let Some(path) = options.manifest.clone() {
+                    tracing::info!(?path, "SIGHUP: applying the manifest again");
+                    let daemon = daemon.clone();
+                    tokio::spawn(async move { manifest::again(&path, &daemon).await });
+                }
+            }
             () = service.due() => {
                 // A daemon whose instances can't be looked at is not alive.
                 let _ = registry.list();
@@ -165,6 +174,20 @@ async fn begin(
         None => None,
         Some(address) => Some(listen_for_datagrams(address, options, &registry).await?),
     };
+    let mut failure = None;
+    let manifest = match options.manifest.as_deref().filter(|_| is_first) {
+        None => None,
+        Some(path) => match manifest::check(path, &registry).await {
+            Ok(manifest) => Some(manifest),
+            Err(error) if registry.all().is_empty() => return Err(error),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "going on with what was there before");
+                failure = Some(error);
+                None
+            }
+        },
+    };
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
         ipc,
@@ -180,6 +203,7 @@ async fn begin(
         letting_go: watch::Sender::new(None),
         clients: AtomicU64::new(0),
         requests: AtomicU64::new(0),
+        manifest_failure: std::sync::Mutex::new(failure),
     });
     tracing::info!(
         socket = ?place.socket,
@@ -196,8 +220,19 @@ async fn begin(
     // What it took to begin is not needed again.
     crate::holder::give_back();
     kernel.ready().await.context("cannot speak with the holder")?;
+    let mut to_be_started = restored.to_be_started;
+    if let Some(manifest) = manifest {
+        match manifest.apply(&registry).await {
+            Ok(plan) => to_be_started = manifest::untouched(&plan, to_be_started),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "going on with what was there before");
+                daemon.set_manifest_failure(Some(error));
+            }
+        }
+    }
     trial.passed();
-    Ok((daemon, restored.to_be_started))
+    Ok((daemon, to_be_started))
 }
 
 /// What an earlier daemon has left, taken over by one that is not at work yet. If it fails to come
@@ -299,19 +334,34 @@ async fn shut_down(
     ExitCode::SUCCESS
 }
 
+/// SIGHUP, if it has the manifest applied again.
+fn reloads(options: &Options) -> std::io::Result<Option<Signal>> {
+    options.manifest.as_ref().map(|_| signal(SignalKind::hangup())).transpose()
+}
+
+async fn hung_up(reload: &mut Option<Signal>) {
+    match reload {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// The signals that end the daemon.
 struct Ends {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    /// Unless it has the manifest applied again.
+    hang_up: Option<Signal>,
 }
 
 impl Ends {
-    fn new() -> std::io::Result<Self> {
+    fn new(reloads: bool) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: (!reloads).then(|| signal(SignalKind::hangup())).transpose()?,
         })
     }
 
@@ -319,7 +369,7 @@ impl Ends {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
+            () = hung_up(&mut self.hang_up) => "SIGHUP",
         }
     }
 }

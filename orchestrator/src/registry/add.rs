@@ -42,13 +42,36 @@ pub(super) struct Plan {
     pub(super) rest: Option<Arc<dyn Process>>,
     /// What printed into these pipes has ended; nobody may have read all of it.
     pub(super) outputs: Vec<(u64, Pipes)>,
+    /// What stays of it when its keeper is replaced.
+    pub(super) before: Option<Arc<Instance>>,
+}
+
+impl Plan {
+    /// One that is new.
+    pub(super) fn new(record: InstanceRecord) -> Self {
+        Self {
+            record,
+            run: RunRecord::default(),
+            types: Vec::new(),
+            survivor: None,
+            rest: None,
+            outputs: Vec::new(),
+            before: None,
+        }
+    }
 }
 
 /// An id and a name that nobody else can take until this is dropped.
-struct Reserved {
+pub(super) struct Reserved {
     registry: Arc<Registry>,
     id: InstanceId,
     name: Option<String>,
+}
+
+impl Reserved {
+    pub(super) const fn id(&self) -> InstanceId {
+        self.id
+    }
 }
 
 impl Drop for Reserved {
@@ -98,15 +121,9 @@ impl Registry {
             spec,
             copy,
             added_ms: now_ns() / 1_000_000,
+            from_start: 1,
         };
-        let plan = Plan {
-            record: record.clone(),
-            run: RunRecord::default(),
-            types: Vec::new(),
-            survivor: None,
-            rest: None,
-            outputs: Vec::new(),
-        };
+        let plan = Plan::new(record.clone());
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
         let building = tokio::task::spawn_blocking(move || registry.build(plan));
@@ -144,7 +161,7 @@ impl Registry {
         check_free(&self.read(), spec)
     }
 
-    fn reserve(self: &Arc<Self>, spec: &RuntimeSpec) -> Result<Reserved, WireError> {
+    pub(super) fn reserve(self: &Arc<Self>, spec: &RuntimeSpec) -> Result<Reserved, WireError> {
         let mut instances = self.write();
         check_free(&instances, spec)?;
         let id = spec.id.unwrap_or_else(InstanceId::generate);
@@ -168,8 +185,8 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record, run, types, survivor, rest, outputs } = plan;
-        let InstanceRecord { order, id, spec, copy, added_ms } = record;
+        let Plan { record, run, types, survivor, rest, outputs, before } = plan;
+        let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
             (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
@@ -178,32 +195,40 @@ impl Registry {
             }
         };
         let copy = copy.and(program.parent().map(Path::to_owned));
-        let log = self.open_log(id, &spec.log)?;
-        let mailbox = self.router.add_instance(id);
-        self.keep_types(id, order, types);
-        let endpoint = Arc::new(Endpoint {
-            instance: id,
-            mailbox,
-            sent: Arc::default(),
-            protocol_errors: AtomicU64::new(0),
-            connections: AtomicU32::new(0),
-            router: self.router.clone(),
-            host: Arc::new(RegistryHost {
-                registry: Arc::downgrade(self),
-                name: spec.name.clone(),
-                log: log.clone(),
-            }),
-            shelf: Box::new(InstanceShelf {
-                id,
-                left: self.left.clone(),
-                kernel: self.kernel.clone(),
-            }),
-            begun: self.begun.subscribe(),
+        let log = match &before {
+            Some(before) => before.log.clone(),
+            None => self.open_log(id, &spec.log)?,
+        };
+        let endpoint = before.as_ref().map(|before| before.endpoint.clone());
+        let endpoint = endpoint.unwrap_or_else(|| {
+            let mailbox = self.router.add_instance(id);
+            self.keep_types(id, order, types);
+            Arc::new(Endpoint {
+                instance: id,
+                mailbox,
+                sent: Arc::default(),
+                protocol_errors: AtomicU64::new(0),
+                connections: AtomicU32::new(0),
+                router: self.router.clone(),
+                host: Arc::new(RegistryHost {
+                    registry: Arc::downgrade(self),
+                    name: spec.name.clone(),
+                    log: log.clone(),
+                }),
+                shelf: Box::new(InstanceShelf {
+                    id,
+                    left: self.left.clone(),
+                    kernel: self.kernel.clone(),
+                }),
+                begun: self.begun.subscribe(),
+            })
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
         let unmade = |error: &(dyn std::error::Error + 'static)| {
-            self.router.remove_instance(id);
-            if run.starts == 0 {
+            if before.is_none() {
+                self.router.remove_instance(id);
+            }
+            if before.is_none() && run.starts == 0 {
                 let log = log.clone();
                 tokio::spawn(async move { log.remove().await });
             }
@@ -217,6 +242,10 @@ impl Registry {
         let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
         let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
+        let end_is_told =
+            survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid()));
+        let notes = RunNotes::new(self.closing.clone(), rules.restart.clone(), run);
+        let notes = Arc::new(notes);
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
@@ -225,11 +254,9 @@ impl Registry {
             dependencies: self.dependencies.clone(),
             log: log.clone(),
             events: self.events.clone(),
-            end_is_told: AtomicBool::new(
-                survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid())),
-            ),
+            end_is_told: AtomicBool::new(end_is_told),
             order,
-            run: RunNotes::new(self.closing.clone(), spec.supervision.restart.clone(), run),
+            run: notes.clone(),
         };
         for (number, (stdout, stderr)) in outputs {
             if let Err(error) = log.attach(number, stdout, stderr) {
@@ -257,8 +284,14 @@ impl Registry {
             keeper,
             log,
             endpoint,
-            leaving: AtomicBool::new(false),
-            sockets: Mutex::new(Some(sockets)),
+            leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
+            sockets: Arc::new(Mutex::new(Some(sockets))),
+            launches: Arc::new(spec.clone()),
+            from_start,
+            run: notes,
+            acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),
+            renewing: before.as_ref().map_or_else(Arc::default, |it| it.renewing.clone()),
+            restarting: before.as_ref().map_or_else(Arc::default, |it| it.restarting.clone()),
             store: self.store.clone(),
             durability: self.durability,
             spec,
@@ -301,7 +334,7 @@ pub(super) fn invalid(message: String) -> WireError {
 /// # Errors
 ///
 /// The first thing that is not.
-fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
+pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
     if let Some(name) = &spec.name {
         check_name(name)?;
     }
@@ -405,7 +438,7 @@ fn check_variable(key: &OsBytes, value: &OsBytes) -> Result<(), WireError> {
 
 /// What would be in the way if it were started now. It may be gone by then, so these are no
 /// errors.
-fn obstacles(program: &Path) -> Vec<String> {
+pub(super) fn obstacles(program: &Path) -> Vec<String> {
     let obstacle = match fs::metadata(program) {
         Err(error) => error.to_string(),
         Ok(metadata) if metadata.is_dir() => "it is a directory".to_owned(),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ const VEECLE_ID: &str = "VEECLE_RUNTIME_ID";
 pub(super) const OWN_VARIABLES: [&str; 5] =
     [ENV_SOCKET, ENV_INSTANCE, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
 
-/// An instance of this daemon.
+/// An instance of this daemon, as it is defined. When that changes, another value with the same
+/// parts takes its place in the registry.
 pub struct Instance {
     /// Its id.
     pub id: InstanceId,
@@ -51,9 +52,21 @@ pub struct Instance {
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
     /// Somebody removes it.
-    pub(super) leaving: AtomicBool,
+    pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
-    pub(super) sockets: Mutex<Option<Sockets>>,
+    pub(super) sockets: Arc<Mutex<Option<Sockets>>>,
+    /// How its keeper executes it: as `spec`, unless that has changed and it still runs.
+    pub(super) launches: Arc<RuntimeSpec>,
+    /// See [`InstanceRecord::from_start`](crate::store::InstanceRecord::from_start).
+    pub(super) from_start: u64,
+    /// What is kept of its run; its keeper's.
+    pub(super) run: Arc<RunNotes>,
+    /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
+    pub(super) acting: Arc<tokio::sync::Mutex<()>>,
+    /// Held while its keeper is replaced.
+    pub(super) renewing: Arc<tokio::sync::Mutex<()>>,
+    /// So many are about to restart it as `spec` says.
+    pub(super) restarting: Arc<AtomicU32>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,
@@ -306,7 +319,7 @@ pub(super) struct InstanceHooks {
     pub(super) events: Arc<EventLog>,
     /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
     pub(super) order: u64,
-    pub(super) run: RunNotes,
+    pub(super) run: Arc<RunNotes>,
     pub(super) health: Arc<Health>,
     pub(super) dependencies: Arc<Dependencies>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was

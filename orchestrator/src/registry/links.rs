@@ -60,7 +60,7 @@ impl Surroundings for Around {
 /// When a change is stored, or could not be.
 type Stored = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
-fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
+pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
     let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
     let to = match to {
         LinkTarget::Instance(id) => LinkEnd::Instance(id),
@@ -147,14 +147,26 @@ impl Registry {
             return Err(not_stored("the link was not made".to_owned(), &error));
         }
         if created {
-            let sender = from.as_ref().map_or("anybody".to_owned(), |from| from.label());
-            let description =
-                format!("{} from {sender} to {}", spec.type_name, self.target_label(&request.to));
-            let kind = EventKind::LinkAdded { link, description };
-            let name = from.as_ref().and_then(|from| from.name.as_deref());
-            self.events.record(request.from, name, kind);
+            self.tell_link(&record(link, &request));
         }
         Ok((link, created))
+    }
+
+    /// Tells of a link that was made.
+    pub(super) fn tell_link(&self, made: &LinkRecord) {
+        let label = |id: InstanceId| match self.name_of(id) {
+            Some(name) => format!("{name} ({id})"),
+            None => id.to_string(),
+        };
+        let to = match &made.to {
+            LinkEnd::Instance(id) => label(*id),
+            LinkEnd::Udp(address) => format!("udp:{address}"),
+        };
+        let sender = made.from.map_or_else(|| "anybody".to_owned(), label);
+        let description = format!("{} from {sender} to {to}", made.type_name);
+        let kind = EventKind::LinkAdded { link: made.id, description };
+        let name = made.from.and_then(|from| self.name_of(from));
+        self.events.record(made.from, name.as_deref(), kind);
     }
 
     /// Makes a link and has it stored, in one step: the database sees links that are made and
@@ -232,16 +244,6 @@ impl Registry {
                 Some(error) => LinkState::Mismatched { error },
             },
             counters: link.counters(),
-        }
-    }
-
-    fn target_label(&self, target: &LinkTarget) -> String {
-        match target {
-            LinkTarget::Instance(id) => match self.name_of(*id) {
-                Some(name) => format!("{name} ({id})"),
-                None => id.to_string(),
-            },
-            LinkTarget::Udp(address) => format!("udp:{address}"),
         }
     }
 }

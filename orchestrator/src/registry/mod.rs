@@ -6,12 +6,15 @@
 //! stop of one delays nothing of another.
 
 mod add;
+mod apply;
 mod capture;
+mod export;
 mod host;
 mod instance;
 mod left;
 mod links;
 mod needs;
+mod renew;
 mod restore;
 mod run;
 mod supervision;
@@ -79,6 +82,8 @@ pub struct Registry {
     dependencies: Arc<Dependencies>,
     /// Held while links are made, or can't be any more, and that is put on its way to the disk.
     link_changes: Mutex<()>,
+    /// Held while what is wanted is applied.
+    applying: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -126,6 +131,7 @@ impl Registry {
                 dependencies
             },
             link_changes: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
         })
     }
 
@@ -239,9 +245,13 @@ impl Registry {
         self.check_open()?;
         check_staying(instance)?;
         self.start_required(instance);
-        let reply = instance.start(priority).await?;
-        self.undo_if_closing(instance).await?;
-        Ok(reply)
+        let id = instance.id;
+        self.with_newest(id, |instance| async move {
+            let reply = instance.start(priority).await?;
+            self.undo_if_closing(&instance).await?;
+            Ok(reply)
+        })
+        .await
     }
 
     /// Stops an instance, after those that need it. The answer is whether anything of it ran.
@@ -251,7 +261,8 @@ impl Registry {
     /// As [`Instance::stop`].
     pub async fn stop(self: &Arc<Self>, instance: &Instance) -> Result<bool, WireError> {
         self.stop_requirers(instance.id, instance.short()).await;
-        let stopped = instance.stop().await;
+        let id = instance.id;
+        let stopped = self.with_newest(id, |it| async move { it.stop().await }).await;
         if stopped.is_err() {
             self.dependencies.stay(instance.id);
         }
@@ -277,13 +288,17 @@ impl Registry {
         check_staying(instance)?;
         self.stop_requirers(instance.id, instance.short()).await;
         self.start_required(instance);
-        let reply = instance.restart().await;
+        let id = instance.id;
+        let reply = self.with_newest(id, |instance| async move {
+            let reply = instance.restart().await?;
+            self.undo_if_closing(&instance).await?;
+            Ok(reply)
+        });
+        let reply = reply.await;
         if reply.is_err() {
-            self.dependencies.stay(instance.id);
+            self.dependencies.stay(id);
         }
-        let reply = reply?;
-        self.undo_if_closing(instance).await?;
-        Ok(reply)
+        reply
     }
 
     /// Removes an instance with its links, its sockets and its log. Once begun it is carried to
@@ -316,13 +331,12 @@ impl Registry {
     }
 
     async fn remove_now(self: &Arc<Self>, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
-        {
-            // From now on it gets no new links.
-            let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            if instance.leaving.swap(true, Ordering::AcqRel) {
-                return Err(being_removed(instance));
-            }
-        }
+        self.begin_leaving(instance)?;
+        // Its keeper may be about to be replaced. After that it is not any more.
+        drop(instance.acting.lock().await);
+        drop(instance.renewing.lock().await);
+        let newest = self.read().by_id.get(&instance.id).cloned();
+        let instance = newest.as_deref().unwrap_or(instance);
         // While it stops it is still listed, as stopping.
         if let Err(error) = self.forget(instance).await {
             instance.leaving.store(false, Ordering::Release);
@@ -346,6 +360,15 @@ impl Registry {
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)
+    }
+
+    /// From now on it gets no new links.
+    fn begin_leaving(&self, instance: &Instance) -> Result<(), WireError> {
+        let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if instance.leaving.swap(true, Ordering::AcqRel) {
+            return Err(being_removed(instance));
+        }
+        Ok(())
     }
 
     /// Stops an instance, and removes it and its links from the disk. From then on it is gone,

@@ -57,6 +57,19 @@ impl Dependencies {
         self.tell(&mut inner, told);
     }
 
+    /// An instance is defined anew.
+    pub(super) fn renew(&self, instance: &Instance) {
+        let mut inner = self.lock();
+        let told = inner.needs.set_rules(instance.id, &instance.spec.supervision);
+        let told = told.map(|told| (instance.id, told)).into_iter().collect();
+        self.tell(&mut inner, told);
+    }
+
+    /// What an instance has to wait for before it can be started; none is nothing.
+    pub(super) fn blocked(&self, id: InstanceId) -> Option<String> {
+        self.lock().needs.blocked(id)
+    }
+
     /// There is no such instance any more.
     pub(super) fn remove(&self, id: InstanceId) {
         let mut inner = self.lock();

@@ -106,7 +106,8 @@ impl Registry {
                 let last = spawned.output.filter(|_| at >= old);
                 outputs.extend(last.map(|pipes| (spawned.run, pipes)));
             }
-            match self.build(Plan { record, run: after, types, survivor, rest, outputs }) {
+            let plan = Plan { run: after, types, survivor, rest, outputs, ..Plan::new(record) };
+            match self.build(plan) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
                     if start {

@@ -13,14 +13,25 @@ pub(super) struct RunNotes {
     /// Set when the daemon ends. What ends by itself then was most likely asked to by who asked
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
-    restart: Restart,
+    /// As it is now.
+    restart: Mutex<Restart>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
 }
 
 impl RunNotes {
     pub(super) fn new(ending: Arc<AtomicBool>, restart: Restart, run: RunRecord) -> Self {
-        Self { ending, restart, run: Mutex::new(run) }
+        Self { ending, restart: Mutex::new(restart), run: Mutex::new(run) }
+    }
+
+    /// From now on its end is judged by this.
+    pub(super) fn set_restart(&self, restart: Restart) {
+        *self.restart.lock().unwrap_or_else(PoisonError::into_inner) = restart;
+    }
+
+    /// What is noted.
+    pub(super) fn record(&self) -> RunRecord {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A process was executed, or taken over, that the holder has under this number. What happens
@@ -60,8 +71,9 @@ impl RunNotes {
 
     /// What the end of its main process means, while something else of it is left.
     fn ended(&self, exit: Exit, requested: bool, at_ms: u64) -> Rest {
-        let is_success = self.restart.is_success(exit);
-        if requested || self.restart.is_after(is_success) {
+        let restart = self.restart.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_success = restart.is_success(exit);
+        if requested || restart.is_after(is_success) {
             // It will be started, if it is desired.
             Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) }
         } else if is_success {

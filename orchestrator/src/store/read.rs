@@ -164,13 +164,15 @@ fn instance(row: &Row<'_>) -> Result<InstanceRecord, Bad> {
     let name: Option<String> = row.get(2).map_err(words)?;
     let json: String = row.get(3).map_err(words)?;
     let shown = name.clone().unwrap_or_else(|| id.clone());
-    let spec = spec::from_json(&json, name).map_err(|error| format!("{shown}: {error}"))?;
+    let (spec, from_start) =
+        spec::from_json(&json, name).map_err(|error| format!("{shown}: {error}"))?;
     Ok(InstanceRecord {
         order: unsigned(row, 0).map_err(words)?,
         id: id.parse().map_err(|_| format!("{id:?} is no id"))?,
         spec,
         copy: copy(row).map_err(words)?,
         added_ms: unsigned(row, 5).map_err(words)?,
+        from_start,
     })
 }
 

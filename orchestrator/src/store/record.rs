@@ -23,6 +23,9 @@ pub struct InstanceRecord {
     pub copy: Option<PathBuf>,
     /// When it was added, milliseconds since 1970 (UTC).
     pub added_ms: u64,
+    /// The first execution that is as `spec` says; the first of all is 1. One that runs and came
+    /// before was of an earlier definition.
+    pub from_start: u64,
 }
 
 /// A link as it was made.
@@ -185,6 +188,8 @@ pub struct NewEvent {
 pub enum Change {
     /// An instance was added; it was never started.
     AddInstance(Box<InstanceRecord>),
+    /// The definition of an instance was changed: its `spec`, `copy` and `from_start`.
+    ChangeInstance(Box<InstanceRecord>),
     /// An instance is removed, with its links and its types.
     RemoveInstance {
         /// Its order.
@@ -198,6 +203,8 @@ pub enum Change {
     RemoveLink(LinkId),
     /// What could not be read when the database was opened is removed, but for events.
     RemoveUnreadable,
+    /// All of these, or none.
+    All(Vec<Self>),
     /// From now on the database may have this many pages: a disk that is full.
     #[cfg(test)]
     LimitPages(u32),

@@ -28,6 +28,17 @@ struct Kept {
     supervision: Supervision,
     #[serde(default)]
     log: LogRules,
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    from_start: u64,
+}
+
+const fn first() -> u64 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_first(number: &u64) -> bool {
+    *number <= 1
 }
 
 #[derive(Serialize, Deserialize)]
@@ -63,12 +74,12 @@ impl From<Text> for OsBytes {
     }
 }
 
-/// The JSON of a runtime.
+/// The JSON of a runtime; see [`InstanceRecord::from_start`](super::InstanceRecord::from_start).
 ///
 /// # Errors
 ///
 /// None that is known: text, numbers and lists always become JSON.
-pub(super) fn to_json(spec: &RuntimeSpec) -> serde_json::Result<String> {
+pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result<String> {
     serde_json::to_string(&Kept {
         program: match &spec.program {
             Program::Path(path) => KeptProgram::Path(path.into()),
@@ -82,17 +93,22 @@ pub(super) fn to_json(spec: &RuntimeSpec) -> serde_json::Result<String> {
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
+        from_start,
     })
 }
 
-/// The runtime of a JSON, without an id.
+/// The runtime of a JSON, without an id, and the first execution that is as it says.
 ///
 /// # Errors
 ///
 /// When it is none.
-pub(super) fn from_json(json: &str, name: Option<String>) -> serde_json::Result<RuntimeSpec> {
+pub(super) fn from_json(
+    json: &str,
+    name: Option<String>,
+) -> serde_json::Result<(RuntimeSpec, u64)> {
     let kept: Kept = serde_json::from_str(json)?;
-    Ok(RuntimeSpec {
+    let from_start = kept.from_start;
+    let spec = RuntimeSpec {
         id: None,
         name,
         program: match kept.program {
@@ -107,7 +123,8 @@ pub(super) fn from_json(json: &str, name: Option<String>) -> serde_json::Result<
         privileged: kept.privileged,
         supervision: kept.supervision,
         log: kept.log,
-    })
+    };
+    Ok((spec, from_start))
 }
 
 #[cfg(test)]
@@ -121,14 +138,15 @@ mod tests {
     fn readable_and_with_defaults() {
         let mut spec = RuntimeSpec::new("/bin/ping");
         spec.args = vec!["-c".into(), OsBytes(vec![0xff, 1])];
-        let json = to_json(&spec).unwrap();
+        let json = to_json(&spec, 1).unwrap();
         assert_eq!(
             json.split_once(r#","supervision":{"kind":"service","#).unwrap().0,
             r#"{"program":{"path":"/bin/ping"},"args":["-c",[255,1]],"privileged":false"#
         );
-        assert_eq!(from_json(&json, None).unwrap(), spec);
+        assert_eq!(from_json(&json, None).unwrap(), (spec, 1));
         let short = from_json(r#"{"program":{"path":"/bin/ping"}}"#, Some("p".into())).unwrap();
-        assert_eq!(short, RuntimeSpec { name: Some("p".into()), ..RuntimeSpec::new("/bin/ping") });
+        let plain = RuntimeSpec { name: Some("p".into()), ..RuntimeSpec::new("/bin/ping") };
+        assert_eq!(short, (plain, 1));
         assert!(from_json(r#"{"program":{"path":"/a"},"cgroup":1}"#, None).is_err());
     }
 
@@ -141,7 +159,8 @@ mod tests {
         fn exact(
             path in bytes(), args in prop::collection::vec(bytes(), 0..4),
             env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
-            upload in any::<bool>(), privileged in any::<bool>(), signal in 1..=64,
+            from_start in 1..=u64::MAX, upload in any::<bool>(), privileged in any::<bool>(),
+            signal in 1..=64,
             wait in any::<u64>(), keep in prop::option::of(any::<u32>()),
         ) {
             let program = match upload {
@@ -160,7 +179,8 @@ mod tests {
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
             };
-            prop_assert_eq!(from_json(&to_json(&spec).unwrap(), name).unwrap(), spec);
+            let json = to_json(&spec, from_start).unwrap();
+            prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) fn int(number: u64) -> i64 {
 pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::AddInstance(record) => add_instance(connection, record),
+        Change::ChangeInstance(record) => change_instance(connection, record),
+        Change::All(changes) => all(connection, changes),
         Change::RemoveInstance { order, id } => {
             let (number, id) = (int(*order), id.to_string());
             run(connection, "DELETE FROM links WHERE sender = ?1 OR receiver = ?1", [&id])?;
@@ -39,9 +41,36 @@ fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rus
     connection.prepare_cached(sql)?.execute(params).map(|_| ())
 }
 
+/// As a whole or not at all: what went before a conflict is undone, and the transaction goes on.
+fn all(connection: &Connection, changes: &[Change]) -> rusqlite::Result<()> {
+    connection.prepare_cached("SAVEPOINT together")?.execute([])?;
+    let result = changes.iter().try_for_each(|each| change(connection, each));
+    if result.is_err() {
+        connection.prepare_cached("ROLLBACK TO together")?.execute([])?;
+    }
+    connection.prepare_cached("RELEASE together")?.execute([])?;
+    result
+}
+
+fn json(record: &InstanceRecord) -> rusqlite::Result<String> {
+    spec::to_json(&record.spec, record.from_start)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn change_instance(connection: &Connection, record: &InstanceRecord) -> rusqlite::Result<()> {
+    run(
+        connection,
+        "UPDATE instances SET spec = ?2, copy = ?3 WHERE number = ?1",
+        params![
+            int(record.order),
+            json(record)?,
+            record.copy.as_ref().map(|copy| copy.as_os_str().as_bytes())
+        ],
+    )
+}
+
 fn add_instance(connection: &Connection, record: &InstanceRecord) -> rusqlite::Result<()> {
-    let json = spec::to_json(&record.spec)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let json = json(record)?;
     let number = int(record.order);
     run(
         connection,

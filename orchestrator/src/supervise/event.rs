@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator_proto::control::Exit;
+use orchestrator_proto::control::{Exit, Supervision};
 
 /// Something that happened to an instance.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +76,8 @@ pub enum Event {
     },
     /// Nothing of the process group is left. Comes after [`WatchTree`](super::Action::WatchTree).
     TreeEmpty,
+    /// From now on it is supervised like this.
+    RulesChanged(Box<Supervision>),
     /// The time of [`Machine::next_deadline`](super::Machine::next_deadline) has come.
     Deadline,
 }

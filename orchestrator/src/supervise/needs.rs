@@ -146,6 +146,27 @@ impl Needs {
         (blocked, self.consequences(id, None))
     }
 
+    /// An instance that is there needs these from now on. The answer is what it is to be told, if
+    /// that has changed.
+    pub fn set_rules(&mut self, id: InstanceId, rules: &Supervision) -> Option<Consequence> {
+        let node = self.nodes.get_mut(&id)?;
+        let requires = std::mem::replace(&mut node.requires, rules.requires.clone());
+        let after = std::mem::replace(&mut node.after, rules.after.clone());
+        let before = requires.iter().map(|it| &it.instance);
+        for text in before.chain(after.iter().map(|it| &it.instance)) {
+            if let Some(all) = self.dependents.get_mut(text) {
+                all.remove(&id);
+                if all.is_empty() {
+                    self.dependents.remove(text);
+                }
+            }
+        }
+        for text in named(rules) {
+            self.dependents.entry(text.to_owned()).or_default().insert(id);
+        }
+        self.reblock(id)
+    }
+
     /// Removes an instance. The answer is what others are to be told.
     pub fn remove(&mut self, id: InstanceId) -> Vec<(InstanceId, Consequence)> {
         let dependents = self.dependents_of(id);
@@ -463,6 +484,23 @@ mod tests {
         let both = Consequence { block: Some(None), lost: stop.lost.clone() };
         assert_eq!(stop.clone().then(restart.clone()), both);
         assert_eq!(restart.then(stop), both);
+    }
+
+    #[test]
+    fn what_is_needed_can_change() {
+        let mut needs = Needs::default();
+        needs.insert(id(1), Some("db"), &Supervision::default());
+        needs.insert(id(2), Some("net"), &Supervision::default());
+        needs.insert(id(3), Some("web"), &needing(&["db"], OnFailure::Stop));
+        let told = needs.set_rules(id(3), &needing(&["net"], OnFailure::Stop)).unwrap();
+        assert_eq!(told.block, Some(block("net to be ready")));
+        assert_eq!(needs.set(id(1), Standing::Ready, true), []);
+        assert_eq!(needs.requirers(id(1)), []);
+        assert_eq!(needs.requirers(id(2)), [(id(3), Effect::Stop)]);
+        let free = needs.set_rules(id(3), &Supervision::default()).unwrap();
+        assert_eq!(free.block, Some(None));
+        assert_eq!(needs.dependents_of(id(2)), BTreeSet::new());
+        assert_eq!(needs.set_rules(id(9), &Supervision::default()), None);
     }
 
     proptest! {

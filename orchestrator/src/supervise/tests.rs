@@ -37,8 +37,9 @@ struct World {
     blocked: bool,
     /// The stop command runs.
     commanded: bool,
-    /// Signals since the last spawn.
+    /// Signals since the last spawn, and the most that any of its rules has had.
     signals: usize,
+    most_signals: usize,
     log: Vec<Notice>,
 }
 
@@ -149,6 +150,7 @@ impl World {
 
     fn with(rules: Supervision) -> Self {
         Self {
+            most_signals: rules.stop.steps.len(),
             machine: Machine::new(rules, 7),
             blocked: false,
             commanded: false,
@@ -272,8 +274,7 @@ impl World {
                     assert_eq!(signal, TERM);
                     assert!(!self.empty());
                     self.signals += 1;
-                    let steps = self.machine.rules().stop.steps.len();
-                    assert!(self.signals <= steps, "asked more often than it should");
+                    assert!(self.signals <= self.most_signals, "asked more often than it should");
                     self.asked_at.get_or_insert(self.now);
                 }
                 Action::KillTree => {
@@ -393,6 +394,28 @@ proptest! {
         for step in steps {
             world.step(step);
         }
+    }
+
+    #[test]
+    fn rules_can_change_at_any_time(
+        first in rules(),
+        parts in prop::collection::vec((prop::collection::vec(step(), 0..20), rules()), 0..20),
+    ) {
+        let mut world = World::with(first);
+        for (steps, rules) in parts {
+            for step in steps {
+                world.step(step);
+            }
+            world.most_signals = world.most_signals.max(rules.stop.steps.len());
+            let (main, desired) = (world.main, world.machine.desired());
+            world.feed(Event::RulesChanged(Box::new(rules.clone())));
+            world.check();
+            prop_assert_eq!(world.machine.rules(), &rules);
+            prop_assert_eq!((world.main, world.machine.desired()), (main, desired));
+        }
+        world.step(Step::Stop);
+        world.settle();
+        prop_assert_eq!(world.machine.state(), &State::Stopped);
     }
 
     #[test]
@@ -792,4 +815,51 @@ fn what_it_needs_comes_and_goes() {
     world.step(Step::MainExits);
     let reason = "db has failed".to_owned();
     assert_eq!(world.machine.state(), &State::Failed { reason, exit: None });
+}
+
+#[test]
+fn new_rules_count_at_once() {
+    // It waits to be started again, and is not to be any more.
+    let mut world = World::with(restarted(RestartPolicy::OnFailure));
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.main_exits(Exit::Code(3));
+    assert!(matches!(world.machine.state(), State::BackOff { .. }));
+    world.feed(Event::RulesChanged(Box::default()));
+    let (reason, exit) = ("exit code 3".to_owned(), Some(Exit::Code(3)));
+    assert_eq!(world.machine.state(), &State::Failed { reason, exit });
+
+    // It had to be ready in a second, and gets two.
+    let slow = |ms| {
+        let start_timeout = Millis(ms);
+        Supervision { readiness: Readiness::Notify, start_timeout, ..Supervision::default() }
+    };
+    let mut world = World::with(slow(1000));
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.step(Step::Wait(900));
+    world.feed(Event::RulesChanged(Box::new(slow(2000))));
+    assert_eq!(world.machine.next_deadline(), Some(Duration::from_secs(2)));
+    // It need not say so any more.
+    world.feed(Event::RulesChanged(Box::default()));
+    assert!(matches!(world.machine.state(), State::Ready { .. }));
+    assert_eq!(world.starts_waiting, 0);
+
+    // It is not well, and nobody asks any more.
+    let probe = Probe { failures: 1, ..Probe::new(Check::Tcp("localhost:1".into())) };
+    let rules = Supervision { liveness: Some(probe), ..Supervision::default() };
+    let mut world = World::with(rules.clone());
+    world.step(Step::Start);
+    world.step(Step::SpawnWorks);
+    world.step(Step::Probe(false));
+    assert!(matches!(world.machine.state(), State::Unhealthy { .. }));
+    let mut ill = World { machine: world.machine.clone(), ..World::new() };
+    (ill.main, ill.next_pid) = (world.main, world.next_pid);
+    ill.log.clone_from(&world.log);
+    world.feed(Event::RulesChanged(Box::default()));
+    assert!(matches!(world.machine.state(), State::Ready { .. }));
+    // Or it is to be started again when it is not well.
+    let restart = Restart { policy: RestartPolicy::Always, ..Restart::default() };
+    ill.feed(Event::RulesChanged(Box::new(Supervision { restart, ..rules })));
+    assert!(matches!(ill.machine.state(), State::Stopping { .. }));
 }

@@ -140,6 +140,7 @@ enum Request {
     Said(Said),
     Blocked(Option<String>),
     RequirementLost(String, Effect),
+    Rules(Box<Supervision>),
 }
 
 /// What an instance says of itself.
@@ -294,6 +295,12 @@ impl Keeper {
     /// One that the instance needs has failed or was stopped, and this is what follows.
     pub async fn requirement_lost(&self, reason: String, effect: Effect) {
         let _ = self.requests.send(Request::RequirementLost(reason, effect)).await;
+    }
+
+    /// From now on the instance is supervised like this; at once, but that a stop that has begun
+    /// is carried to its end.
+    pub async fn set_rules(&self, rules: Supervision) {
+        let _ = self.requests.send(Request::Rules(Box::new(rules))).await;
     }
 
     /// The instance as it is now. Never waits.

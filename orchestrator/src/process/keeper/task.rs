@@ -205,6 +205,7 @@ impl Task {
             Request::RequirementLost(reason, effect) => {
                 return self.feed(Event::RequirementLost { reason, effect }).await;
             }
+            Request::Rules(rules) => return self.feed(Event::RulesChanged(rules)).await,
             // Answered by the caller, which alone can end the task.
             Request::Retire(_) => return,
         };

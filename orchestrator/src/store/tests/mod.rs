@@ -4,6 +4,7 @@ mod durable;
 mod events;
 mod faults;
 mod model;
+mod together;
 mod types;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ fn instance(order: u64) -> InstanceRecord {
         spec: RuntimeSpec { name: Some(format!("n{order}")), ..RuntimeSpec::new("/bin/true") },
         copy: (order % 2 == 1).then(|| format!("dir-{order}/program").into()),
         added_ms: 1000 + order,
+        from_start: 1,
     }
 }
 

@@ -54,6 +54,7 @@ impl Machine {
             End::Failed(reason) => (reason, None, false),
             End::Exited(exit) => (exit.to_string(), Some(exit), rules.is_success(exit)),
         };
+        self.judged = exit;
         if !rules.is_after(is_success) {
             return match exit.filter(|_| is_success) {
                 Some(exit) => {

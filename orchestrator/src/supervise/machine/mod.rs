@@ -3,6 +3,7 @@
 mod end;
 mod health;
 mod request;
+mod rules;
 mod stop;
 
 use std::mem;
@@ -52,6 +53,9 @@ use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
 /// `always`; to failed if the policy is `never`, if it was started again too often, or if one that
 /// it needs was lost; else to back-off.
 ///
+/// New rules count from when they come: a time that is being waited for is waited for as they say, and
+/// what they would not have led to is undone, but for a stop that has begun; see `rules.rs`.
+///
 /// An instance at rest whose main process is found running, because an earlier daemon had started
 /// it, goes to ready, or to starting if it was not ready yet. One of which only what a main process
 /// has left behind is found signals that, watches it, and goes to stopping.
@@ -71,6 +75,8 @@ pub struct Machine {
     answers: (u32, u32),
     /// The last bad answer.
     problem: Option<String>,
+    /// How its main process ended, if that was why it was judged last.
+    judged: Option<Exit>,
 }
 
 impl Machine {
@@ -98,6 +104,7 @@ impl Machine {
             ready_since: None,
             answers: (0, 0),
             problem: None,
+            judged: None,
         }
     }
 
@@ -192,6 +199,7 @@ impl Machine {
             Event::SaidUnwell => self.said_unwell(now, state, &mut todo),
             Event::MoreTime(time) => more_time(now, state, time),
             Event::Probed(answer) => self.probed(now, state, answer, &mut todo),
+            Event::RulesChanged(rules) => self.rules_changed(now, state, *rules, &mut todo),
             Event::Deadline => self.deadline(now, state, &mut todo),
             event => self.process(now, state, event, &mut todo),
         };

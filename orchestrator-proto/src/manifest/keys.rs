@@ -1,0 +1,215 @@
+//! Every key of the form, once: what may be written is read by these, and the schema is made of
+//! them.
+
+/// A key of a table.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// For people who write it, as editors show it.
+    pub(super) doc: &'static str,
+    pub(super) shape: Shape,
+}
+
+/// What its value looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    Text,
+    Flag,
+    Number {
+        least: u64,
+        most: u64,
+    },
+    Time,
+    Signal,
+    Choice(&'static [&'static str]),
+    List(&'static Shape),
+    /// Exactly one of these.
+    OneOf(&'static [Shape]),
+    Table(&'static [Key]),
+    /// A table of any names, each with one of these.
+    Named(&'static Shape),
+}
+
+const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
+    Key { name, doc, shape }
+}
+
+use Shape::{Choice, Flag, List, Named, Number, OneOf, Signal, Table, Text, Time};
+
+const COMMAND: Shape = OneOf(&[Text, List(&Text)]);
+const CONDITION: Shape = Choice(&["started", "ready", "completed"]);
+const COUNT: Shape = Number { least: 1, most: u32::MAX as u64 };
+
+/// Of a whole file.
+pub(super) static FILE: &[Key] = &[
+    key("version", Number { least: 1, most: super::VERSION }, "The version of this form."),
+    key(
+        "include",
+        List(&Text),
+        "Files to be read too, relative to this one; * and ? in the last component of a path.",
+    ),
+    key("defaults", Table(DEFAULTS), "What holds for all instances that do not say otherwise."),
+    key("instance", Named(&Table(INSTANCE)), "An instance: its name, and how it is to be run."),
+    key("link", List(&Table(LINK)), "Messages of a type go from one instance to another."),
+];
+
+macro_rules! instance_keys {
+    ($($first:expr),* $(,)?) => { &[
+        $($first,)*
+        key("args", List(&Text), "Its arguments, without the program itself."),
+        key("env", Named(&Text), "Variables set on top of the daemon's own environment."),
+        key("cwd", Text, "Its working directory, relative to this file; / without it."),
+        key("privileged", Flag, "Whether it may start and stop instances itself."),
+        key(
+            "priority",
+            Choice(&["high", "normal", "low"]),
+            "How favourably it is scheduled; without it as at its last start.",
+        ),
+        key("state", Choice(&["running", "stopped"]), "Whether it should run; running without it."),
+        key("kind", Choice(&["service", "task"]), "A service runs for ever, a task once to its end."),
+        key(
+            "restart",
+            OneOf(&[RESTART_POLICY, Table(RESTART)]),
+            "When it is started again by itself; never without it.",
+        ),
+        key(
+            "success-exit-codes",
+            List(&Number { least: 0, most: 255 }),
+            "Exit codes that are no failure; 0 without it.",
+        ),
+        key(
+            "readiness",
+            OneOf(&[READINESS_WORD, Table(READINESS)]),
+            "When it counts as ready: as soon as it runs, when it says so, or when it answers.",
+        ),
+        key("start-timeout", Time, "It has failed if it is not ready within this time; 0 is never."),
+        key("liveness", Table(LIVENESS), "How it is asked whether it is well."),
+        key("watchdog", Time, "It has to say WATCHDOG=1 this often, see sd_notify(3); 0 is never."),
+        key(
+            "requires",
+            List(&OneOf(&[Text, Table(REQUIREMENT)])),
+            "Instances that it needs: a name, NAME:CONDITION:ON-FAILURE, or a table.",
+        ),
+        key(
+            "after",
+            List(&OneOf(&[Text, Table(AFTER)])),
+            "Instances that it waits for if they are to run: a name, NAME:CONDITION, or a table.",
+        ),
+        key(
+            "stop",
+            List(&Text),
+            "Signals that ask it to stop, each with the time until the next one, as in \
+             \"SIGINT 1s\"; SIGKILL is the last.",
+        ),
+        key("stop-signal", Signal, "The only signal that asks it to stop; SIGTERM without it."),
+        key("stop-timeout", Time, "How long it may take to stop until SIGKILL; 10s without it."),
+        key("stop-command", COMMAND, "A command that asks it to stop, before any signal."),
+    ] };
+}
+
+/// Of `[defaults]`.
+pub(super) static DEFAULTS: &[Key] = instance_keys![];
+
+/// Of an instance.
+pub(super) static INSTANCE: &[Key] = instance_keys![
+    key("program", Text, "What to execute: a path, relative to this file."),
+    key("id", Text, "The id that it gets when it is added; without it the daemon chooses one."),
+];
+
+pub(super) const RESTART_POLICY: Shape = Choice(&["never", "on-failure", "always"]);
+
+/// Of `restart`.
+pub(super) static RESTART: &[Key] = &[
+    key("policy", RESTART_POLICY, "When; never without it."),
+    key("delay", Time, "From its end to the first new start; 100ms without it."),
+    key(
+        "factor",
+        Number { least: 1, most: 100 },
+        "By how much each delay is longer; 2 without it.",
+    ),
+    key("max-delay", Time, "The longest delay; 1m without it."),
+    key(
+        "jitter",
+        Number { least: 0, most: 100 },
+        "Each delay is changed by chance by up to so many percent; 10 without it.",
+    ),
+    key("reset-after", Time, "After it was ready for so long, delays begin anew; 10s without it."),
+    key(
+        "burst",
+        Number { least: 0, most: 1000 },
+        "It has failed after so many new starts within burst-within; 0 is never.",
+    ),
+    key("burst-within", Time, "See burst; 1m without it."),
+];
+
+const READINESS_WORD: Shape = Choice(&["running", "notify", "runtime"]);
+
+macro_rules! probe_keys {
+    ($($last:expr),* $(,)?) => { &[
+        key("exec", COMMAND, "Whether this command ends with exit code 0."),
+        key("http", Text, "Whether this URL is answered with a status from 200 to 399."),
+        key("tcp", Text, "Whether somebody listens at this HOST:PORT."),
+        key("interval", Time, "From one question to the next; 1s without it."),
+        key("timeout", Time, "How long an answer may take; 1s without it."),
+        key("failures", COUNT, "So many bad answers on end mean that it is not well; 3 without it."),
+        key("successes", COUNT, "So many good answers on end mean that it is; 1 without it."),
+        $($last,)*
+    ] };
+}
+
+/// Of `liveness`.
+pub(super) static LIVENESS: &[Key] = probe_keys![];
+
+/// Of `readiness`.
+pub(super) static READINESS: &[Key] = probe_keys![key(
+    "output",
+    Text,
+    "Whether it has printed a line that matches this regular expression."
+),];
+
+/// Of each of `requires`.
+pub(super) static REQUIREMENT: &[Key] = &[
+    key("instance", Text, "Its name, or its id."),
+    key("condition", CONDITION, "How far it has to be; ready without it."),
+    key(
+        "on-failure",
+        Choice(&["stop", "restart", "ignore"]),
+        "What if it fails or is stopped later; restart without it.",
+    ),
+];
+
+/// Of each of `after`.
+pub(super) static AFTER: &[Key] = &[
+    key("instance", Text, "Its name, or its id."),
+    key("condition", CONDITION, "How far it has to be; ready without it."),
+];
+
+/// Of each `[[link]]`.
+pub(super) static LINK: &[Key] = &[
+    key("from", Text, "Whose messages: a name or an id; anybody's without it."),
+    key("type", Text, "The type of the messages, by its declared name."),
+    key("to", Text, "Who gets them: a name, an id, or udp:HOST:PORT."),
+    key(
+        "policy",
+        Choice(&["block", "drop-newest", "drop-oldest", "latest"]),
+        "What happens when there is no room; drop-oldest without it.",
+    ),
+    key(
+        "capacity",
+        Number { least: 1, most: crate::control::LinkSpec::MAX_CAPACITY as u64 },
+        "Messages that may wait; 1024 without it.",
+    ),
+];
+
+/// The keys without which a table is not whole.
+pub(super) fn required(keys: &'static [Key]) -> &'static [&'static str] {
+    if std::ptr::eq(keys, INSTANCE) {
+        &["program"]
+    } else if std::ptr::eq(keys, REQUIREMENT) || std::ptr::eq(keys, AFTER) {
+        &["instance"]
+    } else if std::ptr::eq(keys, LINK) {
+        &["type", "to"]
+    } else {
+        &[]
+    }
+}

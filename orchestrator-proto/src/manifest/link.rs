@@ -1,0 +1,39 @@
+//! Links.
+
+use super::keys::LINK;
+use super::read::Value;
+use crate::control::{LinkSpec, Policy, Selector, TargetSpec};
+
+const POLICIES: [(&str, Policy); 4] = [
+    ("block", Policy::Block),
+    ("drop-newest", Policy::DropNewest),
+    ("drop-oldest", Policy::DropOldest),
+    ("latest", Policy::Latest),
+];
+
+pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
+    let table = value.table(LINK)?;
+    for (key, what) in [("type", "the type of its messages"), ("to", "who gets its messages")] {
+        if table.get(key).is_none() {
+            table.wrong(table.at, format!("a link has no `{key}`: {what}"));
+        }
+    }
+    let from = table.read("from", |value| match value.text()? {
+        text if text.is_empty() => {
+            value.mend("an empty name", "leave `from` out for messages of anybody")
+        }
+        text => Some(Selector(text)),
+    });
+    let policy = table.read("policy", |value| value.choice(&POLICIES));
+    let capacity = table.read("capacity", |value| value.number(1, LinkSpec::MAX_CAPACITY));
+    let type_name = table.read("type", |value| {
+        let text = value.text()?;
+        if (1..=LinkSpec::MAX_TYPE_NAME).contains(&text.len()) {
+            Some(text)
+        } else {
+            value.wrong(format!("a type name has 1 to {} bytes", LinkSpec::MAX_TYPE_NAME))
+        }
+    });
+    let to = table.read("to", |value| value.parsed::<TargetSpec>());
+    Some(LinkSpec { from, type_name: type_name?, to: to?, policy, capacity })
+}

@@ -1,0 +1,198 @@
+//! What holds for every manifest.
+
+use proptest::prelude::*;
+
+use super::{Fake, good};
+use crate::control::*;
+use crate::manifest::{entries, write};
+use crate::{Millis, OsBytes};
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z$:{}\"'\\\\ü\n\u{7f}\u{1}]{0,8}", "[A-Z]{1,3}"]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9._-]{0,5}"
+}
+
+fn millis() -> impl Strategy<Value = Millis> {
+    (10_u64..86_400_000).prop_map(Millis)
+}
+
+fn probe() -> impl Strategy<Value = Probe> {
+    let check = prop_oneof![
+        text().prop_map(Check::Http),
+        text().prop_map(Check::Tcp),
+        prop::collection::vec(text(), 0..3)
+            .prop_map(|args| { Check::Exec([vec!["/bin/x y".to_owned()], args].concat()) }),
+    ];
+    (check, millis(), millis(), 1_u32.., 1_u32..).prop_map(
+        |(check, interval, timeout, failures, successes)| Probe {
+            check,
+            interval,
+            timeout,
+            failures,
+            successes,
+        },
+    )
+}
+
+fn restart() -> impl Strategy<Value = Restart> {
+    let policy = prop_oneof![
+        Just(RestartPolicy::Never),
+        Just(RestartPolicy::OnFailure),
+        Just(RestartPolicy::Always),
+    ];
+    let times = (millis(), millis(), millis(), millis());
+    let numbers = (1_u32..=100, 0_u32..=100, 0_u32..=1000);
+    (policy, times, numbers, any::<Vec<u8>>()).prop_map(
+        |(
+            policy,
+            (delay, max_delay, reset_after, burst_within),
+            (factor, jitter, burst),
+            codes,
+        )| {
+            Restart {
+                policy,
+                delay,
+                factor,
+                max_delay,
+                jitter,
+                reset_after,
+                burst,
+                burst_within,
+                success_exit_codes: codes,
+            }
+        },
+    )
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![Just(Condition::Started), Just(Condition::Ready), Just(Condition::Completed)]
+}
+
+fn supervision() -> impl Strategy<Value = Supervision> {
+    let readiness = prop_oneof![
+        Just(Readiness::Running),
+        Just(Readiness::Notify),
+        Just(Readiness::Runtime),
+        probe().prop_map(Readiness::Probe),
+    ];
+    let effect =
+        prop_oneof![Just(OnFailure::Stop), Just(OnFailure::Restart), Just(OnFailure::Ignore)];
+    // Names that no generated instance has, so that there is no circle.
+    let requirement =
+        ("[A-Z]:?", condition(), effect).prop_map(|(instance, condition, on_failure)| {
+            Requirement { instance, condition, on_failure }
+        });
+    let after =
+        ("[A-Z]", condition()).prop_map(|(instance, condition)| After { instance, condition });
+    let step = (1..=64, 0_u64..1_000_000)
+        .prop_map(|(signal, wait)| StopStep { signal: Signal(signal), wait: Millis(wait) });
+    let lists = (
+        prop::collection::vec(requirement, 0..3),
+        prop::collection::vec(after, 0..3),
+        prop::collection::vec(step, 1..9),
+        prop::option::of(prop::collection::vec(text(), 0..2)),
+    );
+    let rest = (readiness, millis(), prop::option::of(probe()), millis());
+    (restart(), rest, lists).prop_map(
+        |(
+            restart,
+            (readiness, start_timeout, liveness, watchdog),
+            (requires, after, steps, command),
+        )| {
+            let command = command.map(|args| [vec!["/bin/quit".to_owned()], args].concat());
+            let stop = Stop { command: command.unwrap_or_default(), steps };
+            let kind = match restart.policy {
+                RestartPolicy::Always => Kind::Service,
+                _ => Kind::Task,
+            };
+            Supervision {
+                kind,
+                restart,
+                readiness,
+                start_timeout,
+                liveness,
+                watchdog,
+                requires,
+                after,
+                stop,
+            }
+        },
+    )
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
+    let env = prop::collection::btree_map("[A-Z.]{1,4}", text(), 0..3);
+    let basics = (name(), text(), prop::collection::vec(text(), 0..3), env);
+    let state =
+        (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
+    (basics, state, supervision()).prop_map(
+        |((name, path, args, env), (priority, runs, privileged, cwd), supervision)| {
+            let spec = RuntimeSpec {
+                id: None,
+                name: Some(name),
+                program: Program::Path(format!("/{path}").into()),
+                args: args.into_iter().map(Into::into).collect(),
+                env: env.into_iter().map(|(k, v)| (OsBytes::from(k), v.into())).collect(),
+                cwd: cwd.map(|cwd| format!("/x{cwd}").into()),
+                privileged,
+                supervision,
+                log: LogRules::default(),
+            };
+            let desired = if runs { Desired::Running } else { Desired::Stopped };
+            Wanted { spec, desired, priority }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        let _ = Fake::new(&text).read();
+    }
+
+    #[test]
+    fn no_text_that_looks_like_one_panics(
+        text in "(\\[instance\\.[a-c]\\]\n|\\[\\[link\\]\\]\n|\\[defaults\\]\n|(program|args|restart|stop|requires|to|env|include)( = |\\.)|\"[a$:{}]{0,4}\"\n|[0-9]{1,3}\n|\\{|\\}|\\[|\\]|,|a = 1\n){0,24}"
+    ) {
+        let _ = Fake::new(&text).read();
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same(
+        instances in prop::collection::vec(wanted(), 0..3),
+        policy in prop_oneof![Just(Policy::Block), Just(Policy::DropOldest), Just(Policy::DropNewest)],
+        capacity in 1_u32..=LinkSpec::MAX_CAPACITY,
+        type_name in "[a-z$\"]{1,9}",
+        udp in any::<bool>(),
+    ) {
+        let mut instances = instances;
+        instances.dedup_by_key(|it| it.label());
+        instances.sort_by_key(Wanted::label);
+        instances.dedup_by_key(|it| it.label());
+        let to = match udp {
+            true => TargetSpec::Udp("[::1]:9".into()),
+            false => TargetSpec::Instance("b".into()),
+        };
+        let link = LinkSpec {
+            from: (!udp).then(|| "a".into()),
+            type_name,
+            to,
+            policy: Some(policy).filter(|it| *it != Policy::default()),
+            capacity: Some(capacity).filter(|it| *it != LinkSpec::DEFAULT_CAPACITY),
+        };
+        let set = WantedSet { instances, links: vec![link] };
+        let text = write(&set).unwrap();
+        prop_assert_eq!(good(&text).set, set, "{}", text);
+    }
+
+    #[test]
+    fn two_that_differ_have_other_entries(a in wanted(), b in wanted()) {
+        let mut b = b;
+        b.spec.name.clone_from(&a.spec.name);
+        prop_assert_eq!(entries(&a) == entries(&b), a == b);
+    }
+}

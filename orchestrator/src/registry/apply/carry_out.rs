@@ -1,0 +1,251 @@
+//! What follows for processes: each instance by itself, so that none waits for another one that
+//! it does not need.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use orchestrator_proto::control::{Desired, Effect, Observed};
+use orchestrator_proto::{InstanceId, WireError};
+use tokio::sync::oneshot;
+
+use super::super::{Instance, Registry, check_staying};
+use super::Wish;
+
+/// What is to be done, instance by instance.
+#[derive(Default)]
+pub(super) struct Work {
+    all: BTreeMap<InstanceId, Task>,
+}
+
+#[derive(Default)]
+struct Task {
+    effect: Act,
+    priority: Wish,
+    /// Its keeper executes something else than is defined.
+    renew: bool,
+    /// A copy of its program that is of no use any more.
+    dropped: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Act {
+    #[default]
+    Nothing,
+    Start,
+    Stop,
+    Restart,
+    Remove,
+}
+
+impl Work {
+    fn task(&mut self, id: InstanceId) -> &mut Task {
+        self.all.entry(id).or_default()
+    }
+
+    pub(super) fn remove(&mut self, id: InstanceId) {
+        self.task(id).effect = Act::Remove;
+    }
+
+    pub(super) fn start(&mut self, id: InstanceId, priority: Wish) {
+        self.change(id, Effect::Start, priority);
+    }
+
+    pub(super) fn change(&mut self, id: InstanceId, effect: Effect, priority: Wish) {
+        let task = self.task(id);
+        task.priority = priority;
+        task.effect = match effect {
+            Effect::Nothing => Act::Nothing,
+            Effect::Start => Act::Start,
+            Effect::Stop => Act::Stop,
+            Effect::Restart => Act::Restart,
+        };
+    }
+
+    pub(super) fn renew(&mut self, id: InstanceId, dropped: Option<PathBuf>) {
+        let task = self.task(id);
+        task.renew = true;
+        task.dropped = dropped;
+    }
+}
+
+/// Told when all is asked for. If it is dropped, so it is too.
+type Asked = oneshot::Sender<()>;
+
+impl Registry {
+    /// Begins all of it, and answers when it is asked for.
+    pub(super) async fn carry_out(self: &Arc<Self>, work: Work) {
+        let mut asked = Vec::new();
+        for (id, task) in work.all {
+            if task.effect == Act::Nothing && !task.renew {
+                continue;
+            }
+            let restarting = match (task.effect, self.newest(id)) {
+                (Act::Restart, Ok(instance)) => Some(instance.restarting.clone()),
+                _ => None,
+            };
+            if let Some(count) = &restarting {
+                count.fetch_add(1, Ordering::AcqRel);
+            }
+            let (tell, told) = oneshot::channel();
+            asked.push(told);
+            let registry = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = registry.act(id, task, tell).await {
+                    // Or something else is wanted by now.
+                    let error = error.to_string();
+                    tracing::info!(instance = %id, error, "not carried out as it was applied");
+                }
+                if let Some(count) = restarting {
+                    count.fetch_sub(1, Ordering::AcqRel);
+                }
+            });
+        }
+        for told in asked {
+            let _ = told.await;
+        }
+    }
+
+    async fn act(
+        self: &Arc<Self>,
+        id: InstanceId,
+        task: Task,
+        asked: Asked,
+    ) -> Result<(), WireError> {
+        let Task { effect, priority, renew, dropped } = task;
+        let instance = self.newest(id)?;
+        match effect {
+            Act::Remove => return self.act_remove(&instance, asked).await,
+            Act::Stop => {
+                let mut view = instance.keeper.watch();
+                let stop = self.stop(&instance);
+                tokio::pin!(stop);
+                let stopped = tokio::select! {
+                    stopped = &mut stop => Some(stopped),
+                    _ = view.wait_for(|view| view.desired == Desired::Stopped) => None,
+                };
+                drop(asked);
+                match stopped {
+                    Some(stopped) => stopped?,
+                    None => stop.await?,
+                };
+                self.renew_if(id, renew).await?;
+            }
+            Act::Restart => {
+                // It should run all the time, whatever comes in between.
+                drop(asked);
+                self.restart_as_defined(id, priority).await?;
+            }
+            Act::Start => {
+                let instance = self.renew_if(id, renew).await?;
+                self.act_start(&instance, priority, asked).await?;
+            }
+            Act::Nothing => {
+                self.renew_if(id, renew).await?;
+            }
+        }
+        if let Some(dropped) = dropped {
+            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dropped));
+            if let Ok(Err(error)) = removed.await {
+                tracing::warn!(instance = %id, %error, "the copy could not be removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance with a keeper for its newest definition, unless that has to wait for a restart:
+    /// nothing is done to what runs.
+    async fn renew_if(
+        self: &Arc<Self>,
+        id: InstanceId,
+        renew: bool,
+    ) -> Result<Arc<Instance>, WireError> {
+        if renew { self.renew(id).await } else { self.newest(id) }
+    }
+
+    async fn act_start(
+        self: &Arc<Self>,
+        instance: &Instance,
+        priority: Wish,
+        asked: Asked,
+    ) -> Result<(), WireError> {
+        let mut view = instance.keeper.watch();
+        let start = self.start(instance, priority);
+        tokio::pin!(start);
+        let started = tokio::select! {
+            started = &mut start => Some(started),
+            _ = view.wait_for(|view| view.desired == Desired::Running) => None,
+        };
+        drop(asked);
+        match started {
+            Some(started) => started.map(drop),
+            None => start.await.map(drop),
+        }
+    }
+
+    /// Stops it, and starts it as it is defined by then. Not if that was done already, by who
+    /// changed it before.
+    async fn restart_as_defined(
+        self: &Arc<Self>,
+        id: InstanceId,
+        priority: Wish,
+    ) -> Result<(), WireError> {
+        let acting = self.newest(id)?.acting.clone();
+        let one = acting.lock().await;
+        let instance = self.newest(id)?;
+        self.check_open()?;
+        check_staying(&instance)?;
+        let view = instance.keeper.view();
+        let is_done =
+            !instance.is_outdated() && priority.is_none_or(|priority| priority == view.priority);
+        if is_done {
+            return Ok(());
+        }
+        self.stop_requirers(id, instance.short()).await;
+        instance.suspend().await?;
+        let newest = self.renew(id).await?;
+        let mut view = newest.keeper.watch();
+        if view.borrow_and_update().desired == Desired::Stopped {
+            // Somebody has stopped it meanwhile.
+            return Ok(());
+        }
+        self.start_required(&newest);
+        let start = newest.start(priority);
+        tokio::pin!(start);
+        let begun = view.wait_for(|view| !matches!(view.observed, Observed::Stopped { .. }));
+        let started = tokio::select! {
+            started = &mut start => Some(started),
+            _ = begun => None,
+        };
+        // Whoever comes next finds it started.
+        drop(one);
+        let started = match started {
+            Some(started) => started,
+            None => start.await,
+        };
+        if started.is_err() {
+            self.dependencies.stay(id);
+        }
+        self.undo_if_closing(&newest).await?;
+        started.map(drop)
+    }
+
+    async fn act_remove(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        asked: Asked,
+    ) -> Result<(), WireError> {
+        let (registry, instance) = (self.clone(), instance.clone());
+        let leaving = instance.leaving.clone();
+        let removing = tokio::spawn(async move { registry.remove(&instance, true).await });
+        while !(leaving.load(Ordering::Acquire) || removing.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+        drop(asked);
+        match removing.await {
+            Ok(removed) => removed.map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+}

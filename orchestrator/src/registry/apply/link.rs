@@ -1,0 +1,166 @@
+//! The links of what is wanted.
+
+use orchestrator_proto::control::EventKind;
+use orchestrator_proto::{ErrorCode, InstanceId, WireError};
+
+use super::super::Registry;
+use super::super::links::record;
+use super::Built;
+use crate::plan::{End, LinkStep, Route, Target};
+use crate::route::{Link, LinkRequest, LinkTarget};
+use crate::store::{Change, LinkRecord};
+
+/// What was done with links, so that it can be undone or told.
+#[derive(Default)]
+pub(super) struct Linked {
+    made: Vec<LinkRecord>,
+    removed: Vec<LinkRecord>,
+}
+
+impl Registry {
+    /// Makes and removes links, and notes what is to be stored. To be called with the links
+    /// locked.
+    ///
+    /// # Errors
+    ///
+    /// What was done before the first that can't be made, and why.
+    pub(super) fn link_all(
+        &self,
+        steps: &[LinkStep],
+        built: &[Built],
+        changes: &mut Vec<Change>,
+    ) -> Result<Linked, (Linked, WireError)> {
+        let mut linked = Linked::default();
+        // Last of all those that take the place of others: what waits in these is lost.
+        let is_last = |step: &&LinkStep| {
+            matches!(step, LinkStep::Remove(_) | LinkStep::Make { instead_of: Some(_), .. })
+        };
+        let first = steps.iter().filter(|step| !is_last(step));
+        for step in first.chain(steps.iter().filter(is_last)) {
+            if let Err(error) = self.link_one(step, built, changes, &mut linked) {
+                return Err((linked, error));
+            }
+        }
+        Ok(linked)
+    }
+
+    fn link_one(
+        &self,
+        step: &LinkStep,
+        built: &[Built],
+        changes: &mut Vec<Change>,
+        linked: &mut Linked,
+    ) -> Result<(), WireError> {
+        let (instead_of, request) = match step {
+            LinkStep::Remove(id) => (Some(*id), None),
+            LinkStep::Make { instead_of, route, policy, capacity } => {
+                let (from, type_name, to) = resolve(route, built)?;
+                let (policy, capacity) = (*policy, *capacity);
+                let request = LinkRequest { from, type_name, to, policy, capacity };
+                self.check_ends(&request)?;
+                (*instead_of, Some(request))
+            }
+        };
+        if let Some(id) = instead_of {
+            let links = self.router().links();
+            // If it is gone already, that is as well.
+            if let Some(link) = links.iter().find(|link| link.id == id) {
+                if request.is_some()
+                    && let Some(error) = link.mismatch()
+                {
+                    return Err(error);
+                }
+                if self.router().remove_link(id).is_ok() {
+                    changes.push(Change::RemoveLink(id));
+                    linked.removed.push(kept(link));
+                }
+            }
+        }
+        if let Some(request) = request {
+            let (id, created) = self.router().add_link(&request)?;
+            if created {
+                let record = record(id, &request);
+                changes.push(Change::AddLink(record.clone()));
+                linked.made.push(record);
+            }
+        }
+        Ok(())
+    }
+
+    /// An end may be about to be removed.
+    fn check_ends(&self, request: &LinkRequest) -> Result<(), WireError> {
+        let to = match &request.to {
+            LinkTarget::Instance(to) => Some(*to),
+            LinkTarget::Udp(_) => None,
+        };
+        for id in request.from.into_iter().chain(to) {
+            if let Ok(end) = self.newest(id) {
+                super::super::check_staying(&end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As it was before. What waited in links that were removed is lost.
+    pub(super) fn unlink_all(&self, linked: Linked) {
+        let Linked { made, removed } = linked;
+        if made.is_empty() && removed.is_empty() {
+            return;
+        }
+        let newest = self.router().links().iter().map(|link| link.id).max();
+        for link in made {
+            let _ = self.router().remove_link(link.id);
+        }
+        for link in removed {
+            let id = link.id;
+            if let Err(error) = self.restore_link(link) {
+                tracing::error!(%id, %error, "a link could not be restored");
+            }
+        }
+        if let Some(newest) = newest {
+            let there = self.router().links().iter().map(|link| link.id).max();
+            self.router().set_last_id(there.unwrap_or(newest).max(newest));
+        }
+    }
+
+    /// Tells what was done.
+    pub(super) fn tell_links(&self, linked: &Linked) {
+        for link in &linked.removed {
+            self.events().record(None, None, EventKind::LinkRemoved { link: link.id });
+        }
+        for link in &linked.made {
+            self.tell_link(link);
+        }
+    }
+}
+
+fn resolve(
+    route: &Route<End>,
+    built: &[Built],
+) -> Result<(Option<InstanceId>, std::sync::Arc<str>, LinkTarget), WireError> {
+    let id = |end: &End| match end {
+        End::Present(id) => Ok(*id),
+        End::New(place) => {
+            let found = built.iter().find(|it| it.place == *place).map(|it| it.instance.id);
+            let message = "a link ends at an instance that was not built";
+            found.ok_or_else(|| WireError::new(ErrorCode::Internal, message))
+        }
+    };
+    let to = match &route.to {
+        Target::Instance(to) => LinkTarget::Instance(id(to)?),
+        Target::Udp(address) => LinkTarget::Udp(address.as_str().into()),
+    };
+    let from = route.from.as_ref().map(id).transpose()?;
+    Ok((from, route.type_name.as_str().into(), to))
+}
+
+fn kept(link: &Link) -> LinkRecord {
+    let request = LinkRequest {
+        from: link.from,
+        type_name: link.type_name.clone(),
+        to: link.to.clone(),
+        policy: link.policy,
+        capacity: link.capacity,
+    };
+    record(link.id, &request)
+}

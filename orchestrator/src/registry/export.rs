@@ -1,0 +1,50 @@
+//! Everything as it is defined now.
+
+use orchestrator_proto::control::{
+    Exported, LinkSpec, Policy, Priority, Program, RuntimeSpec, TargetSpec, Wanted,
+};
+
+use super::Registry;
+use crate::route::LinkTarget;
+
+impl Registry {
+    /// All instances and links, so that applying them changes nothing.
+    #[must_use]
+    pub fn export(&self) -> Exported {
+        let mut exported = Exported::default();
+        for instance in self.all() {
+            let view = instance.keeper.view();
+            if instance.copy.is_some() {
+                exported.warnings.push(format!(
+                    "the program of {} is the orchestrator's own copy, {:?}, which goes when the \
+                     instance is removed",
+                    instance.label(),
+                    instance.program
+                ));
+            }
+            let spec = RuntimeSpec {
+                id: instance.name.is_none().then_some(instance.id),
+                program: Program::Path(instance.program.as_os_str().into()),
+                ..instance.spec.clone()
+            };
+            let priority = Some(view.priority).filter(|it| *it != Priority::default());
+            exported.set.instances.push(Wanted { spec, desired: view.desired, priority });
+        }
+        let label = |id| self.name_of(id).unwrap_or_else(|| id.to_string());
+        for link in self.router.links() {
+            exported.set.links.push(LinkSpec {
+                from: link.from.map(|from| label(from).into()),
+                type_name: link.type_name.to_string(),
+                to: match &link.to {
+                    LinkTarget::Instance(to) => TargetSpec::Instance(label(*to).into()),
+                    LinkTarget::Udp(address) => TargetSpec::Udp(address.to_string()),
+                },
+                policy: Some(link.policy).filter(|it| *it != Policy::default()),
+                capacity: Some(link.capacity).filter(|it| {
+                    *it != LinkSpec::DEFAULT_CAPACITY && link.policy != Policy::Latest
+                }),
+            });
+        }
+        exported
+    }
+}
