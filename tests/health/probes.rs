@@ -182,7 +182,7 @@ fn what_was_printed_while_there_was_no_daemon_counts() {
     stored(&daemon);
     let main = pid(&daemon, "late");
     let before = daemon.pid();
-    processes::signal(before, nix::sys::signal::Signal::SIGSTOP);
+    processes::suspend(before);
     fs::write(&go, "").unwrap();
     eventually("it has printed", || (fs::read_to_string(&go).ok()? == "told\n").then_some(()));
     processes::signal(before, nix::sys::signal::Signal::SIGKILL);

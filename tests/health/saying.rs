@@ -173,7 +173,7 @@ fn what_is_said_while_there_is_no_daemon_is_heard() {
     becomes(&daemon, "speaks", "starting");
     stored(&daemon);
     let (main, before) = (pid(&daemon, "speaks"), daemon.pid());
-    processes::signal(before, Signal::SIGSTOP);
+    processes::suspend(before);
     fs::write(&go, "").unwrap();
     eventually("it has spoken", || fs::exists(&said).unwrap().then_some(()));
     processes::signal(before, Signal::SIGKILL);
