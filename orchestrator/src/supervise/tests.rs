@@ -863,3 +863,20 @@ fn new_rules_count_at_once() {
     ill.feed(Event::RulesChanged(Box::new(Supervision { restart, ..rules })));
     assert!(matches!(ill.machine.state(), State::Stopping { .. }));
 }
+
+#[test]
+fn the_table_of_the_readme_is_that_of_the_code() {
+    let table = |text: &str, prefix: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(prefix)).map(str::trim);
+        let lines = lines.skip_while(|line| !line.starts_with("| state | start |"));
+        lines
+            .take_while(|line| !line.starts_with("An instance at rest") && !line.starts_with('#'))
+            .filter(|line| line.starts_with('|'))
+            .map(Into::into)
+            .collect()
+    };
+    let code = table(include_str!("machine/mod.rs"), "///");
+    let readme = table(include_str!("../../../README.md"), "");
+    assert!(code.len() > 20);
+    assert_eq!(readme[..code.len()], code[..]);
+}
