@@ -12,6 +12,10 @@ use crate::killer::{Caused, How};
 /// How long a removal may take when nothing of the instance is left, milliseconds.
 const REMOVAL_MS: u64 = 2000;
 
+/// What happened is stored within milliseconds, or this long on a machine that has much to do. A
+/// daemon that is killed before that has told nobody of it.
+const STORED_MS: u64 = 100;
+
 /// A process as the events tell of it.
 #[derive(Clone, Debug)]
 struct Life {
@@ -244,7 +248,8 @@ fn compare_processes(
             }
             Some((exit, ended_ms)) => {
                 // That may be among the last events of a daemon that was killed.
-                let stopping = life.stopping || evidence.had_kill(life.began_ms, ended_ms);
+                let stopping =
+                    life.stopping || evidence.had_kill(life.began_ms, ended_ms + STORED_MS);
                 let by_cause = causes.iter().any(|caused| match caused.how {
                     How::Signal(signal) => is_signal(exit, signal),
                     How::Code(code) => exit == Exit::Code(code),
