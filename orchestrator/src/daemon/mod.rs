@@ -41,6 +41,10 @@ const CLOSE: Duration = Duration::from_secs(1);
 /// How long clients may take to read what they are told last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
+/// When a daemon that has begun is at rest, if nobody asks for anything: then it gives back memory
+/// that only its beginning needed.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// How long beyond its stop timeout, after SIGKILL, an instance may take to be gone. What is
 /// left then is left to the holder, so that the daemon ends within a second of the longest
 /// stop timeout whatever the instances do.
@@ -86,6 +90,11 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     tokio::spawn(registry.clone().start_again(to_be_started));
     let mut service = Service::from_environment(&kernel);
     service.ready(registry.all().len()).await;
+    tokio::spawn(async {
+        // Nor is what it took from there to its first quiet moment.
+        tokio::time::sleep(SETTLED).await;
+        crate::holder::give_back();
+    });
 
     let mut letting_go = daemon.letting_go.subscribe();
     let name = loop {
