@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::log::LogRules;
+use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
 use crate::error::WireError;
@@ -187,6 +188,11 @@ pub enum Observed {
         /// When.
         at_ms: u64,
     },
+    /// It waits for its time: a schedule of which no run is under way.
+    Scheduled {
+        /// When it runs; none if there is no such time.
+        next_ms: Option<u64>,
+    },
 }
 
 impl Observed {
@@ -203,6 +209,7 @@ impl Observed {
             Self::BackOff { .. } => "back-off",
             Self::Completed { .. } => "completed",
             Self::Failed { .. } => "failed",
+            Self::Scheduled { .. } => "scheduled",
         }
     }
 
@@ -272,6 +279,8 @@ pub struct RuntimeInfo {
     /// How it is, in its own words, see sd_notify(3): `STATUS=…`. One line of at most
     /// [`MAX_STATUS`](Self::MAX_STATUS) bytes. Empty if it has said nothing since it was executed.
     pub status: String,
+    /// When it ran last and runs next, if it is a schedule.
+    pub schedule: Option<ScheduleInfo>,
 }
 
 impl RuntimeInfo {

@@ -13,6 +13,7 @@ mod daemon;
 mod event;
 mod info;
 mod log;
+mod schedule;
 mod spec;
 mod supervision;
 
@@ -26,6 +27,7 @@ pub use info::{
     Status, TargetInfo, TelemetryStatus,
 };
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
@@ -233,11 +235,18 @@ pub enum Request {
     },
     /// All instances and links as they are defined now. Answered by [`Reply::Exported`].
     Export,
+    /// Begins a run of a schedule now. Answered by [`Reply::Started`] when its program has been
+    /// executed, or if one is under way that goes on; by [`Reply::Queued`] if the run begins when
+    /// that one is over.
+    RuntimeRun {
+        /// Which instance.
+        instance: Selector,
+    },
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 21;
+    pub const COUNT: u32 = 22;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -271,6 +280,7 @@ impl Request {
             Self::Apply { dry_run: false, .. } => "apply",
             Self::Apply { dry_run: true, .. } => "diff",
             Self::Export => "export",
+            Self::RuntimeRun { .. } => "runtime run",
         }
     }
 }
@@ -374,6 +384,21 @@ pub enum Reply {
     Plan(Box<Plan>),
     /// To [`Request::Export`].
     Exported(Box<Exported>),
+    /// To [`Request::RuntimeStart`] and [`Request::RuntimeRestart`] of a schedule: it runs when it
+    /// is time.
+    Scheduled {
+        /// The instance's id.
+        id: InstanceId,
+        /// When, milliseconds since 1970 (UTC); none if there is no such time.
+        next_ms: Option<u64>,
+        /// Whether this request started it; else it was started already.
+        changed: bool,
+    },
+    /// To [`Request::RuntimeRun`]: a run is under way, and another one follows it.
+    Queued {
+        /// The instance's id.
+        id: InstanceId,
+    },
 }
 
 /// One item of a stream.

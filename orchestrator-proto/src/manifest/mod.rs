@@ -50,6 +50,7 @@ mod layer;
 mod link;
 mod problem;
 mod read;
+mod schedule;
 mod schema;
 mod supervision;
 #[cfg(test)]
