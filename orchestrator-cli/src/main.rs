@@ -15,6 +15,7 @@ mod manifest;
 mod output;
 mod plan;
 mod runtime;
+mod schedule;
 mod session;
 mod settle;
 mod status;

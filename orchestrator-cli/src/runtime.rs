@@ -12,7 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add, logs, status, supervision, wait};
+use crate::{action, add, logs, schedule, status, supervision, wait};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -36,6 +36,9 @@ pub(crate) async fn run(
         }
         RuntimeCommand::Start { instances, priority } => {
             each(instances, |instance| Request::RuntimeStart { instance, priority })
+        }
+        RuntimeCommand::Run { instances } => {
+            each(instances, |instance| Request::RuntimeRun { instance })
         }
         RuntimeCommand::Stop { instances } => {
             each(instances, |instance| Request::RuntimeStop { instance })
@@ -76,7 +79,8 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let now = format::now_ms();
     let text = table::render(out, &head, &ids, runtimes, |info, ids| row(info, ids, now));
     out.line(&text)?;
-    let both = runtimes.iter().flat_map(|info| [reason(info), says(info)]);
+    let both =
+        runtimes.iter().flat_map(|info| [reason(info), says(info), schedule::sentence(info, now)]);
     let mut reasons = both.flatten().peekable();
     if reasons.peek().is_some() {
         out.line("")?;
@@ -96,6 +100,7 @@ fn row(info: &RuntimeInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         | Observed::Unhealthy { since_ms, .. }
         | Observed::Stopping { since_ms, .. } => (Some(*since_ms), None),
         Observed::BackOff { last_exit, .. } => (None, *last_exit),
+        Observed::Scheduled { .. } => schedule::ended(info),
         Observed::Completed { exit, at_ms } => (Some(*at_ms), Some(*exit)),
         Observed::Failed { exit, at_ms, .. } => (Some(*at_ms), *exit),
     };
@@ -116,6 +121,7 @@ const fn tone(observed: &Observed) -> Tone {
         Observed::Waiting { .. } | Observed::Starting { .. } | Observed::Stopping { .. } => {
             Tone::Busy
         }
+        Observed::Scheduled { .. } => Tone::Plain,
         Observed::Unhealthy { .. } | Observed::BackOff { .. } | Observed::Failed { .. } => {
             Tone::Bad
         }
@@ -199,6 +205,10 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("priority", info.priority.to_string()),
         ("privileged", yes(info.privileged)),
         ("kind", supervision::kind(rules)),
+        ("schedule", schedule::when(rules)),
+        ("next run", schedule::next(info, now_ms)),
+        ("last run", schedule::last(info, now_ms)),
+        ("run timeout", supervision::run_timeout(rules)),
         ("restart", supervision::restart(rules)),
         ("readiness", supervision::readiness(rules)),
         ("liveness", supervision::liveness(rules)),
@@ -247,6 +257,7 @@ pub(crate) fn state(observed: &Observed, now_ms: u64) -> String {
             format!("stopped with {exit}, {}", at(*ms))
         }
         Observed::Stopped { .. } => "stopped, never started".into(),
+        Observed::Scheduled { .. } => "scheduled".into(),
         Observed::Waiting { on, since_ms } => format!("waits for {on} since {}", at(*since_ms)),
         Observed::Starting { pid: None, .. } => "starting".into(),
         Observed::Starting { pid: Some(pid), since_ms } => {

@@ -25,10 +25,12 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add /usr/bin/sleep --name nap -- 60
   orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
   orchestrator-cli runtime add ./target/release/ping --copy
-  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080")]
+  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
+  orchestrator-cli runtime add ./backup --schedule '30 3 * * *' --time-zone Europe/Berlin")]
     Add(RuntimeAdd),
 
-    /// Start instances and wait until their programs are executed.
+    /// Start instances and wait until their programs are executed. Schedules are run when it is
+    /// time, from now on.
     #[command(after_help = "Examples:
   orchestrator-cli runtime start ping
   orchestrator-cli runtime start ping pong --priority high")]
@@ -40,6 +42,16 @@ pub(crate) enum RuntimeCommand {
         /// time. Example: --priority low
         #[arg(long)]
         priority: Option<Priority>,
+    },
+
+    /// Have schedules run now, whatever the time, and wait until their programs are executed.
+    ///
+    /// If a run is under way, what --overlap says follows. A schedule that is stopped is not run.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime run backup")]
+    Run {
+        /// Ids, unique prefixes of ids, or names. Example: runtime run backup
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
     },
 
     /// Stop instances and wait until nothing of them is left.
@@ -90,7 +102,8 @@ pub(crate) enum RuntimeCommand {
         /// Ids, unique prefixes of ids, or names. Example: runtime wait server
         #[arg(required = true, value_name = "INSTANCE")]
         instances: Vec<String>,
-        /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed.
+        /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed (of
+        /// a schedule, its last run).
         /// Example: --for completed
         #[arg(long = "for", value_name = "STATE", default_value = "ready")]
         state: WaitState,

@@ -164,6 +164,7 @@ impl Daemon {
             Request::CaptureRenew { timeout_ms } => self.capture_renew(timeout_ms).await?,
             Request::Apply { set, prune, dry_run } => self.apply(set, prune, dry_run).await?,
             Request::Export => self.export(),
+            Request::RuntimeRun { instance } => self.runtime_run(&instance).await?,
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);

@@ -17,6 +17,7 @@
 //! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
 //! out of reach until the holder ends, which ends it.
 
+mod alarm;
 mod error;
 mod group;
 mod keeper;
@@ -51,7 +52,8 @@ use tokio::sync::oneshot;
 
 pub use error::SpawnError;
 pub use keeper::{
-    Hooks, Keeper, QUEUE, RetireError, Said, StartError, Started, StopError, View, WAITING,
+    Begun, Hooks, Keeper, QUEUE, RetireError, Runs, Said, StartError, Started, StopError, View,
+    WAITING,
 };
 pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo,
+    RuntimeSpec, ScheduleInfo,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -19,7 +20,7 @@ use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::health::{Health, Notify, NotifySocket};
 use crate::logs::InstanceLog;
-use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, View};
+use crate::process::{Begun, ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, Started, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets};
 use crate::store::{Durability, NewEvent, Store, StoreError};
@@ -127,12 +128,30 @@ impl Instance {
             }
             return Err(not_stored(failed(), &error));
         }
-        Ok(Reply::Started {
-            id: self.id,
-            pid: started.pid,
-            changed: started.changed,
-            warnings: started.warnings,
-        })
+        Ok(self.started(started))
+    }
+
+    /// Has it run now, although its schedule says another time; see [`Registry::run`].
+    pub(super) async fn run(&self) -> Result<Reply, WireError> {
+        let failed = || format!("instance {} was not run", self.label());
+        self.check_store().await.map_err(|error| not_stored(failed(), &error))?;
+        let before = self.keeper.view();
+        match self.keeper.run().await {
+            Ok(started) => Ok(self.started(started)),
+            Err(error) => Err(self.start_failed(failed(), &error, &before).await),
+        }
+    }
+
+    fn started(&self, started: Started) -> Reply {
+        let Started { what, changed, warnings } = started;
+        let id = self.id;
+        match what {
+            Begun::Running { pid } => Reply::Started { id, pid, changed, warnings },
+            Begun::Scheduled => {
+                Reply::Scheduled { id, next_ms: self.keeper.view().runs.next_ms, changed }
+            }
+            Begun::Queued => Reply::Queued { id },
+        }
     }
 
     /// Why it was not started: with the last that it printed, if its program was executed.
@@ -204,12 +223,7 @@ impl Instance {
                 format!("instance {} was restarted, but that could not be stored", self.label());
             not_stored(message, &error)
         })?;
-        Ok(Reply::Started {
-            id: self.id,
-            pid: started.pid,
-            changed: true,
-            warnings: started.warnings,
-        })
+        Ok(self.started(started))
     }
 
     /// Sends SIGKILL to all of it, and waits until it is gone.
@@ -274,6 +288,11 @@ impl Instance {
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
+            schedule: self.spec.supervision.kind.schedule().map(|schedule| ScheduleInfo {
+                schedule: schedule.clone(),
+                next_ms: view.runs.next_ms,
+                last: view.runs.last,
+            }),
         }
     }
 

@@ -254,6 +254,32 @@ impl Registry {
         .await
     }
 
+    /// Has a schedule run now.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or is stopped; as [`Registry::start`].
+    pub async fn run(&self, instance: &Instance) -> Result<Reply, WireError> {
+        self.check_open()?;
+        check_staying(instance)?;
+        let kind = &instance.spec.supervision.kind;
+        if kind.schedule().is_none() {
+            let message = format!(
+                "instance {} is a {}, which has no schedule; `runtime start` runs it",
+                instance.label(),
+                kind.word()
+            );
+            return Err(WireError::new(ErrorCode::WrongState, message));
+        }
+        self.start_required(instance);
+        self.with_newest(instance.id, |instance| async move {
+            let reply = instance.run().await?;
+            self.undo_if_closing(&instance).await?;
+            Ok(reply)
+        })
+        .await
+    }
+
     /// Stops an instance, after those that need it. The answer is whether anything of it ran.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use orchestrator_proto::control::{Desired, Observed, RuntimeSpec};
+use orchestrator_proto::control::{Desired, LastRun, Observed, RunResult, RuntimeSpec};
 use orchestrator_proto::{InstanceId, WireError};
 use tokio::sync::Notify;
 
@@ -152,6 +152,10 @@ const fn standing(view: &View) -> (Standing, bool) {
         Observed::Starting { pid: Some(_), .. } | Observed::Unhealthy { .. } => Standing::Started,
         Observed::Ready { .. } => Standing::Ready,
         Observed::Completed { .. } => Standing::Completed,
+        Observed::Scheduled { .. } => match &view.runs.last {
+            Some(LastRun { result: RunResult::Completed { .. }, .. }) => Standing::Completed,
+            _ => Standing::Off,
+        },
         Observed::Failed { .. } => Standing::Failed,
         _ => Standing::Off,
     };

@@ -151,7 +151,7 @@ impl Registry {
             instances.by_id.insert(after.id, after.clone());
             after
         };
-        after.run.set_restart(rules.restart.clone());
+        after.run.set_rules(rules.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -226,7 +226,7 @@ impl Registry {
             if rules == told {
                 return Ok(newest);
             }
-            newest.run.set_restart(rules.restart.clone());
+            newest.run.set_rules(rules.clone());
             newest.keeper.set_rules(rules.clone()).await;
             told = rules;
         }

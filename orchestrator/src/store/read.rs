@@ -13,7 +13,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::record::{
-    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, Snapshot, TypeRecord,
+    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, ScheduleRecord, Snapshot,
+    TypeRecord,
 };
 use super::{spec, write};
 
@@ -222,7 +223,15 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         process: process(row).map_err(words)?,
         start_noted: number(22)?,
         end_noted: number(23)?,
+        schedule: schedule(row)?,
     })
+}
+
+fn schedule(row: &Row<'_>) -> Result<ScheduleRecord, Bad> {
+    match row.get::<_, Option<String>>(25).map_err(words)? {
+        Some(json) => serde_json::from_str(&json).map_err(|error| error.to_string()),
+        None => Ok(ScheduleRecord::default()),
+    }
 }
 
 fn process(row: &Row<'_>) -> rusqlite::Result<Option<ProcessRecord>> {

@@ -4,9 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{Desired, EventKind, Exit, Policy, Priority, RuntimeSpec};
+use orchestrator_proto::control::{
+    Desired, EventKind, Exit, LastRun, Policy, Priority, RuntimeSpec,
+};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
+use serde::{Deserialize, Serialize};
 
 /// An instance as it was added.
 #[derive(Clone, PartialEq, Debug)]
@@ -76,6 +79,20 @@ pub struct RunRecord {
     pub start_noted: Option<u64>,
     /// The same of its end.
     pub end_noted: Option<u64>,
+    /// What it has done as a schedule.
+    pub schedule: ScheduleRecord,
+}
+
+/// What a schedule has done. Times are milliseconds since 1970 (UTC).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduleRecord {
+    /// All times up to this one have been dealt with; none if it is stopped.
+    pub seen_ms: Option<u64>,
+    /// When the run began that is under way.
+    pub began_ms: Option<u64>,
+    /// The last run that is over.
+    pub last: Option<LastRun>,
 }
 
 /// An instance of which nothing runs.
@@ -124,6 +141,7 @@ impl Default for RunRecord {
             process: None,
             start_noted: None,
             end_noted: None,
+            schedule: ScheduleRecord::default(),
         }
     }
 }

@@ -51,6 +51,7 @@ impl Asked {
             priority: orchestrator_proto::control::Priority::Normal,
             starts: 3,
             status: String::new(),
+            runs: crate::process::Runs::default(),
         });
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use orchestrator_proto::TypeSchema::{self, String, U8, U16};
-use orchestrator_proto::control::{Desired, Exit, Priority};
+use orchestrator_proto::control::{Desired, Exit, LastRun, Priority, RunResult};
 use proptest::prelude::*;
 
 use super::*;
@@ -68,8 +68,18 @@ fn run() -> impl Strategy<Value = RunRecord> {
         });
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
     let noted = any::<(Option<u32>, Option<u32>)>();
-    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority, noted).prop_map(
-        |((wanted, active, starts), rest, process, priority, noted)| RunRecord {
+    let schedule = any::<(Option<u32>, Option<u32>, bool)>().prop_map(|(seen, began, ran)| {
+        let reason = "it did not end within 5s".to_owned();
+        let result = RunResult::Failed { reason, exit: Some(Exit::Code(3)) };
+        ScheduleRecord {
+            seen_ms: seen.map(u64::from),
+            began_ms: began.map(u64::from),
+            last: ran.then_some(LastRun { began_ms: 7, ended_ms: 8, result }),
+        }
+    });
+    let process = prop::option::of(process);
+    (any::<(bool, bool, u32)>(), rest, process, priority, noted, schedule).prop_map(
+        |((wanted, active, starts), rest, process, priority, noted, schedule)| RunRecord {
             desired: if wanted { Desired::Running } else { Desired::Stopped },
             priority,
             starts: starts.into(),
@@ -78,6 +88,7 @@ fn run() -> impl Strategy<Value = RunRecord> {
             process,
             start_noted: noted.0.map(u64::from),
             end_noted: noted.1.map(u64::from),
+            schedule,
         },
     )
 }
