@@ -93,7 +93,6 @@ pub struct ScheduleInfo {
 
 /// A run that is over, from the first attempt to the last. Times are milliseconds since 1970 (UTC).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct LastRun {
     /// When it began.
     pub began_ms: u64,
