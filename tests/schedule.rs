@@ -125,7 +125,14 @@ fn skip_leaves_out_and_says_so() {
     daemon.ok(["runtime", "start", "slow"]);
     let reason = daemon.event("a run is left out", skipped);
     assert_eq!(reason, "the run before it is not over");
+    let count = eventually("another one", || {
+        Some(schedule(&daemon, "slow").skipped).filter(|count| *count >= 2)
+    });
     assert_eq!(daemon.info("slow").starts, 1);
+    let shown = daemon.ok(["runtime", "show", "slow"]);
+    assert!(shown.contains("runs left out"), "{count}: {shown}");
+    let shown = daemon.ok(["events"]);
+    assert_eq!(shown.matches("left out the run of").count(), 1, "all of them are one event");
     let shown = daemon.ok(["events"]);
     assert!(shown.contains(": the run before it is not over"), "{shown}");
 }
@@ -185,10 +192,11 @@ fn a_run_that_takes_too_long_has_failed() {
         "1000",
     ]);
     daemon.ok(["runtime", "start", "task"]);
-    eventually("it has failed", || match daemon.info("task").observed {
-        Observed::Failed { reason, .. } => Some(assert_eq!(reason, "it did not end within 100ms")),
+    let reason = eventually("it has failed", || match daemon.info("task").observed {
+        Observed::Failed { reason, .. } => Some(reason),
         _ => None,
     });
+    assert_eq!(reason, "it did not end within 100ms");
 }
 
 #[test]

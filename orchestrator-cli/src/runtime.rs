@@ -208,6 +208,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("schedule", schedule::when(rules)),
         ("next run", schedule::next(info, now_ms)),
         ("last run", schedule::last(info, now_ms)),
+        ("runs left out", info.schedule.as_ref().map_or_else(String::new, |it| some(it.skipped))),
         ("run timeout", supervision::run_timeout(rules)),
         ("restart", supervision::restart(rules)),
         ("readiness", supervision::readiness(rules)),

@@ -48,7 +48,7 @@ impl Schedule {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Overlap {
-    /// The new run is left out, which is told as an event.
+    /// The new run is left out, which is counted; the first of each run is told as an event.
     #[default]
     Skip,
     /// The new run begins when that one is over. One waits at most; more are left out.
@@ -89,6 +89,9 @@ pub struct ScheduleInfo {
     pub next_ms: Option<u64>,
     /// The last run that is over; none if none ever was.
     pub last: Option<LastRun>,
+    /// How many times have come, since it was added, while the run before was not over, and were
+    /// left out.
+    pub skipped: u64,
 }
 
 /// A run that is over, from the first attempt to the last. Times are milliseconds since 1970 (UTC).

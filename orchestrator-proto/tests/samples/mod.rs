@@ -75,6 +75,7 @@ fn schedule_info() -> ScheduleInfo {
         schedule: schedule(),
         next_ms: Some(NOON_MS),
         last: Some(LastRun { began_ms: NOON_MS, ended_ms: NOON_MS, result }),
+        skipped: 300,
     }
 }
 

@@ -292,6 +292,7 @@ impl Instance {
                 schedule: schedule.clone(),
                 next_ms: view.runs.next_ms,
                 last: view.runs.last,
+                skipped: view.runs.skipped,
             }),
         }
     }

@@ -159,7 +159,9 @@ const fn standing(view: &View) -> (Standing, bool) {
         Observed::Failed { .. } => Standing::Failed,
         _ => Standing::Off,
     };
-    (standing, matches!(view.desired, Desired::Running))
+    // A schedule between two runs is not about to run: nobody has to wait for its next time.
+    let is_to_run = !matches!(view.observed, Observed::Scheduled { .. });
+    (standing, is_to_run && matches!(view.desired, Desired::Running))
 }
 
 impl Registry {

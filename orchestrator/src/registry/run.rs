@@ -112,6 +112,7 @@ pub(super) fn view_of(run: &RunRecord) -> View {
             began_ms: run.schedule.began_ms,
             next_ms: None,
             last: run.schedule.last.clone(),
+            skipped: run.schedule.skipped,
         },
     }
 }
@@ -160,6 +161,7 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
         seen_ms: view.runs.seen_ms,
         began_ms: view.runs.began_ms,
         last: view.runs.last.clone(),
+        skipped: view.runs.skipped,
     };
     match &view.observed {
         Observed::Starting { pid: None, .. } => {

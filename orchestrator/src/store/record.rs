@@ -93,6 +93,8 @@ pub struct ScheduleRecord {
     pub began_ms: Option<u64>,
     /// The last run that is over.
     pub last: Option<LastRun>,
+    /// How many were left out because the one before was not over.
+    pub skipped: u64,
 }
 
 /// An instance of which nothing runs.

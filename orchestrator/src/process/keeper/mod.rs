@@ -93,6 +93,8 @@ pub struct Runs {
     pub next_ms: Option<u64>,
     /// The last run that is over.
     pub last: Option<LastRun>,
+    /// How many were left out because the one before was not over.
+    pub skipped: u64,
 }
 
 /// A start that went well.

@@ -45,24 +45,36 @@ impl Task {
         }
     }
 
-    /// Notes which runs begin and end. The answer is whether any does.
-    pub(super) fn note_runs(&self, actions: &[Action]) -> bool {
+    /// Notes which runs begin and end, and which are left out. Of those of one run only the first is
+    /// told. The answer is whether there are any.
+    pub(super) fn note_runs(&mut self, actions: &mut Vec<Action>) -> bool {
         let mut is_new = false;
-        for action in actions {
-            is_new |= matches!(action, Action::Emit(Notice::RunBegan | Notice::RunEnded(_)));
-            match action {
-                Action::Emit(Notice::RunBegan) => {
-                    self.view.send_modify(|view| view.runs.began_ms = Some(now_ms()));
-                }
-                Action::Emit(Notice::RunEnded(result)) => self.view.send_modify(|view| {
-                    let ended_ms = now_ms();
-                    let began_ms = view.runs.began_ms.take().unwrap_or(ended_ms);
+        actions.retain(|action| {
+            let Action::Emit(notice) = action else {
+                return true;
+            };
+            let now = now_ms();
+            let mut is_told = true;
+            self.view.send_modify(|view| match notice {
+                Notice::RunBegan => view.runs.began_ms = Some(now),
+                Notice::RunEnded(result) => {
+                    let began_ms = view.runs.began_ms.take().unwrap_or(now);
                     let result = result.clone();
-                    view.runs.last = Some(LastRun { began_ms, ended_ms, result });
-                }),
+                    view.runs.last = Some(LastRun { began_ms, ended_ms: now, result });
+                }
+                Notice::RunSkipped { .. } => view.runs.skipped += 1,
                 _ => {}
+            });
+            match notice {
+                Notice::RunBegan | Notice::RunEnded(_) => self.skip_is_told = false,
+                Notice::RunSkipped { .. } => {
+                    is_told = !std::mem::replace(&mut self.skip_is_told, true);
+                }
+                _ => return true,
             }
-        }
+            is_new = true;
+            is_told
+        });
         is_new
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Task {
     probing: Probing,
     /// When it runs next, if it has a schedule and is started.
     pub(super) due: Due,
+    /// That times are left out is told, of the run that is under way.
+    pub(super) skip_is_told: bool,
     /// The command that asks it to stop, while that runs.
     stop_command: Option<Pending<Result<(), String>>>,
     warnings: Vec<String>,
@@ -83,6 +85,7 @@ impl Task {
             process: None,
             probing: Probing::default(),
             due: Due::default(),
+            skip_is_told: false,
             stop_command: None,
             warnings: Vec::new(),
             suspended: true,
@@ -268,8 +271,8 @@ impl Task {
     }
 
     pub(super) async fn feed(&mut self, event: Event) {
-        let actions = self.machine.handle(self.epoch.elapsed(), event);
-        let runs_changed = self.note_runs(&actions);
+        let mut actions = self.machine.handle(self.epoch.elapsed(), event);
+        let runs_changed = self.note_runs(&mut actions);
         self.follow_schedule();
         let mut actions = actions.into_iter().peekable();
         let mut events = Vec::new();

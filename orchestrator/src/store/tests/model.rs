@@ -75,6 +75,7 @@ fn run() -> impl Strategy<Value = RunRecord> {
             seen_ms: seen.map(u64::from),
             began_ms: began.map(u64::from),
             last: ran.then_some(LastRun { began_ms: 7, ended_ms: 8, result }),
+            skipped: seen.map_or(0, u64::from),
         }
     });
     let process = prop::option::of(process);
