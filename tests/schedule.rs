@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use orchestrator_proto::control::{
     Desired, Event, EventKind, Exit, LastRun, Observed, RunResult, ScheduleInfo,
 };
-use tests::{Daemon, eventually, processes};
+use tests::{Daemon, Said, eventually, processes};
 
 fn schedule(daemon: &Daemon, name: &str) -> ScheduleInfo {
     daemon.info(name).schedule.unwrap()
@@ -331,4 +332,73 @@ fn a_manifest_with_schedules() {
         .unwrap();
     let said = daemon.cli(["validate", path]);
     assert!(said.stderr.contains("4:1: `overlap` is for what has a `schedule`"), "{said:?}");
+}
+
+#[test]
+fn a_changed_program_counts_from_the_next_run_on() {
+    let daemon = Daemon::start();
+    let path = daemon.dir().join("orchestrator.toml");
+    let path = path.to_str().unwrap();
+    let write = |script: &str| {
+        let text = format!(
+            "version = 1\n[instance.job]\nprogram = \"/bin/sh\"\nschedule = \"{LATER}\"\n\
+             args = [\"-c\", \"{script}\"]\n"
+        );
+        fs::write(path, text).unwrap();
+        daemon.ok(["apply", path, "--wait", "--timeout", "30s"]);
+    };
+    let is_scheduled = || (daemon.info("job").observed.word() == "scheduled").then_some(());
+    let next = || schedule(&daemon, "job").next_ms;
+    let exit = |code| RunResult::Failed {
+        reason: format!("exit code {code}"),
+        exit: Some(Exit::Code(code)),
+    };
+    write("exit 3");
+    let before = next();
+    daemon.ok(["runtime", "run", "job"]);
+    eventually("the first run is over", || {
+        last(&daemon, "job").filter(|run| run.result == exit(3))
+    });
+    write("exit 4");
+    eventually("it goes on", is_scheduled);
+    assert_eq!((daemon.info("job").starts, next()), (1, before));
+    daemon.ok(["runtime", "run", "job"]);
+    eventually("the second run is over", || {
+        last(&daemon, "job").filter(|run| run.result == exit(4))
+    });
+    // A run that is under way is stopped, and not begun again.
+    write("exec sleep 1000");
+    daemon.ok(["runtime", "run", "job"]);
+    let pid = daemon.info("job").observed.pid().unwrap();
+    write("exit 5");
+    eventually("it goes on", is_scheduled);
+    assert!(!processes::is_alive(pid));
+    assert_eq!(last(&daemon, "job").unwrap().result, RunResult::Stopped);
+    assert_eq!(daemon.info("job").starts, 3);
+}
+
+#[test]
+fn who_stands_behind_a_schedule_does_not_wait_for_its_next_time() {
+    let daemon = Daemon::start();
+    add(&daemon, "nightly", LATER, &[], "exit 0");
+    daemon.ok(["runtime", "start", "nightly"]);
+    let sleep = |name: &str, option: &str, other: &str| {
+        daemon.add(["/bin/sleep", "--name", name, option, other, "--", "1000"]);
+    };
+    sleep("behind", "--after", "nightly");
+    daemon.ok(["runtime", "start", "behind"]);
+    assert_eq!(daemon.info("behind").observed.word(), "ready");
+    // Who needs a run of it waits for one, and then has it.
+    sleep("needs", "--requires", "nightly:completed");
+    let mut start = daemon.cli_command(["runtime", "start", "needs"]);
+    let start = start.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it waits", || (daemon.info("needs").observed.word() == "waiting").then_some(()));
+    daemon.ok(["runtime", "run", "nightly"]);
+    assert_eq!(Said::when_ended(start).code, Some(0));
+    daemon.ok(["runtime", "run", "nightly"]);
+    eventually("it has run twice", || {
+        let info = daemon.info("nightly");
+        (info.starts == 2 && info.observed.word() == "scheduled").then_some(())
+    });
+    assert_eq!((daemon.info("needs").observed.word(), daemon.info("needs").starts), ("ready", 1));
 }

@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::Export;
+        let last = Request::RuntimeRun { instance: "a".into() };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

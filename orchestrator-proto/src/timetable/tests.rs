@@ -217,6 +217,10 @@ proptest! {
             prop_assert_eq!(table.next(between, &zone), Some(next));
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// What names hours runs once on each day on which its time is, whatever the clocks do.
     #[test]

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo,
-    RuntimeSpec, ScheduleInfo,
+    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -131,18 +130,7 @@ impl Instance {
         Ok(self.started(started))
     }
 
-    /// Has it run now, although its schedule says another time; see [`Registry::run`].
-    pub(super) async fn run(&self) -> Result<Reply, WireError> {
-        let failed = || format!("instance {} was not run", self.label());
-        self.check_store().await.map_err(|error| not_stored(failed(), &error))?;
-        let before = self.keeper.view();
-        match self.keeper.run().await {
-            Ok(started) => Ok(self.started(started)),
-            Err(error) => Err(self.start_failed(failed(), &error, &before).await),
-        }
-    }
-
-    fn started(&self, started: Started) -> Reply {
+    pub(super) fn started(&self, started: Started) -> Reply {
         let Started { what, changed, warnings } = started;
         let id = self.id;
         match what {
@@ -155,7 +143,12 @@ impl Instance {
     }
 
     /// Why it was not started: with the last that it printed, if its program was executed.
-    async fn start_failed(&self, message: String, error: &StartError, before: &View) -> WireError {
+    pub(super) async fn start_failed(
+        &self,
+        message: String,
+        error: &StartError,
+        before: &View,
+    ) -> WireError {
         let run_ns = self.log.last_run_ns();
         let mut told = WireError::caused_by(ErrorCode::SpawnFailed, message, error);
         let joined = matches!(before.observed, Observed::Starting { pid: Some(_), .. });
@@ -170,7 +163,7 @@ impl Instance {
     }
 
     /// While nothing can be stored, nothing is begun.
-    async fn check_store(&self) -> Result<(), StoreError> {
+    pub(super) async fn check_store(&self) -> Result<(), StoreError> {
         match self.store.failing() {
             None => Ok(()),
             Some(_) => self.store.commit(self.durability).await,
@@ -288,12 +281,7 @@ impl Instance {
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
-            schedule: self.spec.supervision.kind.schedule().map(|schedule| ScheduleInfo {
-                schedule: schedule.clone(),
-                next_ms: view.runs.next_ms,
-                last: view.runs.last,
-                skipped: view.runs.skipped,
-            }),
+            schedule: self.schedule_info(view.runs),
         }
     }
 

@@ -17,6 +17,7 @@ mod needs;
 mod renew;
 mod restore;
 mod run;
+mod schedule;
 mod supervision;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -248,32 +249,6 @@ impl Registry {
         let id = instance.id;
         self.with_newest(id, |instance| async move {
             let reply = instance.start(priority).await?;
-            self.undo_if_closing(&instance).await?;
-            Ok(reply)
-        })
-        .await
-    }
-
-    /// Has a schedule run now.
-    ///
-    /// # Errors
-    ///
-    /// When it is none, or is stopped; as [`Registry::start`].
-    pub async fn run(&self, instance: &Instance) -> Result<Reply, WireError> {
-        self.check_open()?;
-        check_staying(instance)?;
-        let kind = &instance.spec.supervision.kind;
-        if kind.schedule().is_none() {
-            let message = format!(
-                "instance {} is a {}, which has no schedule; `runtime start` runs it",
-                instance.label(),
-                kind.word()
-            );
-            return Err(WireError::new(ErrorCode::WrongState, message));
-        }
-        self.start_required(instance);
-        self.with_newest(instance.id, |instance| async move {
-            let reply = instance.run().await?;
             self.undo_if_closing(&instance).await?;
             Ok(reply)
         })

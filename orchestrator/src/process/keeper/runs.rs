@@ -2,6 +2,7 @@
 
 use orchestrator_proto::control::{Desired, EventKind, Exit, LastRun, Observed, RunResult};
 
+use super::Runs;
 use super::task::{Task, now_ms};
 use crate::supervise::{Action, Event, Notice};
 
@@ -50,30 +51,17 @@ impl Task {
     pub(super) fn note_runs(&mut self, actions: &mut Vec<Action>) -> bool {
         let mut is_new = false;
         actions.retain(|action| {
-            let Action::Emit(notice) = action else {
+            let Action::Emit(
+                notice @ (Notice::RunBegan | Notice::RunEnded(_) | Notice::RunSkipped { .. }),
+            ) = action
+            else {
                 return true;
             };
-            let now = now_ms();
-            let mut is_told = true;
-            self.view.send_modify(|view| match notice {
-                Notice::RunBegan => view.runs.began_ms = Some(now),
-                Notice::RunEnded(result) => {
-                    let began_ms = view.runs.began_ms.take().unwrap_or(now);
-                    let result = result.clone();
-                    view.runs.last = Some(LastRun { began_ms, ended_ms: now, result });
-                }
-                Notice::RunSkipped { .. } => view.runs.skipped += 1,
-                _ => {}
-            });
-            match notice {
-                Notice::RunBegan | Notice::RunEnded(_) => self.skip_is_told = false,
-                Notice::RunSkipped { .. } => {
-                    is_told = !std::mem::replace(&mut self.skip_is_told, true);
-                }
-                _ => return true,
-            }
             is_new = true;
-            is_told
+            self.view.send_modify(|view| note(&mut view.runs, notice, now_ms()));
+            let is_skipped = matches!(notice, Notice::RunSkipped { .. });
+            let was_told = std::mem::replace(&mut self.skip_is_told, is_skipped);
+            is_skipped && !was_told
         });
         is_new
     }
@@ -83,5 +71,17 @@ impl Task {
         let schedule = self.machine.schedule();
         let is_started = self.machine.desired() == Desired::Running;
         self.due.follow(schedule.filter(|_| is_started), self.view.borrow().runs.seen_ms);
+    }
+}
+
+fn note(runs: &mut Runs, notice: &Notice, now_ms: u64) {
+    match notice {
+        Notice::RunBegan => runs.began_ms = Some(now_ms),
+        Notice::RunEnded(result) => {
+            let began_ms = runs.began_ms.take().unwrap_or(now_ms);
+            runs.last = Some(LastRun { began_ms, ended_ms: now_ms, result: result.clone() });
+        }
+        Notice::RunSkipped { .. } => runs.skipped = runs.skipped.saturating_add(1),
+        _ => {}
     }
 }
