@@ -144,10 +144,12 @@ fn stage(wanted: &Wanted, info: &RuntimeInfo, before: Option<&RuntimeInfo>) -> S
     });
     let is_task = wanted.spec.supervision.kind != Kind::Service;
     match (&info.observed, wanted.desired) {
+        // As it was before, perhaps: it has not to be executed for that.
+        (Observed::Scheduled { .. }, Desired::Running) => Stage::There,
         (_, Desired::Running) if is_old => Stage::Coming,
         (observed, Desired::Stopped) if observed.is_active() => Stage::Coming,
         (_, Desired::Stopped) => Stage::There,
-        (Observed::Completed { .. } | Observed::Scheduled { .. }, _) => Stage::There,
+        (Observed::Completed { .. }, _) => Stage::There,
         // Whatever its run comes to.
         _ if wanted.spec.supervision.kind.schedule().is_some() => Stage::There,
         // A task has then only begun.
