@@ -37,6 +37,7 @@ pub mod image;
 mod launch;
 mod lives;
 mod notify;
+mod seats;
 pub mod socket;
 mod succession;
 mod sys;

@@ -312,6 +312,7 @@ impl Holder {
                 end = end.or(self.daemon_ended(pid, how));
             } else {
                 // If its program was on its way, the kernel has ended that by now.
+                self.launches.ended(pid);
                 self.arrivals();
                 self.children.ended(pid, how, now_ns());
             }
