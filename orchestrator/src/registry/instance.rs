@@ -306,6 +306,7 @@ impl Instance {
             }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
+            execution: self.spec.execution.clone(),
         }
     }
 }
