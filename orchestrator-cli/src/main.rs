@@ -7,6 +7,7 @@ mod cli;
 mod daemon;
 mod docs;
 mod events;
+mod execution;
 mod failure;
 mod format;
 mod link;

@@ -12,7 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add, logs, status, supervision, wait};
+use crate::{action, add, execution, logs, status, supervision, wait};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -178,7 +178,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         .map(|(name, value)| format!("{name}={}", format::shell_word(value.as_os_str())))
         .collect();
     let links: Vec<_> = detail.links.iter().map(ToString::to_string).collect();
-    vec![
+    let mut all = vec![
         ("id", info.id.to_string()),
         ("name", info.name.clone().unwrap_or_default()),
         ("state", state(&info.observed, now_ms)),
@@ -218,7 +218,11 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("log blocked", detail.log_blocked.as_deref().map(log_blocked).unwrap_or_default()),
         ("log bytes lost", some(detail.log_bytes_lost)),
         ("log", detail.log_dir.to_string()),
-    ]
+    ];
+    // Beside what else is said of how it is executed.
+    let at = all.iter().position(|(name, _)| *name == "privileged").unwrap_or(all.len());
+    all.splice(at..at, execution::facts(&detail.execution));
+    all
 }
 
 /// Those that are not as by default.

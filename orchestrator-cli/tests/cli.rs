@@ -13,9 +13,9 @@ use fake::{Done, Fake, bare_command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator_proto::control::{
-    ClientBody, Counters, Desired, Item, LinkInfo, LinkState, LogLine, LogRules, LogStream,
-    Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody,
-    Supervision, TapMessage, TargetInfo,
+    ClientBody, Counters, Desired, Execution, Item, LinkInfo, LinkState, LogLine, LogRules,
+    LogStream, Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo,
+    ServerBody, Supervision, TapMessage, TargetInfo,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, OsBytes, WireError};
 
@@ -63,6 +63,7 @@ fn detail(observed: Observed) -> Reply {
         log_blocked: None,
         log_dir: "/log".into(),
         links: Vec::new(),
+        execution: Execution::default(),
     }))
 }
 

@@ -27,6 +27,7 @@ pub mod log;
 pub mod logs;
 pub mod options;
 pub mod plan;
+mod private_socket;
 pub mod process;
 pub mod registry;
 pub mod route;

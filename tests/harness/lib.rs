@@ -125,8 +125,21 @@ impl Daemon {
 
     /// Starts it (again) on the same socket and directories.
     pub fn launch(&mut self) {
+        self.launch_with(self.command());
+    }
+
+    /// The same as another user, who has its directory.
+    pub fn launch_as(&mut self, user: u32) {
+        let mut command = self.command();
+        // Without a group of root's either.
+        std::os::unix::process::CommandExt::uid(&mut command, user);
+        std::os::unix::process::CommandExt::gid(&mut command, user);
+        self.launch_with(command);
+    }
+
+    fn launch_with(&mut self, mut command: Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let child = self.command().stderr(log).spawn().unwrap();
+        let child = command.stderr(log).spawn().unwrap();
         self.child = Some(child);
         eventually("the daemon accepts clients", || {
             let exited = self.child.as_mut().unwrap().try_wait().unwrap();

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use orchestrator_proto::control::{LogStream, Priority};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
+use super::execution::ExecutionArgs;
 use super::log::LogRulesArgs;
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
@@ -25,6 +26,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add /usr/bin/sleep --name nap -- 60
   orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
   orchestrator-cli runtime add ./target/release/ping --copy
+  orchestrator-cli runtime add ./web --user www-data --ambient-caps CAP_NET_BIND_SERVICE
   orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080")]
     Add(RuntimeAdd),
 
@@ -153,7 +155,7 @@ pub(crate) struct RuntimeAdd {
     #[arg(long)]
     pub(crate) privileged: bool,
 
-    /// Set a variable on top of the daemon's environment; may be repeated.
+    /// Set a variable on top of those that it inherits and those from files; may be repeated.
     /// Example: --env LOG=debug --env EMPTY=
     #[arg(long, value_name = "NAME=VALUE",
           value_parser = OsStringValueParser::new().try_map(value::env_pair))]
@@ -174,6 +176,9 @@ pub(crate) struct RuntimeAdd {
 
     #[command(flatten)]
     pub(crate) supervision: SupervisionArgs,
+
+    #[command(flatten)]
+    pub(crate) execution: ExecutionArgs,
 
     #[command(flatten)]
     pub(crate) log: LogRulesArgs,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::execution::Execution;
 use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
@@ -317,6 +318,8 @@ pub struct RuntimeDetail {
     pub log_dir: OsBytes,
     /// Its links, by either end.
     pub links: Vec<LinkId>,
+    /// As whom, with which rights and bounds, and in which surroundings it is executed.
+    pub execution: Execution,
 }
 
 /// One link.

@@ -9,23 +9,31 @@
 //! is its number on the wire.
 
 mod apply;
+mod capability;
 mod daemon;
 mod event;
+mod execution;
 mod info;
 mod log;
+mod rlimit;
+mod scheduling;
 mod spec;
 mod supervision;
 
 pub use apply::{
     ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
 };
+pub use capability::Capability;
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
 pub use event::{Event, EventKind};
+pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
 pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
     Status, TargetInfo, TelemetryStatus,
 };
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use rlimit::{Resource, Rlimit};
+pub use scheduling::{Cpus, IoClass, Realtime};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };

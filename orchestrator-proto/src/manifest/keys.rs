@@ -19,6 +19,10 @@ pub(super) enum Shape {
         least: u64,
         most: u64,
     },
+    Signed {
+        least: i64,
+        most: i64,
+    },
     Time,
     Signal,
     Choice(&'static [&'static str]),
@@ -34,10 +38,11 @@ const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, doc, shape }
 }
 
-use Shape::{Choice, Flag, List, Named, Number, OneOf, Signal, Table, Text, Time};
+use Shape::{Choice, Flag, List, Named, Number, OneOf, Signal, Signed, Table, Text, Time};
 
 const COMMAND: Shape = OneOf(&[Text, List(&Text)]);
 const CONDITION: Shape = Choice(&["started", "ready", "completed"]);
+const ACCOUNT: Shape = OneOf(&[Text, Number { least: 0, most: u32::MAX as u64 - 1 }]);
 const COUNT: Shape = Number { least: 1, most: u32::MAX as u64 };
 
 /// Of a whole file.
@@ -57,7 +62,7 @@ macro_rules! instance_keys {
     ($($first:expr),* $(,)?) => { &[
         $($first,)*
         key("args", List(&Text), "Its arguments, without the program itself."),
-        key("env", Named(&Text), "Variables set on top of the daemon's own environment."),
+        key("env", Named(&Text), "Variables set on top of those that it inherits and those from files."),
         key("cwd", Text, "Its working directory, relative to this file; / without it."),
         key("privileged", Flag, "Whether it may start and stop instances itself."),
         key(
@@ -104,8 +109,89 @@ macro_rules! instance_keys {
         key("stop-signal", Signal, "The only signal that asks it to stop; SIGTERM without it."),
         key("stop-timeout", Time, "How long it may take to stop until SIGKILL; 10s without it."),
         key("stop-command", COMMAND, "A command that asks it to stop, before any signal."),
+        key("user", ACCOUNT, "The user it runs as, by name or number; that of the daemon without it."),
+        key("group", ACCOUNT, "The group it runs as; that of the user without it."),
+        key(
+            "groups",
+            List(&ACCOUNT),
+            "Exactly these supplementary groups; without it those that the user database has for \
+             the user.",
+        ),
+        key(
+            "umask",
+            OneOf(&[Text, Number { least: 0, most: 0o777 }]),
+            "Permissions that what it makes does not get, in octal, as \"0027\".",
+        ),
+        key("no-new-privs", Flag, "Whether nothing that it executes gives it more rights."),
+        key(
+            "keep-caps",
+            List(&Text),
+            "The only capabilities that it can ever have, as \"CAP_NET_RAW\"; others are dropped.",
+        ),
+        key("drop-caps", List(&Text), "Capabilities that it can never have."),
+        key("ambient-caps", List(&Text), "Capabilities that it has although its user is not root."),
+        key(
+            "rlimit",
+            Table(RLIMIT),
+            "How much it may use: a number, \"infinity\", or two as in \"1024:4096\", what holds \
+             and the most that it can set that to.",
+        ),
+        key(
+            "nice",
+            Signed { least: -20, most: 19 },
+            "Its nice value at normal priority; high and low are 10 less and 10 more.",
+        ),
+        key("cpus", Text, "The processors that it may run on, as \"0,2-3\"."),
+        key(
+            "io-class",
+            Text,
+            "Whose reading and writing of disks comes first: realtime, best-effort or idle, as \
+             \"best-effort:2\".",
+        ),
+        key("realtime", Text, "Its real-time policy, fifo or rr, as \"fifo:50\"."),
+        key(
+            "env-file",
+            COMMAND,
+            "Files of variables, read at each start, relative to this file; with a - before its \
+             path one may be missing.",
+        ),
+        key(
+            "inherit-env",
+            COMMAND,
+            "Which variables it has besides: clean, none, all, or names as well as the clean set; \
+             clean without it.",
+        ),
+        key("stdin", Text, "What its standard input is: null, or \"file:PATH\"; null without it."),
     ] };
 }
+
+macro_rules! rlimit_keys {
+    ($($name:literal: $doc:literal),* $(,)?) => { &[$(key(
+        $name,
+        OneOf(&[Text, Number { least: 0, most: u64::MAX - 1 }]),
+        $doc,
+    )),*] };
+}
+
+/// Of `rlimit`, see setrlimit(2).
+pub(super) static RLIMIT: &[Key] = rlimit_keys![
+    "cpu": "Processor time, seconds.",
+    "fsize": "The largest file that it writes, bytes.",
+    "data": "Its data, bytes.",
+    "stack": "Its stack, bytes.",
+    "core": "The file that its memory is written to when it crashes, bytes.",
+    "rss": "Without an effect.",
+    "nproc": "Processes and threads of its user.",
+    "nofile": "Open files.",
+    "memlock": "Memory that can't be swapped out, bytes.",
+    "as": "Its address space, bytes.",
+    "locks": "Without an effect.",
+    "sigpending": "Signals that wait, of its user.",
+    "msgqueue": "Memory for POSIX message queues of its user, bytes.",
+    "nice": "How far it can lower its nice value: to 20 less this.",
+    "rtprio": "The highest real-time priority that it can give itself.",
+    "rttime": "Time on the processor without a pause with a real-time policy, microseconds.",
+];
 
 /// Of `[defaults]`.
 pub(super) static DEFAULTS: &[Key] = instance_keys![];

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::execution;
 use super::expand::escape;
 use crate::control::{
     Check, Condition, Desired, Kind, LinkSpec, OnFailure, Policy, Probe, Program, Readiness,
@@ -89,6 +90,7 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     }
     all.add_if(wanted.desired == Desired::Stopped, "state", text("stopped"));
     supervision(&mut all, &spec.supervision);
+    execution::entries(&mut all, &spec.execution);
     all.0
 }
 
@@ -121,10 +123,10 @@ fn link_ends(link: &LinkSpec) -> Vec<(String, String)> {
     all.0
 }
 
-struct Entries(Vec<(String, String)>);
+pub(super) struct Entries(Vec<(String, String)>);
 
 impl Entries {
-    fn add(&mut self, key: &str, value: String) {
+    pub(super) fn add(&mut self, key: &str, value: String) {
         self.0.push((key.to_owned(), value));
     }
 
@@ -243,11 +245,11 @@ fn inline(all: &Entries) -> String {
     format!("{{ {} }}", all.join(", "))
 }
 
-fn list(values: impl Iterator<Item = String>) -> String {
+pub(super) fn list(values: impl Iterator<Item = String>) -> String {
     format!("[{}]", values.collect::<Vec<_>>().join(", "))
 }
 
-fn texts(values: &[String]) -> String {
+pub(super) fn texts(values: &[String]) -> String {
     list(values.iter().map(|value| text(value)))
 }
 
@@ -256,7 +258,7 @@ fn time(time: Millis) -> String {
 }
 
 /// A basic string, see <https://toml.io/en/v1.0.0#string>; dollars so that no variable is meant.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     quoted(&escape(text))
 }
 

@@ -56,6 +56,7 @@ fn spec() -> RuntimeSpec {
         privileged: true,
         supervision: supervision(),
         log: log_rules(),
+        execution: execution(),
         ..RuntimeSpec::new("/opt/camera")
     }
 }
@@ -95,6 +96,35 @@ fn log_rules() -> LogRules {
         compress: Compression::Zstd,
         when_full: WhenFull::Drop,
     }
+}
+
+fn execution() -> Execution {
+    Execution {
+        user: Some("camera".into()),
+        group: Some("101".into()),
+        groups: Some(vec!["video".into(), "102".into()]),
+        umask: Some(Umask(0o27)),
+        no_new_privs: true,
+        keep_caps: Some(vec![Capability(3)]),
+        drop_caps: vec![Capability(4), Capability(5)],
+        ambient_caps: vec![Capability(10)],
+        rlimit: vec![rlimit()],
+        nice: Some(-7),
+        cpus: Some(Cpus(vec![0, 2, 300])),
+        io_class: Some(IoClass::BestEffort(6)),
+        realtime: Some(Realtime::Rr(50)),
+        env_file: vec![env_file()],
+        inherit_env: InheritEnv::Names(vec!["DISPLAY".into()]),
+        stdin: Stdin::File("/etc/camera".into()),
+    }
+}
+
+fn rlimit() -> Rlimit {
+    Rlimit { resource: Resource::Nofile, soft: Some(300), hard: None }
+}
+
+fn env_file() -> EnvFile {
+    EnvFile { path: "/etc/camera.env".into(), optional: true }
 }
 
 fn probe() -> Probe {
@@ -149,6 +179,7 @@ fn detail() -> RuntimeDetail {
         log_blocked: Some("no space".into()),
         log_dir: "/var/lib/orchestrator/logs".into(),
         links: vec![LinkId(1), LinkId(200)],
+        execution: execution(),
     }
 }
 
@@ -437,6 +468,25 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
         variants!(Priority:
             Priority::High => Priority::High, Priority::Normal => Priority::Normal, Priority::Low => Priority::Low),
+        variants!(Resource:
+            Resource::Cpu => Resource::Cpu, Resource::Fsize => Resource::Fsize,
+            Resource::Data => Resource::Data, Resource::Stack => Resource::Stack,
+            Resource::Core => Resource::Core, Resource::Rss => Resource::Rss,
+            Resource::Nproc => Resource::Nproc, Resource::Nofile => Resource::Nofile,
+            Resource::Memlock => Resource::Memlock, Resource::As => Resource::As,
+            Resource::Locks => Resource::Locks, Resource::Sigpending => Resource::Sigpending,
+            Resource::Msgqueue => Resource::Msgqueue, Resource::Nice => Resource::Nice,
+            Resource::Rtprio => Resource::Rtprio, Resource::Rttime => Resource::Rttime),
+        variants!(IoClass:
+            IoClass::Realtime(_) => IoClass::Realtime(1),
+            IoClass::BestEffort(_) => IoClass::BestEffort(7),
+            IoClass::Idle => IoClass::Idle),
+        variants!(Realtime: Realtime::Fifo(_) => Realtime::Fifo(99), Realtime::Rr(_) => Realtime::Rr(1)),
+        variants!(InheritEnv:
+            InheritEnv::Clean => InheritEnv::Clean, InheritEnv::None => InheritEnv::None,
+            InheritEnv::All => InheritEnv::All,
+            InheritEnv::Names(_) => InheritEnv::Names(vec!["LANG".into(), "A".into()])),
+        variants!(Stdin: Stdin::Null => Stdin::Null, Stdin::File(_) => Stdin::File("/a".into())),
         variants!(LogStream:
             LogStream::Stdout => LogStream::Stdout, LogStream::Stderr => LogStream::Stderr,
             LogStream::Telemetry => LogStream::Telemetry, LogStream::Orchestrator => LogStream::Orchestrator),

@@ -15,6 +15,7 @@ use orchestrator_proto::paths;
 use tokio::net::UnixListener;
 
 use crate::options::Options;
+use crate::private_socket;
 use crate::process::{Kernel, Name};
 use crate::runtime::InstanceSockets;
 
@@ -66,12 +67,13 @@ impl Place {
             );
         }
 
-        private_dir(&state).with_context(|| format!("cannot use the state directory {state:?}"))?;
+        private_dir(&state, Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot use the state directory {state:?}"))?;
         let state_lock =
             lock(&state.join("lock"), ("the state directory", &state), left.remove(&STATE_LOCK))?;
         keep(kernel, STATE_LOCK, &*state_lock)?;
         if let Some(parent) = socket.parent() {
-            private_dir(parent)
+            private_dir(parent, way_through())
                 .with_context(|| format!("cannot use the directory of the socket {socket:?}"))?;
         }
         // Before the directory of instance sockets is touched: it may be a living daemon's.
@@ -87,13 +89,15 @@ impl Place {
                 refuse_living(&socket)?;
                 clear(&sockets)?;
                 let cannot = || format!("cannot listen on the control socket {socket:?}");
-                let listener = UnixListener::bind(&socket).with_context(cannot)?;
-                fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+                let listener = private_socket::listener(&socket).with_context(cannot)?;
+                let listener = UnixListener::from_std(listener)?;
                 keep(kernel, LISTENER, &listener)?;
                 listener
             }
         };
-        private_dir(&sockets).with_context(|| format!("cannot make the directory {sockets:?}"))?;
+        private_dir(&sockets, way_through())
+            .and_then(|()| Ok(fs::set_permissions(&sockets, way_through())?))
+            .with_context(|| format!("cannot make the directory {sockets:?}"))?;
         Ok((Self { socket, sockets, state, _locks: [state_lock, socket_lock] }, listener))
     }
 
@@ -154,11 +158,18 @@ fn default_state_dir() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Makes a directory for this user alone. One that is there already is left as it is, with a
+/// The permissions of a directory in which others can get at what is theirs, and see nothing: if
+/// this is root, its instances may be other users', and each has its sockets, closed to all others.
+fn way_through() -> Permissions {
+    let is_root = nix::unistd::geteuid().is_root();
+    Permissions::from_mode(if is_root { 0o711 } else { 0o700 })
+}
+
+/// Makes a directory with these permissions. Only this user can write to it. One that is there already is left as it is, with a
 /// warning if others can get into it, and refused if it belongs to somebody else who could
 /// replace what is in it.
-fn private_dir(path: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+fn private_dir(path: &Path, permissions: Permissions) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(permissions.mode()).create(path)?;
     let metadata = fs::metadata(path)?;
     let sticky = metadata.mode() & 0o1000 != 0;
     let uid = nix::unistd::geteuid().as_raw();
@@ -168,7 +179,7 @@ fn private_dir(path: &Path) -> anyhow::Result<()> {
     if metadata.mode() & 0o022 != 0 && !sticky {
         bail!("others can write to it; try chmod 700 {path:?}");
     }
-    if metadata.mode() & 0o077 != 0 {
+    if metadata.mode() & 0o066 != 0 {
         tracing::debug!(?path, "others can look into this directory; 0700 is safer");
     }
     Ok(())

@@ -143,6 +143,6 @@ fn image(path: &OsStr, env: &[Vec<u8>]) -> io::Result<Vec<u8>> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
     let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env };
+    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env, attributes: None };
     program.image().map_err(io::Error::other)
 }

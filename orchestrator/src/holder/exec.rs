@@ -27,6 +27,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit};
 use syscalls::{Sysno, syscall};
 
+use super::attributes;
 use super::frame::Stage;
 use super::image::{self, Located, Words};
 use super::seats::{Numbers, Seats};
@@ -300,6 +301,9 @@ fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
     {
         report(job, WARNING, errno.raw_os_error());
     }
+    let (steps, count) = job.image.steps;
+    // SAFETY: so many words, located, in an image that stays as it is.
+    unsafe { attributes::take(std::slice::from_raw_parts(steps, count)) }?;
     // SAFETY: the address of a string with a final zero, in an image that stays as it is.
     let cwd = unsafe { CStr::from_ptr(job.image.cwd) };
     rustix::process::chdir(cwd).map_err(|errno| (Stage::Cwd, errno))?;

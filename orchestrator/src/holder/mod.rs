@@ -25,6 +25,7 @@
 //! - if the holder itself is killed, so is the daemon (`PR_SET_PDEATHSIG`);
 //! - its exit code is the daemon's, or 128 and the number of the signal that ended the daemon.
 
+pub mod attributes;
 mod below;
 mod children;
 mod daemon;

@@ -72,6 +72,7 @@ fn same_launch(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
         && a.args == b.args
         && (a.env == b.env || variables(a) == variables(b))
         && (a.cwd == b.cwd || cwd(a) == cwd(b))
+        && a.execution == b.execution
 }
 
 /// The last one counts, in any order.

@@ -2,7 +2,6 @@
 //! holder says and passes it on to who waits for it.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +19,7 @@ use tokio::time::sleep;
 use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
+use super::prepare::{Prepared, Surroundings};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
 use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version};
@@ -43,8 +43,8 @@ pub(super) struct Link {
     pub(super) keeping: Keeping,
     /// Something can be released.
     pub(super) ended_some: Notify,
-    /// What every program finds in its environment, by name.
-    pub(super) environment: Vec<(OsString, Vec<u8>)>,
+    /// What the daemon has that programs may have too.
+    pub(super) surroundings: Arc<Surroundings>,
     /// The nice value of what is executed, if nothing is done about it.
     pub(super) nice: i32,
     pub(super) next_run: AtomicU64,
@@ -125,9 +125,13 @@ impl Link {
     }
 
     /// The error is none if the holder has gone.
-    pub(super) async fn spawn(&self, launch: &Launch) -> Result<Born, Option<Refusal>> {
+    pub(super) async fn spawn(
+        &self,
+        launch: &Launch,
+        prepared: &Prepared,
+    ) -> Result<Born, Option<Refusal>> {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
-        let image = program::image(&self.environment, launch)
+        let image = program::image(launch, prepared)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
         // A time in nanoseconds: the top bit is free until the year 2262.
@@ -152,7 +156,8 @@ impl Link {
         };
         let order = Order::Spawn {
             child,
-            nice: launch.priority.nice(),
+            // If its nice value is one that it has to get, that is among its attributes.
+            nice: launch.execution.nice.map_or(launch.priority.nice(), |_| self.nice),
             image: file.is_some(),
             stdin: false,
         };

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
-use super::program::environment;
+use super::prepare::Surroundings;
 use super::rest::Rest;
 use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
 use crate::holder::frame::{self, Name, Order, Stage};
@@ -93,7 +93,7 @@ impl Linux {
             table: Mutex::default(),
             keeping: Keeping::default(),
             ended_some: Notify::new(),
-            environment: environment(),
+            surroundings: Arc::new(Surroundings::own()),
             nice: rustix::process::getpriority_process(None)?,
             // No number of an earlier daemon's.
             next_run: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0)),
@@ -137,6 +137,7 @@ impl Linux {
             cwd: OsStr::new("/"),
             args: &[OsStr::new("orchestrator-capture")],
             env: &[image::variable(OsStr::new(variable.0), OsStr::new(variable.1))],
+            attributes: None,
         };
         let image = program.image().map_err(io::Error::other)?;
         let tag = link.next_run.fetch_add(1, Ordering::Relaxed);
@@ -201,14 +202,36 @@ impl Kernel for Linux {
             if !launch.program.is_absolute() {
                 return Err(SpawnError::NotAbsolute { program: launch.program });
             }
-            match link.spawn(&launch).await {
+            let surroundings = Arc::clone(&link.surroundings);
+            let (launch, prepared) = if surroundings.may_block(&launch) {
+                let program = launch.program.clone();
+                let preparing = move || {
+                    let prepared = surroundings.prepare(&launch);
+                    (launch, prepared)
+                };
+                let prepared = tokio::task::spawn_blocking(preparing).await;
+                prepared.map_err(|_| SpawnError::Ending { program })?
+            } else {
+                let prepared = surroundings.prepare(&launch);
+                (launch, prepared)
+            };
+            let prepared = match prepared {
+                Ok(prepared) => prepared,
+                Err(source) => {
+                    return Err(SpawnError::NotPrepared { program: launch.program, source });
+                }
+            };
+            match link.spawn(&launch, &prepared).await {
                 Ok(mut born) => match born.claim.0.take() {
                     Some(group) => Ok(Spawned {
                         run: group.run(),
                         process: Arc::new(LinuxProcess(group)),
                         output: Some((born.stdout, born.stderr)),
                         exited: Exited::new(born.exited),
-                        warnings: link.warning(launch.priority, born.warning).into_iter().collect(),
+                        warnings: {
+                            let warning = link.warning(launch.priority, born.warning);
+                            prepared.warnings.into_iter().chain(warning).collect()
+                        },
                     }),
                     None => Err(SpawnError::Ending { program: launch.program }),
                 },

@@ -17,6 +17,10 @@
 //! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
 //! out of reach until the holder ends, which ends it.
 
+mod account;
+mod attribute;
+mod env_file;
+mod environment;
 mod error;
 mod group;
 mod keeper;
@@ -25,6 +29,7 @@ mod kin;
 mod link;
 mod linux;
 mod orphan;
+mod prepare;
 mod procfs;
 mod program;
 mod renewal;
@@ -46,15 +51,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::{Exit, Priority};
+use orchestrator_proto::control::{Execution, Exit, Priority};
 use tokio::sync::oneshot;
 
+pub use account::{AccountError, obstacle};
+pub use env_file::EnvFileError;
 pub use error::SpawnError;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, Said, StartError, Started, StopError, View, WAITING,
 };
 pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};
+pub use prepare::PrepareError;
 pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
@@ -193,8 +201,8 @@ pub struct Launch {
     pub program: PathBuf,
     /// Its arguments, without the program itself.
     pub args: Vec<OsString>,
-    /// Variables set on top of the daemon's environment, which is inherited without
-    /// [`NOT_INHERITED`].
+    /// Variables set on top of those that it inherits and those from files, see [`Execution`].
+    /// [`NOT_INHERITED`] are never inherited.
     pub env: Vec<(OsString, OsString)>,
     /// Its working directory; none is `/`.
     pub cwd: Option<PathBuf>,
@@ -202,6 +210,10 @@ pub struct Launch {
     pub priority: Priority,
     /// What it is to the instance.
     pub part: Part,
+    /// As whom, with which rights and bounds, and in which surroundings.
+    pub execution: Arc<Execution>,
+    /// Sockets that belong to its user, if that is another one than the daemon's.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// What a program is to its instance.
@@ -226,6 +238,8 @@ impl Launch {
             cwd: None,
             priority: Priority::default(),
             part: Part::Main,
+            execution: Arc::default(),
+            sockets: Vec::new(),
         }
     }
 }

@@ -14,7 +14,9 @@ use super::host::RegistryHost;
 use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launch};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
-use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten, supervision};
+use super::{
+    Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, not_stored, shorten, supervision,
+};
 use crate::health::{Health, NotifySocket};
 use crate::process::{Keeper, Process, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
@@ -24,8 +26,6 @@ use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 const MAX_NAME: usize = 64;
 /// Arguments and environment together, bytes: the kernel takes not much more, see execve(2).
 const MAX_ARGUMENTS: usize = 1 << 20;
-/// The longest path, bytes (PATH_MAX without the final zero).
-const MAX_PATH: usize = 4095;
 
 /// The reading ends of a process's standard output and standard error.
 pub(super) type Pipes = (OwnedFd, OwnedFd);
@@ -132,8 +132,11 @@ impl Registry {
             Err(WireError::new(ErrorCode::Internal, message))
         })?;
         let looking = tokio::task::spawn_blocking({
-            let program = instance.program.clone();
-            move || obstacles(&program)
+            let (program, spec) = (instance.program.clone(), instance.spec.clone());
+            move || {
+                let user = crate::process::obstacle(&spec.execution);
+                obstacles(&program).into_iter().chain(user).collect()
+            }
         });
         let warnings = looking.await.unwrap_or_default();
         let stored = self.store.change(Change::AddInstance(Box::new(record))).await;
@@ -359,6 +362,7 @@ pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
         )));
     }
     check_log(&spec.log)?;
+    execution::check(&spec.execution)?;
     supervision::check(&spec.supervision)
 }
 

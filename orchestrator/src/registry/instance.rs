@@ -306,6 +306,7 @@ impl Instance {
             }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
+            execution: self.spec.execution.clone(),
         }
     }
 }
@@ -399,6 +400,9 @@ pub(super) fn launch(
         (ENV_INSTANCE, OsString::from(id.to_string())),
         (VEECLE_ID, OsString::from(id.to_string())),
     ];
+    let own_sockets = [&sockets.native, &sockets.veecle].into_iter();
+    let own_sockets = own_sockets.map(PathBuf::as_path).chain(notify.map(NotifySocket::path));
+    let own_sockets = own_sockets.map(Into::into).collect();
     let notify = notify.map(|socket| socket.variables(&spec.supervision)).unwrap_or_default();
     let own = own.into_iter().chain(notify);
     let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
@@ -411,6 +415,8 @@ pub(super) fn launch(
             .chain(own.map(|(key, value)| (key.into(), value)))
             .collect(),
         cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
+        execution: Arc::new(spec.execution.clone()),
+        sockets: own_sockets,
         ..Launch::new(id, program)
     }
 }

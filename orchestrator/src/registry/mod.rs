@@ -8,6 +8,7 @@
 mod add;
 mod apply;
 mod capture;
+mod execution;
 mod export;
 mod host;
 mod instance;
@@ -43,6 +44,9 @@ pub use restore::Restored;
 
 /// Instances of one daemon.
 pub const MAX_INSTANCES: usize = 4096;
+
+/// The longest path, bytes (PATH_MAX without the final zero).
+const MAX_PATH: usize = 4095;
 
 /// How long who reads a log waits for the last output of a process that has ended.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::kept::{Kept, Places};
 use super::veecle::Beginning;
 use super::{Endpoint, native, veecle};
+use crate::private_socket;
 
 /// Connections that an instance may have open, over both sockets.
 const MAX_CONNECTIONS: u32 = 16;
@@ -138,14 +138,11 @@ fn listen(
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    // The directory is 0700, so nobody gets in between these calls.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    UnixListener::from_std(private_socket::listener(path)?)
 }
 
 /// Where connections of one dialect come in.

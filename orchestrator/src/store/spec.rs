@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{LogRules, Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{Execution, LogRules, Program, RuntimeSpec, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -28,6 +28,8 @@ struct Kept {
     supervision: Supervision,
     #[serde(default)]
     log: LogRules,
+    #[serde(default, skip_serializing_if = "is_default")]
+    execution: Execution,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
 }
@@ -39,6 +41,10 @@ const fn first() -> u64 {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 const fn is_first(number: &u64) -> bool {
     *number <= 1
+}
+
+fn is_default(execution: &Execution) -> bool {
+    *execution == Execution::default()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +99,7 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
+        execution: spec.execution.clone(),
         from_start,
     })
 }
@@ -123,6 +130,7 @@ pub(super) fn from_json(
         privileged: kept.privileged,
         supervision: kept.supervision,
         log: kept.log,
+        execution: kept.execution,
     };
     Ok((spec, from_start))
 }
@@ -130,7 +138,9 @@ pub(super) fn from_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::{Signal, StopStep, WhenFull};
+    use orchestrator_proto::control::{
+        Capability, EnvFile, InheritEnv, Resource, Rlimit, Signal, Stdin, StopStep, Umask, WhenFull,
+    };
     use orchestrator_proto::{Millis, Size};
     use proptest::prelude::*;
 
@@ -161,7 +171,8 @@ mod tests {
             env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
             from_start in 1..=u64::MAX, upload in any::<bool>(), privileged in any::<bool>(),
             signal in 1..=64,
-            wait in any::<u64>(), keep in prop::option::of(any::<u32>()),
+            wait in any::<u64>(), keep in prop::option::of(any::<u32>()), text in ".{0,8}",
+            umask in prop::option::of(0_u32..=0o777), caps in prop::collection::vec(0_u8..41, 0..3),
         ) {
             let program = match upload {
                 true => Program::Upload { file_name: path, size: wait },
@@ -176,8 +187,20 @@ mod tests {
                 when_full: WhenFull::Drop,
                 ..LogRules::default()
             };
+            let execution = Execution {
+                user: keep.map(|_| text.clone()),
+                umask: umask.map(Umask),
+                keep_caps: umask.map(|_| caps.iter().copied().map(Capability).collect()),
+                ambient_caps: caps.into_iter().map(Capability).collect(),
+                rlimit: vec![Rlimit { resource: Resource::As, soft: Some(wait), hard: None }],
+                env_file: vec![EnvFile { path: text.clone(), optional: privileged }],
+                inherit_env: InheritEnv::Names(vec![text.clone()]),
+                stdin: Stdin::File(text),
+                ..Execution::default()
+            };
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
+                execution,
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

@@ -205,6 +205,7 @@ impl Daemon {
             cwd: OsStr::new("/"),
             args: &args.collect::<Vec<_>>(),
             env: &self.environment,
+            attributes: None,
         };
         let image = image.image().unwrap();
         let order = Order::Spawn { child: name, nice: self.nice, image: false, stdin: false };

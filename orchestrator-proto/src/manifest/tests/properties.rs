@@ -123,14 +123,67 @@ fn supervision() -> impl Strategy<Value = Supervision> {
     )
 }
 
+fn execution() -> impl Strategy<Value = Execution> {
+    let names = || prop::collection::vec("[A-Z$]{1,3}", 0..3);
+    let caps = || {
+        prop::collection::btree_set(0_u8..41, 0..3)
+            .prop_map(|caps| caps.into_iter().map(Capability).collect::<Vec<_>>())
+    };
+    let limits = prop::collection::btree_map(0_usize..16, prop::option::of(0_u64..99), 0..3);
+    let users = (prop::option::of("[a-z$]{1,4}"), prop::option::of(names()));
+    let rights = (any::<bool>(), any::<bool>(), caps(), caps(), prop::option::of(0_u32..=0o777));
+    let scheduling = (prop::option::of(-20..=19), prop::collection::btree_set(0_u32..9, 0..4));
+    let classes = (prop::option::of(0_u8..8), prop::option::of(1_u8..100));
+    let rest = (prop::collection::vec((text(), any::<bool>()), 0..3), 0..3, names(), any::<bool>());
+    (users, rights, limits, scheduling, classes, rest).prop_map(
+        |(
+            (user, groups),
+            (no_new_privs, keep, caps, ambient_caps, umask),
+            limits,
+            (nice, cpus),
+            (level, priority),
+            (files, word, names, reads),
+        )| {
+            let limit = |(at, soft): (usize, Option<u64>)| {
+                let resource = Resource::ALL[at].0;
+                Rlimit { resource, soft, hard: soft.filter(|it| it % 2 == 0) }
+            };
+            let file = |(path, optional)| EnvFile { path: format!("/{path}"), optional };
+            Execution {
+                group: user.clone(),
+                user,
+                groups,
+                umask: umask.map(Umask),
+                no_new_privs,
+                keep_caps: keep.then(|| caps.clone()),
+                drop_caps: if keep { Vec::new() } else { caps },
+                ambient_caps,
+                rlimit: limits.into_iter().map(limit).collect(),
+                nice,
+                cpus: Some(Cpus(cpus.into_iter().collect())).filter(Cpus::is_good),
+                io_class: level.map(IoClass::BestEffort),
+                realtime: priority.map(Realtime::Rr),
+                env_file: files.into_iter().map(file).collect(),
+                inherit_env: match word {
+                    _ if !names.is_empty() => InheritEnv::Names(names),
+                    0 => InheritEnv::Clean,
+                    1 => InheritEnv::None,
+                    _ => InheritEnv::All,
+                },
+                stdin: if reads { Stdin::File("/${x}".into()) } else { Stdin::Null },
+            }
+        },
+    )
+}
+
 fn wanted() -> impl Strategy<Value = Wanted> {
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
     let env = prop::collection::btree_map("[A-Z.]{1,4}", text(), 0..3);
     let basics = (name(), text(), prop::collection::vec(text(), 0..3), env);
     let state =
         (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
-    (basics, state, supervision()).prop_map(
-        |((name, path, args, env), (priority, runs, privileged, cwd), supervision)| {
+    (basics, state, supervision(), execution()).prop_map(
+        |((name, path, args, env), (priority, runs, privileged, cwd), supervision, execution)| {
             let spec = RuntimeSpec {
                 id: None,
                 name: Some(name),
@@ -141,6 +194,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 privileged,
                 supervision,
                 log: LogRules::default(),
+                execution,
             };
             let desired = if runs { Desired::Running } else { Desired::Stopped };
             Wanted { spec, desired, priority }

@@ -27,8 +27,8 @@ mod order;
 pub use news::{News, Version};
 pub use order::Order;
 
-/// The version of this protocol.
-pub const PROTOCOL: i32 = 1;
+/// The version of this protocol. 1 is the first; 2 has steps in images, and their stages.
+pub const PROTOCOL: i32 = 2;
 
 /// Bytes of a frame.
 pub const SIZE: usize = 48;
@@ -106,11 +106,59 @@ pub enum Stage {
     Cwd,
     /// execve(2).
     Exec,
+    /// Its bounds, see setrlimit(2).
+    Limits,
+    /// The nice value that it has to get.
+    Nice,
+    /// The processors that it may run on.
+    Cpus,
+    /// The order of its reading and writing.
+    IoClass,
+    /// Its real-time policy.
+    Realtime,
+    /// To whom its output and its errors belong.
+    Streams,
+    /// Its supplementary groups.
+    Groups,
+    /// Its group.
+    Group,
+    /// Its user.
+    User,
+    /// Its bounding set.
+    Bounding,
+    /// Its permitted, effective and inheritable capabilities.
+    Capabilities,
+    /// Its ambient capabilities.
+    Ambient,
+    /// That it gets no more rights.
+    NoNewPrivs,
+    /// What it reads from.
+    Stdin,
 }
 
 impl Stage {
-    const ALL: [Self; 6] =
-        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec];
+    const ALL: [Self; 20] = [
+        Self::Image,
+        Self::Room,
+        Self::Clone,
+        Self::Prepare,
+        Self::Cwd,
+        Self::Exec,
+        Self::Limits,
+        Self::Nice,
+        Self::Cpus,
+        Self::IoClass,
+        Self::Realtime,
+        Self::Streams,
+        Self::Groups,
+        Self::Group,
+        Self::User,
+        Self::Bounding,
+        Self::Capabilities,
+        Self::Ambient,
+        Self::NoNewPrivs,
+        Self::Stdin,
+    ];
 
     pub(in crate::holder) const fn number(self) -> u8 {
         self as u8

@@ -89,8 +89,13 @@ impl Peer {
     #[track_caller]
     fn shell(&self, child: Name, script: &str, stdin: &OwnedFd) -> (i32, File) {
         let args = ["sh", "-c", script].map(OsStr::new);
-        let program =
-            Program { path: OsStr::new("/bin/sh"), cwd: OsStr::new("/"), args: &args, env: &[] };
+        let program = Program {
+            path: OsStr::new("/bin/sh"),
+            cwd: OsStr::new("/"),
+            args: &args,
+            env: &[],
+            attributes: None,
+        };
         let order = Order::Spawn { child, nice: 0, image: false, stdin: true };
         self.order(order, &program.image().unwrap(), &[stdin]);
         let (News::Spawned { child: born, pid, .. }, [_, Some(stdout), _]) = self.news() else {
@@ -129,7 +134,13 @@ fn image(env: &[(&str, &str)]) -> Vec<u8> {
     let args = [&["holder"][..], &ARGS].concat();
     let args: Vec<_> = args.iter().map(OsStr::new).collect();
     let env = own_environment(&[&[(ENV_ROLE, HOLDER), (ENV_TEST, "1")], env].concat());
-    let program = Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &env };
+    let program = Program {
+        path: OsStr::new("/x"),
+        cwd: OsStr::new("/"),
+        args: &args,
+        env: &env,
+        attributes: None,
+    };
     program.image().unwrap()
 }
 
@@ -376,8 +387,13 @@ fn nothing_is_executed_while_something_is_under_way() {
     let args = [OsStr::new("true")];
     let env = [];
     // Sent at once, so that the first is under way when the second comes.
-    let program =
-        Program { path: OsStr::new("/bin/true"), cwd: OsStr::new("/"), args: &args, env: &env };
+    let program = Program {
+        path: OsStr::new("/bin/true"),
+        cwd: OsStr::new("/"),
+        args: &args,
+        env: &env,
+        attributes: None,
+    };
     let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true };
     peer.order(order, &program.image().unwrap(), &[&stdin]);
     peer.order_renewal(&[], &this_program());

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use orchestrator_proto::control::{
-    Desired, EventKind, KeyChange, Plan as Shown, Priority, Program, RuntimeSpec, WantedSet,
+    Desired, EventKind, Execution, KeyChange, Plan as Shown, Priority, Program, RuntimeSpec,
+    WantedSet,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
@@ -54,9 +55,11 @@ impl Registry {
         let _one_at_a_time = self.applying.lock().await;
         self.check_open()?;
         let all = self.differences(&set, prune)?;
-        let programs = new_programs(&set, &all);
+        let (programs, executions) = (new_programs(&set, &all), new_executions(&set, &all));
         let looking = tokio::task::spawn_blocking(move || {
-            programs.iter().flat_map(|program| add::obstacles(program)).collect()
+            let users = executions.iter().filter_map(crate::process::obstacle);
+            let programs = programs.iter().flat_map(|program| add::obstacles(program));
+            programs.chain(users).collect()
         });
         if !dry_run {
             self.bring_about(&set, &all).await?;
@@ -284,18 +287,29 @@ fn names(keys: &[KeyChange]) -> String {
     names.join(", ")
 }
 
+/// How instances are to be executed that were not before, or not so.
+fn new_specs<'a>(
+    set: &'a WantedSet,
+    all: &'a Differences,
+) -> impl Iterator<Item = &'a RuntimeSpec> {
+    all.instances.iter().filter_map(|step| match step {
+        InstanceStep::Add(place) => Some(&set.instances.get(*place)?.spec),
+        InstanceStep::Change { spec, .. } => spec.as_deref(),
+        InstanceStep::Remove(_) => None,
+    })
+}
+
+/// Of these, those with another user than the daemon's.
+fn new_executions(set: &WantedSet, all: &Differences) -> Vec<Execution> {
+    let new = new_specs(set, all).map(|spec| &spec.execution);
+    new.filter(|it| it.user.is_some()).take(MAX_LOOKED_AT).cloned().collect()
+}
+
 /// What is to be executed that was not before.
 fn new_programs(set: &WantedSet, all: &Differences) -> Vec<PathBuf> {
-    let new = all.instances.iter().filter_map(|step| {
-        let spec = match step {
-            InstanceStep::Add(place) => &set.instances.get(*place)?.spec,
-            InstanceStep::Change { spec, .. } => spec.as_deref()?,
-            InstanceStep::Remove(_) => return None,
-        };
-        match &spec.program {
-            Program::Path(path) => Some(path.as_path().to_owned()),
-            Program::Upload { .. } => None,
-        }
+    let new = new_specs(set, all).filter_map(|spec| match &spec.program {
+        Program::Path(path) => Some(path.as_path().to_owned()),
+        Program::Upload { .. } => None,
     });
     let mut new: Vec<_> = new.collect();
     new.sort();
