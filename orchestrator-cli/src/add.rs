@@ -35,6 +35,7 @@ pub(crate) async fn add(
         privileged: args.privileged,
         supervision: args.supervision.into_supervision(args.stop_signal, args.stop_timeout),
         log: args.log.into_rules(),
+        limits: args.limits.into_limits(),
         ..RuntimeSpec::new(path.clone())
     };
     let reply = if copy {

@@ -13,7 +13,7 @@ use fake::{Done, Fake, bare_command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator_proto::control::{
-    ClientBody, Counters, Desired, Item, LinkInfo, LinkState, LogLine, LogRules, LogStream,
+    ClientBody, Counters, Desired, Item, Limits, LinkInfo, LinkState, LogLine, LogRules, LogStream,
     Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody,
     Supervision, TapMessage, TargetInfo,
 };
@@ -63,6 +63,8 @@ fn detail(observed: Observed) -> Reply {
         log_blocked: None,
         log_dir: "/log".into(),
         links: Vec::new(),
+        limits: Limits::default(),
+        limits_unmet: Vec::new(),
     }))
 }
 

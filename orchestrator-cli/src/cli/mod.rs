@@ -1,6 +1,7 @@
 //! The one definition of the command line: help, manual pages and completions come from it.
 
 mod daemon;
+mod limits;
 mod link;
 mod log;
 mod manifest;

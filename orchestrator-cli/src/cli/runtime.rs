@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use orchestrator_proto::control::{LogStream, Priority};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
+use super::limits::LimitsArgs;
 use super::log::LogRulesArgs;
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
@@ -25,7 +26,8 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add /usr/bin/sleep --name nap -- 60
   orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
   orchestrator-cli runtime add ./target/release/ping --copy
-  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080")]
+  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
+  orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64")]
     Add(RuntimeAdd),
 
     /// Start instances and wait until their programs are executed.
@@ -177,6 +179,9 @@ pub(crate) struct RuntimeAdd {
 
     #[command(flatten)]
     pub(crate) log: LogRulesArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
 
     /// Its arguments, after `--`. Example: runtime add /usr/bin/sleep -- 60
     #[arg(last = true, value_name = "ARGS")]

@@ -4,12 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 use crate::os::OsBytes;
+use crate::size::Size;
 
 /// The daemon itself.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -86,6 +88,12 @@ pub enum Exit {
     },
     /// It ended while nobody was there who could learn how.
     Unknown,
+    /// The kernel killed it (SIGKILL) because there was no memory left for it.
+    OutOfMemory {
+        /// The limit that it has reached, see [`Limits::memory_max`]; none if the machine, or
+        /// something else around the instance, had no memory left.
+        limit: Option<Size>,
+    },
 }
 
 impl Exit {
@@ -108,6 +116,12 @@ impl fmt::Display for Exit {
                 if core_dumped { f.write_str(", core dumped") } else { Ok(()) }
             }
             Self::Unknown => f.write_str("unknown exit"),
+            Self::OutOfMemory { limit: Some(limit) } => {
+                write!(f, "killed by the kernel: out of memory (limit {limit})")
+            }
+            Self::OutOfMemory { limit: None } => {
+                f.write_str("killed by the kernel: the machine is out of memory")
+            }
         }
     }
 }
@@ -317,6 +331,11 @@ pub struct RuntimeDetail {
     pub log_dir: OsBytes,
     /// Its links, by either end.
     pub links: Vec<LinkId>,
+    /// How much of the machine it may use.
+    pub limits: Limits,
+    /// Which of these limits are not in force, or would not be if it were started now, and why: a
+    /// sentence each.
+    pub limits_unmet: Vec<String>,
 }
 
 /// One link.

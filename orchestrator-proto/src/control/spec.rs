@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
 use super::log::LogRules;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
@@ -48,6 +49,8 @@ pub struct RuntimeSpec {
     pub supervision: Supervision,
     /// What is kept of what it prints.
     pub log: LogRules,
+    /// How much of the machine it may use.
+    pub limits: Limits,
 }
 
 impl RuntimeSpec {
@@ -63,6 +66,7 @@ impl RuntimeSpec {
             privileged: false,
             supervision: Supervision::default(),
             log: LogRules::default(),
+            limits: Limits::default(),
         }
     }
 }

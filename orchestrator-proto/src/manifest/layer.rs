@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::limits::LimitsLayer;
 use super::read::Table;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
@@ -30,6 +31,7 @@ pub(super) struct Layer {
     requires: Option<Vec<Requirement>>,
     after: Option<Vec<After>>,
     stop: StopLayer,
+    limits: LimitsLayer,
 }
 
 const STATES: [(&str, Desired); 2] = [("running", Desired::Running), ("stopped", Desired::Stopped)];
@@ -58,6 +60,7 @@ impl Layer {
             requires: table.read("requires", supervision::requires),
             after: table.read("after", supervision::after),
             stop: StopLayer::read(table),
+            limits: LimitsLayer::read(table),
         }
     }
 
@@ -92,6 +95,7 @@ impl Layer {
             requires: self.requires.or_else(|| below.requires.clone()),
             after: self.after.or_else(|| below.after.clone()),
             stop: self.stop.over(&below.stop),
+            limits: self.limits.over(&below.limits),
         }
     }
 
@@ -115,6 +119,7 @@ impl Layer {
                 after: self.after.unwrap_or_default(),
                 stop: self.stop.finish(),
             },
+            limits: self.limits.finish(),
             ..RuntimeSpec::new(program)
         };
         Wanted { spec, desired: self.state.unwrap_or(Desired::Running), priority: self.priority }

@@ -57,6 +57,8 @@ pub(super) struct Wishes {
     pub(super) nice: Option<i32>,
     /// How many files it may have open.
     pub(super) files: Rlimit,
+    /// The `cgroup.procs` of the cgroup that it is to be in; none is ours.
+    pub(super) cgroup: Option<RawFd>,
 }
 
 /// A stack, in pieces that are aligned as the processor wants it.
@@ -211,6 +213,11 @@ enum Never {}
 
 fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
     let prepare = |errno| (Stage::Prepare, errno);
+    if let Some(cgroup) = job.wishes.cgroup {
+        // SAFETY: open in us, as our streams are, see below.
+        let cgroup = unsafe { BorrowedFd::borrow_raw(cgroup) };
+        rustix::io::write(cgroup, b"0").map_err(|errno| (Stage::Cgroup, errno))?;
+    }
     rustix::process::setpgid(None, None).map_err(prepare)?;
     let [stdin, stdout, stderr] = job.wishes.streams;
     // SAFETY: our files are copies of those of the process that we come from, where these are

@@ -31,6 +31,8 @@ pub(super) struct Launch<'a> {
     pub(super) image_file: Option<OwnedFd>,
     /// None is `/dev/null`.
     pub(super) stdin: Option<OwnedFd>,
+    /// What it enters before anything else; none is ours.
+    pub(super) cgroup: Option<OwnedFd>,
     pub(super) nice: i32,
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Failure {
 struct Underway {
     program: Launched,
     flight: Flight,
+    /// Open until it has entered it.
+    _cgroup: Option<OwnedFd>,
     failed: Option<(Stage, i32)>,
 }
 
@@ -132,11 +136,17 @@ impl Launches {
             streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
             nice: (launch.nice != self.nice).then_some(launch.nice),
             files: self.files,
+            cgroup: launch.cgroup.as_ref().map(AsRawFd::as_raw_fd),
         };
         match place.begin(wishes) {
             Ok(Begun { pid, pidfd, flight }) => {
                 let program = Launched { child, pid, pidfd, stdout, stderr, warning: 0 };
-                self.underway.push(Underway { program, flight, failed: None });
+                self.underway.push(Underway {
+                    program,
+                    flight,
+                    _cgroup: launch.cgroup,
+                    failed: None,
+                });
                 Ok(())
             }
             Err((place, stage, error)) => {

@@ -41,6 +41,25 @@ pub enum SpawnError {
         /// The program.
         program: PathBuf,
     },
+    /// It is not to be executed without its limits.
+    #[error(
+        "cannot execute {program:?}: not all of its limits can be in force, and they are required \
+         (limits-required): {}", unmet.join("; ")
+    )]
+    Limits {
+        /// The program.
+        program: PathBuf,
+        /// What can't be in force and why, a sentence each.
+        unmet: Vec<String>,
+    },
+    /// It could not enter its cgroup.
+    #[error("cannot execute {program:?} in a cgroup of its own: {}", in_words(.source))]
+    Cgroup {
+        /// The program.
+        program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// What starts programs is gone. The daemon is about to end.
     #[error("cannot execute {program:?}: the daemon is ending")]
     Ending {
@@ -54,8 +73,10 @@ impl SpawnError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Program { source, .. } | Self::Cwd { source, .. } => source.raw_os_error(),
-            Self::NotAbsolute { .. } | Self::Ending { .. } => None,
+            Self::Program { source, .. }
+            | Self::Cwd { source, .. }
+            | Self::Cgroup { source, .. } => source.raw_os_error(),
+            Self::NotAbsolute { .. } | Self::Limits { .. } | Self::Ending { .. } => None,
         }
     }
 
@@ -65,6 +86,7 @@ impl SpawnError {
         let program = launch.program.clone();
         match (stage, &launch.cwd) {
             (Stage::Cwd, Some(cwd)) => Self::Cwd { program, cwd: cwd.clone(), source },
+            (Stage::Cgroup, _) => Self::Cgroup { program, source },
             _ => {
                 let hint = hint(&program, &source);
                 let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));

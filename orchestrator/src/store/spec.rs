@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{LogRules, Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{Limits, LogRules, Program, RuntimeSpec, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -28,8 +28,14 @@ struct Kept {
     supervision: Supervision,
     #[serde(default)]
     log: LogRules,
+    #[serde(default, skip_serializing_if = "is_default")]
+    limits: Limits,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
+}
+
+fn is_default(limits: &Limits) -> bool {
+    *limits == Limits::default()
 }
 
 const fn first() -> u64 {
@@ -93,6 +99,7 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
+        limits: spec.limits.clone(),
         from_start,
     })
 }
@@ -123,6 +130,7 @@ pub(super) fn from_json(
         privileged: kept.privileged,
         supervision: kept.supervision,
         log: kept.log,
+        limits: kept.limits,
     };
     Ok((spec, from_start))
 }
@@ -130,7 +138,7 @@ pub(super) fn from_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::{Signal, StopStep, WhenFull};
+    use orchestrator_proto::control::{CpuQuota, Signal, StopStep, WhenFull};
     use orchestrator_proto::{Millis, Size};
     use proptest::prelude::*;
 
@@ -176,8 +184,16 @@ mod tests {
                 when_full: WhenFull::Drop,
                 ..LogRules::default()
             };
+            let limits = Limits {
+                memory_max: keep.map(|_| Size(wait)),
+                cpu: keep.map(|keep| CpuQuota(keep.clamp(10, 8_192_000))),
+                pids_max: keep,
+                limits_required: privileged,
+                ..Limits::default()
+            };
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
+                limits,
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

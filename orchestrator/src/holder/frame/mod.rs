@@ -28,7 +28,10 @@ pub use news::{News, Version};
 pub use order::Order;
 
 /// The version of this protocol.
-pub const PROTOCOL: i32 = 1;
+pub const PROTOCOL: i32 = 2;
+
+/// Holders from this version on take [`Order::Spawn`] with a cgroup.
+pub const ENTERS_CGROUPS: i32 = 2;
 
 /// Bytes of a frame.
 pub const SIZE: usize = 48;
@@ -106,11 +109,13 @@ pub enum Stage {
     Cwd,
     /// execve(2).
     Exec,
+    /// Its cgroup.
+    Cgroup,
 }
 
 impl Stage {
-    const ALL: [Self; 6] =
-        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec];
+    const ALL: [Self; 7] =
+        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec, Self::Cgroup];
 
     pub(in crate::holder) const fn number(self) -> u8 {
         self as u8
