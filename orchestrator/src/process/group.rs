@@ -9,8 +9,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::unistd::{Pid, getpgid};
@@ -52,8 +52,9 @@ pub(super) struct Group {
     holder: Arc<Link>,
     /// The leader's number has been given to another process, so the group has no member.
     reused: AtomicBool,
-    /// How those are known that have left it.
-    others: Others,
+    /// How those are known that have left it. Found when it is known where cgroups are, which a
+    /// daemon that takes over learns after it was told of what runs.
+    others: OnceLock<Others>,
     /// Whether we have sent SIGKILL.
     killed: AtomicBool,
 }
@@ -87,10 +88,16 @@ impl Group {
         calls: Calls,
         name: Name,
         holder: Arc<Link>,
-        others: Others,
+        others: Option<Others>,
     ) -> Self {
         let (reused, killed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let others = others.map_or_else(OnceLock::new, OnceLock::from);
         Self { leader, pidfd, calls, name, holder, reused, others, killed }
+    }
+
+    /// How those are known that have left it.
+    pub(super) fn others(&self) -> &Others {
+        self.others.get_or_init(|| self.holder.others(self.name))
     }
 
     fn lineage(&self, is_command: bool, everywhere: bool) -> Lineage {
@@ -101,7 +108,7 @@ impl Group {
     /// Signals those that have left the group; SIGKILL all of them. The answer is whether there was
     /// any, in the group or not.
     async fn signal_others(self: &Arc<Self>, signal: i32) -> io::Result<bool> {
-        match &self.others {
+        match self.others() {
             Others::InCgroup(leaf) => leaf.signal(signal, Some(self.leader)),
             Others::ByLineage { is_command, everywhere } => {
                 let lineage = self.lineage(*is_command, *everywhere);
@@ -112,7 +119,7 @@ impl Group {
 
     /// Whether nobody is left that has left the group.
     async fn others_gone(self: &Arc<Self>) -> io::Result<bool> {
-        match &self.others {
+        match self.others() {
             Others::InCgroup(leaf) => Ok(leaf.is_empty()),
             Others::ByLineage { .. } => Ok(!self.signal_others(0).await?),
         }
@@ -120,7 +127,7 @@ impl Group {
 
     /// Waits until all that have left the group, as far as they are known now, have ended.
     async fn wait_for_others(self: &Arc<Self>) -> io::Result<()> {
-        match &self.others {
+        match self.others() {
             Others::InCgroup(leaf) => leaf.emptied().await,
             Others::ByLineage { is_command, everywhere } => {
                 let lineage = self.lineage(*is_command, *everywhere);
@@ -164,7 +171,7 @@ impl Group {
 
     /// Signals the group without waiting and without hearing whether it worked.
     pub(super) fn signal_unheard(&self, signal: i32) {
-        if let Others::InCgroup(leaf) = &self.others {
+        if let Others::InCgroup(leaf) = self.others() {
             let _ = leaf.signal(signal, Some(self.leader));
         }
         if self.signal_at_once(signal).is_none() {
@@ -310,7 +317,8 @@ impl Process for LinuxProcess {
         Box::pin(async move {
             // First, because the end of a parent moves its children; but not before those of the
             // group are dead, which might go on to fork.
-            let before = if signal == SIGKILL && matches!(group.others, Others::ByLineage { .. }) {
+            let before = if signal == SIGKILL && matches!(group.others(), Others::ByLineage { .. })
+            {
                 signal_group(Arc::clone(&group), signal).await
             } else {
                 Ok(false)
@@ -322,7 +330,7 @@ impl Process for LinuxProcess {
     }
 
     fn explain(&self, exit: Exit) -> Exit {
-        match &self.0.others {
+        match self.0.others() {
             Others::InCgroup(leaf)
                 if matches!(exit, Exit::Signal { signal: SIGKILL, .. })
                     && !self.0.killed.load(Ordering::Acquire) =>

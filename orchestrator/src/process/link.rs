@@ -210,7 +210,7 @@ impl Link {
     }
 
     /// How those of an execution are known that have left its process group.
-    fn others(&self, child: Name) -> Others {
+    pub(super) fn others(&self, child: Name) -> Others {
         let leaf: Option<Arc<Leaf>> = self.cgroups().and_then(|cgroups| cgroups.find(child));
         match leaf {
             Some(leaf) => Others::InCgroup(leaf),
@@ -430,9 +430,11 @@ impl Link {
             }
             return;
         };
-        let others = self.others(child);
-        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self), others);
+        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self), None);
         let group = Arc::new(group);
+        if self.cgroups().is_some() {
+            group.others();
+        }
         let (exited, receiver) = oneshot::channel();
         table.alive.insert(child, exited);
         table.remember(pid, &group);

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -114,6 +114,11 @@ impl Linux {
     pub fn settle(&self, choice: &CgroupChoice, state: &Path) {
         let cgroups = Cgroups::settle(choice, state, self.0.holder);
         let _ = self.0.cgroups.set(Arc::new(cgroups));
+        // What runs already is where it is: nobody else is to end it.
+        let groups: Vec<_> = self.0.table().groups.values().filter_map(Weak::upgrade).collect();
+        for group in groups {
+            group.others();
+        }
     }
 
     /// Why instances have no cgroups of their own, if they have none.

@@ -61,7 +61,7 @@ impl Linux {
             Some(leaf) => Others::InCgroup(leaf),
             None => Others::ByLineage { is_command: false, everywhere: true },
         };
-        let group = Group::new(pid, pidfd, self.calls(), name, link, others);
+        let group = Group::new(pid, pidfd, self.calls(), name, link, Some(others));
         Ok(Some(Spawned {
             run: name.tag,
             process: Arc::new(LinuxProcess(Arc::new(group))),
