@@ -36,6 +36,7 @@ pub(crate) async fn add(
         supervision: args.supervision.into_supervision(args.stop_signal, args.stop_timeout),
         log: args.log.into_rules(),
         execution: args.execution.into_execution(),
+        limits: args.limits.into_limits(),
         ..RuntimeSpec::new(path.clone())
     };
     let reply = if copy {

@@ -71,6 +71,7 @@ pub(crate) fn exit_word(exit: Exit) -> String {
             }
         }
         Exit::Unknown => "unknown".to_owned(),
+        Exit::OutOfMemory { .. } => "out-of-memory".to_owned(),
     }
 }
 

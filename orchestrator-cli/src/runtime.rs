@@ -214,6 +214,8 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("sent", format::count(detail.sent, "message")),
         ("unrouted", some(detail.unrouted)),
         ("protocol errors", some(detail.protocol_errors)),
+        ("limits", detail.limits.to_string()),
+        ("limits not in force", limits_unmet(detail)),
         ("log rules", log_rules(&detail.log)),
         ("log blocked", detail.log_blocked.as_deref().map(log_blocked).unwrap_or_default()),
         ("log bytes lost", some(detail.log_bytes_lost)),
@@ -223,6 +225,11 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
     let at = all.iter().position(|(name, _)| *name == "privileged").unwrap_or(all.len());
     all.splice(at..at, execution::facts(&detail.execution));
     all
+}
+
+fn limits_unmet(detail: &RuntimeDetail) -> String {
+    let unmet = detail.limits_unmet.iter().map(|why| format::lines(why).to_string());
+    unmet.collect::<Vec<_>>().join("; ")
 }
 
 /// Those that are not as by default.

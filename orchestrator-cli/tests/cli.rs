@@ -13,7 +13,7 @@ use fake::{Done, Fake, bare_command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator_proto::control::{
-    ClientBody, Counters, Desired, Execution, Item, LinkInfo, LinkState, LogLine, LogRules,
+    ClientBody, Counters, Desired, Execution, Item, Limits, LinkInfo, LinkState, LogLine, LogRules,
     LogStream, Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo,
     ServerBody, Supervision, TapMessage, TargetInfo,
 };
@@ -64,6 +64,8 @@ fn detail(observed: Observed) -> Reply {
         log_dir: "/log".into(),
         links: Vec::new(),
         execution: Execution::default(),
+        limits: Limits::default(),
+        limits_unmet: Vec::new(),
     }))
 }
 

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod execution;
+mod limits;
 mod link;
 mod log;
 mod manifest;

@@ -10,6 +10,7 @@ use orchestrator_proto::control::{LogStream, Priority};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
 use super::execution::ExecutionArgs;
+use super::limits::LimitsArgs;
 use super::log::LogRulesArgs;
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
@@ -27,7 +28,8 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
   orchestrator-cli runtime add ./target/release/ping --copy
   orchestrator-cli runtime add ./web --user www-data --ambient-caps CAP_NET_BIND_SERVICE
-  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080")]
+  orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
+  orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64")]
     Add(RuntimeAdd),
 
     /// Start instances and wait until their programs are executed.
@@ -182,6 +184,9 @@ pub(crate) struct RuntimeAdd {
 
     #[command(flatten)]
     pub(crate) log: LogRulesArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
 
     /// Its arguments, after `--`. Example: runtime add /usr/bin/sleep -- 60
     #[arg(last = true, value_name = "ARGS")]

@@ -14,6 +14,7 @@ mod daemon;
 mod event;
 mod execution;
 mod info;
+mod limits;
 mod log;
 mod rlimit;
 mod scheduling;
@@ -31,6 +32,7 @@ pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
     Status, TargetInfo, TelemetryStatus,
 };
+pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use rlimit::{Resource, Rlimit};
 pub use scheduling::{Cpus, IoClass, Realtime};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::execution::Execution;
+use super::limits::Limits;
 use super::log::LogRules;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
@@ -52,6 +53,8 @@ pub struct RuntimeSpec {
     pub log: LogRules,
     /// As whom, with which rights and bounds, and in which surroundings it is executed.
     pub execution: Execution,
+    /// How much of the machine it may use.
+    pub limits: Limits,
 }
 
 impl RuntimeSpec {
@@ -68,6 +71,7 @@ impl RuntimeSpec {
             supervision: Supervision::default(),
             log: LogRules::default(),
             execution: Execution::default(),
+            limits: Limits::default(),
         }
     }
 }

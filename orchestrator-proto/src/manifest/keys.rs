@@ -24,6 +24,10 @@ pub(super) enum Shape {
         most: i64,
     },
     Time,
+    /// An amount of bytes.
+    Size,
+    /// An amount of processor time.
+    Cpu,
     Signal,
     Choice(&'static [&'static str]),
     List(&'static Shape),
@@ -38,11 +42,15 @@ const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, doc, shape }
 }
 
-use Shape::{Choice, Flag, List, Named, Number, OneOf, Signal, Signed, Table, Text, Time};
+use Shape::{
+    Choice, Cpu, Flag, List, Named, Number, OneOf, Signal, Signed, Size, Table, Text, Time,
+};
 
 const COMMAND: Shape = OneOf(&[Text, List(&Text)]);
 const CONDITION: Shape = Choice(&["started", "ready", "completed"]);
 const ACCOUNT: Shape = OneOf(&[Text, Number { least: 0, most: u32::MAX as u64 - 1 }]);
+
+const WEIGHT: Shape = Number { least: 1, most: crate::control::Limits::MAX_WEIGHT as u64 };
 const COUNT: Shape = Number { least: 1, most: u32::MAX as u64 };
 
 /// Of a whole file.
@@ -162,6 +170,22 @@ macro_rules! instance_keys {
              clean without it.",
         ),
         key("stdin", Text, "What its standard input is: null, or \"file:PATH\"; null without it."),
+        key("memory-max", Size, "The most memory; if it can't be kept, the kernel kills."),
+        key("memory-high", Size, "From so much memory on it is slowed down."),
+        key("swap-max", Size, "The most swap; 0 is none."),
+        key("cpu", Cpu, "The most processor time: \"150%\" or 1.5 is one and a half processors."),
+        key("cpu-weight", WEIGHT, "Its share where processors are short; others have 100."),
+        key(
+            "pids-max",
+            Number { least: 1, most: crate::control::Limits::MAX_PIDS as u64 },
+            "The most processes and threads.",
+        ),
+        key("io-weight", WEIGHT, "Its share where disks are slow; others have 100."),
+        key(
+            "limits-required",
+            Flag,
+            "Whether it is not started where these limits can't be in force.",
+        ),
     ] };
 }
 

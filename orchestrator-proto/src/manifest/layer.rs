@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::execution::ExecutionLayer;
+use super::limits::LimitsLayer;
 use super::read::Table;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
@@ -32,6 +33,7 @@ pub(super) struct Layer {
     after: Option<Vec<After>>,
     stop: StopLayer,
     execution: ExecutionLayer,
+    limits: LimitsLayer,
 }
 
 const STATES: [(&str, Desired); 2] = [("running", Desired::Running), ("stopped", Desired::Stopped)];
@@ -61,6 +63,7 @@ impl Layer {
             after: table.read("after", supervision::after),
             stop: StopLayer::read(table),
             execution: ExecutionLayer::read(table),
+            limits: LimitsLayer::read(table),
         }
     }
 
@@ -96,6 +99,7 @@ impl Layer {
             after: self.after.or_else(|| below.after.clone()),
             stop: self.stop.over(&below.stop),
             execution: self.execution.over(&below.execution),
+            limits: self.limits.over(&below.limits),
         }
     }
 
@@ -120,6 +124,7 @@ impl Layer {
                 stop: self.stop.finish(),
             },
             execution: self.execution.finish(),
+            limits: self.limits.finish(),
             ..RuntimeSpec::new(program)
         };
         Wanted { spec, desired: self.state.unwrap_or(Desired::Running), priority: self.priority }

@@ -48,6 +48,7 @@ mod expand;
 mod include;
 mod keys;
 mod layer;
+mod limits;
 mod link;
 mod problem;
 mod read;

@@ -209,6 +209,16 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// An amount: a text with a unit, or a number.
+    pub(super) fn amount<T: FromStr<Err: Display>>(self, expected: &str) -> Option<T> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => self.parse_as(number.as_str()),
+            DeValue::Float(number) => self.parse_as(number.as_str()),
+            DeValue::String(_) => self.parsed(),
+            _ => self.unlike(expected),
+        }
+    }
+
     /// A signal, by its name or its number.
     pub(super) fn signal(self) -> Option<crate::control::Signal> {
         match self.value.get_ref() {

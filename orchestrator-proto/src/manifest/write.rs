@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::execution;
 use super::expand::escape;
 use crate::control::{
-    Check, Condition, Desired, Kind, LinkSpec, OnFailure, Policy, Probe, Program, Readiness,
-    Restart, RestartPolicy, Stop, Supervision, TargetSpec, Wanted, WantedSet,
+    Check, Condition, Desired, Kind, Limits, LinkSpec, OnFailure, Policy, Probe, Program,
+    Readiness, Restart, RestartPolicy, Stop, Supervision, TargetSpec, Wanted, WantedSet,
 };
 use crate::{Millis, OsBytes};
 
@@ -91,6 +91,7 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     all.add_if(wanted.desired == Desired::Stopped, "state", text("stopped"));
     supervision(&mut all, &spec.supervision);
     execution::entries(&mut all, &spec.execution);
+    limits(&mut all, &spec.limits);
     all.0
 }
 
@@ -181,6 +182,33 @@ fn supervision(all: &mut Entries, rules: &Supervision) {
     if !rules.stop.command.is_empty() {
         all.add("stop-command", texts(&rules.stop.command));
     }
+}
+
+fn limits(all: &mut Entries, limits: &Limits) {
+    let sizes = [
+        ("memory-max", limits.memory_max),
+        ("memory-high", limits.memory_high),
+        ("swap-max", limits.swap_max),
+    ];
+    for (key, size) in sizes {
+        if let Some(size) = size {
+            all.add(key, text(&size.to_string()));
+        }
+    }
+    if let Some(cpu) = limits.cpu {
+        all.add("cpu", text(&cpu.to_string()));
+    }
+    let counts = [
+        ("cpu-weight", limits.cpu_weight),
+        ("pids-max", limits.pids_max),
+        ("io-weight", limits.io_weight),
+    ];
+    for (key, count) in counts {
+        if let Some(count) = count {
+            all.add(key, count.to_string());
+        }
+    }
+    all.add_if(limits.limits_required, "limits-required", "true".to_owned());
 }
 
 fn restart(all: &mut Entries, restart: &Restart) {

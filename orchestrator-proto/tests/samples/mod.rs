@@ -57,6 +57,7 @@ fn spec() -> RuntimeSpec {
         supervision: supervision(),
         log: log_rules(),
         execution: execution(),
+        limits: limits(),
         ..RuntimeSpec::new("/opt/camera")
     }
 }
@@ -127,6 +128,19 @@ fn env_file() -> EnvFile {
     EnvFile { path: "/etc/camera.env".into(), optional: true }
 }
 
+fn limits() -> Limits {
+    Limits {
+        memory_max: Some(Size(1 << 29)),
+        memory_high: Some(Size(1 << 28)),
+        swap_max: Some(Size(0)),
+        cpu: Some(CpuQuota(1500)),
+        cpu_weight: Some(300),
+        pids_max: Some(64),
+        io_weight: Some(50),
+        limits_required: true,
+    }
+}
+
 fn probe() -> Probe {
     Probe {
         check: Check::Tcp("localhost:1".into()),
@@ -180,6 +194,8 @@ fn detail() -> RuntimeDetail {
         log_dir: "/var/lib/orchestrator/logs".into(),
         links: vec![LinkId(1), LinkId(200)],
         execution: execution(),
+        limits: limits(),
+        limits_unmet: vec!["no memory controller".into()],
     }
 }
 
@@ -536,7 +552,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(Exit:
             Exit::Code(_) => Exit::Code(255),
             Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true },
-            Exit::Unknown => Exit::Unknown),
+            Exit::Unknown => Exit::Unknown,
+            Exit::OutOfMemory { .. } => Exit::OutOfMemory { limit: Some(Size(1 << 29)) }),
         variants!(TargetInfo:
             TargetInfo::Instance { .. } => TargetInfo::Instance { id, name: Some("camera".into()) },
             TargetInfo::Udp { .. } => TargetInfo::Udp { address: "10.0.0.7:9000".into() }),

@@ -76,6 +76,7 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     // A daemon before this one has had files kept.
     let is_first = left.survivors.is_empty() && left.files.is_empty();
     let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
+    kernel.settle(&options.cgroup, &place.state);
     let (daemon, to_be_started) = match begin(&options, &kernel, &place, left).await {
         Ok(begun) => begun,
         Err(error) => {
@@ -338,6 +339,7 @@ async fn shut_down(
     if tokio::time::timeout(CLOSE, registry.store().close()).await.is_err() {
         tracing::warn!("the disk is slow: the database is put in order at the next start");
     }
+    daemon.kernel.leave_cgroups();
     drop(place);
     tracing::info!("ended");
     ExitCode::SUCCESS

@@ -47,7 +47,7 @@ impl Daemon {
             *spare = Some(place);
             return Err(rustix::io::Errno::NOMEM.into());
         }
-        let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
+        let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files, cgroup: None };
         let Begun { pid, mut flight, .. } = match place.begin(wishes) {
             Ok(begun) => begun,
             Err((place, _, error)) => {

@@ -66,6 +66,8 @@ pub(super) struct Wishes {
     pub(super) nice: Option<i32>,
     /// How many files it may have open.
     pub(super) files: Rlimit,
+    /// The `cgroup.procs` of the cgroup that it is to be in; none is ours.
+    pub(super) cgroup: Option<RawFd>,
 }
 
 /// A stack, in pieces that are aligned as the processor wants it.
@@ -280,6 +282,9 @@ enum Never {}
 
 fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
     let prepare = |errno| (Stage::Prepare, errno);
+    if let Some(cgroup) = job.wishes.cgroup {
+        rustix::io::write(open(cgroup), b"0").map_err(|errno| (Stage::Cgroup, errno))?;
+    }
     if let Some(seats) = job.seats {
         seats.keep_only().map_err(prepare)?;
         report(job, APART, 0);
@@ -362,7 +367,7 @@ fn report(job: &Job, stage: u8, errno: i32) {
 
 /// One of the files that a process is begun with, under the number that [`Place::begin`] knows it by.
 fn open<'a>(number: RawFd) -> BorrowedFd<'a> {
-    // SAFETY: they are open until it has begun, and it has copies of them, or shares them with us
-    // and they stay open until it has copies.
+    // SAFETY: they are open until it has begun, and it has copies of them; or it shares them with
+    // us, and they stay open until it has said that it has copies.
     unsafe { BorrowedFd::borrow_raw(number) }
 }

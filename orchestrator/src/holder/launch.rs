@@ -33,6 +33,8 @@ pub(super) struct Launch<'a> {
     pub(super) image_file: Option<OwnedFd>,
     /// None is `/dev/null`.
     pub(super) stdin: Option<OwnedFd>,
+    /// What it enters before anything else; none is ours.
+    pub(super) cgroup: Option<OwnedFd>,
     pub(super) nice: i32,
 }
 
@@ -61,6 +63,8 @@ pub(super) struct Failure {
 struct Underway {
     program: Launched,
     flight: Flight,
+    /// Open until it has entered it.
+    _cgroup: Option<OwnedFd>,
     failed: Option<(Stage, i32)>,
 }
 
@@ -140,11 +144,17 @@ impl Launches {
             streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
             nice: (launch.nice != self.nice).then_some(launch.nice),
             files: self.files,
+            cgroup: launch.cgroup.as_ref().map(AsRawFd::as_raw_fd),
         };
         match place.begin(wishes) {
             Ok(Begun { pid, pidfd, flight }) => {
                 let program = Launched { child, pid, pidfd, stdout, stderr, warning: 0 };
-                self.underway.push(Underway { program, flight, failed: None });
+                self.underway.push(Underway {
+                    program,
+                    flight,
+                    _cgroup: launch.cgroup,
+                    failed: None,
+                });
                 Ok(())
             }
             Err((place, stage, error)) => {
@@ -241,10 +251,12 @@ mod tests {
     fn launch(launches: &mut Launches, tag: u64, command: &[&str]) -> Pid {
         let args: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
         let (path, cwd) = (args[0], OsStr::new("/"));
-        let image = image::Program { path, cwd, args: &args, env: &[] }.image().unwrap();
+        let image =
+            image::Program { path, cwd, args: &args, env: &[], attributes: None }.image().unwrap();
         let child = Name { key: [1; 16], tag };
         let nice = launches.nice;
-        let launch = Launch { child, image: &image, image_file: None, stdin: None, nice };
+        let launch =
+            Launch { child, image: &image, image_file: None, stdin: None, cgroup: None, nice };
         launches.launch(launch).unwrap();
         Pid::from_raw(launches.underway.last().unwrap().program.pid)
     }

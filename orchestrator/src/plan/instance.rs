@@ -62,7 +62,10 @@ fn meant(wanted: &RuntimeSpec, present: &Present) -> RuntimeSpec {
 }
 
 fn is_same(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
-    same_launch(a, b) && a.privileged == b.privileged && a.supervision == b.supervision
+    same_launch(a, b)
+        && a.privileged == b.privileged
+        && a.supervision == b.supervision
+        && a.limits == b.limits
 }
 
 /// What the kernel is told when the program is executed.

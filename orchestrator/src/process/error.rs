@@ -65,6 +65,25 @@ pub enum SpawnError {
         /// What to do, beginning with `; `, or nothing.
         hint: String,
     },
+    /// It is not to be executed without its limits.
+    #[error(
+        "cannot execute {program:?}: not all of its limits can be in force, and they are required \
+         (limits-required): {}", unmet.join("; ")
+    )]
+    Limits {
+        /// The program.
+        program: PathBuf,
+        /// What can't be in force and why, a sentence each.
+        unmet: Vec<String>,
+    },
+    /// It could not enter its cgroup.
+    #[error("cannot execute {program:?} in a cgroup of its own: {}", in_words(.source))]
+    Cgroup {
+        /// The program.
+        program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// What starts programs is gone. The daemon is about to end.
     #[error("cannot execute {program:?}: the daemon is ending")]
     Ending {
@@ -80,8 +99,12 @@ impl SpawnError {
         match self {
             Self::Program { source, .. }
             | Self::Cwd { source, .. }
-            | Self::Attribute { source, .. } => source.raw_os_error(),
-            Self::NotAbsolute { .. } | Self::NotPrepared { .. } | Self::Ending { .. } => None,
+            | Self::Attribute { source, .. }
+            | Self::Cgroup { source, .. } => source.raw_os_error(),
+            Self::NotAbsolute { .. }
+            | Self::NotPrepared { .. }
+            | Self::Limits { .. }
+            | Self::Ending { .. } => None,
         }
     }
 
@@ -91,6 +114,9 @@ impl SpawnError {
         let program = launch.program.clone();
         if let (Stage::Cwd, Some(cwd)) = (stage, &launch.cwd) {
             return Self::Cwd { program, cwd: cwd.clone(), user: as_user(launch), source };
+        }
+        if stage == Stage::Cgroup {
+            return Self::Cgroup { program, source };
         }
         let sentence = |hint: String| format!("; {hint}");
         if let Some(what) = attribute::of(stage, launch) {

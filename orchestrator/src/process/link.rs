@@ -1,7 +1,7 @@
 //! The connection to the holder: whoever wants something sends an order; one task reads what the
 //! holder says and passes it on to who waits for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +16,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 
+use super::cgroup::{Cgroups, Entry, Leaf};
+use super::group::Others;
 use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
@@ -49,6 +51,8 @@ pub(super) struct Link {
     pub(super) nice: i32,
     pub(super) next_run: AtomicU64,
     pub(super) calls: Calls,
+    /// Where instances are, for the kernel. Set once, before anything is spawned.
+    pub(super) cgroups: OnceLock<Arc<Cgroups>>,
     /// Whether the ends that were passed on are taken note of, so that the holder need not
     /// remember them.
     pub(super) noted: OnceLock<Noted>,
@@ -83,6 +87,8 @@ pub(super) struct Table {
     pub(super) renewal: Option<oneshot::Sender<io::Result<()>>>,
     /// Of the holder's program.
     pub(super) holder_version: Version,
+    /// What the holder speaks.
+    pub(super) holder_protocol: i32,
     /// The holder has heard that it was asked for that. What it tells before is told again, and
     /// better understood, after it; to take it twice would make two of one program.
     pub(super) asked: bool,
@@ -140,6 +146,8 @@ impl Link {
             Part::Command => tag | FIRST_COMMAND,
         };
         let child = Name { key: *launch.instance.as_bytes(), tag };
+        // Kept until the answer is there: dropped, it removes a cgroup that nobody is in.
+        let entry = self.enter(child);
         let (answer, answered) = oneshot::channel();
         {
             let mut table = self.table();
@@ -160,14 +168,71 @@ impl Link {
             nice: launch.execution.nice.map_or(launch.priority.nice(), |_| self.nice),
             image: file.is_some(),
             stdin: false,
+            cgroup: entry.is_some(),
         };
-        let sent = match &file {
-            Some(file) => self.order(order, &[], &[file.as_fd()]).await,
-            None => self.order(order, &image, &[]).await,
-        };
+        let files = file.iter().chain(entry.as_ref().map(|entry| &entry.procs));
+        let files: Vec<_> = files.map(AsFd::as_fd).collect();
+        let image = if file.is_some() { &[] } else { &image[..] };
+        let sent = self.order(order, image, &files).await;
         sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
         // Nobody answers when the holder has gone.
         answered.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    pub(super) fn cgroups(&self) -> Option<&Arc<Cgroups>> {
+        self.cgroups.get()
+    }
+
+    /// A cgroup for this child, if it can have one. Why it can't is a warning at its start, if it
+    /// has limits, see [`Kernel::unmet`](super::Kernel::unmet).
+    fn enter(&self, child: Name) -> Option<Entry> {
+        if self.table().holder_protocol < frame::ENTERS_CGROUPS {
+            return None;
+        }
+        self.cgroups()?.enter(child).unwrap_or_else(|error| {
+            tracing::warn!(error, "a program is executed without a cgroup of its own");
+            None
+        })
+    }
+
+    /// Which of its limits are not in force, see [`Kernel::unmet`](super::Kernel::unmet).
+    pub(super) fn unmet(&self, instance: InstanceId, runs: bool) -> Vec<String> {
+        let Some(cgroups) = self.cgroups() else { return Vec::new() };
+        let (limits, unmet) = cgroups.unmet(instance);
+        if unmet.is_empty() && runs && !limits.is_none() && !cgroups.is_placed(instance) {
+            let why = "none of its limits is in force: what runs was executed by a version of the \
+                       orchestrator, or in a place, without cgroups; a restart puts them in force";
+            return vec![why.to_owned()];
+        }
+        unmet
+    }
+
+    /// Why an instance is not to be executed: what can't be in force of what it requires.
+    pub(super) fn refusal(&self, launch: &Launch) -> Option<Vec<String>> {
+        let (limits, unmet) = self.cgroups()?.unmet(launch.instance);
+        let is_required = limits.limits_required && launch.part == Part::Main;
+        (is_required && !unmet.is_empty()).then_some(unmet)
+    }
+
+    /// How those of an execution are known that have left its process group.
+    pub(super) fn others(&self, child: Name) -> Others {
+        let leaf: Option<Arc<Leaf>> = self.cgroups().and_then(|cgroups| cgroups.find(child));
+        match leaf {
+            Some(leaf) => Others::InCgroup(leaf),
+            None => Others::ByLineage { is_command: child.tag >= FIRST_COMMAND, everywhere: false },
+        }
+    }
+
+    /// Whether a child has not been collected.
+    pub(super) fn is_alive(&self, child: Name) -> bool {
+        self.table().alive.contains_key(&child)
+    }
+
+    /// The numbers of main processes that somebody cares for.
+    pub(super) fn numbers(&self) -> HashSet<i32> {
+        let table = self.table();
+        let kept = table.groups.iter().filter(|(_, group)| group.strong_count() > 0);
+        kept.map(|(number, _)| *number).collect()
     }
 
     fn forget(&self, child: Name) {
@@ -275,6 +340,7 @@ impl Link {
                 );
                 let mut table = self.table();
                 table.holder_version = version;
+                table.holder_protocol = protocol;
                 if let Some(asker) = table.welcome.take() {
                     table.asked = true;
                     let _ = asker.send(successor);
@@ -369,8 +435,11 @@ impl Link {
             }
             return;
         };
-        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self));
+        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self), None);
         let group = Arc::new(group);
+        if self.cgroups().is_some() {
+            group.others();
+        }
         let (exited, receiver) = oneshot::channel();
         table.alive.insert(child, exited);
         table.remember(pid, &group);

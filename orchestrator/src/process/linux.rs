@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::Limits;
 use tokio::sync::{Notify, oneshot};
 
+use super::cgroup::{CgroupChoice, Cgroups, Remnant, Usage};
 use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
@@ -98,10 +101,38 @@ impl Linux {
             // No number of an earlier daemon's.
             next_run: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0)),
             calls,
+            cgroups: OnceLock::new(),
             noted: OnceLock::new(),
         });
         tokio::spawn(read(Arc::clone(&link)));
         Ok(Self(link))
+    }
+
+    /// Makes the cgroups of instances, where the daemon with this state directory may, and moves it
+    /// and its holder to their own. To be called once, before anything is spawned. Without it there
+    /// are none.
+    pub fn settle(&self, choice: &CgroupChoice, state: &Path) {
+        let cgroups = Cgroups::settle(choice, state, self.0.holder);
+        let _ = self.0.cgroups.set(Arc::new(cgroups));
+        // What runs already is where it is: nobody else is to end it.
+        let groups: Vec<_> = self.0.table().groups.values().filter_map(Weak::upgrade).collect();
+        for group in groups {
+            group.others();
+        }
+    }
+
+    /// Why instances have no cgroups of their own, if they have none.
+    #[must_use]
+    pub fn no_cgroups(&self) -> Option<String> {
+        self.0.cgroups()?.missing().map(ToOwned::to_owned)
+    }
+
+    /// Everything has ended: the daemon and its holder go back to the cgroup in which they were
+    /// started, and leave none behind.
+    pub fn leave_cgroups(&self) {
+        if let Some(cgroups) = self.0.cgroups() {
+            cgroups.leave(self.0.holder);
+        }
     }
 
     /// Says hello to the holder, and asks it for what an earlier daemon has left. To be called
@@ -142,7 +173,8 @@ impl Linux {
         let image = program.image().map_err(io::Error::other)?;
         let tag = link.next_run.fetch_add(1, Ordering::Relaxed);
         let child = Name { key: SERVICES, tag };
-        let order = Order::Spawn { child, nice: link.nice, image: false, stdin: true };
+        let order =
+            Order::Spawn { child, nice: link.nice, image: false, stdin: true, cgroup: false };
         link.try_order(order, &image, &[stdin.as_fd()])
     }
 
@@ -221,6 +253,9 @@ impl Kernel for Linux {
                     return Err(SpawnError::NotPrepared { program: launch.program, source });
                 }
             };
+            if let Some(unmet) = link.refusal(&launch) {
+                return Err(SpawnError::Limits { program: launch.program, unmet });
+            }
             match link.spawn(&launch, &prepared).await {
                 Ok(mut born) => match born.claim.0.take() {
                     Some(group) => Ok(Spawned {
@@ -229,8 +264,9 @@ impl Kernel for Linux {
                         output: Some((born.stdout, born.stderr)),
                         exited: Exited::new(born.exited),
                         warnings: {
-                            let warning = link.warning(launch.priority, born.warning);
-                            prepared.warnings.into_iter().chain(warning).collect()
+                            let priority = link.warning(launch.priority, born.warning);
+                            let unmet = link.unmet(launch.instance, true);
+                            prepared.warnings.into_iter().chain(priority).chain(unmet).collect()
                         },
                     }),
                     None => Err(SpawnError::Ending { program: launch.program }),
@@ -265,8 +301,40 @@ impl Kernel for Linux {
         pid: u32,
         start_ticks: u64,
     ) -> io::Result<Option<Arc<dyn Process>>> {
+        if let Some(leaf) = self.0.cgroups().and_then(|cgroups| cgroups.rest(instance)) {
+            return Ok(Some(Arc::new(Remnant::new(leaf, pid))));
+        }
         let found = Rest::find(instance, pid, start_ticks)?;
         Ok(found.map(|rest| Arc::new(rest) as Arc<dyn Process>))
+    }
+
+    fn limit(&self, instance: InstanceId, limits: &Limits) {
+        if let Some(cgroups) = self.0.cgroups() {
+            cgroups.limit(instance, limits);
+        }
+    }
+
+    fn unlimit(&self, instance: InstanceId) {
+        if let Some(cgroups) = self.0.cgroups() {
+            cgroups.forget(instance);
+        }
+    }
+
+    fn unmet(&self, instance: InstanceId, runs: bool) -> Vec<String> {
+        self.0.unmet(instance, runs)
+    }
+
+    fn usage(&self, instance: InstanceId) -> Option<Usage> {
+        self.0.cgroups()?.usage(instance)
+    }
+
+    fn tidy(&self) {
+        let Some(cgroups) = self.0.cgroups() else { return };
+        for (instance, leaf) in cgroups.tidy() {
+            tracing::warn!(%instance, "killed what was left of an earlier execution");
+            // Dropped when nobody is in it any more, so that it is removed.
+            tokio::spawn(async move { leaf.emptied().await });
+        }
     }
 
     fn number_beyond(&self, run: u64) {

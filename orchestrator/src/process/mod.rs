@@ -14,11 +14,13 @@
 //!   ignored signal;
 //! - it does not wake up unless something happened.
 //!
-//! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
-//! out of reach until the holder ends, which ends it.
+//! What calls setsid(2) or setpgid(2) leaves its instance's process group, and is signalled and
+//! waited for all the same: it is in the instance's [`cgroup`]; or, where there is none, it is
+//! known by its [`lineage`].
 
 mod account;
 mod attribute;
+mod cgroup;
 mod env_file;
 mod environment;
 mod error;
@@ -26,6 +28,7 @@ mod group;
 mod keeper;
 mod keeping;
 mod kin;
+mod lineage;
 mod link;
 mod linux;
 mod orphan;
@@ -51,11 +54,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::{Execution, Exit, Priority};
+use orchestrator_proto::control::{Execution, Exit, Limits, Priority};
 use tokio::sync::oneshot;
 
 pub use account::{AccountError, obstacle};
 pub use env_file::EnvFileError;
+
+pub use cgroup::{CgroupChoice, Usage};
 pub use error::SpawnError;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, Said, StartError, Started, StopError, View, WAITING,
@@ -81,8 +86,9 @@ pub const FIRST_COMMAND: u64 = 1 << 63;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 12] = [
+pub const NOT_INHERITED: [&str; 13] = [
     ENV_RUN,
+    "ORCHESTRATOR_CGROUP",
     "ORCHESTRATOR_LOG",
     crate::holder::ENV_ROLE,
     "ORCHESTRATOR_SOCKET",
@@ -137,6 +143,27 @@ pub trait Kernel: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// From now on an instance has these limits: at once, if it runs.
+    fn limit(&self, _: InstanceId, _: &Limits) {}
+
+    /// There is no such instance any more.
+    fn unlimit(&self, _: InstanceId) {}
+
+    /// Which of its limits are not in force, or would not be if it were started now, and why: a
+    /// sentence each.
+    fn unmet(&self, _: InstanceId, _runs: bool) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What all processes of an instance use. None if that is not known, since it has no cgroup.
+    fn usage(&self, _: InstanceId) -> Option<Usage> {
+        None
+    }
+
+    /// Ends what is left of earlier executions and nobody has to do with: of instances that there
+    /// are no more, and of commands. To be called once all that is to be kept is.
+    fn tidy(&self) {}
+
     /// Main processes that were executed under an earlier holder and may be unknown. Reads all of
     /// `/proc`.
     fn strays(&self) -> Vec<Stray> {
@@ -174,14 +201,21 @@ pub trait Process: std::fmt::Debug + Send + Sync + 'static {
     /// Its end was noted where it will be kept, so that it need not be remembered.
     fn end_is_noted(&self) {}
 
-    /// Sends a signal to every process of the group. Answers whether there was any.
+    /// What the end of the main process was, as far as one can know: the kernel may have killed it
+    /// for want of memory.
+    fn explain(&self, exit: Exit) -> Exit {
+        exit
+    }
+
+    /// Sends a signal to every process that came of this one, in its process group or not. Answers
+    /// whether there was any.
     ///
     /// # Errors
     ///
     /// `EPERM` if none of them may be signalled by us, `EINVAL` if there is no such signal.
     fn signal_tree(&self, signal: i32) -> Pending<io::Result<bool>>;
 
-    /// Whether nothing of the group is left but zombies. To be asked after the leader's exit.
+    /// Whether nothing of them is left but zombies. To be asked after the leader's exit.
     ///
     /// # Errors
     ///

@@ -241,6 +241,7 @@ impl Registry {
         let rules = spec.supervision.clone();
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
+        self.kernel.limit(id, &spec.limits);
         let view = view_of(&run);
         let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
         let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
@@ -363,6 +364,7 @@ pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
     }
     check_log(&spec.log)?;
     execution::check(&spec.execution)?;
+    spec.limits.check().map_err(|(key, why)| invalid(format!("{key}: {why}")))?;
     supervision::check(&spec.supervision)
 }
 

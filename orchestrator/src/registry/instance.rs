@@ -307,6 +307,8 @@ impl Instance {
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
             execution: self.spec.execution.clone(),
+            limits: self.spec.limits.clone(),
+            limits_unmet: registry.kernel.unmet(self.id, self.is_active()),
         }
     }
 }

@@ -361,6 +361,7 @@ impl Registry {
         }
         drop(instances);
         self.dependencies.remove(instance.id);
+        self.kernel.unlimit(instance.id);
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)

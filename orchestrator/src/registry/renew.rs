@@ -151,6 +151,7 @@ impl Registry {
             instances.by_id.insert(after.id, after.clone());
             after
         };
+        self.kernel.limit(after.id, &after.spec.limits);
         after.run.set_restart(rules.restart.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;

@@ -127,6 +127,7 @@ impl Registry {
         }
         self.router.set_last_id(LinkId(snapshot.last_link));
         survivors.kill_the_rest().await;
+        self.kernel.tidy();
         self.forget_the_rest(&snapshot.ids);
         self.begun.send_replace(true);
         restored

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use orchestrator_proto::control::{Desired, Event, Exit};
 use orchestrator_proto::runtime::Direction;
-use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
+use orchestrator_proto::{InstanceId, LinkId, SchemaHash, Size, TypeSchema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::record::{
     InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, Snapshot, TypeRecord,
 };
+use super::write::OUT_OF_MEMORY;
 use super::{spec, write};
 
 /// Why a row is no record, in words.
@@ -187,10 +188,14 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         Ok(number.and_then(|number| u64::try_from(number).ok()))
     };
     let exit = match (
-        row.get::<_, Option<i32>>(12).map_err(words)?,
+        row.get::<_, Option<i64>>(12).map_err(words)?,
         row.get::<_, Option<i32>>(13).map_err(words)?,
     ) {
-        (Some(code), _) => Some(Exit::Code(code)),
+        (limit, Some(OUT_OF_MEMORY)) => {
+            let limit = limit.and_then(|bytes| u64::try_from(bytes).ok()).map(Size);
+            Some(Exit::OutOfMemory { limit })
+        }
+        (Some(code), _) => Some(Exit::Code(i32::try_from(code).map_err(|e| e.to_string())?)),
         (None, Some(0)) => Some(Exit::Unknown),
         (None, Some(signal)) => {
             let core_dumped: Option<bool> = row.get(14).map_err(words)?;

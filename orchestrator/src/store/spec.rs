@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{Execution, LogRules, Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{Execution, Limits, LogRules, Program, RuntimeSpec, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -30,8 +30,14 @@ struct Kept {
     log: LogRules,
     #[serde(default, skip_serializing_if = "is_default")]
     execution: Execution,
+    #[serde(default, skip_serializing_if = "is_default")]
+    limits: Limits,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 const fn first() -> u64 {
@@ -41,10 +47,6 @@ const fn first() -> u64 {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 const fn is_first(number: &u64) -> bool {
     *number <= 1
-}
-
-fn is_default(execution: &Execution) -> bool {
-    *execution == Execution::default()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +102,7 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
         execution: spec.execution.clone(),
+        limits: spec.limits.clone(),
         from_start,
     })
 }
@@ -131,6 +134,7 @@ pub(super) fn from_json(
         supervision: kept.supervision,
         log: kept.log,
         execution: kept.execution,
+        limits: kept.limits,
     };
     Ok((spec, from_start))
 }
@@ -139,7 +143,8 @@ pub(super) fn from_json(
 mod tests {
     use super::*;
     use orchestrator_proto::control::{
-        Capability, EnvFile, InheritEnv, Resource, Rlimit, Signal, Stdin, StopStep, Umask, WhenFull,
+        Capability, CpuQuota, EnvFile, InheritEnv, Resource, Rlimit, Signal, Stdin, StopStep,
+        Umask, WhenFull,
     };
     use orchestrator_proto::{Millis, Size};
     use proptest::prelude::*;
@@ -198,9 +203,16 @@ mod tests {
                 stdin: Stdin::File(text),
                 ..Execution::default()
             };
+            let limits = Limits {
+                memory_max: keep.map(|_| Size(wait)),
+                cpu: keep.map(|keep| CpuQuota(keep.clamp(10, 8_192_000))),
+                pids_max: keep,
+                limits_required: privileged,
+                ..Limits::default()
+            };
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
-                execution,
+                execution, limits,
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

@@ -112,10 +112,18 @@ fn add_link(connection: &Connection, record: &LinkRecord) -> rusqlite::Result<()
     )
 }
 
-/// How a main process ended, in three columns. No signal has the number 0.
-const fn exit_columns(exit: Exit) -> (Option<i32>, Option<i32>, Option<bool>) {
+/// In the place of a signal: the kernel killed it. In that of the exit code is the limit, if it
+/// has reached one.
+pub(super) const OUT_OF_MEMORY: i32 = -1;
+
+/// How a main process ended, in three columns. No signal has the number 0, or one below that.
+fn exit_columns(exit: Exit) -> (Option<i64>, Option<i32>, Option<bool>) {
     match exit {
-        Exit::Code(code) => (Some(code), None, None),
+        Exit::Code(code) => (Some(code.into()), None, None),
+        Exit::OutOfMemory { limit } => {
+            let limit = limit.map(|limit| i64::try_from(limit.0).unwrap_or(i64::MAX));
+            (limit, Some(OUT_OF_MEMORY), None)
+        }
         Exit::Signal { signal, core_dumped } => (None, Some(signal), Some(core_dumped)),
         Exit::Unknown => (None, Some(0), None),
     }

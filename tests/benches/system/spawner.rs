@@ -208,7 +208,13 @@ impl Daemon {
             attributes: None,
         };
         let image = image.image().unwrap();
-        let order = Order::Spawn { child: name, nice: self.nice, image: false, stdin: false };
+        let order = Order::Spawn {
+            child: name,
+            nice: self.nice,
+            image: false,
+            stdin: false,
+            cgroup: false,
+        };
         self.order(order, &image, &[]).await;
         match self.hear().await {
             (News::Spawned { child, .. }, files) if child == name => {

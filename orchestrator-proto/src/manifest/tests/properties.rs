@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{Fake, good};
 use crate::control::*;
 use crate::manifest::{entries, write};
-use crate::{Millis, OsBytes};
+use crate::{Millis, OsBytes, Size};
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z$:{}\"'\\\\ü\n\u{7f}\u{1}]{0,8}", "[A-Z]{1,3}"]
@@ -176,14 +176,37 @@ fn execution() -> impl Strategy<Value = Execution> {
     )
 }
 
+fn limits() -> impl Strategy<Value = Limits> {
+    let size = || prop::option::of((1_u64 << 20..1 << 40).prop_map(Size));
+    let weight = || prop::option::of(1..=Limits::MAX_WEIGHT);
+    let cpu = prop::option::of(CpuQuota::RANGE.prop_map(CpuQuota));
+    let rest = (weight(), prop::option::of(1..=Limits::MAX_PIDS), weight(), any::<bool>());
+    (size(), size(), size(), cpu, rest).prop_map(|(a, b, swap_max, cpu, rest)| Limits {
+        memory_max: a.max(b),
+        memory_high: if a.is_some() { a.min(b) } else { None },
+        swap_max,
+        cpu,
+        cpu_weight: rest.0,
+        pids_max: rest.1,
+        io_weight: rest.2,
+        limits_required: rest.3,
+    })
+}
+
 fn wanted() -> impl Strategy<Value = Wanted> {
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
     let env = prop::collection::btree_map("[A-Z.]{1,4}", text(), 0..3);
     let basics = (name(), text(), prop::collection::vec(text(), 0..3), env);
     let state =
         (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
-    (basics, state, supervision(), execution()).prop_map(
-        |((name, path, args, env), (priority, runs, privileged, cwd), supervision, execution)| {
+    (basics, state, supervision(), execution(), limits()).prop_map(
+        |(
+            (name, path, args, env),
+            (priority, runs, privileged, cwd),
+            supervision,
+            execution,
+            limits,
+        )| {
             let spec = RuntimeSpec {
                 id: None,
                 name: Some(name),
@@ -195,6 +218,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 supervision,
                 log: LogRules::default(),
                 execution,
+                limits,
             };
             let desired = if runs { Desired::Running } else { Desired::Stopped };
             Wanted { spec, desired, priority }

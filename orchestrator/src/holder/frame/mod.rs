@@ -27,8 +27,12 @@ mod order;
 pub use news::{News, Version};
 pub use order::Order;
 
-/// The version of this protocol. 1 is the first; 2 has steps in images, and their stages.
+/// The version of this protocol. 1 is the first; 2 has cgroups, and steps in images and their
+/// stages.
 pub const PROTOCOL: i32 = 2;
+
+/// Holders from this version on take [`Order::Spawn`] with a cgroup.
+pub const ENTERS_CGROUPS: i32 = 2;
 
 /// Bytes of a frame.
 pub const SIZE: usize = 48;
@@ -134,10 +138,12 @@ pub enum Stage {
     NoNewPrivs,
     /// What it reads from.
     Stdin,
+    /// Its cgroup.
+    Cgroup,
 }
 
 impl Stage {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Image,
         Self::Room,
         Self::Clone,
@@ -158,6 +164,7 @@ impl Stage {
         Self::Ambient,
         Self::NoNewPrivs,
         Self::Stdin,
+        Self::Cgroup,
     ];
 
     pub(in crate::holder) const fn number(self) -> u8 {

@@ -27,7 +27,7 @@ impl Holder {
             return;
         };
         let image = datagram.get(SIZE..).unwrap_or_default();
-        let [first, second, _] = files;
+        let [first, second, third] = files;
         match order {
             Order::Hello { .. } => {
                 self.answer(News::Welcome {
@@ -37,14 +37,11 @@ impl Holder {
                 });
                 self.tell_everything();
             }
-            Order::Spawn { child, nice, image: in_file, stdin } => {
-                let (image_file, stdin) = match (in_file, stdin) {
-                    (true, true) => (first, second),
-                    (true, false) => (first, None),
-                    (false, true) => (None, first),
-                    (false, false) => (None, None),
-                };
-                let launch = Launch { child, image, image_file, stdin, nice };
+            Order::Spawn { child, nice, image: in_file, stdin, cgroup } => {
+                let mut files = [first, second, third].into_iter().flatten();
+                let mut next = |is_there: bool| is_there.then(|| files.next()).flatten();
+                let (image_file, stdin, cgroup) = (next(in_file), next(stdin), next(cgroup));
+                let launch = Launch { child, image, image_file, stdin, cgroup, nice };
                 if let Err(failure) = self.launch(launch) {
                     self.children.failed(failure);
                 }

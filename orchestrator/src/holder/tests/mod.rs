@@ -72,8 +72,11 @@ fn orders() -> impl Strategy<Value = Order> {
     let name = || (any::<[u8; 16]>(), any::<u64>()).prop_map(|(key, tag)| Name { key, tag });
     prop_oneof![
         any::<i32>().prop_map(|protocol| Order::Hello { protocol }),
-        (name(), any::<i32>(), any::<bool>(), any::<bool>())
-            .prop_map(|(child, nice, image, stdin)| Order::Spawn { child, nice, image, stdin }),
+        (name(), any::<i32>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(child, nice, image, stdin, cgroup)| {
+                Order::Spawn { child, nice, image, stdin, cgroup }
+            }
+        ),
         name().prop_map(|child| Order::Release { child }),
         (name(), any::<i32>()).prop_map(|(child, signal)| Order::Signal { child, signal }),
         name().prop_map(|file| Order::Keep { file }),

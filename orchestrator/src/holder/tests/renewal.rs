@@ -96,7 +96,7 @@ impl Peer {
             env: &[],
             attributes: None,
         };
-        let order = Order::Spawn { child, nice: 0, image: false, stdin: true };
+        let order = Order::Spawn { child, nice: 0, image: false, stdin: true, cgroup: false };
         self.order(order, &program.image().unwrap(), &[stdin]);
         let (News::Spawned { child: born, pid, .. }, [_, Some(stdout), _]) = self.news() else {
             panic!("it runs")
@@ -394,7 +394,7 @@ fn nothing_is_executed_while_something_is_under_way() {
         env: &env,
         attributes: None,
     };
-    let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true };
+    let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true, cgroup: false };
     peer.order(order, &program.image().unwrap(), &[&stdin]);
     peer.order_renewal(&[], &this_program());
     let (mut started, mut ended, mut answered) = (false, false, false);

@@ -245,6 +245,7 @@ impl Task {
             Outcome::Exit(Ended { exit, time_ms }) => {
                 self.exited_ms = Some(time_ms);
                 let process = self.process.clone();
+                let exit = process.as_ref().map_or(exit, |process| process.explain(exit));
                 let tree_empty = tree_empty(process.clone()).await;
                 self.feed(Event::MainExited { exit, tree_empty }).await;
                 if let Some(process) = process {

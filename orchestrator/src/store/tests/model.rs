@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use orchestrator_proto::Size;
 use orchestrator_proto::TypeSchema::{self, String, U8, U16};
 use orchestrator_proto::control::{Desired, Exit, Priority};
 use proptest::prelude::*;
@@ -48,6 +49,8 @@ fn run() -> impl Strategy<Value = RunRecord> {
         any::<u8>().prop_map(|code| Exit::Code(code.into())),
         (1..65, any::<bool>())
             .prop_map(|(signal, core_dumped)| Exit::Signal { signal, core_dumped }),
+        prop::option::of(0..=i64::MAX.cast_unsigned())
+            .prop_map(|limit| Exit::OutOfMemory { limit: limit.map(Size) }),
     ];
     let at_ms = 1..u64::from(u32::MAX);
     let rest = prop_oneof![
