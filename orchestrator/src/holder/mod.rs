@@ -65,6 +65,7 @@ use rustix::process::Rlimit;
 pub use daemon::{holder_image, successor_image};
 use frame::How;
 use hold::Holder;
+pub use launch::PLACES;
 
 /// Tells a process of this program what it is. Set by the holder, for what it starts.
 pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";

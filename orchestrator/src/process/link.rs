@@ -14,8 +14,8 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
@@ -32,6 +32,10 @@ pub(super) const SERVICES: [u8; 16] = [0; 16];
 /// How often the holder is told what it need not remember any more, at most.
 const RELEASE: Duration = Duration::from_millis(100);
 
+/// How long a program waits for others that are on their way, so many that the holder takes no
+/// more. It takes a file system that does not answer to wait for longer than a moment.
+const PLACE: Duration = Duration::from_secs(5);
+
 /// The connection to the holder.
 pub(super) struct Link {
     /// Waited for to be readable only: to be told each time that it is writable would cost a
@@ -43,6 +47,8 @@ pub(super) struct Link {
     pub(super) keeping: Keeping,
     /// Something can be released.
     pub(super) ended_some: Notify,
+    /// Those of the holder for programs on their way.
+    pub(super) places: Semaphore,
     /// What every program finds in its environment, by name.
     pub(super) environment: Vec<(OsString, Vec<u8>)>,
     /// The nice value of what is executed, if nothing is done about it.
@@ -129,6 +135,8 @@ impl Link {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
         let image = program::image(&self.environment, launch)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        // The holder refuses what it has no place for, and so it decides when none becomes free.
+        let _place = timeout(PLACE, self.places.acquire()).await;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
         // A time in nanoseconds: the top bit is free until the year 2262.
         let tag = match launch.part {

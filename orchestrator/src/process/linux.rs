@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use orchestrator_proto::InstanceId;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
@@ -19,6 +19,7 @@ use super::link::{Link, Refusal, SERVICES, read};
 use super::program::environment;
 use super::rest::Rest;
 use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
+use crate::holder::PLACES;
 use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
 
@@ -93,6 +94,7 @@ impl Linux {
             table: Mutex::default(),
             keeping: Keeping::default(),
             ended_some: Notify::new(),
+            places: Semaphore::new(PLACES),
             environment: environment(),
             nice: rustix::process::getpriority_process(None)?,
             // No number of an earlier daemon's.
