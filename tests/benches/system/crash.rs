@@ -29,7 +29,8 @@ const INSTANCES: usize = 100;
 const AGE: Duration = Duration::from_millis(1500);
 
 pub(crate) fn run(setting: &Setting) -> Vec<Row> {
-    let kills = setting.effort.pick(20, 5);
+    // Two of the rivals take a second for each.
+    let kills = setting.effort.pick(10, 5);
     let count = INSTANCES;
     let dir = tempfile::tempdir().unwrap();
     let mut next = 0;
@@ -67,7 +68,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         let mut running = Running::wait(&mut fifo.borrow_mut(), count);
         contenders.push(Box::new(move || running.measure(&mut fifo.borrow_mut(), kills)));
     }
-    let series = take_turns(setting.effort.pick(9, 2), &mut contenders);
+    let series = take_turns(setting.effort.pick(5, 2), &mut contenders);
     drop(contenders);
 
     let mut rows = Vec::new();
