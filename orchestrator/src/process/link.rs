@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::group::{Calls, Group, LinuxProcess};
@@ -33,7 +34,7 @@ pub(super) const SERVICES: [u8; 16] = [0; 16];
 const RELEASE: Duration = Duration::from_millis(100);
 
 /// How long a program waits for others that are on their way, so many that the holder takes no
-/// more. It takes a file system that does not answer to wait for longer than a moment.
+/// more, while none of them arrives: it takes a file system that does not answer for that.
 const PLACE: Duration = Duration::from_secs(5);
 
 /// The connection to the holder.
@@ -49,6 +50,8 @@ pub(super) struct Link {
     pub(super) ended_some: Notify,
     /// Those of the holder for programs on their way.
     pub(super) places: Semaphore,
+    /// How many have left such a place.
+    pub(super) arrived: AtomicU64,
     /// What every program finds in its environment, by name.
     pub(super) environment: Vec<(OsString, Vec<u8>)>,
     /// The nice value of what is executed, if nothing is done about it.
@@ -135,8 +138,7 @@ impl Link {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
         let image = program::image(&self.environment, launch)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        // The holder refuses what it has no place for, and so it decides when none becomes free.
-        let _place = timeout(PLACE, self.places.acquire()).await;
+        let _place = self.place().await;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
         // A time in nanoseconds: the top bit is free until the year 2262.
         let tag = match launch.part {
@@ -170,7 +172,23 @@ impl Link {
         };
         sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
         // Nobody answers when the holder has gone.
-        answered.await.map_err(|_| None)?.map_err(Some)
+        let answer = answered.await;
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+        answer.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// A place in the holder, when it is this one's turn. None if no place becomes free: the holder
+    /// then refuses what it has no room for.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let mut turn = pin!(self.places.acquire());
+        loop {
+            let arrived = self.arrived.load(Ordering::Relaxed);
+            match timeout(PLACE, &mut turn).await {
+                Ok(place) => return place.ok(),
+                Err(_) if self.arrived.load(Ordering::Relaxed) == arrived => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     fn forget(&self, child: Name) {

@@ -95,6 +95,7 @@ impl Linux {
             keeping: Keeping::default(),
             ended_some: Notify::new(),
             places: Semaphore::new(PLACES),
+            arrived: AtomicU64::new(0),
             environment: environment(),
             nice: rustix::process::getpriority_process(None)?,
             // No number of an earlier daemon's.
