@@ -85,6 +85,8 @@ pub struct Daemon {
     env: Vec<(String, String)>,
     /// The working directory; none is that of the test.
     working_directory: Option<PathBuf>,
+    /// The soft bound on its open files; none is that of the test.
+    open_files: Option<u32>,
 }
 
 impl Daemon {
@@ -106,7 +108,16 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
         let (socket, state) = (dir.path().join("o.sock"), dir.path().join("state"));
         let args = args.iter().map(ToString::to_string).collect();
-        Self { dir, socket, state, child: None, args, env: Vec::new(), working_directory: None }
+        Self {
+            dir,
+            socket,
+            state,
+            child: None,
+            args,
+            env: Vec::new(),
+            working_directory: None,
+            open_files: None,
+        }
     }
 
     /// Sets a variable for the daemon, before it is launched.
@@ -120,6 +131,13 @@ impl Daemon {
     #[must_use]
     pub fn in_its_directory(mut self) -> Self {
         self.working_directory = Some(self.dir.path().to_owned());
+        self
+    }
+
+    /// Bounds its open files, softly, before it is launched.
+    #[must_use]
+    pub fn open_files(mut self, soft: u32) -> Self {
+        self.open_files = Some(soft);
         self
     }
 
@@ -150,7 +168,15 @@ impl Daemon {
 
     /// The command that starts this daemon.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary("orchestrator"));
+        let mut command = match self.open_files {
+            None => Command::new(binary("orchestrator")),
+            Some(soft) => {
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(format!("ulimit -Sn {soft} && exec \"$0\" \"$@\""));
+                command.arg(binary("orchestrator"));
+                command
+            }
+        };
         command
             .arg("--socket")
             .arg(&self.socket)

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -214,6 +214,7 @@ async fn begin(
         clients: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         manifest_failure: std::sync::Mutex::new(failure),
+        settling: AtomicBool::new(false),
     });
     tracing::info!(
         socket = ?place.socket,

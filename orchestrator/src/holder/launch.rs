@@ -16,7 +16,7 @@ use super::seats::Seats;
 
 /// Programs that can be on their way at once. It takes a file system that does not answer to
 /// need more than one or two.
-pub(super) const PLACES: usize = 32;
+pub const PLACES: usize = 32;
 
 /// The largest image: more than execve(2) takes.
 const MAX_IMAGE: u64 = 16 << 20;

@@ -67,6 +67,7 @@ use rustix::process::Rlimit;
 pub use daemon::{holder_image, successor_image};
 use frame::How;
 use hold::Holder;
+pub use launch::PLACES;
 
 /// Tells a process of this program what it is. Set by the holder, for what it starts.
 pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";
@@ -243,10 +244,17 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// Each instance costs us several files. The answer is how many this process could have open.
+/// Open files that are enough for as many instances as a daemon takes, with five of each.
+const FILES: u64 = 64 << 10;
+
+/// Each instance costs us and the daemon several files. The answer is how many this process could
+/// have open, which is what programs get.
 fn more_files() -> io::Result<Rlimit> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    // More than the bound is for root alone, and no more than the kernel's own (`fs.nr_open`).
+    let more = FILES.max(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, more, more)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?;
     Ok(Rlimit { current: Some(soft), maximum: Some(hard) })
 }
 

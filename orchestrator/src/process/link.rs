@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -13,8 +14,8 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use super::cgroup::{Cgroups, Entry, Leaf};
 use super::group::Others;
@@ -34,6 +35,10 @@ pub(super) const SERVICES: [u8; 16] = [0; 16];
 /// How often the holder is told what it need not remember any more, at most.
 const RELEASE: Duration = Duration::from_millis(100);
 
+/// How long a program waits for others that are on their way, so many that the holder takes no
+/// more, while none of them arrives: it takes a file system that does not answer for that.
+const PLACE: Duration = Duration::from_secs(5);
+
 /// The connection to the holder.
 pub(super) struct Link {
     /// Waited for to be readable only: to be told each time that it is writable would cost a
@@ -47,6 +52,10 @@ pub(super) struct Link {
     pub(super) ended_some: Notify,
     /// What the daemon has that programs may have too.
     pub(super) surroundings: Arc<Surroundings>,
+    /// Those of the holder for programs on their way.
+    pub(super) places: Semaphore,
+    /// How many have left such a place.
+    pub(super) arrived: AtomicU64,
     /// The nice value of what is executed, if nothing is done about it.
     pub(super) nice: i32,
     pub(super) next_run: AtomicU64,
@@ -139,6 +148,7 @@ impl Link {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
         let image = program::image(launch, prepared)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let _place = self.place().await;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
         // A time in nanoseconds: the top bit is free until the year 2262.
         let tag = match launch.part {
@@ -176,7 +186,23 @@ impl Link {
         let sent = self.order(order, image, &files).await;
         sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
         // Nobody answers when the holder has gone.
-        answered.await.map_err(|_| None)?.map_err(Some)
+        let answer = answered.await;
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+        answer.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// A place in the holder, when it is this one's turn. None if no place becomes free: the holder
+    /// then refuses what it has no room for.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let mut turn = pin!(self.places.acquire());
+        loop {
+            let arrived = self.arrived.load(Ordering::Relaxed);
+            match timeout(PLACE, &mut turn).await {
+                Ok(place) => return place.ok(),
+                Err(_) if self.arrived.load(Ordering::Relaxed) == arrived => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     pub(super) fn cgroups(&self) -> Option<&Arc<Cgroups>> {

@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Limits;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::cgroup::{CgroupChoice, Cgroups, Remnant, Usage};
 use super::group::{Calls, LinuxProcess};
@@ -22,6 +22,7 @@ use super::link::{Link, Refusal, SERVICES, read};
 use super::prepare::Surroundings;
 use super::rest::Rest;
 use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
+use crate::holder::PLACES;
 use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
 
@@ -97,6 +98,8 @@ impl Linux {
             keeping: Keeping::default(),
             ended_some: Notify::new(),
             surroundings: Arc::new(Surroundings::own()),
+            places: Semaphore::new(PLACES),
+            arrived: AtomicU64::new(0),
             nice: rustix::process::getpriority_process(None)?,
             // No number of an earlier daemon's.
             next_run: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0)),

@@ -22,15 +22,22 @@
 
 mod actor;
 mod command;
+mod crash;
 mod cycles;
 mod fan_out;
+mod fifo;
 mod first_message;
+mod flood;
+mod idle;
 mod kills;
 mod machine;
+mod many;
 mod memory;
 mod messages;
 mod options;
+mod ours;
 mod relay;
+mod rivals;
 mod roundtrip;
 mod sdk;
 mod series;
@@ -38,6 +45,7 @@ mod smallest;
 mod spawn;
 mod spawner;
 mod stage;
+mod start;
 mod survival;
 mod table;
 mod wire;
@@ -132,6 +140,46 @@ const GROUPS: &[Group] = &[
         run: memory::run,
         only_named: false,
         note: "",
+    },
+    Group {
+        name: "start",
+        title: "Many programs started",
+        regimes: &[Regime::Free],
+        run: start::run,
+        only_named: false,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "crash",
+        title: "A program is killed, and runs again",
+        regimes: &[Regime::Free],
+        run: crash::run,
+        only_named: false,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "idle",
+        title: "Programs in which nothing happens",
+        regimes: &[Regime::Free],
+        run: idle::run,
+        only_named: false,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "flood",
+        title: "Output brought into files",
+        regimes: &[Regime::Free],
+        run: flood::run,
+        only_named: false,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "many",
+        title: "Commands where there are many instances",
+        regimes: &[Regime::Free],
+        run: many::run,
+        only_named: false,
+        note: rivals::NOTE,
     },
     Group {
         name: "kills",

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Rlimit, WaitOptions, wait};
+use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, wait};
 
 use crate::holder::children::Children;
 use crate::holder::daemon::Daemon;
@@ -116,7 +116,7 @@ impl Holder {
             children: Children::new().map_err(|_| Errno::NOMEM)?,
             files: Files::new().map_err(|_| Errno::NOMEM)?,
             launches: Launches::new(files)?,
-            daemon_files: Rlimit { current: files.maximum, ..files },
+            daemon_files: getrlimit(Resource::Nofile),
             spare: Some(Place::new()),
             notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),

@@ -129,6 +129,7 @@ pub enum RetireError {
 type StartAnswer = oneshot::Sender<Result<Started, StartError>>;
 type StopAnswer = oneshot::Sender<Result<bool, StopError>>;
 
+/// Small, because each keeper has room for [`QUEUE`] of them.
 #[derive(Debug)]
 enum Request {
     Start(Option<Priority>, StartAnswer),
@@ -137,9 +138,10 @@ enum Request {
     Suspend(StopAnswer),
     Kill(StopAnswer),
     Retire(oneshot::Sender<Result<(), RetireError>>),
-    Said(Said),
-    Blocked(Option<String>),
-    RequirementLost(String, Effect),
+    Said(Box<Said>),
+    #[expect(clippy::box_collection, reason = "see above")]
+    Blocked(Option<Box<String>>),
+    RequirementLost(Box<(String, Effect)>),
     Rules(Box<Supervision>),
 }
 
@@ -182,7 +184,8 @@ impl Keeper {
     ) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(view);
-        tokio::spawn(task::Task::new(rules, kernel, Box::new(hooks), inbox, shown).run());
+        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        tokio::spawn(async move { task.run().await });
         Self { requests, view }
     }
 
@@ -277,24 +280,25 @@ impl Keeper {
 
     /// The instance has said something of itself. In order for each caller.
     pub async fn said(&self, said: Said) {
-        let _ = self.requests.send(Request::Said(said)).await;
+        let _ = self.requests.send(Request::Said(Box::new(said))).await;
     }
 
     /// From now on the instance has to wait for this before it can be started; none is nothing.
     pub async fn block(&self, by: Option<String>) {
-        let _ = self.requests.send(Request::Blocked(by)).await;
+        let _ = self.requests.send(Request::Blocked(by.map(Box::new))).await;
     }
 
     /// As [`block`](Self::block), for a keeper that nobody else has asked for anything.
     pub fn block_now(&self, by: Option<String>) {
-        if self.requests.try_send(Request::Blocked(by)).is_err() {
+        if self.requests.try_send(Request::Blocked(by.map(Box::new))).is_err() {
             tracing::error!("a new keeper has no room for its first request");
         }
     }
 
     /// One that the instance needs has failed or was stopped, and this is what follows.
     pub async fn requirement_lost(&self, reason: String, effect: Effect) {
-        let _ = self.requests.send(Request::RequirementLost(reason, effect)).await;
+        let lost = Box::new((reason, effect));
+        let _ = self.requests.send(Request::RequirementLost(lost)).await;
     }
 
     /// From now on the instance is supervised like this; at once, but that a stop that has begun

@@ -88,7 +88,9 @@ impl Task {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// To the end of its keeping; to be called once. By reference, because a future that is given
+    /// what it works on has room for it twice.
+    pub(super) async fn run(&mut self) {
         let mut abandoned = false;
         while !(abandoned && self.machine.is_final()) {
             let deadline = self.deadline();
@@ -97,8 +99,9 @@ impl Task {
                 request = self.inbox.recv(), if !abandoned => match request {
                     Some(Request::Retire(answer)) => {
                         if self.machine.is_final() {
-                            // Closed first: nobody may be told so and then find it open.
-                            drop(self.inbox);
+                            // Closed first: nobody may be told so and then find it open. What
+                            // waits in it ends with the task.
+                            self.inbox.close();
                             let _ = answer.send(Ok(()));
                             return;
                         }
@@ -198,11 +201,13 @@ impl Task {
                 self.stops_waiting.push(answer);
                 Event::KillRequested
             }
-            Request::Said(said) => return self.said(said).await,
+            Request::Said(said) => return self.said(*said).await,
             Request::Blocked(by) => {
-                return self.feed(by.map_or(Event::Unblocked, |by| Event::Blocked { by })).await;
+                let event = by.map_or(Event::Unblocked, |by| Event::Blocked { by: *by });
+                return self.feed(event).await;
             }
-            Request::RequirementLost(reason, effect) => {
+            Request::RequirementLost(lost) => {
+                let (reason, effect) = *lost;
                 return self.feed(Event::RequirementLost { reason, effect }).await;
             }
             Request::Rules(rules) => return self.feed(Event::RulesChanged(rules)).await,

@@ -83,6 +83,19 @@ async fn priorities() {
 }
 
 #[tokio::test]
+async fn any_number_can_be_started_at_once() {
+    let linux = linux();
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..4 * crate::holder::PLACES {
+        starts.spawn(linux.spawn(sh("exit 0")));
+    }
+    while let Some(started) = starts.join_next().await {
+        let started = started.unwrap().expect("none is refused because of others");
+        assert_eq!(started.exited.await.unwrap().exit, Exit::Code(0));
+    }
+}
+
+#[tokio::test]
 async fn errors_say_what_and_why() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &[u8], mode: u32| {
