@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
+use super::vitals::{PastExit, Vitals};
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 use crate::os::OsBytes;
@@ -317,6 +318,12 @@ pub struct RuntimeDetail {
     pub log_dir: OsBytes,
     /// Its links, by either end.
     pub links: Vec<LinkId>,
+    /// How it fares, but for what it uses; for that, ask for
+    /// [`RuntimeVitals`](super::Request::RuntimeVitals).
+    pub vitals: Vitals,
+    /// How its main process ended the last times, the newest first: up to
+    /// [`PastExit::KEPT`].
+    pub exits: Vec<PastExit>,
 }
 
 /// One link.

@@ -17,6 +17,7 @@
 //! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
 //! out of reach until the holder ends, which ends it.
 
+pub mod abilities;
 mod error;
 mod group;
 mod keeper;
@@ -31,6 +32,7 @@ mod renewal;
 mod rest;
 mod successor;
 mod sys;
+mod usage;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -58,6 +60,7 @@ pub use linux::{Greeting, Left, Linux, Survivor};
 pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
+pub use usage::{Main, Meter, Usages};
 
 pub use crate::holder::frame::Name;
 pub(crate) use sys::receive;

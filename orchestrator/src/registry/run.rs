@@ -57,6 +57,10 @@ impl RunNotes {
         for (kind, time_ms) in events {
             if let EventKind::Exited { exit, requested } = *kind {
                 run.end_noted = run.start_noted;
+                // By now nothing of it may be shown any more.
+                let process = before.process.as_ref().or(run.process.as_ref());
+                let started_ms = process.map(|process| process.started_ms);
+                run.note_exit(exit, *time_ms, started_ms, requested);
                 // Else nothing of it is left, and what that means has been shown.
                 if run.process.is_some() {
                     let before = (run.active, run.rest.clone());
@@ -106,7 +110,8 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         },
         priority: run.priority,
         starts: run.starts,
-        status: String::new(),
+        restarts: run.restarts,
+        ..View::never_started()
     }
 }
 
@@ -134,6 +139,8 @@ pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {
     let mut run = run.clone();
     if was_running(&run) {
         run.end_noted = run.start_noted;
+        let started_ms = run.process.as_ref().map(|process| process.started_ms);
+        run.note_exit(Exit::Unknown, now_ms, started_ms, run.desired == Desired::Stopped);
         run.rest = Rest::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(now_ms) };
     } else if run.is_to_be_started() {
         // Until it is started it is shown as stopped, not as what it was before its last start.
@@ -150,6 +157,7 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
     run.desired = view.desired;
     run.priority = view.priority;
     run.starts = view.starts;
+    run.restarts = view.restarts;
     match &view.observed {
         Observed::Starting { pid: None, .. } => {
             run.active = true;
@@ -257,7 +265,7 @@ mod tests {
     const EXIT: Exit = Exit::Code(3);
 
     fn view(desired: Desired, observed: Observed) -> View {
-        View { desired, observed, priority: Priority::Low, starts: 1, status: String::new() }
+        View { desired, observed, priority: Priority::Low, starts: 1, ..View::never_started() }
     }
 
     fn known(_: u32) -> Option<Identity> {
