@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use orchestrator_proto::control::{
     ClientBody, Counters, Desired, Item, LinkInfo, LinkState, LogLine, LogRules, LogStream,
     Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody,
-    Supervision, TapMessage, TargetInfo,
+    Supervision, TapMessage, TargetInfo, Vitals,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, OsBytes, WireError};
 
@@ -63,6 +63,8 @@ fn detail(observed: Observed) -> Reply {
         log_blocked: None,
         log_dir: "/log".into(),
         links: Vec::new(),
+        vitals: Vitals::default(),
+        exits: Vec::new(),
     }))
 }
 
