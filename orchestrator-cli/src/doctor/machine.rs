@@ -47,10 +47,10 @@ fn kernel(release: &str) -> Finding {
 
 fn cgroup_version(is_unified: bool) -> Finding {
     if is_unified {
-        return Finding::ok("cgroup-version", "cgroup v2 is mounted at /sys/fs/cgroup");
+        return Finding::ok("cgroup", "cgroup v2 is mounted at /sys/fs/cgroup");
     }
     Finding::warning(
-        "cgroup-version",
+        "cgroup",
         "cgroup v2 is not mounted at /sys/fs/cgroup",
         "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2 there, to limit what \
          instances use",

@@ -5,7 +5,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line as Text, Span};
-use ratatui::widgets::{Block, Borders, Cell, Clear, Paragraph, Row, Table, TableState};
+use ratatui::widgets::{Block, Borders, Cell, Clear, Padding, Paragraph, Row, Table, TableState};
 
 use super::state::{App, Line, Link, Mode};
 use super::text;
@@ -18,20 +18,20 @@ const SMALLEST: (u16, u16) = (40, 8);
 /// The most rows of links, with their heading.
 const MAX_LINKS: usize = 7;
 
-const HELP: &str = "\
- up, down, j, k     choose an instance
- home, end, g, G    the first, the last
- page up, down      read what it has printed
- /                  show only instances whose name, id or
-                    state has this in it; escape shows all
- s                  start the chosen instance
- x                  stop it; y says that you mean it
- r                  restart it; the same
- q, Ctrl-C          quit
-
- CPU% is of one CPU, since the last look; at first
- since the instance was started. MEMORY is resident.
- MSG/S are messages that were sent on a link.";
+const HELP: [&str; 12] = [
+    "up, down, j, k    choose an instance",
+    "home, end, g, G   the first, the last",
+    "page up, down     read what it has printed",
+    "/                 show only instances whose name, id or",
+    "                  state has this in it; escape shows all",
+    "s                 start the chosen instance",
+    "x, r              stop it, restart it, after a question",
+    "q, Ctrl-C         quit",
+    "",
+    "CPU% is of one CPU, since the look before; at first since",
+    "the instance was started. MEMORY is resident. MSG/S are",
+    "messages that were sent on a link.",
+];
 
 pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
     let area = frame.area();
@@ -120,20 +120,62 @@ fn draw_head(app: &App, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Paragraph::new(Text::from(spans)), area);
 }
 
+/// A column: its heading, how wide it is (none shares what is left), and which place it has among
+/// those that are left out where there is no room for all.
+type Column = (&'static str, Option<u16>, Option<u8>);
+
+const INSTANCES: [Column; 8] = [
+    ("NAME", None, None),
+    ("STATE", Some(9), None),
+    ("PID", Some(7), Some(3)),
+    ("UPTIME", Some(7), Some(4)),
+    ("RESTARTS", Some(8), Some(2)),
+    ("CPU%", Some(6), None),
+    ("MEMORY", Some(6), None),
+    ("HEALTH", Some(8), Some(1)),
+];
+
+const LINKS: [Column; 7] = [
+    ("LINK", Some(4), None),
+    ("FROM -> TO", None, None),
+    ("TYPE", None, Some(4)),
+    ("MSG/S", Some(8), None),
+    ("SENT", Some(10), Some(2)),
+    ("DROPPED", Some(8), Some(3)),
+    ("QUEUED", Some(7), Some(1)),
+];
+
+/// The least that a column has that shares what is left.
+const LEAST: u16 = 14;
+
+/// The columns that find room, their widths, and their headings.
+fn fitting(columns: &[Column], width: u16) -> (Vec<usize>, Vec<Constraint>, Vec<&'static str>) {
+    let mut there: Vec<usize> = (0..columns.len()).collect();
+    let needed =
+        |there: &[usize]| there.iter().map(|at| columns[*at].1.unwrap_or(LEAST) + 1).sum::<u16>();
+    while needed(&there) > width {
+        let next = there.iter().filter_map(|at| Some((columns[*at].2?, *at))).min();
+        let Some((_, gone)) = next else { break };
+        there.retain(|at| *at != gone);
+    }
+    let widths = there.iter().map(|at| match columns[*at].1 {
+        Some(width) => Constraint::Length(width),
+        None => Constraint::Fill(1),
+    });
+    let head = there.iter().map(|at| columns[*at].0);
+    (there.clone(), widths.collect(), head.collect())
+}
+
+/// A row with these columns.
+fn only<'a, const N: usize>(cells: [Cell<'a>; N], columns: &[usize]) -> Row<'a> {
+    let cells = cells.into_iter().zip(0..).filter(|(_, at)| columns.contains(at));
+    Row::new(cells.map(|(cell, _)| cell))
+}
+
 fn draw_instances(app: &App, frame: &mut Frame<'_>, area: Rect) {
     let now = format::now_ms();
-    let rows: Vec<_> = app.shown().map(|it| instance(app, it, now)).collect();
-    let head = ["NAME", "STATE", "PID", "UPTIME", "RESTARTS", "CPU%", "MEMORY", "HEALTH"];
-    let widths = [
-        Constraint::Fill(1),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(8),
-    ];
+    let (columns, widths, head) = fitting(&INSTANCES, area.width);
+    let rows: Vec<_> = app.shown().map(|it| instance(app, it, now, &columns)).collect();
     if rows.is_empty() {
         let text = match (app.is_loaded, app.filter.is_empty()) {
             (false, _) => "asking the daemon",
@@ -150,7 +192,7 @@ fn draw_instances(app: &App, frame: &mut Frame<'_>, area: Rect) {
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn instance<'a>(app: &App, it: &'a RuntimeVitals, now_ms: u64) -> Row<'a> {
+fn instance<'a>(app: &App, it: &'a RuntimeVitals, now_ms: u64, columns: &[usize]) -> Row<'a> {
     let info = &it.info;
     let name = match &info.name {
         Some(name) => format::line(name).into_owned(),
@@ -175,7 +217,7 @@ fn instance<'a>(app: &App, it: &'a RuntimeVitals, now_ms: u64) -> Row<'a> {
     let of_usage = |show: fn(&orchestrator_proto::control::Usage) -> String| {
         Cell::from(usage.as_ref().map(show).unwrap_or_default())
     };
-    Row::new([
+    let cells = [
         Cell::from(name),
         Cell::from(Span::styled(info.observed.word(), toned(app, list::tone(&info.observed)))),
         Cell::from(info.observed.pid().map(|pid| pid.to_string()).unwrap_or_default()),
@@ -184,30 +226,22 @@ fn instance<'a>(app: &App, it: &'a RuntimeVitals, now_ms: u64) -> Row<'a> {
         of_usage(|it| format::percent(it.cpu_percent_100)),
         of_usage(|it| format::bytes(it.memory_bytes)),
         Cell::from(Span::styled(health, toned(app, health_tone))),
-    ])
+    ];
+    only(cells, columns)
 }
 
 fn draw_links(app: &App, frame: &mut Frame<'_>, area: Rect) {
-    let rows = app.links.iter().map(|link| link_row(app, link));
-    let widths = [
-        Constraint::Length(4),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-        Constraint::Length(8),
-        Constraint::Length(10),
-        Constraint::Length(8),
-        Constraint::Length(7),
-    ];
-    let head = ["LINK", "FROM -> TO", "TYPE", "MSG/S", "SENT", "DROPPED", "QUEUED"];
+    let (columns, widths, head) = fitting(&LINKS, area.width);
+    let rows = app.links.iter().map(|link| link_row(app, link, &columns));
     let table = Table::new(rows, widths).header(Row::new(head).style(bold()));
     frame.render_widget(table, area);
 }
 
-fn link_row<'a>(app: &App, link: &'a Link) -> Row<'a> {
+fn link_row<'a>(app: &App, link: &'a Link, columns: &[usize]) -> Row<'a> {
     let (from, to) = text::ends(&link.info);
     let counters = &link.info.counters;
     let dropped = if counters.dropped > 0 { Tone::Busy } else { Tone::Plain };
-    let row = Row::new([
+    let cells = [
         Cell::from(link.info.id.to_string()),
         Cell::from(format!("{from} -> {to}")),
         Cell::from(format::line(&link.info.type_name)),
@@ -215,7 +249,8 @@ fn link_row<'a>(app: &App, link: &'a Link) -> Row<'a> {
         Cell::from(counters.sent.to_string()),
         Cell::from(Span::styled(counters.dropped.to_string(), toned(app, dropped))),
         Cell::from(counters.queued.to_string()),
-    ]);
+    ];
+    let row = only(cells, columns);
     match link.info.state {
         LinkState::Open => row,
         LinkState::Mismatched { .. } => row.style(toned(app, Tone::Bad)),
@@ -290,15 +325,18 @@ fn draw_foot(app: &App, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn draw_help(app: &App, frame: &mut Frame<'_>, area: Rect) {
-    let height = u16::try_from(HELP.lines().count() + 2).unwrap_or(u16::MAX).min(area.height);
-    let width = 58.min(area.width);
+    let height = u16::try_from(HELP.len() + 2).unwrap_or(u16::MAX).min(area.height);
+    let width = 62.min(area.width);
     let place = Rect {
         x: area.x + (area.width - width) / 2,
         y: area.y + (area.height - height) / 2,
         width,
         height,
     };
-    let block = Block::bordered().title(" keys ").border_style(toned(app, Tone::Busy));
+    let block = Block::bordered()
+        .title(" keys ")
+        .padding(Padding::horizontal(1))
+        .border_style(toned(app, Tone::Busy));
     frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(HELP).block(block), place);
+    frame.render_widget(Paragraph::new(HELP.map(Text::from).to_vec()).block(block), place);
 }

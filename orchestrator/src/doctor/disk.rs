@@ -14,6 +14,14 @@ const LITTLE: u64 = 64 << 20;
 /// Less than this part is a warning, in percent.
 const LOW: u64 = 5;
 
+/// The same of a directory that is made below one that is looked at, when it is needed.
+pub(super) fn made_when_needed(check: &str, path: &Path) -> Finding {
+    match path.try_exists() {
+        Ok(false) => Finding::ok(check, format!("{} is made when it is needed", path.display())),
+        _ => directory(check, path),
+    }
+}
+
 /// A directory of the daemon's.
 pub(super) fn directory(check: &str, path: &Path) -> Finding {
     let shown = path.display();
@@ -104,6 +112,10 @@ mod tests {
         let finding = directory("x", &dir.path().join("none"));
         assert_eq!(finding.level, Level::Problem);
         assert!(finding.message.contains("No such file"));
+        assert_eq!(made_when_needed("x", &dir.path().join("none")).level, Level::Ok);
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(made_when_needed("x", &file.join("below")).level, Level::Problem);
         assert_eq!(space(&dir.path().join("none")).level, Level::Problem);
     }
 

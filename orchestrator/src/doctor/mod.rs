@@ -47,7 +47,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
             .map(|warning| Finding::problem("status", warning, "see the daemon's own log")),
     );
     findings.push(disk::directory("state-directory", &subject.state_dir));
-    findings.push(disk::directory("log-directory", &subject.logs));
+    findings.push(disk::made_when_needed("log-directory", &subject.logs));
     findings.push(disk::directory("socket-directory", &subject.sockets));
     findings.push(disk::space(&subject.state_dir));
     findings.push(limits::open_files("the daemon", std::process::id(), subject.instances));

@@ -17,11 +17,20 @@ pub(super) struct RunNotes {
     restart: Mutex<Restart>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
+    /// When the main process was started that runs or ended last, milliseconds since 1970 (UTC).
+    /// Known of each, also of one that had ended before it could be identified.
+    started_ms: Mutex<Option<u64>>,
 }
 
 impl RunNotes {
     pub(super) fn new(ending: Arc<AtomicBool>, restart: Restart, run: RunRecord) -> Self {
-        Self { ending, restart: Mutex::new(restart), run: Mutex::new(run) }
+        let started_ms = run.process.as_ref().map(|process| process.started_ms);
+        Self {
+            ending,
+            restart: Mutex::new(restart),
+            run: Mutex::new(run),
+            started_ms: Mutex::new(started_ms),
+        }
     }
 
     /// From now on its end is judged by this.
@@ -49,7 +58,15 @@ impl RunNotes {
     ) -> Option<RunRecord> {
         let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
         let before = run.clone();
+        let mut started_ms = self.started_ms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = view {
+            match view.observed {
+                Observed::Starting { pid: None, .. } => *started_ms = None,
+                Observed::Starting { since_ms, .. }
+                | Observed::Ready { since_ms, .. }
+                | Observed::Unhealthy { since_ms, .. } => *started_ms = Some(since_ms),
+                _ => {}
+            }
             let before = (run.active, run.rest.clone());
             shown(&mut run, view, identify);
             self.interrupt(&mut run, before);
@@ -57,10 +74,7 @@ impl RunNotes {
         for (kind, time_ms) in events {
             if let EventKind::Exited { exit, requested } = *kind {
                 run.end_noted = run.start_noted;
-                // By now nothing of it may be shown any more.
-                let process = before.process.as_ref().or(run.process.as_ref());
-                let started_ms = process.map(|process| process.started_ms);
-                run.note_exit(exit, *time_ms, started_ms, requested);
+                run.note_exit(exit, *time_ms, *started_ms, requested);
                 // Else nothing of it is left, and what that means has been shown.
                 if run.process.is_some() {
                     let before = (run.active, run.rest.clone());
