@@ -6,9 +6,8 @@ use std::path::Path;
 
 use orchestrator_proto::control::Finding;
 
-/// The oldest Linux that has all calls that are needed: pidfd_open(2) came with 5.3, and
-/// `close_range(2)` with 5.9.
-const OLDEST: (u32, u32) = (5, 9);
+/// The oldest Linux that this is written for.
+const OLDEST: (u32, u32) = (5, 10);
 
 /// Fewer processes than this on the whole machine are few.
 const FEW: u64 = 4096;
@@ -35,7 +34,7 @@ fn kernel(release: &str) -> Finding {
         (Some(_), Some(_)) => Finding::problem(
             "kernel",
             format!("Linux {release} is older than {}.{}", OLDEST.0, OLDEST.1),
-            "use a newer kernel: this one lacks system calls that the orchestrator needs",
+            "use a newer kernel: this one lacks what the orchestrator is written for",
         ),
         _ => Finding::warning(
             "kernel",
@@ -124,7 +123,7 @@ mod tests {
     fn kernels() {
         for (release, level) in [
             ("6.1.0-13-amd64", Level::Ok),
-            ("5.9", Level::Ok),
+            ("5.10", Level::Ok),
             ("5.4.0", Level::Problem),
             ("4.19-rc1", Level::Problem),
             ("", Level::Warning),
