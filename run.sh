@@ -234,6 +234,7 @@ run_tests() {
     need
     install python3 python3
     install mount mount
+    install tmux tmux
     say "Format"
     cargo fmt --all --check
     say "Lints"

@@ -19,11 +19,12 @@ pub(crate) enum Exit {
     NotFound = 3,
     NotReachable = 4,
     Differs = 5,
-}
-
-impl Exit {
-    /// Ended by Ctrl-C: 128 and the signal's number, as shells say it.
-    pub(crate) const INTERRUPTED: i32 = 130;
+    /// Ended by SIGHUP: 128 and the signal's number, as shells say it.
+    HungUp = 129,
+    /// The same by Ctrl-C.
+    Interrupted = 130,
+    /// The same by SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

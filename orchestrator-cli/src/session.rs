@@ -4,20 +4,29 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use orchestrator_proto::client::Client;
+use orchestrator_proto::client::{Client, ClientError};
 use orchestrator_proto::paths::default_control_socket;
 
 use crate::failure::Failure;
 
 /// Connects to the socket that was given, else to the default one.
 pub(crate) async fn connect(socket: Option<OsString>) -> Result<Client, Failure> {
-    let path = match socket {
+    let path = path(socket)?;
+    open(&path).await.map_err(|error| Failure::connect(&path, error))
+}
+
+/// Connects to this socket.
+pub(crate) async fn open(path: &Path) -> Result<Client, ClientError> {
+    Client::connect(path).await
+}
+
+/// The socket that was given, else the default one.
+pub(crate) fn path(socket: Option<OsString>) -> Result<PathBuf, Failure> {
+    match socket {
         // As with other variables, an empty ORCHESTRATOR_SOCKET is the same as none.
-        Some(path) if !path.is_empty() => path.into(),
-        _ => default_socket()?,
-    };
-    let connected = Client::connect(&path).await;
-    connected.map_err(|error| Failure::connect(&path, error))
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => default_socket(),
+    }
 }
 
 fn default_socket() -> Result<PathBuf, Failure> {

@@ -11,6 +11,7 @@
 //! - [`store`]: what outlives the daemon;
 //! - [`events`]: what happened;
 //! - [`registry`]: the instances, where these meet;
+//! - [`doctor`]: what the machine and the installation allow;
 //! - [`control`]: the socket that clients talk over;
 //! - [`daemon`]: builds the rooms, connects them, shuts them down in order;
 //! - [`log`]: the daemon's own log;
@@ -20,6 +21,7 @@
 
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod events;
 pub mod health;
 pub mod holder;

@@ -14,7 +14,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
 use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
 
 use value::Begin;
@@ -22,7 +21,9 @@ use value::Begin;
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
 pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
-pub(crate) use runtime::{LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState};
+pub(crate) use runtime::{
+    ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState,
+};
 
 const AFTER: &str = "\
 Exit codes:
@@ -140,6 +141,27 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  orchestrator-cli daemon status")]
     Daemon(DaemonCommand),
 
+    /// Show instances, links and logs on the whole terminal, and start, stop and restart
+    /// instances by a key.
+    #[command(after_help = "Keys:
+  up, down, j, k   choose an instance            s   start it
+  page up, down    read what it has printed      x   stop it, after a question
+  /                show only some                r   restart it, after a question
+  ?                help                          q   quit
+
+Example:
+  orchestrator-cli top")]
+    Top,
+
+    /// Check what this machine and this installation allow, and say what to do about each gap.
+    ///
+    /// Ends with exit code 1 when something does not work; warnings are of things that some need
+    /// and others don't. Without a daemon it checks what it can, and says how to start one.
+    #[command(after_help = "Examples:
+  orchestrator-cli doctor
+  orchestrator-cli --json doctor")]
+    Doctor,
+
     /// Remove all instances and links.
     #[command(after_help = "Example:\n  orchestrator-cli clear --force")]
     Clear {
@@ -158,12 +180,17 @@ pub(crate) enum Command {
   orchestrator-cli --json events --follow --after 4711")]
     Events(EventsArgs),
 
-    /// Print a script that completes this program's command line in a shell.
-    #[command(after_help = "Example:
-  orchestrator-cli completions bash > ~/.local/share/bash-completion/completions/orchestrator-cli")]
+    /// Print a script that completes this program's command line in a shell: commands, flags, and
+    /// names of instances and links, for which it asks the daemon.
+    ///
+    /// Print it anew after an upgrade of this program.
+    #[command(after_help = "Examples:
+  orchestrator-cli completions bash > ~/.local/share/bash-completion/completions/orchestrator-cli
+  orchestrator-cli completions zsh > ~/.zfunc/_orchestrator-cli
+  orchestrator-cli completions fish > ~/.config/fish/completions/orchestrator-cli.fish")]
     Completions {
         /// For this shell. Example: completions zsh
-        shell: Shell,
+        shell: CompletedShell,
     },
 
     /// Print the manual page, or write one page per command.
@@ -174,6 +201,16 @@ pub(crate) enum Command {
         /// Write a page for each command into this directory. Example: man ./man1
         directory: Option<PathBuf>,
     },
+}
+
+/// A shell that can be had completions for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletedShell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
 }
 
 #[derive(Args, Debug)]
@@ -193,7 +230,7 @@ pub(crate) struct EventsArgs {
     pub(crate) since: Option<Begin>,
 
     /// Only events of this instance. Example: events --instance ping
-    #[arg(long, value_name = "INSTANCE")]
+    #[arg(long, value_name = "INSTANCE", add = crate::complete::instances())]
     pub(crate) instance: Option<String>,
 }
 

@@ -14,6 +14,7 @@ use super::limits::LimitsArgs;
 use super::log::LogRulesArgs;
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
+use crate::complete;
 
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one, read once")]
@@ -38,7 +39,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime start ping pong --priority high")]
     Start {
         /// Ids, unique prefixes of ids, or names. Example: runtime start ping pong
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// How favourably they are scheduled: high, normal or low. Without it as the last
         /// time. Example: --priority low
@@ -50,7 +51,7 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime stop ping pong")]
     Stop {
         /// Ids, unique prefixes of ids, or names. Example: runtime stop ping
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
     },
 
@@ -58,7 +59,7 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime restart ping")]
     Restart {
         /// Ids, unique prefixes of ids, or names. Example: runtime restart ping
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
     },
 
@@ -66,21 +67,30 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime remove ping --force")]
     Remove {
         /// Ids, unique prefixes of ids, or names. Example: runtime remove ping
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// Stop them first if they run. Without it that is an error. Example: --force
         #[arg(long)]
         force: bool,
     },
 
-    /// List all instances, the oldest first.
-    #[command(after_help = "Example:\n  orchestrator-cli runtime list")]
-    List,
+    /// List instances, the oldest first: their states, and what they use.
+    ///
+    /// CPU% is of one CPU, so 200 are two, on average since somebody last asked; for the first who
+    /// asks, since the instance was started. MEMORY is resident. Both are of the main process and
+    /// of all that it has started. Where a terminal is too narrow, columns are left out: PROGRAM,
+    /// EXIT, HEALTH, PID, RESTARTS.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime list
+  orchestrator-cli runtime list 'camera-*' --state failed --state back-off
+  orchestrator-cli runtime list --wide --watch=5s")]
+    List(ListArgs),
 
     /// Show one instance in full.
     #[command(after_help = "Example:\n  orchestrator-cli runtime show ping")]
     Show {
         /// Its id, a unique prefix of it, or its name. Example: runtime show ping
+        #[arg(add = complete::instances())]
         instance: String,
     },
 
@@ -92,7 +102,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime wait setup migrate --for completed")]
     Wait {
         /// Ids, unique prefixes of ids, or names. Example: runtime wait server
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed.
         /// Example: --for completed
@@ -120,6 +130,61 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime logs ping pong -f --timestamps
   orchestrator-cli runtime logs --all --since 1h --grep 'error|panic'")]
     Logs(LogsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Only those whose name or id is like one of these: `*` is any text, `?` one character.
+    /// Example: runtime list 'camera-*'
+    #[arg(value_name = "PATTERN", add = complete::instances())]
+    pub(crate) patterns: Vec<String>,
+
+    /// Only those in this state; may be repeated. Example: --state failed --state back-off
+    #[arg(long = "state", value_name = "STATE")]
+    pub(crate) states: Vec<StateWord>,
+
+    /// All columns with full ids, however wide the terminal is. Example: runtime list --wide
+    #[arg(long)]
+    pub(crate) wide: bool,
+
+    /// Show it again whenever something happens, and in any case after this time (2s without
+    /// one, at least 100ms), until Ctrl-C. On a terminal in its place, elsewhere one after the
+    /// other with an empty line between them; with --json one line each.
+    /// Example: --watch, --watch=500ms
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2s", value_parser = value::interval)]
+    pub(crate) watch: Option<Duration>,
+}
+
+/// A state of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StateWord {
+    Stopped,
+    Waiting,
+    Starting,
+    Ready,
+    Unhealthy,
+    Stopping,
+    BackOff,
+    Completed,
+    Failed,
+}
+
+impl StateWord {
+    /// As the daemon says it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Stopping => "stopping",
+            Self::BackOff => "back-off",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What `runtime wait` waits for.
@@ -196,6 +261,7 @@ pub(crate) struct RuntimeAdd {
 #[derive(Args, Debug)]
 pub(crate) struct LogArgs {
     /// Its id, a unique prefix of it, or its name. Example: runtime stdout ping
+    #[arg(add = complete::instances())]
     pub(crate) instance: String,
 
     #[command(flatten)]
@@ -205,7 +271,7 @@ pub(crate) struct LogArgs {
 #[derive(Args, Debug)]
 pub(crate) struct LogsArgs {
     /// Ids, unique prefixes of ids, or names. Example: runtime logs ping pong
-    #[arg(value_name = "INSTANCE", required_unless_present = "all")]
+    #[arg(value_name = "INSTANCE", required_unless_present = "all", add = complete::instances())]
     pub(crate) instances: Vec<String>,
 
     /// All instances that there are now. Example: runtime logs --all -f

@@ -9,6 +9,7 @@ use super::limits::Limits;
 use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
+use super::vitals::{PastExit, Vitals};
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 use crate::os::OsBytes;
@@ -339,6 +340,12 @@ pub struct RuntimeDetail {
     /// Which of these limits are not in force, or would not be if it were started now, and why: a
     /// sentence each.
     pub limits_unmet: Vec<String>,
+    /// How it fares, but for what it uses; for that, ask for
+    /// [`RuntimeVitals`](super::Request::RuntimeVitals).
+    pub vitals: Vitals,
+    /// How its main process ended the last times, the newest first: up to
+    /// [`PastExit::KEPT`].
+    pub exits: Vec<PastExit>,
 }
 
 /// One link.

@@ -11,6 +11,7 @@
 mod apply;
 mod capability;
 mod daemon;
+mod doctor;
 mod event;
 mod execution;
 mod info;
@@ -20,12 +21,14 @@ mod rlimit;
 mod scheduling;
 mod spec;
 mod supervision;
+mod vitals;
 
 pub use apply::{
     ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
 };
 pub use capability::Capability;
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
+pub use doctor::{Finding, Level};
 pub use event::{Event, EventKind};
 pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
 pub use info::{
@@ -43,6 +46,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};
 
@@ -243,11 +247,19 @@ pub enum Request {
     },
     /// All instances and links as they are defined now. Answered by [`Reply::Exported`].
     Export,
+    /// Instances, and how they fare. Answered by [`Reply::Vitals`].
+    RuntimeVitals {
+        /// Which, in this order; all, the oldest first, if none is named.
+        instances: Vec<Selector>,
+    },
+    /// What the machine and the installation allow, as the daemon sees it. Answered by
+    /// [`Reply::Findings`].
+    Doctor,
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 21;
+    pub const COUNT: u32 = 23;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -281,6 +293,8 @@ impl Request {
             Self::Apply { dry_run: false, .. } => "apply",
             Self::Apply { dry_run: true, .. } => "diff",
             Self::Export => "export",
+            Self::RuntimeVitals { .. } => "runtime vitals",
+            Self::Doctor => "doctor",
         }
     }
 }
@@ -384,6 +398,10 @@ pub enum Reply {
     Plan(Box<Plan>),
     /// To [`Request::Export`].
     Exported(Box<Exported>),
+    /// To [`Request::RuntimeVitals`].
+    Vitals(Vec<RuntimeVitals>),
+    /// To [`Request::Doctor`], in the order in which they are to be read.
+    Findings(Vec<Finding>),
 }
 
 /// One item of a stream.
@@ -473,7 +491,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::Export;
+        let last = Request::Doctor;
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

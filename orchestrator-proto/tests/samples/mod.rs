@@ -196,7 +196,33 @@ fn detail() -> RuntimeDetail {
         execution: execution(),
         limits: limits(),
         limits_unmet: vec!["no memory controller".into()],
+        vitals: vitals(),
+        exits: vec![PastExit {
+            exit: Exit::Code(3),
+            at_ms: NOON_MS,
+            ran_ms: Some(1004),
+            requested: true,
+        }],
     }
+}
+
+fn vitals() -> Vitals {
+    Vitals {
+        restarts: 1005,
+        restarts_on_end: 300,
+        health: Some(Health { at_ms: NOON_MS, problem: Some("deaf".into()) }),
+        usage: Some(Usage {
+            cpu_percent_100: 12_345,
+            cpu_over_ms: 1006,
+            cpu_ms: 1007,
+            memory_bytes: 1008,
+            processes: 301,
+        }),
+    }
+}
+
+fn finding() -> Finding {
+    Finding::warning("open-files", "few are left", "raise the limit")
 }
 
 fn link_info() -> LinkInfo {
@@ -445,7 +471,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::HolderRenew { .. } => Request::HolderRenew { timeout_ms: 30_000 },
             Request::CaptureRenew { .. } => Request::CaptureRenew { timeout_ms: 30_000 },
             Request::Apply { .. } => Request::Apply { set: wanted_set(), prune: true, dry_run: false },
-            Request::Export => Request::Export),
+            Request::Export => Request::Export,
+            Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
+            Request::Doctor => Request::Doctor),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -467,7 +495,10 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::HolderRenewed { .. } => Reply::HolderRenewed { pid: 300, from: None, to: Some("0.1.0".into()) },
             Reply::CaptureRenewed { .. } => Reply::CaptureRenewed { before: Some(300), pid: Some(400), from: None, to: Some("0.1.0".into()) },
             Reply::Plan(_) => Reply::Plan(Box::new(plan())),
-            Reply::Exported(_) => Reply::Exported(Box::new(Exported { set: wanted_set(), warnings: vec!["a copy".into()] }))),
+            Reply::Exported(_) => Reply::Exported(Box::new(Exported { set: wanted_set(), warnings: vec!["a copy".into()] })),
+            Reply::Vitals(_) => Reply::Vitals(vec![RuntimeVitals { info: info(), vitals: vitals() }]),
+            Reply::Findings(_) => Reply::Findings(vec![finding()])),
+        variants!(Level: Level::Ok => Level::Ok, Level::Warning => Level::Warning, Level::Problem => Level::Problem),
         variants!(ChangeKind:
             ChangeKind::Add => ChangeKind::Add, ChangeKind::Change => ChangeKind::Change,
             ChangeKind::Remove => ChangeKind::Remove),

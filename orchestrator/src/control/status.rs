@@ -30,7 +30,7 @@ impl Daemon {
     }
 
     /// What an operator should know, a sentence each.
-    fn warnings(&self) -> Vec<String> {
+    pub(super) fn warnings(&self) -> Vec<String> {
         let store = self.registry.store();
         let mut warnings = self.warnings.clone();
         if let Some(failure) = store.failing() {

@@ -24,7 +24,7 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
 use crate::options::{Options, Sync};
-use crate::process::{Left, Linux};
+use crate::process::{Left, Linux, Meter};
 use crate::registry::{Directories, Instance, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
@@ -209,6 +209,7 @@ async fn begin(
         max_upload: u64::from(options.max_upload_mib) << 20,
         ending: watch::Sender::new(false),
         kernel: kernel.clone(),
+        meter: Meter::new(kernel.holder()),
         replacing: tokio::sync::Mutex::default(),
         letting_go: watch::Sender::new(None),
         clients: AtomicU64::new(0),

@@ -18,6 +18,7 @@
 //! waited for all the same: it is in the instance's [`cgroup`]; or, where there is none, it is
 //! known by its [`lineage`].
 
+pub mod abilities;
 mod account;
 mod attribute;
 mod cgroup;
@@ -39,6 +40,7 @@ mod renewal;
 mod rest;
 mod successor;
 mod sys;
+mod usage;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -71,6 +73,7 @@ pub use prepare::PrepareError;
 pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
+pub use usage::{Main, Meter, Usages};
 
 pub use crate::holder::frame::Name;
 pub(crate) use sys::receive;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo,
+    RuntimeSpec, Vitals,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -21,7 +22,7 @@ use crate::health::{Health, Notify, NotifySocket};
 use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, View};
 use crate::route::LinkTarget;
-use crate::runtime::{Endpoint, InstanceSockets};
+use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Durability, NewEvent, Store, StoreError};
 
 /// How existing Veecle OS runtimes find their socket and their id.
@@ -106,7 +107,7 @@ impl Instance {
     /// Whether any process of it may be alive.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.keeper.view().observed.is_active()
+        self.observed().is_active()
     }
 
     /// Starts it; see [`Registry::start`].
@@ -259,6 +260,32 @@ impl Instance {
         }
     }
 
+    /// What it is seen to do.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        self.keeper.watch().borrow().observed.clone()
+    }
+
+    /// How it fares, but for what it uses.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let view = self.keeper.view();
+        let well_after = self.spec.supervision.restart.reset_after.0;
+        let is_well = match view.observed {
+            // The machine forgets only when it has to know.
+            Observed::Ready { since_ms, .. } => {
+                now_ns() / 1_000_000 >= since_ms.saturating_add(well_after)
+            }
+            _ => false,
+        };
+        Vitals {
+            restarts: view.restarts,
+            restarts_on_end: if is_well { 0 } else { view.restarts_on_end },
+            health: view.health,
+            usage: None,
+        }
+    }
+
     /// In brief.
     #[must_use]
     pub fn info(&self) -> RuntimeInfo {
@@ -309,6 +336,8 @@ impl Instance {
             execution: self.spec.execution.clone(),
             limits: self.spec.limits.clone(),
             limits_unmet: registry.kernel.unmet(self.id, self.is_active()),
+            vitals: self.vitals(),
+            exits: self.run.record().exits.into_iter().rev().collect(),
         }
     }
 }

@@ -240,10 +240,12 @@ async fn passed_away(
     let is_asked_for = record.spec.supervision.restart.policy == RestartPolicy::Never;
     let desired = if is_asked_for { Desired::Stopped } else { run.desired };
     events.extend(end(record, (exit, at_ms), desired));
+    let noted = run.process.take().filter(|process| process.pid == pid);
+    let started_ms = noted.map(|process| process.started_ms);
+    run.note_exit(exit, at_ms, started_ms, desired == Desired::Stopped);
     run.start_noted = run.start_noted.max(Some(spawned.run));
     run.end_noted = Some(spawned.run);
     run.active = false;
-    run.process = None;
     run.rest = Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) };
     events
 }

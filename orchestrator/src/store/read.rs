@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{Desired, Event, Exit};
+use orchestrator_proto::control::{Desired, Event, Exit, PastExit};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, Size, TypeSchema};
 use rusqlite::types::ValueRef;
@@ -227,7 +227,20 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         process: process(row).map_err(words)?,
         start_noted: number(22)?,
         end_noted: number(23)?,
+        restarts: unsigned(row, 25).map_err(words)?,
+        exits: exits(row)?,
     })
+}
+
+/// Those that are of use: they are shown, and nothing is decided by them.
+fn exits(row: &Row<'_>) -> Result<Vec<PastExit>, Bad> {
+    let json: String = row.get(26).map_err(words)?;
+    let mut exits: Vec<PastExit> = serde_json::from_str(&json).unwrap_or_else(|error| {
+        tracing::warn!(%error, "how an instance ended before can't be read");
+        Vec::new()
+    });
+    exits.drain(..exits.len().saturating_sub(PastExit::KEPT));
+    Ok(exits)
 }
 
 fn process(row: &Row<'_>) -> rusqlite::Result<Option<ProcessRecord>> {

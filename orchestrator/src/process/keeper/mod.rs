@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{Check, Desired, EventKind, Observed, Priority, Supervision};
+use orchestrator_proto::control::{
+    Check, Desired, EventKind, Health, Observed, Priority, Supervision,
+};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -74,6 +76,29 @@ pub struct View {
     pub starts: u64,
     /// How it is, in its own words; empty if it has not said anything since it was executed.
     pub status: String,
+    /// How many times it was started again by itself.
+    pub restarts: u64,
+    /// How many times on end, when it was executed last.
+    pub restarts_on_end: u32,
+    /// The last answer to a probe since it was executed. Who watches is not told of a new one.
+    pub health: Option<Health>,
+}
+
+impl View {
+    /// A new instance.
+    #[must_use]
+    pub const fn never_started() -> Self {
+        Self {
+            desired: Desired::Stopped,
+            observed: Observed::Stopped { last_exit: None, at_ms: None },
+            priority: Priority::Normal,
+            starts: 0,
+            status: String::new(),
+            restarts: 0,
+            restarts_on_end: 0,
+            health: None,
+        }
+    }
 }
 
 /// A start that went well.
@@ -163,14 +188,7 @@ pub enum Said {
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
     pub fn spawn(rules: Supervision, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
-        let never_started = View {
-            desired: Desired::Stopped,
-            observed: Observed::Stopped { last_exit: None, at_ms: None },
-            priority: Priority::default(),
-            starts: 0,
-            status: String::new(),
-        };
-        Self::resume(rules, kernel, hooks, never_started)
+        Self::resume(rules, kernel, hooks, View::never_started())
     }
 
     /// Keeps an instance that another keeper left like this. Nothing of it is left, whatever

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, EventKind, Observed, Priority, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority, Supervision};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -54,6 +54,8 @@ pub(super) struct Task {
     exited_ms: Option<u64>,
     /// The priority of the next execution.
     priority: Priority,
+    /// Nobody has asked for the next execution.
+    by_itself: bool,
     starts_waiting: Vec<StartAnswer>,
     stops_waiting: Vec<StopAnswer>,
 }
@@ -83,6 +85,7 @@ impl Task {
             suspended: true,
             exited_ms,
             priority,
+            by_itself: false,
             starts_waiting: Vec::new(),
             stops_waiting: Vec::new(),
         }
@@ -116,6 +119,7 @@ impl Task {
                 },
                 outcome = self.awaited.wait() => self.outcome(outcome).await,
                 answer = self.probing.answer(&*self.hooks, run) => {
+                    self.answered(&answer);
                     self.feed(Event::Probed(answer)).await;
                 }
                 ended = command(&mut self.stop_command) => {
@@ -215,7 +219,17 @@ impl Task {
             Request::Retire(_) => return,
         };
         self.suspended = suspends;
+        self.by_itself = false;
         self.feed(event).await;
+    }
+
+    /// Notes an answer to a probe. Nobody is told: there are many, and most are no news.
+    fn answered(&self, answer: &Result<(), String>) {
+        let health = Health { at_ms: now_ms(), problem: answer.clone().err() };
+        self.view.send_if_modified(|view| {
+            view.health = Some(health);
+            false
+        });
     }
 
     async fn said(&mut self, said: Said) {
@@ -239,7 +253,13 @@ impl Task {
                 self.process = Some(spawned.process);
                 self.warnings = spawned.warnings;
                 self.awaited = Awaited::Exit(spawned.exited);
-                self.view.send_modify(|view| view.starts += 1);
+                let by_itself = std::mem::take(&mut self.by_itself);
+                let on_end = if by_itself { self.machine.restarts_on_end() } else { 0 };
+                self.view.send_modify(|view| {
+                    view.starts += 1;
+                    view.restarts += u64::from(by_itself);
+                    view.restarts_on_end = on_end;
+                });
                 self.hooks.output(spawned.run, spawned.output);
                 Event::Spawned { pid }
             }
@@ -265,6 +285,7 @@ impl Task {
 
     async fn feed(&mut self, event: Event) {
         let mut actions = self.machine.handle(self.epoch.elapsed(), event).into_iter().peekable();
+        self.by_itself |= matches!(self.machine.state(), State::BackOff { .. });
         let mut events = Vec::new();
         while let Some(Action::Emit(notice)) =
             actions.next_if(|action| matches!(action, Action::Emit(_)))
@@ -297,6 +318,7 @@ impl Task {
                 self.view.send_modify(|view| {
                     view.priority = self.priority;
                     view.status.clear();
+                    view.health = None;
                 });
                 self.awaited = Awaited::Spawn(self.kernel.spawn(launch));
             }

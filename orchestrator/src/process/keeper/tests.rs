@@ -268,7 +268,7 @@ async fn an_instance_goes_on_as_another_keeper_left_it() {
     ];
     for (desired, observed) in left {
         let view =
-            View { desired, observed, priority: Priority::Low, starts: 8, status: String::new() };
+            View { desired, observed, priority: Priority::Low, starts: 8, ..View::never_started() };
         let recorder = Recorder::default();
         let keeper =
             Keeper::resume(rules(), Arc::new(kernel.clone()), recorder.clone(), view.clone());

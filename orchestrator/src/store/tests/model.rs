@@ -6,7 +6,7 @@ use std::fs;
 
 use orchestrator_proto::Size;
 use orchestrator_proto::TypeSchema::{self, String, U8, U16};
-use orchestrator_proto::control::{Desired, Exit, Priority};
+use orchestrator_proto::control::{Desired, Exit, PastExit, Priority};
 use proptest::prelude::*;
 
 use super::*;
@@ -81,6 +81,15 @@ fn run() -> impl Strategy<Value = RunRecord> {
             process,
             start_noted: noted.0.map(u64::from),
             end_noted: noted.1.map(u64::from),
+            restarts: u64::from(starts) / 2,
+            exits: (0..u64::from(starts % 6))
+                .map(|at_ms| PastExit {
+                    exit: Exit::Signal { signal: 6, core_dumped: active },
+                    at_ms,
+                    ran_ms: noted.0.map(u64::from),
+                    requested: wanted,
+                })
+                .collect(),
         },
     )
 }
