@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::ListenInfo;
 use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
@@ -317,6 +318,8 @@ pub struct RuntimeDetail {
     pub log_dir: OsBytes,
     /// Its links, by either end.
     pub links: Vec<LinkId>,
+    /// Sockets that listen for it.
+    pub listen: Vec<ListenInfo>,
 }
 
 /// One link.

@@ -12,6 +12,7 @@ mod apply;
 mod daemon;
 mod event;
 mod info;
+mod listen;
 mod log;
 mod spec;
 mod supervision;
@@ -25,6 +26,7 @@ pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
     Status, TargetInfo, TelemetryStatus,
 };
+pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::listen::Listen;
 use super::log::LogRules;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
@@ -48,6 +49,9 @@ pub struct RuntimeSpec {
     pub supervision: Supervision,
     /// What is kept of what it prints.
     pub log: LogRules,
+    /// Sockets that listen for it, in the order in which it is given them: at most
+    /// [`Listen::MAX`], each once.
+    pub listen: Vec<Listen>,
 }
 
 impl RuntimeSpec {
@@ -63,6 +67,7 @@ impl RuntimeSpec {
             privileged: false,
             supervision: Supervision::default(),
             log: LogRules::default(),
+            listen: Vec::new(),
         }
     }
 }

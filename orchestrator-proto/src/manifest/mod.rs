@@ -48,6 +48,7 @@ mod include;
 mod keys;
 mod layer;
 mod link;
+mod listen;
 mod problem;
 mod read;
 mod schema;

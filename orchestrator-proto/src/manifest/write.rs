@@ -89,6 +89,8 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     }
     all.add_if(wanted.desired == Desired::Stopped, "state", text("stopped"));
     supervision(&mut all, &spec.supervision);
+    let listen = spec.listen.iter().map(|it| text(&it.to_string()));
+    all.add_if(!spec.listen.is_empty(), "listen", list(listen));
     all.0
 }
 
