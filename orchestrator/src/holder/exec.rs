@@ -16,6 +16,8 @@
 //!   handle none, so that nothing has to be set back.
 #![allow(unsafe_code)]
 
+mod listen;
+
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -27,6 +29,7 @@ use syscalls::{Sysno, syscall};
 
 use super::frame::Stage;
 use super::image::{self, Located, Words};
+pub(super) use listen::Listeners;
 
 /// Pieces of the stack of a process that has not been given its own memory. It needs a few
 /// hundred bytes.
@@ -44,7 +47,9 @@ const WARNING: u8 = 255;
 struct Job {
     image: Located,
     wishes: Wishes,
-    /// Where it reports to. Closed by execve(2), as all our files but the first three are.
+    /// Where its number goes in the image; null if it is not wanted there.
+    pid_at: *mut u8,
+    /// Where it reports to. Closed by execve(2), as all our files are but those it is given.
     status: RawFd,
 }
 
@@ -53,6 +58,8 @@ struct Job {
 pub(super) struct Wishes {
     /// Files of ours that become its first three. Each either is that number or above them.
     pub(super) streams: [RawFd; 3],
+    /// Files of ours that become those after them.
+    pub(super) listeners: Listeners,
     /// None if it is to have ours.
     pub(super) nice: Option<i32>,
     /// How many files it may have open.
@@ -114,7 +121,7 @@ impl Place {
         &mut self.image
     }
 
-    /// Begins a process that becomes the program of the image. None of `wishes.streams` is
+    /// Begins a process that becomes the program of the image. None of the files of `wishes` is
     /// needed any more when this returns.
     ///
     /// # Errors
@@ -123,6 +130,10 @@ impl Place {
     /// again.
     pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, (Self, Stage, io::Error)> {
         let failed = |place, stage, error| Err((place, stage, error));
+        let pid_at = match wishes.listeners.is_empty() {
+            true => None,
+            false => image::place_for_pid(self.image.image()),
+        };
         let Some(image) = image::locate(self.image.image()) else {
             return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
         };
@@ -130,7 +141,11 @@ impl Place {
             Ok(pipe) => pipe,
             Err(errno) => return failed(self, Stage::Clone, errno.into()),
         };
-        let job: *const Job = self.job.insert(Job { image, wishes, status: its.as_raw_fd() });
+        let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| {
+            self.image.image().as_mut_ptr().cast::<u8>().wrapping_add(offset)
+        });
+        let job = Job { image, wishes, pid_at, status: its.as_raw_fd() };
+        let job: *const Job = self.job.insert(job);
         // SAFETY: all three stay where they are with what they hold, since nobody else gets at
         // them: the flight gives the place back when the last writing end of the
         // pipe is closed (ours is at the end of this function, the other one is the process's),
@@ -202,14 +217,15 @@ unsafe fn begin(job: *const Job, stack: *mut Stack) -> io::Result<(i32, OwnedFd)
 extern "C" fn child(job: *mut c_void) -> c_int {
     // SAFETY: `begin` passes on a job that stays as it is until we have gone.
     let job = unsafe { &*job.cast::<Job>() };
-    let Err((stage, errno)) = become_program(job);
-    report(job, stage.number(), errno);
+    let mut status = job.status;
+    let Err((stage, errno)) = become_program(job, &mut status);
+    report(status, stage.number(), errno);
     127
 }
 
 enum Never {}
 
-fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
+fn become_program(job: &Job, status: &mut RawFd) -> Result<Never, (Stage, Errno)> {
     let prepare = |errno| (Stage::Prepare, errno);
     rustix::process::setpgid(None, None).map_err(prepare)?;
     let [stdin, stdout, stderr] = job.wishes.streams;
@@ -225,11 +241,18 @@ fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
     if stderr != 2 {
         rustix::stdio::dup2_stderr(file(stderr)).map_err(prepare)?;
     }
+    if !job.wishes.listeners.is_empty() {
+        listen::pass_on(&job.wishes.listeners, status).map_err(|errno| (Stage::Listen, errno))?;
+    }
+    if !job.pid_at.is_null() {
+        // SAFETY: it is in the image, which is ours alone for as long as we use it.
+        unsafe { listen::write_pid(job.pid_at) };
+    }
     rustix::process::setrlimit(Resource::Nofile, job.wishes.files).map_err(prepare)?;
     if let Some(nice) = job.wishes.nice
         && let Err(errno) = rustix::process::setpriority_process(None, nice)
     {
-        report(job, WARNING, errno);
+        report(*status, WARNING, errno);
     }
     // SAFETY: the address of a string with a final zero, in an image that stays as it is.
     let cwd = unsafe { CStr::from_ptr(job.image.cwd) };
@@ -271,12 +294,12 @@ fn in_rustix(errno: syscalls::Errno) -> Errno {
     Errno::from_raw_os_error(errno.into_raw())
 }
 
-fn report(job: &Job, stage: u8, errno: Errno) {
+fn report(status: RawFd, stage: u8, errno: Errno) {
     let mut bytes = [0; REPORT];
     bytes[0] = stage;
     bytes[4..].copy_from_slice(&errno.raw_os_error().to_le_bytes());
     // SAFETY: open in us, see above.
-    let status = unsafe { BorrowedFd::borrow_raw(job.status) };
+    let status = unsafe { BorrowedFd::borrow_raw(status) };
     // So few bytes are written at once or, if nobody reads them any more, need not be.
     let _ = rustix::io::write(status, &bytes);
 }

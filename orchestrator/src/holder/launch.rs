@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Rlimit;
 
-use super::exec::{Begun, Flight, Landing, Place, Wishes};
+use super::exec::{Begun, Flight, Landing, Listeners, Place, Wishes};
 use super::frame::{Name, Stage};
 use super::image::{self, Words};
 
@@ -31,6 +31,8 @@ pub(super) struct Launch<'a> {
     pub(super) image_file: Option<OwnedFd>,
     /// None is `/dev/null`.
     pub(super) stdin: Option<OwnedFd>,
+    /// Files that are kept.
+    pub(super) listeners: Listeners,
     pub(super) nice: i32,
 }
 
@@ -130,6 +132,7 @@ impl Launches {
         let stdin = launch.stdin.as_ref().map_or(self.nothing.as_fd(), AsFd::as_fd);
         let wishes = Wishes {
             streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
+            listeners: launch.listeners,
             nice: (launch.nice != self.nice).then_some(launch.nice),
             files: self.files,
         };

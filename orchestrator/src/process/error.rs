@@ -41,6 +41,14 @@ pub enum SpawnError {
         /// The program.
         program: PathBuf,
     },
+    /// It is about a socket that listens for it.
+    #[error("cannot execute {program:?} with the sockets that listen for it: {reason}")]
+    Listen {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// What starts programs is gone. The daemon is about to end.
     #[error("cannot execute {program:?}: the daemon is ending")]
     Ending {
@@ -55,7 +63,7 @@ impl SpawnError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Program { source, .. } | Self::Cwd { source, .. } => source.raw_os_error(),
-            Self::NotAbsolute { .. } | Self::Ending { .. } => None,
+            Self::NotAbsolute { .. } | Self::Listen { .. } | Self::Ending { .. } => None,
         }
     }
 
@@ -64,6 +72,7 @@ impl SpawnError {
     pub(super) fn diagnose(launch: &Launch, stage: Stage, source: io::Error) -> Self {
         let program = launch.program.clone();
         match (stage, &launch.cwd) {
+            (Stage::Listen, _) => Self::Listen { program, reason: in_words(&source) },
             (Stage::Cwd, Some(cwd)) => Self::Cwd { program, cwd: cwd.clone(), source },
             _ => {
                 let hint = hint(&program, &source);

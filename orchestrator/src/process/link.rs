@@ -22,7 +22,9 @@ use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
-use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version};
+use crate::holder::frame::{
+    self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version, WITH_LISTENERS,
+};
 use crate::holder::socket::{self, Files};
 use crate::supervise::SIGKILL;
 
@@ -83,6 +85,8 @@ pub(super) struct Table {
     pub(super) renewal: Option<oneshot::Sender<io::Result<()>>>,
     /// Of the holder's program.
     pub(super) holder_version: Version,
+    /// The version of the protocol that the holder speaks, once it has said so.
+    pub(super) holder_protocol: Option<i32>,
     /// The holder has heard that it was asked for that. What it tells before is told again, and
     /// better understood, after it; to take it twice would make two of one program.
     pub(super) asked: bool,
@@ -127,6 +131,7 @@ impl Link {
     /// The error is none if the holder has gone.
     pub(super) async fn spawn(&self, launch: &Launch) -> Result<Born, Option<Refusal>> {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
+        let listeners = self.listeners(launch).await?;
         let image = program::image(&self.environment, launch)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
@@ -155,6 +160,7 @@ impl Link {
             nice: launch.priority.nice(),
             image: file.is_some(),
             stdin: false,
+            listeners,
         };
         let sent = match &file {
             Some(file) => self.order(order, &[], &[file.as_fd()]).await,
@@ -163,6 +169,24 @@ impl Link {
         sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
         // Nobody answers when the holder has gone.
         answered.await.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// How many listening sockets it is given. When this is answered, the holder has them.
+    async fn listeners(&self, launch: &Launch) -> Result<i32, Option<Refusal>> {
+        let refusal = |error| Some(Refusal { stage: Stage::Listen, error });
+        let count = program::listeners(launch).len();
+        if count == 0 {
+            return Ok(0);
+        }
+        if self.table().holder_protocol.is_some_and(|it| it < WITH_LISTENERS) {
+            let error = "the holder is of a version that knows nothing of them; replace it with \
+                         `orchestrator-cli daemon upgrade`";
+            return Err(refusal(io::Error::other(error)));
+        }
+        while !self.keeping.catch_up(|order, files| self.try_order(order, &[], files)) {
+            self.writable().await.map_err(refusal)?;
+        }
+        i32::try_from(count).map_err(|error| refusal(io::Error::other(error)))
     }
 
     fn forget(&self, child: Name) {
@@ -270,6 +294,7 @@ impl Link {
                 );
                 let mut table = self.table();
                 table.holder_version = version;
+                table.holder_protocol = Some(protocol);
                 if let Some(asker) = table.welcome.take() {
                     table.asked = true;
                     let _ = asker.send(successor);
@@ -325,6 +350,8 @@ impl Link {
             News::Renewed { version } => {
                 let mut table = self.table();
                 table.holder_version = version;
+                // It is this program.
+                table.holder_protocol = Some(frame::PROTOCOL);
                 if let Some(asker) = table.renewal.take() {
                     let _ = asker.send(Ok(()));
                 }

@@ -141,7 +141,8 @@ impl Linux {
         let image = program.image().map_err(io::Error::other)?;
         let tag = link.next_run.fetch_add(1, Ordering::Relaxed);
         let child = Name { key: SERVICES, tag };
-        let order = Order::Spawn { child, nice: link.nice, image: false, stdin: true };
+        let order =
+            Order::Spawn { child, nice: link.nice, image: false, stdin: true, listeners: 0 };
         link.try_order(order, &image, &[stdin.as_fd()])
     }
 
@@ -200,6 +201,10 @@ impl Kernel for Linux {
         Box::pin(async move {
             if !launch.program.is_absolute() {
                 return Err(SpawnError::NotAbsolute { program: launch.program });
+            }
+            if let Err(reason) = &launch.listeners {
+                let reason = reason.clone();
+                return Err(SpawnError::Listen { program: launch.program, reason });
             }
             match link.spawn(&launch).await {
                 Ok(mut born) => match born.claim.0.take() {

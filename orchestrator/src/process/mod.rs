@@ -10,8 +10,8 @@
 //! - a signal reaches only processes known to be ours, by pidfd or while their number can't
 //!   have been given to anybody else;
 //! - the exit of a process is reported as the kernel reported it, and leaves no zombie;
-//! - what an instance starts inherits no file but its three streams, no blocked and no
-//!   ignored signal;
+//! - what an instance starts inherits no file but its three streams and the sockets that listen
+//!   for it, no blocked and no ignored signal;
 //! - it does not wake up unless something happened.
 //!
 //! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
@@ -59,7 +59,7 @@ pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
 
-pub use crate::holder::frame::Name;
+pub use crate::holder::frame::{FIRST_LISTENER, MAX_LISTENERS, Name};
 pub(crate) use sys::receive;
 
 /// The number of the execution of its instance's program that a process is part of: the first is
@@ -202,6 +202,17 @@ pub struct Launch {
     pub priority: Priority,
     /// What it is to the instance.
     pub part: Part,
+    /// Listening sockets that it is given, if it is the instance itself, see sd_listen_fds(3): the
+    /// names that it finds them under, in order. They are [kept](Kernel::keep) under
+    /// [`listener`]. Or why there is one that can't be had.
+    pub listeners: Result<Vec<String>, String>,
+}
+
+/// What the holder calls the listening socket of an instance that comes at this place, counted
+/// from 0.
+#[must_use]
+pub const fn listener(instance: InstanceId, place: u64) -> Name {
+    Name { key: *instance.as_bytes(), tag: FIRST_LISTENER + place }
 }
 
 /// What a program is to its instance.
@@ -226,6 +237,7 @@ impl Launch {
             cwd: None,
             priority: Priority::default(),
             part: Part::Main,
+            listeners: Ok(Vec::new()),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | 1 | a [`Stage`], or how a process ended |
 //! | 2, 3 | zero |
 //! | 4 to 7 | a number: protocol, nice value, errno, exit status or signal |
-//! | 8 to 11 | a process's number |
+//! | 8 to 11 | a process's number, or how many listeners |
 //! | 12 to 15 | zero |
 //! | 16 to 31 | key, or a version as text |
 //! | 32 to 39 | run, or tag |
@@ -28,7 +28,21 @@ pub use news::{News, Version};
 pub use order::Order;
 
 /// The version of this protocol.
-pub const PROTOCOL: i32 = 1;
+///
+/// | version | what changed |
+/// | --- | --- |
+/// | 1 | the first |
+/// | 2 | [`Order::Spawn`] with listeners, and [`Stage::Listen`] |
+pub const PROTOCOL: i32 = 2;
+
+/// The first version with listeners.
+pub const WITH_LISTENERS: i32 = 2;
+
+/// The most listening sockets that a program is given.
+pub const MAX_LISTENERS: usize = 16;
+
+/// The tag of the first listening socket of an instance that is kept; the next ones follow.
+pub const FIRST_LISTENER: u64 = 1 << 32;
 
 /// Bytes of a frame.
 pub const SIZE: usize = 48;
@@ -106,11 +120,13 @@ pub enum Stage {
     Cwd,
     /// execve(2).
     Exec,
+    /// A listening socket is not there, or can't be given to it.
+    Listen,
 }
 
 impl Stage {
-    const ALL: [Self; 6] =
-        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec];
+    const ALL: [Self; 7] =
+        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec, Self::Listen];
 
     pub(in crate::holder) const fn number(self) -> u8 {
         self as u8

@@ -91,7 +91,7 @@ impl Peer {
         let args = ["sh", "-c", script].map(OsStr::new);
         let program =
             Program { path: OsStr::new("/bin/sh"), cwd: OsStr::new("/"), args: &args, env: &[] };
-        let order = Order::Spawn { child, nice: 0, image: false, stdin: true };
+        let order = Order::Spawn { child, nice: 0, image: false, stdin: true, listeners: 0 };
         self.order(order, &program.image().unwrap(), &[stdin]);
         let (News::Spawned { child: born, pid, .. }, [_, Some(stdout), _]) = self.news() else {
             panic!("it runs")
@@ -378,7 +378,7 @@ fn nothing_is_executed_while_something_is_under_way() {
     // Sent at once, so that the first is under way when the second comes.
     let program =
         Program { path: OsStr::new("/bin/true"), cwd: OsStr::new("/"), args: &args, env: &env };
-    let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true };
+    let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true, listeners: 0 };
     peer.order(order, &program.image().unwrap(), &[&stdin]);
     peer.order_renewal(&[], &this_program());
     let (mut started, mut ended, mut answered) = (false, false, false);
