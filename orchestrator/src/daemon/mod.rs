@@ -326,6 +326,7 @@ async fn shut_down(
             let _ = tokio::time::timeout(GRACE, registry.kill_all()).await;
         }
     }
+    registry.close_sockets();
     registry.flush_logs(FLUSH).await;
     // What happened last is there to be read when they are told that nothing more will.
     let _ = tokio::time::timeout(CLOSE, registry.events().settle()).await;

@@ -18,6 +18,7 @@ use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::health::{Health, Notify, NotifySocket};
+use crate::listen::Listeners;
 use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, View};
 use crate::route::LinkTarget;
@@ -51,6 +52,8 @@ pub struct Instance {
     pub(super) keeper: Keeper,
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
+    /// Sockets that listen for it.
+    pub(super) listeners: Arc<Listeners>,
     /// Somebody removes it.
     pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
@@ -238,6 +241,7 @@ impl Instance {
     /// Ends what belongs to a new instance that could not be added, but for its program.
     pub(super) async fn abandon(&self) {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.listeners.close();
         let _ = self.keeper.retire().await;
         if let Err(error) = self.log.remove().await {
             tracing::warn!(instance = self.label(), %error, "the log could not be removed");
@@ -246,6 +250,7 @@ impl Instance {
 
     /// Ends what belongs to an instance that has left.
     pub(super) async fn discard(&self) {
+        self.listeners.close();
         // Whoever is still connected sees the end.
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(error) = self.log.remove().await {
@@ -306,6 +311,7 @@ impl Instance {
             }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
+            listen: self.listeners.info(&self.spec.listen),
         }
     }
 }
@@ -322,6 +328,7 @@ pub(super) struct InstanceHooks {
     pub(super) run: Arc<RunNotes>,
     pub(super) health: Arc<Health>,
     pub(super) dependencies: Arc<Dependencies>,
+    pub(super) listeners: Arc<Listeners>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -334,7 +341,7 @@ const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
         self.health.launching();
-        self.launch.clone()
+        Launch { listeners: self.listeners.at_start(), ..self.launch.clone() }
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {

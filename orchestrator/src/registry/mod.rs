@@ -13,6 +13,7 @@ mod host;
 mod instance;
 mod left;
 mod links;
+mod listen;
 mod needs;
 mod renew;
 mod restore;

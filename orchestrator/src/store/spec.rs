@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{LogRules, Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{Listen, LogRules, Program, RuntimeSpec, Supervision};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -28,6 +28,8 @@ struct Kept {
     supervision: Supervision,
     #[serde(default)]
     log: LogRules,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    listen: Vec<Listen>,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
 }
@@ -93,6 +95,7 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
+        listen: spec.listen.clone(),
         from_start,
     })
 }
@@ -123,6 +126,7 @@ pub(super) fn from_json(
         privileged: kept.privileged,
         supervision: kept.supervision,
         log: kept.log,
+        listen: kept.listen,
     };
     Ok((spec, from_start))
 }
@@ -160,7 +164,7 @@ mod tests {
             path in bytes(), args in prop::collection::vec(bytes(), 0..4),
             env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
             from_start in 1..=u64::MAX, upload in any::<bool>(), privileged in any::<bool>(),
-            signal in 1..=64,
+            signal in 1..=64, port in prop::option::of(1..=u16::MAX),
             wait in any::<u64>(), keep in prop::option::of(any::<u32>()),
         ) {
             let program = match upload {
@@ -176,8 +180,11 @@ mod tests {
                 when_full: WhenFull::Drop,
                 ..LogRules::default()
             };
+            let listen = port.map(|port| format!("a=tcp:[::1]:{port}").parse().unwrap());
+            let listen = listen.into_iter().collect();
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
+                listen,
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));
