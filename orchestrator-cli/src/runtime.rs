@@ -3,8 +3,8 @@
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    Compression, LogRules, LogStream, Observed, Reply, Request, RuntimeDetail, RuntimeInfo,
-    Selector,
+    Compression, ListenInfo, LogRules, LogStream, Observed, Reply, Request, RuntimeDetail,
+    RuntimeInfo, Selector,
 };
 
 use crate::cli::RuntimeCommand;
@@ -198,6 +198,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("directory", detail.cwd.to_string()),
         ("priority", info.priority.to_string()),
         ("privileged", yes(info.privileged)),
+        ("listens", listens(&detail.listen)),
         ("kind", supervision::kind(rules)),
         ("restart", supervision::restart(rules)),
         ("readiness", supervision::readiness(rules)),
@@ -219,6 +220,15 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("log bytes lost", some(detail.log_bytes_lost)),
         ("log", detail.log_dir.to_string()),
     ]
+}
+
+/// Sockets that listen for it, and what is wrong with them.
+fn listens(all: &[ListenInfo]) -> String {
+    let one = |it: &ListenInfo| match &it.problem {
+        None => it.listen.to_string(),
+        Some(problem) => format!("{} (not open: {problem})", it.listen),
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Those that are not as by default.

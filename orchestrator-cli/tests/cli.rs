@@ -63,6 +63,7 @@ fn detail(observed: Observed) -> Reply {
         log_blocked: None,
         log_dir: "/log".into(),
         links: Vec::new(),
+        listen: Vec::new(),
     }))
 }
 
