@@ -59,7 +59,7 @@ pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
 
-pub use crate::holder::frame::{FIRST_LISTENER, MAX_LISTENERS, Name};
+pub use crate::holder::frame::{FIRST_INHERITED, FIRST_LISTENER, MAX_LISTENERS, Name};
 pub(crate) use sys::receive;
 
 /// The number of the execution of its instance's program that a process is part of: the first is

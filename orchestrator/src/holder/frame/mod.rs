@@ -65,6 +65,10 @@ pub struct Name {
     pub tag: u64,
 }
 
+/// What the first of the sockets is called that the holder was started with, see sd_listen_fds(3);
+/// the tags of the next ones follow. No instance has this key.
+pub const FIRST_INHERITED: Name = Name { key: [0; 16], tag: 1 << 32 };
+
 /// How a process ended, see waitpid(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
