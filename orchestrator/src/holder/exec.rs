@@ -141,9 +141,7 @@ impl Place {
             Ok(pipe) => pipe,
             Err(errno) => return failed(self, Stage::Clone, errno.into()),
         };
-        let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| {
-            self.image.image().as_mut_ptr().cast::<u8>().wrapping_add(offset)
-        });
+        let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| image.byte(offset));
         let job = Job { image, wishes, pid_at, status: its.as_raw_fd() };
         let job: *const Job = self.job.insert(job);
         // SAFETY: all three stay where they are with what they hold, since nobody else gets at

@@ -97,6 +97,14 @@ pub(super) struct Located {
     pub(super) env: *const *const u8,
 }
 
+impl Located {
+    /// The address of the byte at this offset of the image.
+    pub(super) const fn byte(&self, offset: usize) -> *mut u8 {
+        let start = self.args.cast_mut().cast::<u8>().wrapping_sub(HEAD * WORD);
+        start.wrapping_add(offset)
+    }
+}
+
 /// Turns the offsets of an image into addresses, in place. None if it is not an image.
 pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
     let base = image.as_mut_ptr();

@@ -162,6 +162,7 @@ impl Registry {
         self.check_open()?;
         check(spec)?;
         self.dependencies.check(spec)?;
+        self.check_sockets(spec, None)?;
         check_free(&self.read(), spec)
     }
 

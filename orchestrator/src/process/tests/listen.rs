@@ -102,3 +102,14 @@ async fn many_are_executed_at_once_and_each_has_its_own() {
         assert_eq!(kept.exited().await, Exit::Code(0));
     }
 }
+
+#[tokio::test]
+async fn a_holder_that_knows_nothing_of_sockets_is_not_asked() {
+    let linux = linux();
+    let mut launch = sh("exit 0");
+    let _sockets = keep(&linux, &mut launch, 1);
+    linux.link().table().holder_protocol = Some(1);
+    let error = within(linux.spawn(launch)).await.unwrap_err().to_string();
+    assert!(error.contains("daemon upgrade"), "{error}");
+    within(linux.spawn(sh("exit 0"))).await.unwrap();
+}
