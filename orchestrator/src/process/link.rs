@@ -22,9 +22,7 @@ use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
-use crate::holder::frame::{
-    self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version, WITH_LISTENERS,
-};
+use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version};
 use crate::holder::socket::{self, Files};
 use crate::supervise::SIGKILL;
 
@@ -171,24 +169,6 @@ impl Link {
         answered.await.map_err(|_| None)?.map_err(Some)
     }
 
-    /// How many listening sockets it is given. When this is answered, the holder has them.
-    async fn listeners(&self, launch: &Launch) -> Result<i32, Option<Refusal>> {
-        let refusal = |error| Some(Refusal { stage: Stage::Listen, error });
-        let count = program::listeners(launch).len();
-        if count == 0 {
-            return Ok(0);
-        }
-        if self.table().holder_protocol.is_some_and(|it| it < WITH_LISTENERS) {
-            let error = "the holder is of a version that knows nothing of them; replace it with \
-                         `orchestrator-cli daemon upgrade`";
-            return Err(refusal(io::Error::other(error)));
-        }
-        while !self.keeping.catch_up(|order, files| self.try_order(order, &[], files)) {
-            self.writable().await.map_err(refusal)?;
-        }
-        i32::try_from(count).map_err(|error| refusal(io::Error::other(error)))
-    }
-
     fn forget(&self, child: Name) {
         self.table().spawns.remove(&child);
     }
@@ -228,7 +208,7 @@ impl Link {
     }
 
     /// Waits until the holder takes an order.
-    async fn writable(&self) -> io::Result<()> {
+    pub(super) async fn writable(&self) -> io::Result<()> {
         let socket = self.socket.get_ref().try_clone()?;
         let _writable = sys::writable(socket)?.writable().await?;
         Ok(())

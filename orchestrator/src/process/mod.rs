@@ -24,6 +24,7 @@ mod keeping;
 mod kin;
 mod link;
 mod linux;
+mod listen;
 mod orphan;
 mod procfs;
 mod program;

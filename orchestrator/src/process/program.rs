@@ -1,19 +1,14 @@
 //! What the holder needs to execute a program.
 
-use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{Launch, NOT_INHERITED, Part};
-use crate::holder::image::{self, ENV_LISTEN_PID, Program, ROOM_FOR_PID};
-
-/// How many listening sockets it is given.
-pub(crate) const ENV_LISTEN_FDS: &str = "LISTEN_FDS";
-/// The names of these.
-pub(crate) const ENV_LISTEN_NAMES: &str = "LISTEN_FDNAMES";
+use super::listen::with_listeners;
+use super::{Launch, NOT_INHERITED};
+use crate::holder::image::{self, Program};
 
 /// The image of a program; `environment` is what it inherits.
 pub(super) fn image(
@@ -39,32 +34,6 @@ pub(super) fn image(
         env: &env,
     }
     .image()
-}
-
-/// The names of the listening sockets that it is given.
-pub(super) fn listeners(launch: &Launch) -> &[String] {
-    match (launch.part, &launch.listeners) {
-        (Part::Main, Ok(names)) => names,
-        (Part::Command, _) | (_, Err(_)) => &[],
-    }
-}
-
-/// The same, with what it has to know of the listening sockets, see sd_listen_fds(3).
-fn with_listeners(launch: &Launch) -> Cow<'_, Launch> {
-    let names = listeners(launch);
-    if names.is_empty() {
-        return Cow::Borrowed(launch);
-    }
-    let mut launch = launch.clone();
-    launch.env.extend(
-        [
-            (ENV_LISTEN_FDS, names.len().to_string()),
-            (ENV_LISTEN_NAMES, names.join(":")),
-            (ENV_LISTEN_PID, ROOM_FOR_PID.to_owned()),
-        ]
-        .map(|(name, value)| (name.into(), value.into())),
-    );
-    Cow::Owned(launch)
 }
 
 /// What this process has in its environment and programs may have too.

@@ -207,8 +207,8 @@ impl Daemon {
             env: &self.environment,
         };
         let image = image.image().unwrap();
-        let (image, stdin) = (false, false);
-        let order = Order::Spawn { child: name, nice: self.nice, image, stdin, listeners: 0 };
+        let nice = self.nice;
+        let order = Order::Spawn { child: name, nice, image: false, stdin: false, listeners: 0 };
         self.order(order, &image, &[]).await;
         match self.hear().await {
             (News::Spawned { child, .. }, files) if child == name => {
