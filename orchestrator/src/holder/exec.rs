@@ -8,7 +8,8 @@
 //!
 //! - it has a stack of its own, and what it reads (a [`Job`], an image) stays where it is, and
 //!   unchanged, until the end of its writing end of the status pipe tells that it has gone: the
-//!   kernel closes that after it has given the process its own memory, or has taken it away;
+//!   kernel closes that after it has given the process its own memory, or has taken it away; the
+//!   only thing that it writes there is its own number, where an image has room for that;
 //! - it makes system calls and nothing else, by rustix, and syscalls, which call the kernel
 //!   themselves: nothing in it allocates, locks, panics, or touches `errno`, which it shares with
 //!   us;
