@@ -63,6 +63,12 @@ impl Failure {
         Report::new(Exit::Failed, ErrorCode::Io.name(), message, Some(error)).into()
     }
 
+    /// What was asked for can't be.
+    pub(crate) fn invalid(message: String) -> Self {
+        let code = ErrorCode::InvalidArgument.name();
+        Report::new(Exit::Failed, code, message, None).into()
+    }
+
     /// Writing to standard output failed.
     pub(crate) fn output(error: &io::Error) -> Self {
         match error.kind() {

@@ -3,8 +3,8 @@
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    Compression, Health, LogRules, LogStream, Observed, PastExit, Reply, Request, RuntimeDetail,
-    Selector, Usage,
+    Compression, Health, ListenInfo, LogRules, LogStream, Observed, PastExit, Reply, Request,
+    RuntimeDetail, Selector, Usage,
 };
 
 use crate::cli::RuntimeCommand;
@@ -112,6 +112,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("directory", detail.cwd.to_string()),
         ("priority", info.priority.to_string()),
         ("privileged", yes(info.privileged)),
+        ("listens", listens(&detail.listen)),
         ("kind", supervision::kind(rules)),
         ("restart", supervision::restart(rules)),
         ("readiness", supervision::readiness(rules)),
@@ -188,6 +189,15 @@ fn exits(exits: &[PastExit], now_ms: u64) -> String {
     };
     let exits: Vec<_> = exits.iter().map(exit).collect();
     exits.join("; ")
+}
+
+/// Sockets that listen for it, and what is wrong with them.
+fn listens(all: &[ListenInfo]) -> String {
+    let one = |it: &ListenInfo| match &it.problem {
+        None => it.listen.to_string(),
+        Some(problem) => format!("{} (not open: {problem})", it.listen),
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Those that are not as by default.

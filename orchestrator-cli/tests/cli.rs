@@ -68,6 +68,7 @@ fn detail(observed: Observed) -> Reply {
         limits_unmet: Vec::new(),
         vitals: Vitals::default(),
         exits: Vec::new(),
+        listen: Vec::new(),
     }))
 }
 

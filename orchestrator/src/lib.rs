@@ -4,6 +4,7 @@
 //! - [`supervise`]: what should happen to an instance (pure);
 //! - [`plan`]: what differs between what is wanted and what is there (pure);
 //! - [`process`]: how it happens, on Linux;
+//! - [`listen`]: sockets that listen for instances;
 //! - [`route`]: links, mailboxes, policies;
 //! - [`runtime`]: the sockets that instances talk over;
 //! - [`logs`]: what instances print;
@@ -25,6 +26,7 @@ pub mod doctor;
 pub mod events;
 pub mod health;
 pub mod holder;
+pub mod listen;
 pub mod log;
 pub mod logs;
 pub mod options;

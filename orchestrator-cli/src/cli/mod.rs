@@ -61,7 +61,7 @@ pub(crate) struct Global {
     /// The daemon's control socket.
     ///
     /// Without it, the first of these that applies: $XDG_RUNTIME_DIR/orchestrator.socket; for
-    /// root /run/orchestrator/orchestrator.socket; $TMPDIR/orchestrator-UID/orchestrator.socket,
+    /// root /run/orchestrator/orchestrator.socket, also if the first one is not there; $TMPDIR/orchestrator-UID/orchestrator.socket,
     /// with /tmp when TMPDIR is not set. Example: --socket /run/user/1000/orchestrator.socket
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = ENV_CONTROL_SOCKET, hide_env_values = true)]
     pub(crate) socket: Option<OsString>,

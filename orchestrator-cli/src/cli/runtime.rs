@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use orchestrator_proto::control::{LogStream, Priority};
+use orchestrator_proto::control::{Listen, LogStream, Priority};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
 use super::execution::ExecutionArgs;
@@ -30,7 +30,8 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add ./target/release/ping --copy
   orchestrator-cli runtime add ./web --user www-data --ambient-caps CAP_NET_BIND_SERVICE
   orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
-  orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64")]
+  orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64
+  orchestrator-cli runtime add ./server --listen http=tcp:0.0.0.0:80 --listen unix:/run/s,mode=0660")]
     Add(RuntimeAdd),
 
     /// Start instances and wait until their programs are executed.
@@ -240,6 +241,17 @@ pub(crate) struct RuntimeAdd {
     /// Example: --stop-timeout 500ms
     #[arg(long, value_name = "TIME", value_parser = value::stop_timeout)]
     pub(crate) stop_timeout: Option<Duration>,
+
+    /// A socket that listens for it whether it runs or not; may be repeated, up to 16 times.
+    ///
+    /// tcp:IP:PORT, udp:IP:PORT, unix:PATH or unix-datagram:PATH, each with NAME= before it if the
+    /// program tells them apart by names. It is open from now until the instance is removed, and
+    /// the program is given it as systemd does, see sd_listen_fds(3): LISTEN_FDS, LISTEN_PID,
+    /// LISTEN_FDNAMES, files from 3 on. Who connects while it does not run waits. A path is made
+    /// absolute like PATH, and its permissions are 0600 without `,mode=`.
+    /// Example: --listen http=tcp:127.0.0.1:8080 --listen unix:/run/ping.socket,mode=0660
+    #[arg(long, value_name = "[NAME=]SOCKET")]
+    pub(crate) listen: Vec<Listen>,
 
     #[command(flatten)]
     pub(crate) supervision: SupervisionArgs,

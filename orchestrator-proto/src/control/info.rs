@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::execution::Execution;
 use super::limits::Limits;
+use super::listen::ListenInfo;
 use super::log::LogRules;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
@@ -346,6 +347,8 @@ pub struct RuntimeDetail {
     /// How its main process ended the last times, the newest first: up to
     /// [`PastExit::KEPT`].
     pub exits: Vec<PastExit>,
+    /// Sockets that listen for it.
+    pub listen: Vec<ListenInfo>,
 }
 
 /// One link.

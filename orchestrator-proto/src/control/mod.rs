@@ -16,6 +16,7 @@ mod event;
 mod execution;
 mod info;
 mod limits;
+mod listen;
 mod log;
 mod rlimit;
 mod scheduling;
@@ -36,6 +37,7 @@ pub use info::{
     Status, TargetInfo, TelemetryStatus,
 };
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
+pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use rlimit::{Resource, Rlimit};
 pub use scheduling::{Cpus, IoClass, Realtime};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::execution::Execution;
 use super::limits::Limits;
+use super::listen::Listen;
 use super::log::LogRules;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
@@ -55,6 +56,9 @@ pub struct RuntimeSpec {
     pub execution: Execution,
     /// How much of the machine it may use.
     pub limits: Limits,
+    /// Sockets that listen for it, in the order in which it is given them: at most
+    /// [`Listen::MAX`], each once.
+    pub listen: Vec<Listen>,
 }
 
 impl RuntimeSpec {
@@ -72,6 +76,7 @@ impl RuntimeSpec {
             log: LogRules::default(),
             execution: Execution::default(),
             limits: Limits::default(),
+            listen: Vec::new(),
         }
     }
 }

@@ -224,6 +224,12 @@ pub(super) static DEFAULTS: &[Key] = instance_keys![];
 pub(super) static INSTANCE: &[Key] = instance_keys![
     key("program", Text, "What to execute: a path, relative to this file."),
     key("id", Text, "The id that it gets when it is added; without it the daemon chooses one."),
+    key(
+        "listen",
+        List(&OneOf(&[Text, Table(LISTEN)])),
+        "Sockets that listen for it whether it runs or not: [NAME=]tcp:IP:PORT, udp:IP:PORT, \
+         unix:PATH[,mode=MODE] or unix-datagram:PATH[,mode=MODE], or a table.",
+    ),
 ];
 
 pub(super) const RESTART_POLICY: Shape = Choice(&["never", "on-failure", "always"]);
@@ -292,6 +298,16 @@ pub(super) static REQUIREMENT: &[Key] = &[
 pub(super) static AFTER: &[Key] = &[
     key("instance", Text, "Its name, or its id."),
     key("condition", CONDITION, "How far it has to be; ready without it."),
+];
+
+/// Of each of `listen`.
+pub(super) static LISTEN: &[Key] = &[
+    key("name", Text, "What the program finds in LISTEN_FDNAMES; unknown without it."),
+    key("tcp", Text, "For TCP connections to this IP:PORT."),
+    key("udp", Text, "For UDP datagrams to this IP:PORT."),
+    key("unix", Text, "For connections to a Unix socket: its path, relative to this file."),
+    key("unix-datagram", Text, "For datagrams to a Unix socket: its path, relative to this file."),
+    key("mode", Text, "The permissions of a Unix socket, such as \"0660\"; 0600 without it."),
 ];
 
 /// Of each `[[link]]`.

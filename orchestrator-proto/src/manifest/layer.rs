@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use super::execution::ExecutionLayer;
 use super::limits::LimitsLayer;
+use super::listen;
 use super::read::Table;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
-    After, Desired, Kind, Priority, Probe, Readiness, Requirement, RuntimeSpec, Supervision, Wanted,
+    After, Desired, Kind, Listen, Priority, Probe, Readiness, Requirement, RuntimeSpec,
+    Supervision, Wanted,
 };
 use crate::{InstanceId, Millis};
 
@@ -17,6 +19,7 @@ use crate::{InstanceId, Millis};
 pub(super) struct Layer {
     pub(super) program: Option<PathBuf>,
     pub(super) id: Option<InstanceId>,
+    listen: Option<Vec<Listen>>,
     args: Option<Vec<String>>,
     env: BTreeMap<String, String>,
     cwd: Option<PathBuf>,
@@ -47,6 +50,7 @@ impl Layer {
         Self {
             program: None,
             id: None,
+            listen: None,
             args: table.read("args", |value| value.texts()),
             env: table.read("env", |value| value.variables()).into_iter().flatten().collect(),
             cwd: table.read("cwd", |value| value.path()),
@@ -72,6 +76,7 @@ impl Layer {
         Self {
             program: table.read("program", |value| value.path()),
             id: table.read("id", |value| value.parsed()),
+            listen: table.read("listen", listen::all),
             ..Self::defaults(table)
         }
     }
@@ -83,6 +88,7 @@ impl Layer {
         Self {
             program: self.program,
             id: self.id,
+            listen: self.listen,
             args: self.args.or_else(|| below.args.clone()),
             env,
             cwd: self.cwd.or_else(|| below.cwd.clone()),
@@ -125,6 +131,7 @@ impl Layer {
             },
             execution: self.execution.finish(),
             limits: self.limits.finish(),
+            listen: self.listen.unwrap_or_default(),
             ..RuntimeSpec::new(program)
         };
         Wanted { spec, desired: self.state.unwrap_or(Desired::Running), priority: self.priority }

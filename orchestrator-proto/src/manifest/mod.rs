@@ -50,6 +50,7 @@ mod keys;
 mod layer;
 mod limits;
 mod link;
+mod listen;
 mod problem;
 mod read;
 mod schema;

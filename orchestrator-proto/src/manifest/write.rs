@@ -92,6 +92,8 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     supervision(&mut all, &spec.supervision);
     execution::entries(&mut all, &spec.execution);
     limits(&mut all, &spec.limits);
+    let listen = spec.listen.iter().map(|it| text(&it.to_string()));
+    all.add_if(!spec.listen.is_empty(), "listen", list(listen));
     all.0
 }
 

@@ -58,6 +58,7 @@ fn spec() -> RuntimeSpec {
         log: log_rules(),
         execution: execution(),
         limits: limits(),
+        listen: vec![listen()],
         ..RuntimeSpec::new("/opt/camera")
     }
 }
@@ -203,7 +204,20 @@ fn detail() -> RuntimeDetail {
             ran_ms: Some(1004),
             requested: true,
         }],
+        listen: vec![listen_info()],
     }
+}
+
+fn listen() -> Listen {
+    "http=tcp:127.0.0.1:8080".parse().unwrap()
+}
+
+fn socket(text: &str) -> ListenSocket {
+    text.parse::<Listen>().unwrap().socket
+}
+
+fn listen_info() -> ListenInfo {
+    ListenInfo { listen: listen(), problem: Some("in use".into()) }
 }
 
 fn vitals() -> Vitals {
@@ -538,6 +552,12 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             LogStream::Stdout => LogStream::Stdout, LogStream::Stderr => LogStream::Stderr,
             LogStream::Telemetry => LogStream::Telemetry, LogStream::Orchestrator => LogStream::Orchestrator),
         variants!(Compression: Compression::None => Compression::None, Compression::Zstd => Compression::Zstd),
+        variants!(ListenSocket:
+            ListenSocket::Tcp(_) => listen().socket,
+            ListenSocket::Udp(_) => ListenSocket::Udp("[::1]:5353".parse().unwrap()),
+            ListenSocket::Unix { .. } => socket("unix:/run/a,mode=0660"),
+            ListenSocket::UnixDatagram { .. } => socket("unix-datagram:/run/a"),
+        ),
         variants!(WhenFull: WhenFull::Block => WhenFull::Block, WhenFull::Drop => WhenFull::Drop),
         variants!(TargetSpec:
             TargetSpec::Instance(_) => TargetSpec::Instance(instance()),

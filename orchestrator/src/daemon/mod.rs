@@ -1,5 +1,6 @@
 //! Builds the rooms, connects them, and shuts them down in order.
 
+mod activation;
 mod handover;
 mod leftovers;
 mod manifest;
@@ -28,6 +29,7 @@ use crate::process::{Left, Linux, Meter};
 use crate::registry::{Directories, Instance, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
+use activation::Activated;
 use place::Place;
 use service::Service;
 
@@ -73,9 +75,10 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     let mut reload = reloads(&options).context("cannot receive signals")?;
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
     let mut left = handover::arrive(&options, &kernel).await?;
+    let activated = Activated::take(&mut left.files);
     // A daemon before this one has had files kept.
     let is_first = left.survivors.is_empty() && left.files.is_empty();
-    let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
+    let (place, listener) = Place::take(&options, &kernel, &mut left.files, activated)?;
     kernel.settle(&options.cgroup, &place.state);
     let (daemon, to_be_started) = match begin(&options, &kernel, &place, left).await {
         Ok(begun) => begun,
@@ -329,6 +332,7 @@ async fn shut_down(
             let _ = tokio::time::timeout(GRACE, registry.kill_all()).await;
         }
     }
+    registry.close_sockets();
     registry.flush_logs(FLUSH).await;
     // What happened last is there to be read when they are told that nothing more will.
     let _ = tokio::time::timeout(CLOSE, registry.events().settle()).await;

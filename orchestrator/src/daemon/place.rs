@@ -14,6 +14,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use orchestrator_proto::paths;
 use tokio::net::UnixListener;
 
+use super::activation::Activated;
 use crate::options::Options;
 use crate::private_socket;
 use crate::process::{Kernel, Name};
@@ -40,24 +41,36 @@ pub(super) struct Place {
     pub(super) sockets: PathBuf,
     /// The state directory.
     pub(super) state: PathBuf,
+    /// The control socket is a service manager's, and stays.
+    is_activated: bool,
     /// Held for as long as the daemon lives; the kernel lets go of them whatever happens.
     _locks: [Flock<File>; 2],
 }
 
 impl Place {
     /// Takes the socket and the state directory, and listens; goes on listening where an earlier
-    /// daemon did, if it has left that with the holder, which keeps it for the next.
+    /// daemon did, if it has left that with the holder, which keeps it for the next; or where a
+    /// service manager does.
     pub(super) fn take(
         options: &Options,
         kernel: &dyn Kernel,
         left: &mut HashMap<Name, OwnedFd>,
+        activated: Option<Activated>,
     ) -> anyhow::Result<(Self, UnixListener)> {
         let uid = nix::unistd::geteuid().as_raw();
         let state = state_dir(options)?;
-        let socket = absolute(&options.socket.clone().unwrap_or_else(|| {
-            let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
-            paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
-        }))?;
+        let is_activated = activated.is_some();
+        let socket = match &activated {
+            Some(activated) => {
+                let wanted = options.socket.as_deref().map(absolute).transpose()?;
+                activated.check(wanted.as_deref())?;
+                activated.path.clone()
+            }
+            None => absolute(&options.socket.clone().unwrap_or_else(|| {
+                let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+                paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
+            }))?,
+        };
         let sockets = with_suffix(&socket, ".d");
         let excess = InstanceSockets::excess(&sockets);
         if excess > 0 {
@@ -69,6 +82,7 @@ impl Place {
 
         private_dir(&state, Permissions::from_mode(0o700))
             .with_context(|| format!("cannot use the state directory {state:?}"))?;
+        let is_first = !left.contains_key(&STATE_LOCK);
         let state_lock =
             lock(&state.join("lock"), ("the state directory", &state), left.remove(&STATE_LOCK))?;
         keep(kernel, STATE_LOCK, &*state_lock)?;
@@ -83,8 +97,15 @@ impl Place {
             left.remove(&SOCKET_LOCK),
         )?;
         keep(kernel, SOCKET_LOCK, &*socket_lock)?;
-        let listener = match left.remove(&LISTENER) {
-            Some(kept) if socket.exists() => UnixListener::from_std(kept.into())?,
+        let listener = match (activated, left.remove(&LISTENER)) {
+            (Some(activated), _) => {
+                // What an orchestrator that was killed has left.
+                if is_first {
+                    clear(&sockets)?;
+                }
+                activated.listener().context("cannot listen on the service manager's socket")?
+            }
+            (None, Some(kept)) if socket.exists() => UnixListener::from_std(kept.into())?,
             _ => {
                 refuse_living(&socket)?;
                 clear(&sockets)?;
@@ -98,18 +119,23 @@ impl Place {
         private_dir(&sockets, way_through())
             .and_then(|()| Ok(fs::set_permissions(&sockets, way_through())?))
             .with_context(|| format!("cannot make the directory {sockets:?}"))?;
-        Ok((Self { socket, sockets, state, _locks: [state_lock, socket_lock] }, listener))
+        Ok((
+            Self { socket, sockets, state, is_activated, _locks: [state_lock, socket_lock] },
+            listener,
+        ))
     }
 
     /// No new client finds the daemon from now on.
     pub(super) fn remove_socket(&self) {
-        remove(&self.socket);
+        if !self.is_activated {
+            remove(&self.socket);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        remove(&self.socket);
+        self.remove_socket();
         let _ = fs::remove_dir_all(&self.sockets);
         // The lock is still held, so this is not another daemon's file.
         remove(&with_suffix(&self.socket, ".lock"));

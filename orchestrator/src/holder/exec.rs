@@ -18,6 +18,8 @@
 //!   handle none, so that nothing has to be set back.
 #![allow(unsafe_code)]
 
+mod listen;
+
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -31,6 +33,7 @@ use super::attributes;
 use super::frame::Stage;
 use super::image::{self, Located, Words};
 use super::seats::{Numbers, Seats};
+pub(super) use listen::Listeners;
 
 /// Pieces of the stack of a process that has not been given its own memory. It needs a few
 /// hundred bytes.
@@ -53,7 +56,9 @@ struct Job {
     wishes: Wishes,
     /// None if it begins with a copy of all our files.
     seats: Option<Numbers>,
-    /// Where it reports to. Closed by execve(2), as all our files but the first three are.
+    /// Where its number goes in the image; null if it is not wanted there.
+    pid_at: *mut u8,
+    /// Where it reports to. Closed by execve(2), as all our files are but those it is given.
     status: RawFd,
 }
 
@@ -62,6 +67,9 @@ struct Job {
 pub(super) struct Wishes {
     /// Files of ours that become its first three. Each either is that number or above them.
     pub(super) streams: [RawFd; 3],
+    /// Files of ours that become those after them. With any, it begins with a copy of all our
+    /// files.
+    pub(super) listeners: Listeners,
     /// None if it is to have ours.
     pub(super) nice: Option<i32>,
     /// How many files it may have open.
@@ -147,6 +155,11 @@ impl Place {
     /// again.
     pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, (Self, Stage, io::Error)> {
         let failed = |place, stage, error| Err((place, stage, error));
+        let has_listeners = !wishes.listeners.is_empty();
+        let pid_at = match has_listeners {
+            true => image::place_for_pid(self.image.image()),
+            false => None,
+        };
         let Some(image) = image::locate(self.image.image()) else {
             return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
         };
@@ -154,16 +167,17 @@ impl Place {
             Ok(pipe) => pipe,
             Err(errno) => return failed(self, Stage::Clone, errno.into()),
         };
+        let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| image.byte(offset));
         let seats = match &mut self.seats {
-            Some(seats) => match wishes.fill(seats, its.as_fd()) {
+            Some(seats) if !has_listeners => match wishes.fill(seats, its.as_fd()) {
                 Ok(numbers) => Some(numbers),
                 Err(error) => return failed(self, Stage::Clone, error),
             },
-            None => None,
+            _ => None,
         };
         let status = seats.map_or(its.as_raw_fd(), Numbers::status);
         let shared = seats.is_some();
-        let job: *const Job = self.job.insert(Job { image, wishes, seats, status });
+        let job: *const Job = self.job.insert(Job { image, wishes, seats, pid_at, status });
         // SAFETY: all three stay where they are with what they hold, since nobody else gets at
         // them: the flight gives the place back when the last writing end of the
         // pipe is closed (ours is at the end of this function and, in a seat, when the process
@@ -273,21 +287,22 @@ unsafe fn begin(job: *const Job, stack: *mut Stack, shared: bool) -> io::Result<
 extern "C" fn child(job: *mut c_void) -> c_int {
     // SAFETY: `begin` passes on a job that stays as it is until we have gone.
     let job = unsafe { &*job.cast::<Job>() };
-    let Err((stage, errno)) = become_program(job);
-    report(job, stage.number(), errno.raw_os_error());
+    let mut status = job.status;
+    let Err((stage, errno)) = become_program(job, &mut status);
+    report(status, stage.number(), errno.raw_os_error());
     127
 }
 
 enum Never {}
 
-fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
+fn become_program(job: &Job, status: &mut RawFd) -> Result<Never, (Stage, Errno)> {
     let prepare = |errno| (Stage::Prepare, errno);
     if let Some(cgroup) = job.wishes.cgroup {
         rustix::io::write(open(cgroup), b"0").map_err(|errno| (Stage::Cgroup, errno))?;
     }
     if let Some(seats) = job.seats {
         seats.keep_only().map_err(prepare)?;
-        report(job, APART, 0);
+        report(*status, APART, 0);
     }
     rustix::process::setpgid(None, None).map_err(prepare)?;
     let [stdin, stdout, stderr] = job.seats.map_or(job.wishes.streams, Numbers::streams);
@@ -300,11 +315,18 @@ fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
     if stderr != 2 {
         rustix::stdio::dup2_stderr(open(stderr)).map_err(prepare)?;
     }
+    if !job.wishes.listeners.is_empty() {
+        listen::pass_on(&job.wishes.listeners, status).map_err(|errno| (Stage::Listen, errno))?;
+    }
+    if !job.pid_at.is_null() {
+        // SAFETY: it is in the image, which is ours alone for as long as we use it.
+        unsafe { listen::write_pid(job.pid_at) };
+    }
     rustix::process::setrlimit(Resource::Nofile, job.wishes.files).map_err(prepare)?;
     if let Some(nice) = job.wishes.nice
         && let Err(errno) = rustix::process::setpriority_process(None, nice)
     {
-        report(job, WARNING, errno.raw_os_error());
+        report(*status, WARNING, errno.raw_os_error());
     }
     let (steps, count) = job.image.steps;
     // SAFETY: so many words, located, in an image that stays as it is.
@@ -357,12 +379,12 @@ fn in_rustix(errno: syscalls::Errno) -> Errno {
     Errno::from_raw_os_error(errno.into_raw())
 }
 
-fn report(job: &Job, stage: u8, errno: i32) {
+fn report(status: RawFd, stage: u8, errno: i32) {
     let mut bytes = [0; REPORT];
     bytes[0] = stage;
     bytes[4..].copy_from_slice(&errno.to_le_bytes());
     // So few bytes are written at once or, if nobody reads them any more, need not be.
-    let _ = rustix::io::write(open(job.status), &bytes);
+    let _ = rustix::io::write(open(status), &bytes);
 }
 
 /// One of the files that a process is begun with, under the number that [`Place::begin`] knows it by.

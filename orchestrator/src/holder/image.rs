@@ -126,6 +126,14 @@ pub(super) struct Located {
     pub(super) steps: (*const u64, usize),
 }
 
+impl Located {
+    /// The address of the byte at this offset of the image.
+    pub(super) const fn byte(&self, offset: usize) -> *mut u8 {
+        let start = self.args.cast_mut().cast::<u8>().wrapping_sub(HEAD * WORD);
+        start.wrapping_add(offset)
+    }
+}
+
 /// Turns the offsets of an image into addresses, in place. None if it is not an image.
 pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
     let base = image.as_mut_ptr();
@@ -165,6 +173,32 @@ pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
         args: at(HEAD).cast_const().cast(),
         env: at(end_of_args + 1).cast_const().cast(),
         steps: (at(words + usize::from(first & STEPS != 0)).cast_const(), count_of_steps),
+    })
+}
+
+/// The variable that a program finds its own number in, see sd_listen_fds(3).
+pub const ENV_LISTEN_PID: &str = "LISTEN_PID";
+
+/// The most digits of a process's number.
+pub const PID_DIGITS: usize = 10;
+
+/// What has room for the number of the new process, which that writes there.
+pub const ROOM_FOR_PID: &str = "0000000000";
+
+/// Where in an image that is not located yet there is [`ROOM_FOR_PID`]: the offset of its bytes.
+/// None if it has no such variable, or is no image.
+pub(super) fn place_for_pid(image: &[u64]) -> Option<usize> {
+    let words = usize::try_from(*image.first()? & !STEPS).ok()?;
+    let table = image.get(HEAD..words)?;
+    let args = table.iter().position(|&offset| offset == 0)?;
+    let byte = |at: usize| image.get(at / WORD).map(|word| word.to_ne_bytes()[at % WORD]);
+    let wanted = || [ENV_LISTEN_PID, "=", ROOM_FOR_PID, "\0"].into_iter().flat_map(str::bytes);
+    table.iter().skip(args + 1).find_map(|&offset| {
+        let start = usize::try_from(offset).ok()?;
+        let is_it = wanted().enumerate().all(|(i, expected)| {
+            start.checked_add(i).and_then(byte).is_some_and(|found| found == expected)
+        });
+        is_it.then_some(start + ENV_LISTEN_PID.len() + 1)
     })
 }
 

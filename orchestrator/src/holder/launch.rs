@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Rlimit;
 
-use super::exec::{Begun, Flight, Landing, Place, Wishes};
+use super::exec::{Begun, Flight, Landing, Listeners, Place, Wishes};
 use super::frame::{Name, Stage};
 use super::image::{self, Words};
 use super::seats::Seats;
@@ -35,6 +35,8 @@ pub(super) struct Launch<'a> {
     pub(super) stdin: Option<OwnedFd>,
     /// What it enters before anything else; none is ours.
     pub(super) cgroup: Option<OwnedFd>,
+    /// Files that are kept.
+    pub(super) listeners: Listeners,
     pub(super) nice: i32,
 }
 
@@ -142,6 +144,7 @@ impl Launches {
         let stdin = launch.stdin.as_ref().map_or(self.nothing.as_fd(), AsFd::as_fd);
         let wishes = Wishes {
             streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
+            listeners: launch.listeners,
             nice: (launch.nice != self.nice).then_some(launch.nice),
             files: self.files,
             cgroup: launch.cgroup.as_ref().map(AsRawFd::as_raw_fd),
@@ -255,8 +258,15 @@ mod tests {
             image::Program { path, cwd, args: &args, env: &[], attributes: None }.image().unwrap();
         let child = Name { key: [1; 16], tag };
         let nice = launches.nice;
-        let launch =
-            Launch { child, image: &image, image_file: None, stdin: None, cgroup: None, nice };
+        let launch = Launch {
+            child,
+            image: &image,
+            image_file: None,
+            stdin: None,
+            cgroup: None,
+            listeners: Listeners::default(),
+            nice,
+        };
         launches.launch(launch).unwrap();
         Pid::from_raw(launches.underway.last().unwrap().program.pid)
     }

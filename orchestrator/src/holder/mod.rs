@@ -17,6 +17,7 @@
 //!   daemon that does not listen, which is told the same later;
 //! - once it runs, it takes no memory but for the image of a daemon and for images of programs that
 //!   are longer than a datagram; if there is none for these, it says so and goes on;
+//! - sockets that a service manager has opened for it are there for every daemon;
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
 //! - its own program can be replaced too: it executes the next one in its own process, with all its
@@ -35,6 +36,7 @@ pub mod frame;
 pub mod handover;
 mod hold;
 pub mod image;
+mod inherited;
 mod launch;
 mod lives;
 mod notify;
@@ -157,11 +159,13 @@ fn hold() -> io::Result<ExitCode> {
         Some(role) if role == HOLDER => resume(&signals, false)?,
         Some(role) if role == AGAIN => resume(&signals, true)?,
         _ => {
+            let inherited = inherited::inherited();
             let hangup_ignored = is_ignored(Signal::SIGHUP);
             let image = daemon::own_image()?;
             prepare()?;
             pass_on_no_files()?;
             let mut holder = Holder::new(&signals, hangup_ignored, image, more_files()?)?;
+            holder.keep_inherited(inherited);
             holder.start()?;
             holder
         }

@@ -84,6 +84,14 @@ pub enum SpawnError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// It is about a socket that listens for it.
+    #[error("cannot execute {program:?} with the sockets that listen for it: {reason}")]
+    Listen {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// What starts programs is gone. The daemon is about to end.
     #[error("cannot execute {program:?}: the daemon is ending")]
     Ending {
@@ -104,6 +112,7 @@ impl SpawnError {
             Self::NotAbsolute { .. }
             | Self::NotPrepared { .. }
             | Self::Limits { .. }
+            | Self::Listen { .. }
             | Self::Ending { .. } => None,
         }
     }
@@ -114,6 +123,9 @@ impl SpawnError {
         let program = launch.program.clone();
         if let (Stage::Cwd, Some(cwd)) = (stage, &launch.cwd) {
             return Self::Cwd { program, cwd: cwd.clone(), user: as_user(launch), source };
+        }
+        if stage == Stage::Listen {
+            return Self::Listen { program, reason: in_words(&source) };
         }
         if stage == Stage::Cgroup {
             return Self::Cgroup { program, source };

@@ -96,8 +96,8 @@ pub(super) struct Table {
     pub(super) renewal: Option<oneshot::Sender<io::Result<()>>>,
     /// Of the holder's program.
     pub(super) holder_version: Version,
-    /// What the holder speaks.
-    pub(super) holder_protocol: i32,
+    /// The version of the protocol that the holder speaks, once it has said so.
+    pub(super) holder_protocol: Option<i32>,
     /// The holder has heard that it was asked for that. What it tells before is told again, and
     /// better understood, after it; to take it twice would make two of one program.
     pub(super) asked: bool,
@@ -146,6 +146,7 @@ impl Link {
         prepared: &Prepared,
     ) -> Result<Born, Option<Refusal>> {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
+        let listeners = self.listeners(launch).await?;
         let image = program::image(launch, prepared)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let _place = self.place().await;
@@ -179,6 +180,7 @@ impl Link {
             image: file.is_some(),
             stdin: false,
             cgroup: entry.is_some(),
+            listeners,
         };
         let files = file.iter().chain(entry.as_ref().map(|entry| &entry.procs));
         let files: Vec<_> = files.map(AsFd::as_fd).collect();
@@ -212,7 +214,7 @@ impl Link {
     /// A cgroup for this child, if it can have one. Why it can't is a warning at its start, if it
     /// has limits, see [`Kernel::unmet`](super::Kernel::unmet).
     fn enter(&self, child: Name) -> Option<Entry> {
-        if self.table().holder_protocol < frame::ENTERS_CGROUPS {
+        if self.table().holder_protocol.is_some_and(|it| it < frame::WITH_CGROUPS) {
             return None;
         }
         self.cgroups()?.enter(child).unwrap_or_else(|error| {
@@ -300,7 +302,7 @@ impl Link {
     }
 
     /// Waits until the holder takes an order.
-    async fn writable(&self) -> io::Result<()> {
+    pub(super) async fn writable(&self) -> io::Result<()> {
         let socket = self.socket.get_ref().try_clone()?;
         let _writable = sys::writable(socket)?.writable().await?;
         Ok(())
@@ -366,7 +368,7 @@ impl Link {
                 );
                 let mut table = self.table();
                 table.holder_version = version;
-                table.holder_protocol = protocol;
+                table.holder_protocol = Some(protocol);
                 if let Some(asker) = table.welcome.take() {
                     table.asked = true;
                     let _ = asker.send(successor);
@@ -422,6 +424,8 @@ impl Link {
             News::Renewed { version } => {
                 let mut table = self.table();
                 table.holder_version = version;
+                // It is this program.
+                table.holder_protocol = Some(frame::PROTOCOL);
                 if let Some(asker) = table.renewal.take() {
                     let _ = asker.send(Ok(()));
                 }

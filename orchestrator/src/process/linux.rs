@@ -176,8 +176,14 @@ impl Linux {
         let image = program.image().map_err(io::Error::other)?;
         let tag = link.next_run.fetch_add(1, Ordering::Relaxed);
         let child = Name { key: SERVICES, tag };
-        let order =
-            Order::Spawn { child, nice: link.nice, image: false, stdin: true, cgroup: false };
+        let order = Order::Spawn {
+            child,
+            nice: link.nice,
+            image: false,
+            stdin: true,
+            cgroup: false,
+            listeners: 0,
+        };
         link.try_order(order, &image, &[stdin.as_fd()])
     }
 
@@ -236,6 +242,10 @@ impl Kernel for Linux {
         Box::pin(async move {
             if !launch.program.is_absolute() {
                 return Err(SpawnError::NotAbsolute { program: launch.program });
+            }
+            if let Err(reason) = &launch.listeners {
+                let reason = reason.clone();
+                return Err(SpawnError::Listen { program: launch.program, reason });
             }
             let surroundings = Arc::clone(&link.surroundings);
             let (launch, prepared) = if surroundings.may_block(&launch) {

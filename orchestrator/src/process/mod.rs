@@ -10,8 +10,8 @@
 //! - a signal reaches only processes known to be ours, by pidfd or while their number can't
 //!   have been given to anybody else;
 //! - the exit of a process is reported as the kernel reported it, and leaves no zombie;
-//! - what an instance starts inherits no file but its three streams, no blocked and no
-//!   ignored signal;
+//! - what an instance starts inherits no file but its three streams and the sockets that listen
+//!   for it, no blocked and no ignored signal;
 //! - it does not wake up unless something happened.
 //!
 //! What calls setsid(2) or setpgid(2) leaves its instance's process group, and is signalled and
@@ -32,6 +32,7 @@ mod kin;
 mod lineage;
 mod link;
 mod linux;
+mod listen;
 mod orphan;
 mod prepare;
 mod procfs;
@@ -75,7 +76,7 @@ pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
 pub use usage::{Main, Meter, Usages};
 
-pub use crate::holder::frame::Name;
+pub use crate::holder::frame::{FIRST_INHERITED, FIRST_LISTENER, MAX_LISTENERS, Name};
 pub(crate) use sys::receive;
 
 /// The number of the execution of its instance's program that a process is part of: the first is
@@ -251,6 +252,17 @@ pub struct Launch {
     pub execution: Arc<Execution>,
     /// Sockets that belong to its user, if that is another one than the daemon's.
     pub sockets: Vec<PathBuf>,
+    /// Listening sockets that it is given, if it is the instance itself, see sd_listen_fds(3): the
+    /// names that it finds them under, in order. They are [kept](Kernel::keep) under
+    /// [`listener`]. Or why there is one that can't be had.
+    pub listeners: Result<Vec<String>, String>,
+}
+
+/// What the holder calls the listening socket of an instance that comes at this place, counted
+/// from 0.
+#[must_use]
+pub const fn listener(instance: InstanceId, place: u64) -> Name {
+    Name { key: *instance.as_bytes(), tag: FIRST_LISTENER + place }
 }
 
 /// What a program is to its instance.
@@ -277,6 +289,7 @@ impl Launch {
             part: Part::Main,
             execution: Arc::default(),
             sockets: Vec::new(),
+            listeners: Ok(Vec::new()),
         }
     }
 }

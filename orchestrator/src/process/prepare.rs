@@ -15,6 +15,7 @@ use super::Launch;
 use super::account::{self, AccountError, Identity, Person};
 use super::env_file::{self, EnvFileError};
 use super::environment::{self, Variables, Who, inherited};
+use super::listen::with_listeners;
 use crate::holder::attributes::Attributes;
 use crate::holder::image;
 
@@ -93,7 +94,7 @@ impl Surroundings {
                 environment::set(&mut variables, name, value);
             }
         }
-        let env = on_top(variables, &launch.env);
+        let env = on_top(variables, &with_listeners(launch).env);
         give_sockets(launch, &identity)?;
         let warnings = unreachable_sockets(launch, &identity);
         let attributes = attributes(execution, &identity, launch);

@@ -15,9 +15,11 @@ use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launch};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{
-    Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, not_stored, shorten, supervision,
+    Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, listen, not_stored, shorten,
+    supervision,
 };
 use crate::health::{Health, NotifySocket};
+use crate::listen::Listeners;
 use crate::process::{Keeper, Process, Spawned, View};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
@@ -42,6 +44,8 @@ pub(super) struct Plan {
     pub(super) rest: Option<Arc<dyn Process>>,
     /// What printed into these pipes has ended; nobody may have read all of it.
     pub(super) outputs: Vec<(u64, Pipes)>,
+    /// Sockets that listen for it, if it is new.
+    pub(super) listeners: Option<Listeners>,
     /// What stays of it when its keeper is replaced.
     pub(super) before: Option<Arc<Instance>>,
 }
@@ -56,6 +60,7 @@ impl Plan {
             survivor: None,
             rest: None,
             outputs: Vec::new(),
+            listeners: None,
             before: None,
         }
     }
@@ -126,7 +131,7 @@ impl Registry {
         let plan = Plan::new(record.clone());
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
-        let building = tokio::task::spawn_blocking(move || registry.build(plan));
+        let building = tokio::task::spawn_blocking(move || registry.build_listening(plan));
         let instance = building.await.unwrap_or_else(|panic| {
             let message = format!("adding the instance failed: {panic}");
             Err(WireError::new(ErrorCode::Internal, message))
@@ -161,6 +166,7 @@ impl Registry {
         self.check_open()?;
         check(spec)?;
         self.dependencies.check(spec)?;
+        self.check_sockets(spec, None)?;
         check_free(&self.read(), spec)
     }
 
@@ -188,7 +194,7 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record, run, types, survivor, rest, outputs, before } = plan;
+        let Plan { record, run, types, survivor, rest, outputs, listeners, before } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
@@ -242,6 +248,7 @@ impl Registry {
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
         self.kernel.limit(id, &spec.limits);
+        let listeners = self.listeners(id, &spec, listeners, before.as_deref());
         let view = view_of(&run);
         let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
         let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
@@ -256,6 +263,7 @@ impl Registry {
             launch,
             health: health.clone(),
             dependencies: self.dependencies.clone(),
+            listeners: listeners.clone(),
             log: log.clone(),
             events: self.events.clone(),
             end_is_told: AtomicBool::new(end_is_told),
@@ -288,6 +296,7 @@ impl Registry {
             keeper,
             log,
             endpoint,
+            listeners,
             leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
             sockets: Arc::new(Mutex::new(Some(sockets))),
             launches: Arc::new(spec.clone()),
@@ -362,6 +371,7 @@ pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
             "arguments and environment have {size} bytes; at most {MAX_ARGUMENTS} are allowed"
         )));
     }
+    listen::check(spec)?;
     check_log(&spec.log)?;
     execution::check(&spec.execution)?;
     spec.limits.check().map_err(|(key, why)| invalid(format!("{key}: {why}")))?;

@@ -19,6 +19,7 @@ use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::health::{Health, Notify, NotifySocket};
+use crate::listen::Listeners;
 use crate::logs::InstanceLog;
 use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, View};
 use crate::route::LinkTarget;
@@ -52,6 +53,8 @@ pub struct Instance {
     pub(super) keeper: Keeper,
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
+    /// Sockets that listen for it.
+    pub(super) listeners: Arc<Listeners>,
     /// Somebody removes it.
     pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
@@ -239,6 +242,7 @@ impl Instance {
     /// Ends what belongs to a new instance that could not be added, but for its program.
     pub(super) async fn abandon(&self) {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.listeners.close();
         let _ = self.keeper.retire().await;
         if let Err(error) = self.log.remove().await {
             tracing::warn!(instance = self.label(), %error, "the log could not be removed");
@@ -247,6 +251,7 @@ impl Instance {
 
     /// Ends what belongs to an instance that has left.
     pub(super) async fn discard(&self) {
+        self.listeners.close();
         // Whoever is still connected sees the end.
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(error) = self.log.remove().await {
@@ -338,6 +343,7 @@ impl Instance {
             limits_unmet: registry.kernel.unmet(self.id, self.is_active()),
             vitals: self.vitals(),
             exits: self.run.record().exits.into_iter().rev().collect(),
+            listen: self.listeners.info(&self.spec.listen),
         }
     }
 }
@@ -354,6 +360,7 @@ pub(super) struct InstanceHooks {
     pub(super) run: Arc<RunNotes>,
     pub(super) health: Arc<Health>,
     pub(super) dependencies: Arc<Dependencies>,
+    pub(super) listeners: Arc<Listeners>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -366,7 +373,7 @@ const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
         self.health.launching();
-        self.launch.clone()
+        Launch { listeners: self.listeners.at_start(), ..self.launch.clone() }
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {

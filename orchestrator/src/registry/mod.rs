@@ -14,6 +14,7 @@ mod host;
 mod instance;
 mod left;
 mod links;
+mod listen;
 mod needs;
 mod renew;
 mod restore;

@@ -79,6 +79,7 @@ impl Instance {
             keeper: self.keeper.clone(),
             log: self.log.clone(),
             endpoint: self.endpoint.clone(),
+            listeners: self.listeners.clone(),
             leaving: self.leaving.clone(),
             sockets: self.sockets.clone(),
             launches: self.launches.clone(),

@@ -1,6 +1,6 @@
 //! The instances and links of an earlier daemon.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +12,8 @@ use super::left::{Found, Survivors, now_ms, running};
 use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::health;
-use crate::process::{FIRST_COMMAND, Left, Process, Spawned, Stray, View};
+use crate::listen;
+use crate::process::{FIRST_COMMAND, FIRST_LISTENER, Left, Process, Spawned, Stray, View};
 use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
 use crate::supervise::SIGKILL;
 
@@ -137,11 +138,17 @@ impl Registry {
     /// earlier daemon did. Those of instances that can't be had stay with the holder.
     fn forget_the_rest(&self, known: &HashSet<String>) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        for name in left.into_keys() {
-            if !known.contains(&InstanceId::from_bytes(name.key).to_string()) {
+        let mut sockets: HashMap<InstanceId, Vec<_>> = HashMap::new();
+        for (name, file) in left {
+            let id = InstanceId::from_bytes(name.key);
+            if !known.contains(&id.to_string()) {
                 self.kernel.forget(name);
+                if let Some(place) = name.tag.checked_sub(FIRST_LISTENER) {
+                    sockets.entry(id).or_default().push((place, file));
+                }
             }
         }
+        sockets.into_values().for_each(listen::remove_left);
     }
 
     /// What runs of an instance although the holder has been killed too: what was noted, or what

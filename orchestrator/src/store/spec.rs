@@ -8,7 +8,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{Execution, Limits, LogRules, Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{
+    Execution, Limits, Listen, LogRules, Program, RuntimeSpec, Supervision,
+};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -32,6 +34,8 @@ struct Kept {
     execution: Execution,
     #[serde(default, skip_serializing_if = "is_default")]
     limits: Limits,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    listen: Vec<Listen>,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
 }
@@ -103,6 +107,7 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         log: spec.log.clone(),
         execution: spec.execution.clone(),
         limits: spec.limits.clone(),
+        listen: spec.listen.clone(),
         from_start,
     })
 }
@@ -135,6 +140,7 @@ pub(super) fn from_json(
         log: kept.log,
         execution: kept.execution,
         limits: kept.limits,
+        listen: kept.listen,
     };
     Ok((spec, from_start))
 }
@@ -178,6 +184,7 @@ mod tests {
             signal in 1..=64,
             wait in any::<u64>(), keep in prop::option::of(any::<u32>()), text in ".{0,8}",
             umask in prop::option::of(0_u32..=0o777), caps in prop::collection::vec(0_u8..41, 0..3),
+            port in prop::option::of(1..=u16::MAX),
         ) {
             let program = match upload {
                 true => Program::Upload { file_name: path, size: wait },
@@ -210,9 +217,11 @@ mod tests {
                 limits_required: privileged,
                 ..Limits::default()
             };
+            let listen = port.map(|port| format!("a=tcp:[::1]:{port}").parse().unwrap());
+            let listen = listen.into_iter().collect();
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
-                execution, limits,
+                execution, limits, listen,
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

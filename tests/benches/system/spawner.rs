@@ -214,6 +214,7 @@ impl Daemon {
             image: false,
             stdin: false,
             cgroup: false,
+            listeners: 0,
         };
         self.order(order, &image, &[]).await;
         match self.hear().await {

@@ -193,15 +193,36 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
+/// Each at another address.
+fn listen() -> impl Strategy<Value = Vec<Listen>> {
+    let name = "([a-z.]{1,3}=)?";
+    let one = prop_oneof![
+        (name, 1_u16..=9999).prop_map(|(name, port)| format!("{name}tcp:127.0.0.1:{port}")),
+        (name, 1_u16..=9999).prop_map(|(name, port)| format!("{name}udp:[::1]:{port}")),
+        (name, "[a-z$,=]{1,6}", "(,mode=0[0-7]{3})?")
+            .prop_map(|(name, path, mode)| format!("{name}unix:/{path}{mode}")),
+        (name, "[a-z]{1,6}").prop_map(|(name, path)| format!("{name}unix-datagram:/{path}")),
+    ];
+    prop::collection::vec(one, 0..4).prop_map(|texts| {
+        let mut all = Vec::<Listen>::new();
+        for listen in texts.iter().map(|text| text.parse::<Listen>().unwrap()) {
+            if all.iter().all(|other| other.place() != listen.place()) {
+                all.push(listen);
+            }
+        }
+        all
+    })
+}
+
 fn wanted() -> impl Strategy<Value = Wanted> {
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
     let env = prop::collection::btree_map("[A-Z.]{1,4}", text(), 0..3);
-    let basics = (name(), text(), prop::collection::vec(text(), 0..3), env);
+    let basics = (name(), text(), prop::collection::vec(text(), 0..3), env, listen());
     let state =
         (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
     (basics, state, supervision(), execution(), limits()).prop_map(
         |(
-            (name, path, args, env),
+            (name, path, args, env, listen),
             (priority, runs, privileged, cwd),
             supervision,
             execution,
@@ -219,6 +240,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 log: LogRules::default(),
                 execution,
                 limits,
+                listen,
             };
             let desired = if runs { Desired::Running } else { Desired::Stopped };
             Wanted { spec, desired, priority }

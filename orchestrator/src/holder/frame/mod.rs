@@ -11,7 +11,7 @@
 //! | 1 | a [`Stage`], or how a process ended |
 //! | 2, 3 | zero |
 //! | 4 to 7 | a number: protocol, nice value, errno, exit status or signal |
-//! | 8 to 11 | a process's number |
+//! | 8 to 11 | a process's number, or how many listeners |
 //! | 12 to 15 | zero |
 //! | 16 to 31 | key, or a version as text |
 //! | 32 to 39 | run, or tag |
@@ -27,12 +27,25 @@ mod order;
 pub use news::{News, Version};
 pub use order::Order;
 
-/// The version of this protocol. 1 is the first; 2 has cgroups, and steps in images and their
-/// stages.
+/// The version of this protocol.
+///
+/// | version | what changed |
+/// | --- | --- |
+/// | 1 | the first |
+/// | 2 | [`Order::Spawn`] with a cgroup and with listeners; steps in images; the stages of all these |
 pub const PROTOCOL: i32 = 2;
 
-/// Holders from this version on take [`Order::Spawn`] with a cgroup.
-pub const ENTERS_CGROUPS: i32 = 2;
+/// The first version with cgroups.
+pub const WITH_CGROUPS: i32 = 2;
+
+/// The first version with listeners.
+pub const WITH_LISTENERS: i32 = 2;
+
+/// The most listening sockets that a program is given.
+pub const MAX_LISTENERS: usize = 16;
+
+/// The tag of the first listening socket of an instance that is kept; the next ones follow.
+pub const FIRST_LISTENER: u64 = 1 << 32;
 
 /// Bytes of a frame.
 pub const SIZE: usize = 48;
@@ -54,6 +67,10 @@ pub struct Name {
     /// Which of them: a child's run, a file's purpose.
     pub tag: u64,
 }
+
+/// What the first of the sockets is called that the holder was started with, see sd_listen_fds(3);
+/// the tags of the next ones follow. No instance has this key.
+pub const FIRST_INHERITED: Name = Name { key: [0; 16], tag: 1 << 32 };
 
 /// How a process ended, see waitpid(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,10 +157,12 @@ pub enum Stage {
     Stdin,
     /// Its cgroup.
     Cgroup,
+    /// A listening socket is not there, or can't be given to it.
+    Listen,
 }
 
 impl Stage {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Image,
         Self::Room,
         Self::Clone,
@@ -165,6 +184,7 @@ impl Stage {
         Self::NoNewPrivs,
         Self::Stdin,
         Self::Cgroup,
+        Self::Listen,
     ];
 
     pub(in crate::holder) const fn number(self) -> u8 {

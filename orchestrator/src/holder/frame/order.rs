@@ -31,8 +31,13 @@ pub enum Order {
         /// Whether a file to read from is there.
         stdin: bool,
         /// Whether the file of a cgroup is there; only for holders that speak
-        /// [`ENTERS_CGROUPS`](super::ENTERS_CGROUPS) or more.
+        /// [`WITH_CGROUPS`](super::WITH_CGROUPS) or more.
         cgroup: bool,
+        /// How many listening sockets it is given, at most [`MAX_LISTENERS`](super::MAX_LISTENERS):
+        /// those that are kept under the key of its name, from the tag
+        /// [`FIRST_LISTENER`](super::FIRST_LISTENER) on. An image with one has
+        /// [`ROOM_FOR_PID`](crate::holder::image::ROOM_FOR_PID).
+        listeners: i32,
     },
     /// The end of a child has been taken note of: forget it, and close its files.
     Release {
@@ -102,11 +107,11 @@ impl Order {
         let fields = Fields::default();
         match self {
             Self::Hello { protocol } => Fields { kind: 1, number: protocol, ..fields },
-            Self::Spawn { child, nice, image, stdin, cgroup } => {
+            Self::Spawn { child, nice, image, stdin, cgroup, listeners } => {
                 let stage = if image { IMAGE } else { 0 }
                     | if stdin { STDIN } else { 0 }
                     | if cgroup { CGROUP } else { 0 };
-                Fields { kind: 2, stage, number: nice, name: child, ..fields }
+                Fields { kind: 2, stage, number: nice, pid: listeners, name: child, ..fields }
             }
             Self::Release { child } => Fields { kind: 3, name: child, ..fields },
             Self::Signal { child, signal } => {
@@ -144,6 +149,7 @@ impl Order {
                 image: fields.stage & IMAGE != 0,
                 stdin: fields.stage & STDIN != 0,
                 cgroup: fields.stage & CGROUP != 0,
+                listeners: fields.pid,
             },
             3 => Self::Release { child: fields.name },
             4 => Self::Signal { child: fields.name, signal: fields.number },

@@ -4,7 +4,7 @@ mod orders;
 mod renew;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -18,7 +18,7 @@ use crate::holder::children::Children;
 use crate::holder::daemon::Daemon;
 use crate::holder::exec::Place;
 use crate::holder::files::Files;
-use crate::holder::frame::{How, MAX_DATAGRAM, News};
+use crate::holder::frame::{FIRST_INHERITED, How, MAX_DATAGRAM, Name, News};
 use crate::holder::launch::{Launches, PLACES};
 use crate::holder::lives::{Lives, Next};
 use crate::holder::notify::Notify;
@@ -121,6 +121,13 @@ impl Holder {
             notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),
         })
+    }
+
+    /// Keeps sockets that were there before it, for all daemons.
+    pub(in crate::holder) fn keep_inherited(&mut self, sockets: Vec<OwnedFd>) {
+        for (socket, place) in sockets.into_iter().zip(FIRST_INHERITED.tag..) {
+            self.files.keep(Name { tag: place, ..FIRST_INHERITED }, socket);
+        }
     }
 
     /// Starts the first daemon.

@@ -72,9 +72,14 @@ fn orders() -> impl Strategy<Value = Order> {
     let name = || (any::<[u8; 16]>(), any::<u64>()).prop_map(|(key, tag)| Name { key, tag });
     prop_oneof![
         any::<i32>().prop_map(|protocol| Order::Hello { protocol }),
-        (name(), any::<i32>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-            |(child, nice, image, stdin, cgroup)| {
-                Order::Spawn { child, nice, image, stdin, cgroup }
+        (name(), any::<i32>(), any::<[bool; 3]>(), any::<i32>()).prop_map(
+            |(child, nice, [image, stdin, cgroup], listeners)| Order::Spawn {
+                cgroup,
+                child,
+                nice,
+                image,
+                stdin,
+                listeners
             }
         ),
         name().prop_map(|child| Order::Release { child }),
@@ -102,7 +107,7 @@ fn news() -> impl Strategy<Value = News> {
             any::<i32>().prop_map(How::Dumped),
         ]
     };
-    let stage = (0..20_u8).prop_map(|number| Stage::from_number(number).unwrap());
+    let stage = (0..22_u8).prop_map(|number| Stage::from_number(number).unwrap());
     prop_oneof![
         (any::<i32>(), any::<bool>()).prop_map(|(protocol, successor)| News::Welcome {
             protocol,
@@ -202,6 +207,48 @@ proptest! {
             prop_assert_eq!(words[table - 1], 0);
             prop_assert_eq!(words.last().unwrap().to_ne_bytes()[7], 0);
         }
+    }
+
+    #[test]
+    fn no_noise_has_room_for_a_number(
+        words in prop::collection::vec(prop_oneof![0..12_u64, 0..200_u64, any::<u64>()], 0..24),
+    ) {
+        prop_assert_eq!(image::place_for_pid(&words), None);
+    }
+
+    #[test]
+    fn an_image_has_room_for_a_number_where_that_is_wanted(
+        before in prop::collection::vec("[A-Z]{1,9}=[a-z]{0,9}", 0..4),
+        after in prop::collection::vec("[A-Z]{1,9}=[a-z]{0,9}", 0..4),
+        arg in "(LISTEN_PID=0000000000)?", nice in prop::option::of(-20..=19),
+    ) {
+        let attributes = nice.map(|nice| Attributes { nice: Some(nice), ..Attributes::default() });
+        let room = "LISTEN_PID=0000000000".to_owned();
+        let env: Vec<_> = before.iter().chain([&room]).chain(&after).cloned().collect();
+        let os = [OsStr::new(&arg)];
+        let image = |env: &[String]| {
+            let vars: Vec<Vec<u8>> = env.iter().map(|v| v.clone().into_bytes()).collect();
+            let program = image::Program {
+                path: OsStr::new("/bin/sh"),
+                cwd: OsStr::new("/"),
+                args: &os,
+                env: &vars,
+                attributes: attributes.as_ref(),
+            };
+            let mut memory = image::Words::new();
+            image::copy(&program.image().unwrap(), &mut memory).unwrap();
+            memory
+        };
+        let mut memory = image(&env);
+        let bytes: Vec<u8> = memory.image().iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let at = image::place_for_pid(memory.image()).unwrap();
+        prop_assert_eq!(&bytes[at - 11..=at + 10], b"LISTEN_PID=0000000000\0");
+        // Not that of an argument.
+        let args = if arg.is_empty() { 0 } else { 1 };
+        let earlier = bytes[..at].windows(11).filter(|it| it == b"LISTEN_PID=").count();
+        prop_assert_eq!(earlier, 1 + args);
+        prop_assert_eq!(image::place_for_pid(image(&before).image()), None);
+        prop_assert_eq!(image::place_for_pid(image(&["LISTEN_PID=1".to_owned()]).image()), None);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Peer {
             env: &[],
             attributes: None,
         };
-        let order = Order::Spawn { child, nice: 0, image: false, stdin: true, cgroup: false };
+        let order = spawn(child);
         self.order(order, &program.image().unwrap(), &[stdin]);
         let (News::Spawned { child: born, pid, .. }, [_, Some(stdout), _]) = self.news() else {
             panic!("it runs")
@@ -128,6 +128,11 @@ impl Peer {
             self.order(Order::Renew { image: false, reads: FORM }, &image, &[program]);
         }
     }
+}
+
+/// A program with a file to read from.
+fn spawn(child: Name) -> Order {
+    Order::Spawn { child, nice: 0, image: false, stdin: true, cgroup: false, listeners: 0 }
 }
 
 fn image(env: &[(&str, &str)]) -> Vec<u8> {
@@ -394,7 +399,7 @@ fn nothing_is_executed_while_something_is_under_way() {
         env: &env,
         attributes: None,
     };
-    let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true, cgroup: false };
+    let order = spawn(name(1));
     peer.order(order, &program.image().unwrap(), &[&stdin]);
     peer.order_renewal(&[], &this_program());
     let (mut started, mut ended, mut answered) = (false, false, false);

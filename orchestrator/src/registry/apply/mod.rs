@@ -18,6 +18,7 @@ use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use self::link::Linked;
 use super::add::{self, Plan, Reserved};
+use super::listen::AllComing;
 use super::{Instance, Registry, not_stored};
 use crate::plan::{self, Differences, InstanceStep, Present, PresentLink, Route, Target};
 use crate::route::LinkTarget;
@@ -142,6 +143,10 @@ impl Registry {
         all: &Differences,
     ) -> Result<(), WireError> {
         let built = self.build_new(set, all).await?;
+        let coming = match self.prepare_sockets(set, all).await {
+            Ok(coming) => coming,
+            Err(error) => return Err(self.undo(Linked::default(), built, error).await),
+        };
         let mut changes: Vec<_> =
             built.iter().map(|it| Change::AddInstance(Box::new(it.record.clone()))).collect();
         let mut records = Vec::new();
@@ -169,7 +174,7 @@ impl Registry {
             let error = not_stored("nothing was changed".to_owned(), &error);
             return Err(self.undo(linked, built, error).await);
         }
-        self.take_effect(set, all, built, records, linked).await;
+        self.take_effect(set, all, built, (records, coming), linked).await;
         Ok(())
     }
 
@@ -204,7 +209,7 @@ impl Registry {
         let building = tokio::task::spawn_blocking(move || {
             let mut built = Vec::with_capacity(reserved.len());
             for (place, reserved, record) in reserved {
-                match registry.build(Plan::new(record.clone())) {
+                match registry.build_listening(Plan::new(record.clone())) {
                     Ok(instance) => {
                         built.push(Built { place, instance, record, _reserved: reserved });
                     }
@@ -239,7 +244,7 @@ impl Registry {
         set: &WantedSet,
         all: &Differences,
         built: Vec<Built>,
-        records: Vec<InstanceRecord>,
+        (records, mut coming): (Vec<InstanceRecord>, AllComing),
         linked: Linked,
     ) {
         let mut work = carry_out::Work::default();
@@ -266,6 +271,10 @@ impl Registry {
         }
         for record in records {
             let id = record.id;
+            if let Ok(instance) = self.newest(id) {
+                let coming = coming.remove(&id).unwrap_or_default();
+                instance.listeners.expect(coming, &record.spec.listen);
+            }
             let copy = self.newest(id).ok().and_then(|it| it.copy.clone());
             let dropped = copy.filter(|_| record.copy.is_none());
             if let Err(error) = self.redefine(record).await {
