@@ -17,7 +17,7 @@ mod runtime;
 mod status;
 mod upload;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,8 +73,6 @@ pub struct Daemon {
     pub requests: AtomicU64,
     /// Why the manifest of the command line was not applied last time.
     pub manifest_failure: Mutex<Option<String>>,
-    /// What a large request has used is about to be given back.
-    pub settling: AtomicBool,
 }
 
 /// Accepts clients until the daemon ends or lets go, and then returns when each of them has been told
