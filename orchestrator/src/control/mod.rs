@@ -19,7 +19,7 @@ mod status;
 mod upload;
 mod vitals;
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,8 +77,6 @@ pub struct Daemon {
     pub requests: AtomicU64,
     /// Why the manifest of the command line was not applied last time.
     pub manifest_failure: Mutex<Option<String>>,
-    /// What a large request has used is about to be given back.
-    pub settling: AtomicBool,
 }
 
 /// Accepts clients until the daemon ends or lets go, and then returns when each of them has been told

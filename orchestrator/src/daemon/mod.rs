@@ -6,12 +6,13 @@ mod leftovers;
 mod manifest;
 mod place;
 mod service;
+mod settle;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -42,10 +43,6 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// How long clients may take to read what they are told last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// When a daemon that has begun is at rest, if nobody asks for anything: then it gives back memory
-/// that only its beginning needed.
-const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long beyond its stop timeout, after SIGKILL, an instance may take to be gone. What is
 /// left then is left to the holder, so that the daemon ends within a second of the longest
@@ -94,11 +91,8 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     tokio::spawn(registry.clone().start_again(to_be_started));
     let mut service = Service::from_environment(&kernel);
     service.ready(registry.all().len()).await;
-    tokio::spawn(async {
-        // Nor is what it took from there to its first quiet moment.
-        tokio::time::sleep(SETTLED).await;
-        crate::holder::give_back();
-    });
+    // Nor is what it took from there to its first quiet moment.
+    tokio::spawn(settle::settle(registry.events().watch()));
 
     let mut letting_go = daemon.letting_go.subscribe();
     let name = loop {
@@ -218,7 +212,6 @@ async fn begin(
         clients: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         manifest_failure: std::sync::Mutex::new(failure),
-        settling: AtomicBool::new(false),
     });
     tracing::info!(
         socket = ?place.socket,
