@@ -269,6 +269,13 @@ impl Request {
         matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::Events { .. })
     }
 
+    /// Whether it only looks, and is what a client asks again and again that goes on showing how
+    /// everything is.
+    #[must_use]
+    pub const fn is_glance(&self) -> bool {
+        matches!(self, Self::RuntimeVitals { .. } | Self::LinkList)
+    }
+
     /// The name in the daemon's log.
     #[must_use]
     pub const fn name(&self) -> &'static str {
