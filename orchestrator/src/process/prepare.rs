@@ -114,8 +114,8 @@ fn on_top(mut variables: Variables, top: &[(OsString, OsString)]) -> Vec<Vec<u8>
 }
 
 fn attributes(execution: &Execution, identity: &Identity, launch: &Launch) -> Attributes {
-    let bits = Capability::bits::<'_>;
-    let keep = execution.keep_caps.as_ref().map(|keep| bits(keep));
+    let bits = |caps: &Vec<Capability>| Capability::bits(caps);
+    let keep = execution.keep_caps.as_ref().map(bits);
     let drop = Some(bits(&execution.drop_caps)).filter(|drop| *drop != 0);
     Attributes {
         limits: {
