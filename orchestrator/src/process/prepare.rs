@@ -160,6 +160,19 @@ const fn number(resource: Resource) -> u32 {
     resource as u32
 }
 
+/// Gives the sockets of a program that runs already to its user. Looks that up, which may take
+/// long.
+///
+/// # Errors
+///
+/// When that is not possible.
+pub fn give_sockets_again(launch: &Launch) -> Result<(), PrepareError> {
+    if launch.execution.user.is_none() {
+        return Ok(());
+    }
+    give_sockets(launch, &Identity::of(&launch.execution)?)
+}
+
 /// Only it can connect to its sockets, and it can.
 fn give_sockets(launch: &Launch, identity: &Identity) -> Result<(), PrepareError> {
     if identity.uid.is_none() {

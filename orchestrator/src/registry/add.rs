@@ -18,7 +18,7 @@ use super::{
     Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, not_stored, shorten, supervision,
 };
 use crate::health::{Health, NotifySocket};
-use crate::process::{Keeper, Process, Spawned, View};
+use crate::process::{Keeper, Process, Spawned, View, give_sockets_again};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 
@@ -243,6 +243,12 @@ impl Registry {
         let notify = notify.map_err(|error| unmade(&error))?;
         let view = view_of(&run);
         let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
+        if survivor.is_some()
+            && let Err(error) = give_sockets_again(&launch)
+        {
+            // It goes on, and can't connect again.
+            tracing::error!(instance = %id, %error, "it can't get at its sockets");
+        }
         let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let end_is_told =
