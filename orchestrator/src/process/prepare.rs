@@ -1,7 +1,6 @@
 //! What a program is given at its start, found out when it is started: who its user is by now, what
 //! is in its files of variables.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -89,28 +88,17 @@ impl Surroundings {
         };
         let mut variables = inherited(&execution.inherit_env, &self.environment, who);
         for file in &execution.env_file {
-            for (name, value) in env_file::read(file)? {
-                environment::set(&mut variables, name, value);
-            }
+            variables.extend(env_file::read(file)?);
         }
-        let env = on_top(variables, &launch.env);
+        // The last one counts.
+        variables.extend(launch.env.iter().cloned());
+        let env = variables.iter().map(|(name, value)| image::variable(name, value)).collect();
         give_sockets(launch, &identity)?;
         let warnings = unreachable_sockets(launch, &identity);
         let attributes = attributes(execution, &identity, launch);
         let attributes = (attributes != Attributes::default()).then_some(attributes);
         Ok(Prepared { env, attributes, warnings })
     }
-}
-
-/// Variables with others on top, the last of which counts.
-fn on_top(mut variables: Variables, top: &[(OsString, OsString)]) -> Vec<Vec<u8>> {
-    variables.retain(|(name, _)| !top.iter().any(|(other, _)| other == name));
-    for (at, (name, value)) in top.iter().enumerate() {
-        if !top[at + 1..].iter().any(|(later, _)| later == name) {
-            variables.push((name.clone(), value.clone()));
-        }
-    }
-    variables.iter().map(|(name, value)| image::variable(name, value)).collect()
 }
 
 fn attributes(execution: &Execution, identity: &Identity, launch: &Launch) -> Attributes {
