@@ -12,7 +12,7 @@ pub(crate) fn facts(execution: &Execution) -> Vec<(&'static str, String)> {
         ("rights", rights(execution)),
         ("limits", limits.join(" ")),
         ("scheduling", scheduling(execution)),
-        ("environment files", files.join(" ")),
+        ("env files", files.join(" ")),
         (
             "inherits",
             match &execution.inherit_env {

@@ -112,6 +112,11 @@ fn it_is_so_after_the_daemon_was_replaced_and_after_everything_was_killed() {
     daemon.replace_killed();
     eventually("it has connected again", || (daemon.info("it").connections == 1).then_some(()));
     assert_eq!(daemon.info("it").observed.pid(), Some(pid));
+    // With the holder go the sockets that it kept; it connects to new ones.
+    daemon.kill();
+    daemon.launch();
+    eventually("it has connected again", || (daemon.info("it").connections == 1).then_some(()));
+    assert_eq!(daemon.info("it").observed.pid(), Some(pid));
     daemon.terminate();
     daemon.launch();
     let pid = eventually("it runs again", || daemon.info("it").observed.pid());

@@ -80,10 +80,10 @@ pub(crate) struct ExecutionArgs {
     realtime: Option<Realtime>,
 
     /// A file of variables, read by the daemon at each start: lines of NAME=VALUE, comments after
-    /// # at the beginning of a line, values in quotes or not. With a - before its path it may be
-    /// missing. --env counts more. May be repeated.
+    /// # at the beginning of a line, values in quotes or not. With a - before its path, as in
+    /// --env-file=-PATH, it may be missing. --env counts more. May be repeated.
     /// Example: --env-file /etc/default/ping --env-file=-/etc/ping.local
-    #[arg(long, value_name = "[-]PATH", allow_hyphen_values = true, value_parser = env_file)]
+    #[arg(long, value_name = "[-]PATH", value_parser = env_file)]
     env_file: Vec<EnvFile>,
 
     /// Which variables it has besides those that are given: clean, a small set (PATH; HOME, USER,

@@ -296,9 +296,10 @@ unsafe fn step(kind: u32, words: &[u64]) -> Result<(), (Stage, Errno)> {
         kind::CAPS => (Stage::Capabilities, capabilities(first, second, third)),
         kind::AMBIENT => (Stage::Ambient, ambient(first)),
         kind::NO_NEW_PRIVS => (Stage::NoNewPrivs, prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)),
-        // SAFETY: by our caller's promise it is the address of a string with a final zero.
         kind::STDIN => {
-            (Stage::Stdin, read_from(unsafe { CStr::from_ptr(first as usize as *const c_char) }))
+            // SAFETY: by our caller's promise it is the address of a string with a final zero.
+            let path = unsafe { CStr::from_ptr(first as usize as *const c_char) };
+            (Stage::Stdin, read_from(path))
         }
         _ => (Stage::Image, Err(Errno::INVAL)),
     };

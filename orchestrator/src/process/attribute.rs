@@ -76,6 +76,12 @@ pub(super) fn hint(stage: Stage, error: &io::Error) -> Option<&'static str> {
         (Stage::Streams | Stage::Groups | Stage::Group | Stage::User, Errno::EPERM) => {
             "the daemon would have to run as root"
         }
+        (Stage::Streams | Stage::Groups | Stage::Group | Stage::User, Errno::EINVAL) => {
+            "the daemon's user namespace does not have that number, see user_namespaces(7)"
+        }
+        (Stage::User, Errno::EAGAIN) => {
+            "that user has too many processes, see RLIMIT_NPROC in getrlimit(2)"
+        }
         (Stage::Bounding, Errno::EPERM) => "the daemon would need CAP_SETPCAP",
         (Stage::Capabilities | Stage::Ambient, Errno::EPERM) => {
             "the daemon does not have all of them itself, see CapPrm and CapBnd in its \

@@ -140,7 +140,7 @@ impl Text<'_> {
 
     fn name(&mut self) -> Result<OsString, &'static str> {
         let mut name = self.word().to_vec();
-        if name == b"export" && self.peek().is_some_and(|byte| is_blank(byte)) {
+        if name == b"export" && self.peek().is_some_and(is_blank) {
             self.skip(is_blank);
             name = self.word().to_vec();
         }

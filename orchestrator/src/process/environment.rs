@@ -1,5 +1,6 @@
 //! The variables that a program has besides those that it is given.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -14,8 +15,11 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// What is passed on of the daemon's if it is there: how to speak, and where what is.
 const CLEAN: [&str; 5] = ["PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR"];
 
-/// What a program has, by name; each name once.
-pub(super) type Variables = Vec<(OsString, OsString)>;
+/// What a program has, by name. Files may hold many.
+pub(super) type Variables = BTreeMap<OsString, OsString>;
+
+/// What says who a program runs as: where it lives, its name twice, its shell.
+const PERSON: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 
 /// Who a program runs as.
 #[derive(Clone, Copy, Debug)]
@@ -44,26 +48,22 @@ pub(super) fn inherited(rule: &InheritEnv, daemon: &Variables, who: Who<'_>) -> 
         _ => false,
     };
     let mut all: Variables = match rule {
-        InheritEnv::None => return Vec::new(),
+        InheritEnv::None => return Variables::new(),
         InheritEnv::All => daemon.clone(),
         InheritEnv::Clean | InheritEnv::Names(_) => {
             let wanted = daemon.iter().filter(|(name, _)| is_clean(name) || is_named(name));
-            wanted.cloned().collect()
+            wanted.map(|(name, value)| (name.clone(), value.clone())).collect()
         }
     };
     let person = match who {
         Who::Own(None) => {
             // Who started the daemon knows better than nobody.
-            let own = ["HOME", "USER", "LOGNAME", "SHELL"];
-            for (name, value) in daemon.iter().filter(|(name, _)| own.iter().any(|it| name == it)) {
-                set(&mut all, name, value.clone());
-            }
+            let own = PERSON.iter().filter_map(|name| daemon.get_key_value(OsStr::new(name)));
+            all.extend(own.map(|(name, value)| (name.clone(), value.clone())));
             None
         }
         Who::Other(None) => {
-            for name in ["HOME", "USER", "LOGNAME", "SHELL"] {
-                all.retain(|(known, _)| known != name);
-            }
+            all.retain(|known, _| !PERSON.iter().any(|name| known == name));
             None
         }
         // As the daemon was told, if it is to have everything.
@@ -71,25 +71,14 @@ pub(super) fn inherited(rule: &InheritEnv, daemon: &Variables, who: Who<'_>) -> 
         Who::Own(Some(person)) | Who::Other(Some(person)) => Some(person),
     };
     if let Some(Person { name, home, shell }) = person {
-        set(&mut all, "HOME", home.into());
-        set(&mut all, "USER", name.into());
-        set(&mut all, "LOGNAME", name.into());
-        set(&mut all, "SHELL", shell.into());
+        let values = [home.into(), name.into(), name.into(), shell.into()];
+        all.extend(PERSON.map(Into::into).into_iter().zip(values));
     }
-    let has_path = all.iter().any(|(name, value)| name == "PATH" && !value.is_empty());
+    let has_path = all.get(OsStr::new("PATH")).is_some_and(|path| !path.is_empty());
     if *rule != InheritEnv::All && !has_path {
-        set(&mut all, "PATH", PATH.into());
+        all.insert("PATH".into(), PATH.into());
     }
     all
-}
-
-/// Sets a variable, whatever it was.
-pub(super) fn set(all: &mut Variables, name: impl AsRef<OsStr>, value: OsString) {
-    let name = name.as_ref();
-    match all.iter_mut().find(|(known, _)| known == name) {
-        Some((_, place)) => *place = value,
-        None => all.push((name.to_owned(), value)),
-    }
 }
 
 #[cfg(test)]
@@ -98,15 +87,11 @@ mod tests {
 
     fn vars(text: &str) -> Variables {
         let pairs = text.split_whitespace().filter_map(|it| it.split_once('='));
-        let mut all: Variables = pairs.map(|(name, value)| (name.into(), value.into())).collect();
-        all.sort();
-        all
+        pairs.map(|(name, value)| (name.into(), value.into())).collect()
     }
 
     fn is(rule: InheritEnv, daemon: &str, who: Who<'_>, expected: &str) {
-        let mut all = inherited(&rule, &vars(daemon), who);
-        all.sort();
-        assert_eq!(all, vars(expected), "{rule}");
+        assert_eq!(inherited(&rule, &vars(daemon), who), vars(expected), "{rule}");
     }
 
     const DAEMON: &str = "PATH=/p HOME=/root USER=root LOGNAME=root SHELL=/b LANG=C LC_ALL=C TZ=UTC A=1 \

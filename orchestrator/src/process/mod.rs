@@ -12,6 +12,8 @@
 //! - the exit of a process is reported as the kernel reported it, and leaves no zombie;
 //! - what an instance starts inherits no file but its three streams and the sockets that listen
 //!   for it, no blocked and no ignored signal;
+//! - what an instance is to have, such as a user, bounds, or variables from a file, it has, or it is
+//!   not executed and why is told;
 //! - it does not wake up unless something happened.
 //!
 //! What calls setsid(2) or setpgid(2) leaves its instance's process group, and is signalled and
@@ -70,7 +72,7 @@ pub use keeper::{
 };
 pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};
-pub use prepare::PrepareError;
+pub use prepare::{PrepareError, give_sockets_again};
 pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};

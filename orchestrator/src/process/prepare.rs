@@ -1,7 +1,6 @@
 //! What a program is given at its start, found out when it is started: who its user is by now, what
 //! is in its files of variables.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -90,11 +89,11 @@ impl Surroundings {
         };
         let mut variables = inherited(&execution.inherit_env, &self.environment, who);
         for file in &execution.env_file {
-            for (name, value) in env_file::read(file)? {
-                environment::set(&mut variables, name, value);
-            }
+            variables.extend(env_file::read(file)?);
         }
-        let env = on_top(variables, &with_listeners(launch).env);
+        // The last one counts.
+        variables.extend(with_listeners(launch).env.iter().cloned());
+        let env = variables.iter().map(|(name, value)| image::variable(name, value)).collect();
         give_sockets(launch, &identity)?;
         let warnings = unreachable_sockets(launch, &identity);
         let attributes = attributes(execution, &identity, launch);
@@ -103,20 +102,9 @@ impl Surroundings {
     }
 }
 
-/// Variables with others on top, the last of which counts.
-fn on_top(mut variables: Variables, top: &[(OsString, OsString)]) -> Vec<Vec<u8>> {
-    variables.retain(|(name, _)| !top.iter().any(|(other, _)| other == name));
-    for (at, (name, value)) in top.iter().enumerate() {
-        if !top[at + 1..].iter().any(|(later, _)| later == name) {
-            variables.push((name.clone(), value.clone()));
-        }
-    }
-    variables.iter().map(|(name, value)| image::variable(name, value)).collect()
-}
-
 fn attributes(execution: &Execution, identity: &Identity, launch: &Launch) -> Attributes {
-    let bits = Capability::bits::<'_>;
-    let keep = execution.keep_caps.as_ref().map(|keep| bits(keep));
+    let bits = |caps: &Vec<Capability>| Capability::bits(caps);
+    let keep = execution.keep_caps.as_ref().map(bits);
     let drop = Some(bits(&execution.drop_caps)).filter(|drop| *drop != 0);
     Attributes {
         limits: {
@@ -159,6 +147,19 @@ fn attributes(execution: &Execution, identity: &Identity, launch: &Launch) -> At
 /// As the holder counts them.
 const fn number(resource: Resource) -> u32 {
     resource as u32
+}
+
+/// Gives the sockets of a program that runs already to its user. Looks that up, which may take
+/// long.
+///
+/// # Errors
+///
+/// When that is not possible.
+pub fn give_sockets_again(launch: &Launch) -> Result<(), PrepareError> {
+    if launch.execution.user.is_none() {
+        return Ok(());
+    }
+    give_sockets(launch, &Identity::of(&launch.execution)?)
 }
 
 /// Only it can connect to its sockets, and it can.

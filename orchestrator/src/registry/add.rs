@@ -20,7 +20,7 @@ use super::{
 };
 use crate::health::{Health, NotifySocket};
 use crate::listen::Listeners;
-use crate::process::{Keeper, Process, Spawned, View};
+use crate::process::{Keeper, Process, Spawned, View, give_sockets_again};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 
@@ -251,6 +251,12 @@ impl Registry {
         let listeners = self.listeners(id, &spec, listeners, before.as_deref());
         let view = view_of(&run);
         let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
+        if survivor.is_some()
+            && let Err(error) = give_sockets_again(&launch)
+        {
+            // It goes on, and can't connect again.
+            tracing::error!(instance = %id, %error, "it can't get at its sockets");
+        }
         let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let end_is_told =

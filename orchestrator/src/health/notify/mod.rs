@@ -19,7 +19,7 @@
 //! stranger. Whoever sends and ends at once should wait until it was heard, as systemd-notify(1)
 //! does, by sd_notify_barrier(3).
 //!
-//! The socket outlives the daemon: what is said while there is none waits in it, and whoever finds it
+//! The socket belongs to the user of the instance, and nobody else can write to it. It outlives the daemon: what is said while there is none waits in it, and whoever finds it
 //! full waits too.
 
 mod message;

@@ -290,6 +290,27 @@ proptest! {
 }
 
 #[test]
+fn a_holder_from_before_takes_an_image_with_steps_for_none() {
+    let attributes = Attributes { no_new_privs: true, ..Attributes::default() };
+    let program = |attributes| image::Program {
+        path: OsStr::new("/x"),
+        cwd: OsStr::new("/"),
+        args: &[],
+        env: &[],
+        attributes,
+    };
+    let image = program(Some(&attributes)).image().unwrap();
+    // It looks for so many words, and refuses an image that is shorter.
+    let words = u64::from_ne_bytes(*image.first_chunk().unwrap());
+    assert!(words > image.len() as u64 / 8);
+    // Without steps it is what it was.
+    let nothing = Attributes::default();
+    let plain = program(Some(&nothing)).image().unwrap();
+    assert_eq!(plain, program(None).image().unwrap());
+    assert_eq!(plain[..8], 5_u64.to_ne_bytes());
+}
+
+#[test]
 fn a_version_is_text_or_not_known() {
     assert_eq!(Version::OWN.text(), Some(env!("CARGO_PKG_VERSION")));
     assert_eq!(Version::default().text(), None);
