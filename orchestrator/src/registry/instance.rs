@@ -307,7 +307,7 @@ impl Instance {
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
             limits: self.spec.limits.clone(),
-            limits_unmet: registry.kernel.unmet(self.id, self.is_active()),
+            limits_unmet: registry.limits_unmet(self),
         }
     }
 }
