@@ -28,6 +28,7 @@ pub(crate) fn run(init: &[u8]) -> Result<String, String> {
     for (tool, package) in [
         ("qemu-system-x86_64", "qemu-system-x86"),
         ("busybox", "busybox-static"),
+        ("setpriv", "util-linux"),
         ("cpio", "cpio"),
         ("dpkg-deb", "dpkg"),
     ] {
@@ -96,8 +97,9 @@ fn memory_disk(dir: &Path, init: &[u8]) -> Result<PathBuf, String> {
     }
     executable(&root.join("init"), init);
     fs::copy(find("busybox").unwrap(), root.join("bin/busybox")).unwrap();
-    for name in ["orchestrator", "orchestrator-cli"] {
-        let (from, to) = (binary(name), root.join("bin").join(name));
+    let ours = ["orchestrator", "orchestrator-cli"].map(binary);
+    for from in ours.into_iter().chain(find("setpriv")) {
+        let to = root.join("bin").join(from.file_name().unwrap());
         // Without what only debuggers read, where that can be taken out.
         if output(Command::new("strip").arg("-o").arg(&to).arg(&from)).is_err() {
             fs::copy(&from, &to).unwrap();
