@@ -26,7 +26,7 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
 use crate::options::{Options, Sync};
-use crate::process::{Left, Linux, Meter};
+use crate::process::{CgroupChoice, Left, Linux, Meter};
 use crate::registry::{Directories, Instance, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
@@ -202,7 +202,10 @@ async fn begin(
         state_dir: place.state.as_os_str().into(),
         started_ms: now_ns() / 1_000_000,
         client_timeout: Duration::from_secs(options.client_timeout),
-        warnings: warnings(set_aside.as_ref(), restored.failures),
+        warnings: warnings(set_aside.as_ref(), restored.failures)
+            .into_iter()
+            .chain(cgroups_warning(&options.cgroup, kernel))
+            .collect(),
         max_upload: u64::from(options.max_upload_mib) << 20,
         ending: watch::Sender::new(false),
         kernel: kernel.clone(),
@@ -274,6 +277,13 @@ fn warnings(set_aside: Option<&SetAside>, failures: Vec<String>) -> Vec<String> 
         tracing::error!(failure, "something of an earlier daemon is left out, and kept");
     }
     set_aside.into_iter().chain(failures).collect()
+}
+
+/// What was asked for by name, and can't be had.
+fn cgroups_warning(choice: &CgroupChoice, kernel: &Linux) -> Option<String> {
+    let CgroupChoice::Below(_) = choice else { return None };
+    let why = kernel.no_cgroups()?;
+    Some(format!("instances have no cgroups of their own, though --cgroup names a place: {why}"))
 }
 
 async fn listen_for_datagrams(

@@ -56,7 +56,7 @@ impl Linux {
         // No number that the holder knows.
         let name = Name { key: *instance.as_bytes(), tag: self.next_run() };
         let link = self.link();
-        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance, name));
+        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance));
         let others = match leaf {
             Some(leaf) => Others::InCgroup(leaf),
             None => Others::ByLineage { is_command: false, everywhere: true },

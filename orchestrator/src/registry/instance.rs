@@ -340,7 +340,7 @@ impl Instance {
             links: mine.map(|link| link.id).collect(),
             execution: self.spec.execution.clone(),
             limits: self.spec.limits.clone(),
-            limits_unmet: registry.kernel.unmet(self.id, self.is_active()),
+            limits_unmet: registry.limits_unmet(self),
             vitals: self.vitals(),
             exits: self.run.record().exits.into_iter().rev().collect(),
             listen: self.listeners.info(&self.spec.listen),

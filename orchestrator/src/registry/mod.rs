@@ -231,6 +231,13 @@ impl Registry {
         all
     }
 
+    /// Which limits of an instance are not in force, or would not be if it were started now, and
+    /// why: a sentence each.
+    #[must_use]
+    pub fn limits_unmet(&self, instance: &Instance) -> Vec<String> {
+        self.kernel.unmet(instance.id, instance.is_active())
+    }
+
     /// All instances in brief, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<RuntimeInfo> {

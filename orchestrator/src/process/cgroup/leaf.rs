@@ -12,7 +12,6 @@ use super::super::procfs::Stat;
 use super::super::sys;
 use super::Cgroups;
 use super::limit::Ooms;
-use crate::holder::frame::Name;
 use crate::supervise::SIGKILL;
 
 /// How often the members are looked for again, where the kernel can't kill them all at once.
@@ -25,7 +24,6 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug)]
 pub(in super::super) struct Leaf {
     cgroups: Arc<Cgroups>,
-    name: Name,
     directory: PathBuf,
     /// What the kernel had killed of the instance before.
     before: Ooms,
@@ -39,13 +37,8 @@ struct Member {
 }
 
 impl Leaf {
-    pub(super) const fn new(
-        cgroups: Arc<Cgroups>,
-        name: Name,
-        directory: PathBuf,
-        before: Ooms,
-    ) -> Self {
-        Self { cgroups, name, directory, before }
+    pub(super) const fn new(cgroups: Arc<Cgroups>, directory: PathBuf, before: Ooms) -> Self {
+        Self { cgroups, directory, before }
     }
 
     pub(super) const fn before(&self) -> Ooms {
@@ -162,8 +155,8 @@ impl Drop for Leaf {
             let _ = fs::remove_dir(instance);
         }
         let mut known = self.cgroups.known();
-        if known.leaves.get(&self.name).is_some_and(|leaf| leaf.strong_count() == 0) {
-            known.leaves.remove(&self.name);
+        if known.leaves.get(&self.directory).is_some_and(|leaf| leaf.strong_count() == 0) {
+            known.leaves.remove(&self.directory);
         }
     }
 }

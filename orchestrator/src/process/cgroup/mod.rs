@@ -71,7 +71,7 @@ pub(super) struct Cgroups {
 #[derive(Debug, Default)]
 struct Known {
     /// Those that somebody has to do with.
-    leaves: HashMap<Name, Weak<Leaf>>,
+    leaves: HashMap<PathBuf, Weak<Leaf>>,
     limits: HashMap<InstanceId, Kept>,
 }
 
@@ -138,7 +138,7 @@ impl Cgroups {
         } else {
             Ooms::of(&place.of_instance(instance)).unwrap_or_default()
         };
-        let leaf = self.leaf_since(name, directory.clone(), before);
+        let leaf = self.leaf_since(directory.clone(), before);
         let procs = OpenOptions::new().write(true).open(directory.join("cgroup.procs"));
         Ok(Some(Entry { _leaf: leaf, procs: procs.map_err(said)?.into() }))
     }
@@ -167,50 +167,49 @@ impl Cgroups {
     /// The cgroup of a process that runs, or ran, if it has one.
     pub(super) fn find(self: &Arc<Self>, name: Name) -> Option<Arc<Leaf>> {
         let place = self.place.as_ref().ok()?;
-        if let Some(leaf) = self.known().leaves.get(&name).and_then(Weak::upgrade) {
-            return Some(leaf);
-        }
         let instance = InstanceId::from_bytes(name.key);
         let directory = place.of_instance(instance).join(leaf_name(name.tag));
-        directory.is_dir().then(|| self.leaf(name, directory))
+        if let Some(leaf) = self.known().leaves.get(&directory).and_then(Weak::upgrade) {
+            return Some(leaf);
+        }
+        directory.is_dir().then(|| self.leaf(directory))
     }
 
     /// The cgroup that a process is in, whoever has started it, if that is one of this instance,
-    /// of a daemon with the same state directory. `name` is what it is called from now on.
+    /// of a daemon with the same state directory.
     pub(super) fn of_process(
         self: &Arc<Self>,
         pid: i32,
         instance: InstanceId,
-        name: Name,
     ) -> Option<Arc<Leaf>> {
         let place = self.place.as_ref().ok()?;
         let directory = place.of_process(pid, instance)?;
-        Some(self.leaf(name, directory))
+        Some(self.leaf(directory))
     }
 
     /// What is left of the executions of an instance's program that nobody has to do with.
     pub(super) fn rest(self: &Arc<Self>, instance: InstanceId) -> Option<Arc<Leaf>> {
         let place = self.place.as_ref().ok()?;
         let left = fs::read_dir(place.of_instance(instance)).ok()?.flatten().find_map(|entry| {
-            let tag = run_of(entry.file_name().to_str()?)?;
-            let name = Name { key: *instance.as_bytes(), tag };
-            let is_left = !self.is_held(name) && leaf::is_populated(&entry.path()).ok()?;
-            is_left.then(|| (name, entry.path()))
+            run_of(entry.file_name().to_str()?)?;
+            let directory = entry.path();
+            let is_left = !self.is_held(&directory) && leaf::is_populated(&directory).ok()?;
+            is_left.then_some(directory)
         });
-        left.map(|(name, directory)| self.leaf(name, directory))
+        left.map(|directory| self.leaf(directory))
     }
 
-    fn is_held(&self, name: Name) -> bool {
-        self.known().leaves.get(&name).is_some_and(|leaf| leaf.strong_count() > 0)
+    fn is_held(&self, directory: &Path) -> bool {
+        self.known().leaves.get(directory).is_some_and(|leaf| leaf.strong_count() > 0)
     }
 
-    fn leaf(self: &Arc<Self>, name: Name, directory: PathBuf) -> Arc<Leaf> {
-        self.leaf_since(name, directory, Ooms::default())
+    fn leaf(self: &Arc<Self>, directory: PathBuf) -> Arc<Leaf> {
+        self.leaf_since(directory, Ooms::default())
     }
 
-    fn leaf_since(self: &Arc<Self>, name: Name, directory: PathBuf, before: Ooms) -> Arc<Leaf> {
-        let leaf = Arc::new(Leaf::new(Arc::clone(self), name, directory, before));
-        self.known().leaves.insert(name, Arc::downgrade(&leaf));
+    fn leaf_since(self: &Arc<Self>, directory: PathBuf, before: Ooms) -> Arc<Leaf> {
+        let leaf = Arc::new(Leaf::new(Arc::clone(self), directory.clone(), before));
+        self.known().leaves.insert(directory, Arc::downgrade(&leaf));
         leaf
     }
 
@@ -222,15 +221,14 @@ impl Cgroups {
         for (instance, directory) in place.instances() {
             let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
             let leaves = entries.filter_map(|entry| {
-                let text = entry.file_name();
-                let tag = tag_of(text.to_str()?)?;
-                Some((Name { key: *instance.as_bytes(), tag }, entry.path()))
+                tag_of(entry.file_name().to_str()?)?;
+                Some(entry.path())
             });
-            for (name, path) in leaves {
-                if self.is_held(name) {
+            for path in leaves {
+                if self.is_held(&path) {
                     continue;
                 }
-                let leaf = self.leaf(name, path);
+                let leaf = self.leaf(path);
                 if !leaf.is_empty() {
                     leaf.kill();
                     killed.push((instance, leaf));
