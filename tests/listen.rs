@@ -234,7 +234,6 @@ fn several_sockets_have_their_names_and_come_in_their_order() {
     assert_eq!(listen[0]["listen"]["socket"]["tcp"], tcp.as_str());
     assert_eq!(listen[1]["listen"]["socket"]["unix"]["mode"], "0660");
     assert!(listen[1]["problem"].is_null());
-    // A command of it has none of them.
     let text = daemon.ok(["export"]);
     assert!(text.contains(&format!("listen = [\"web=tcp:{tcp}\", \"unix:")), "{text}");
 

@@ -300,5 +300,6 @@ fn pairs(left: Vec<(u64, OwnedFd)>) -> Vec<Pair> {
 
 /// Removes the file of a socket that is not wanted any more.
 fn remove((socket, file): Pair) {
+    open::end(&socket);
     drop(file.and_then(|file| open::file_of(&socket, file)));
 }

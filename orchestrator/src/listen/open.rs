@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use orchestrator_proto::control::{Listen, ListenAddress, ListenMode, ListenSocket};
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname,
-    listen, socket_with, sockopt,
+    AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind,
+    getsockname, listen, shutdown, socket_with, sockopt,
 };
 use thiserror::Error;
 
@@ -32,7 +32,8 @@ pub struct ListenError {
     reason: String,
 }
 
-/// A socket that listens. Its file is removed when this is dropped.
+/// A socket that listens. When this is dropped, it listens no more, whoever else has it, and its file
+/// is removed.
 #[derive(Debug)]
 pub(super) struct Open {
     socket: OwnedFd,
@@ -91,6 +92,19 @@ impl Open {
             _ => Ok(()),
         }
     }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        end(&self.socket);
+    }
+}
+
+/// Refuses whoever connects from now on, although the holder may be about to hear that it need not
+/// keep it any more.
+pub(super) fn end(socket: &OwnedFd) {
+    // One for datagrams is not connected, and says so.
+    let _ = shutdown(socket, Shutdown::Both);
 }
 
 fn kept_file(path: &str, address: &SocketAddrAny, file: OwnedFd) -> Option<SocketFile> {
