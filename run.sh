@@ -6,6 +6,7 @@
 #   ./run.sh useless  an instance that stops itself, and one that may not
 #   ./run.sh shell    leaves the daemon running and prints lines to paste
 #   ./run.sh test     installs what the tests need, and runs all tests and checks
+#   ./run.sh install  puts it in place, with units for systemd; uninstall takes it away; see --help
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -234,6 +235,10 @@ run_tests() {
     need
     install python3 python3
     install mount mount
+    install tmux tmux
+    # For the guest in which limits are tested; where they can't be had, that test says so.
+    (install qemu-system-x86_64 qemu-system-x86 && install busybox busybox-static &&
+        install cpio cpio) || true
     say "Format"
     cargo fmt --all --check
     say "Lints"
@@ -250,6 +255,7 @@ case ${1:-} in
     useless) useless ;;
     shell) leave_running ;;
     test) run_tests ;;
-    -h | --help | help) sed -n '2,9s/^# \{0,1\}//p' "$0" ;;
-    *) fail "there is no '$1'; use one of: pair, useless, shell, test, or nothing" ;;
+    install | uninstall) exec packaging/install.sh "$@" ;;
+    -h | --help | help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+    *) fail "there is no '$1'; use one of: pair, useless, shell, test, install, uninstall, or nothing" ;;
 esac

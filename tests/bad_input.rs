@@ -544,6 +544,10 @@ fn what_a_program_can_not_be_given_is_refused() {
             vec![StopStep { signal: StopSignal(signal), wait: Millis(wait) }];
         spec
     };
+    let listens = |texts: &[&str]| {
+        let listen = texts.iter().map(|text| text.parse().unwrap()).collect();
+        RuntimeSpec { listen, ..plain() }
+    };
     let specs = [
         RuntimeSpec::new("relative/path"),
         RuntimeSpec::new(""),
@@ -557,6 +561,12 @@ fn what_a_program_can_not_be_given_is_refused() {
         env(b"A", b"x\0"),
         env(b"ORCHESTRATOR_IPC_SOCKET", b"/tmp/x"),
         env(b"VEECLE_IPC_SOCKET", b"/tmp/x"),
+        listens(&["unix:relative"]),
+        listens(&["unix:/a/"]),
+        listens(&["tcp:127.0.0.1:1", "n=tcp:127.0.0.1:1"]),
+        listens(&["tcp:127.0.0.1:1"; 17]),
+        listens(&[&format!("unix:/{}", "x".repeat(107))]),
+        RuntimeSpec { env: vec![("LISTEN_PID".into(), "1".into())], ..listens(&["unix:/a"]) },
         stopped_by(0, 1),
         stopped_by(65, 1),
         stopped_by(i32::MIN, 1),

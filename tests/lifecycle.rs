@@ -487,7 +487,7 @@ fn the_working_directory_is_the_given_one_or_the_root() {
 }
 
 #[test]
-fn an_instance_inherits_the_daemons_environment_but_not_what_is_the_daemons_own() {
+fn an_instance_can_inherit_the_daemons_environment_but_not_what_is_the_daemons_own() {
     let mut daemon = Daemon::prepare(&[])
         .env("INHERITED", "yes")
         .env("OVERRIDDEN", "no")
@@ -501,6 +501,8 @@ fn an_instance_inherits_the_daemons_environment_but_not_what_is_the_daemons_own(
         "/bin/sh",
         "--name",
         "env",
+        "--inherit-env",
+        "all",
         "--env",
         "OVERRIDDEN=yes",
         "--env",

@@ -405,3 +405,20 @@ fn a_program_that_was_executed_when_its_daemon_was_dead_goes_on() {
     assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
     assert!(processes::is_alive(pid));
 }
+
+#[test]
+fn the_output_of_more_programs_is_captured_than_a_shell_allows_open_files() {
+    let mut daemon = Daemon::prepare(&[]).open_files(64);
+    daemon.launch();
+    // Two pipes of each.
+    let names: Vec<_> = (0..40).map(|number| format!("n{number}")).collect();
+    for name in &names {
+        daemon.add_script(name, "ulimit -Sn; exec sleep 1000");
+        daemon.ok(["runtime", "start", name]);
+    }
+    for name in &names {
+        eventually("its output is there, and its own bound is as before", || {
+            (daemon.ok(["runtime", "logs", "--no-follow", name]) == "64\n").then_some(())
+        });
+    }
+}

@@ -87,6 +87,10 @@ fn its_next_time_and_its_last_run_are_shown_in_its_time_zone() {
     let listed = daemon.ok(["runtime", "list"]);
     assert!(listed.contains("scheduled"), "{listed}");
     assert!(listed.contains("leap runs next at 2"), "{listed}");
+    let waiting = daemon.ok(["runtime", "list", "--state", "scheduled"]);
+    assert!(waiting.contains("leap"), "{waiting}");
+    let ready = daemon.ok(["runtime", "list", "--state", "ready"]);
+    assert!(!ready.contains("leap"), "{ready}");
     daemon.ok(["runtime", "run", "leap"]);
     eventually("its run is over", || last(&daemon, "leap"));
     let shown = daemon.ok(["runtime", "show", "leap"]);
@@ -111,6 +115,12 @@ fn a_run_now_and_what_it_comes_to() {
     let run = eventually("its run is over", || last(&daemon, "job"));
     assert!(matches!(&run.result, RunResult::Failed { exit: Some(Exit::Code(3)), .. }), "{run:?}");
     assert_eq!(runs(&file), 3, "it was tried again twice");
+    let vitals = |name: &str| daemon.json(["runtime", "show", name])["runtime"]["vitals"].clone();
+    assert_eq!(vitals("job")["restarts"], 2, "the first attempt of a run is no restart");
+    assert_eq!(vitals("job")["restarts_on_end"], 0, "the next run is not the third one on end");
+    daemon.ok(["runtime", "run", "job"]);
+    eventually("all attempts of another run", || (runs(&file) == 6).then_some(()));
+    eventually("its restarts are counted", || (vitals("job")["restarts"] == 4).then_some(()));
     assert_eq!(daemon.info("job").observed.word(), "scheduled", "the schedule goes on");
     let said = daemon.cli(["runtime", "wait", "job", "--for", "completed"]);
     assert_eq!(said.code, Some(1));

@@ -221,3 +221,136 @@ fn as_the_first_process_of_a_container() {
     assert_eq!(ended.code(), Some(0), "{}", daemon.log());
     processes::gone(holder);
 }
+
+/// Executes the program of its arguments with a listening socket as its file 3, as a service
+/// manager does.
+const ACTIVATE: &str = r#"
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(16)
+if listener.fileno() != 3:
+    os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="control")
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+
+/// The same daemon, on a socket that is there before it.
+fn activated(daemon: &Daemon, socket: &Path) -> Command {
+    let inner = daemon.command();
+    let mut outer = Command::new("python3");
+    outer.args(["-c", ACTIVATE]).arg(socket).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer.stdin(Stdio::null());
+    outer
+}
+
+#[test]
+fn the_control_socket_of_a_service_manager() {
+    let daemon = Daemon::prepare(&[]);
+    let log = fs::File::create(daemon.dir().join("daemon.log")).unwrap();
+    let mut holder = activated(&daemon, daemon.socket()).stderr(log).spawn().unwrap();
+    let _ends = Ends(holder.id());
+    // Who connects before there is a daemon waits for it.
+    eventually("somebody listens", || {
+        std::os::unix::net::UnixStream::connect(daemon.socket()).ok()
+    });
+    assert_eq!(daemon.status().holder_pid, holder.id());
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(daemon.socket()).unwrap());
+    let before = inode();
+    daemon.add_script("env", "env; ls -l /proc/self/fd; echo the end; exec sleep 1000");
+    daemon.ok(["runtime", "start", "env"]);
+    daemon.prints("env", "the end");
+    let printed = daemon.printed("env");
+    assert!(!printed.contains("LISTEN_") && !printed.contains("socket:["), "{printed}");
+
+    daemon.ok(["daemon", "restart"]);
+    daemon.replace_killed();
+    daemon.ok(["daemon", "restart", "--all"]);
+    daemon.replace_killed();
+    assert_eq!(inode(), before);
+    assert!(daemon.info("env").observed.is_active());
+
+    processes::signal(holder.id(), Signal::SIGTERM);
+    let ended = eventually("everything has ended", || holder.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0), "{}", daemon.log());
+    // It is not ours.
+    assert_eq!(inode(), before);
+}
+
+#[test]
+fn a_control_socket_that_is_not_the_one_that_was_asked_for() {
+    let daemon = Daemon::prepare(&[]);
+    let said = tests::Said::of(activated(&daemon, &daemon.dir().join("other")));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("the service manager has opened"), "{said:?}");
+    assert!(!daemon.socket().exists());
+}
+
+/// What it takes to be the ordinary user 1000, if this machine lets us.
+fn ordinary_user() -> Option<Vec<&'static str>> {
+    let words = vec!["unshare", "--user", "--map-user=1000", "--map-group=1000"];
+    let mut command = Command::new(words[0]);
+    let tried = command.args(&words[1..]).arg("true").stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success()).then_some(words)
+}
+
+/// As that user, with these variables and no others.
+fn by_user(user: &[&str], program: &str, env: &[(&str, &Path)]) -> Command {
+    let mut command = Command::new(user[0]);
+    command.args(&user[1..]).arg(tests::binary(program)).env_clear().stdin(Stdio::null());
+    command.envs(env.iter().copied()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+#[test]
+fn as_an_ordinary_user_without_any_options() {
+    let Some(user) = ordinary_user() else {
+        skipped("this machine does not let us make a user namespace with unshare(1)");
+        return;
+    };
+    let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for name in ["run", "tmp", "home"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    let (run, state, tmp, home) = (path("run"), path("state"), path("tmp"), path("home"));
+    let session: [(&str, &Path); 3] =
+        [("XDG_RUNTIME_DIR", &run), ("XDG_STATE_HOME", &state), ("HOME", &home)];
+    // Neither a session nor a home of its own for state.
+    let bare: [(&str, &Path); 2] = [("TMPDIR", &tmp), ("HOME", &home)];
+    let places = [
+        (&session[..], run.join("orchestrator.socket"), state.join("orchestrator")),
+        (
+            &bare[..],
+            tmp.join("orchestrator-1000/orchestrator.socket"),
+            home.join(".local/state/orchestrator"),
+        ),
+    ];
+    for (env, socket, state) in places {
+        let log = fs::File::create(path("log")).unwrap();
+        let mut holder = by_user(&user, "orchestrator", env).stderr(log).spawn().unwrap();
+        let _ends = Ends(holder.id());
+        let cli = |args: &[&str]| {
+            let mut command = by_user(&user, "orchestrator-cli", env);
+            command.args(args);
+            tests::Said::of(command)
+        };
+        eventually("the daemon is there", || (cli(&["version"]).code == Some(0)).then_some(()));
+        assert!(socket.exists() && state.join("lock").exists());
+        let said = cli(&["runtime", "add", "/bin/sleep", "--name", "a", "--", "1000"]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let said = cli(&["runtime", "start", "a"]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        processes::signal(holder.id(), Signal::SIGTERM);
+        let ended = eventually("everything has ended", || holder.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(0), "{}", fs::read_to_string(path("log")).unwrap());
+        assert!(!socket.exists());
+    }
+}

@@ -127,7 +127,9 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::HolderRenewed { .. }
         | Reply::CaptureRenewed { .. }
         | Reply::Plan(_)
-        | Reply::Exported(_) => return None,
+        | Reply::Exported(_)
+        | Reply::Vitals(_)
+        | Reply::Findings(_) => return None,
     };
     Some((sentence, &[]))
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{Program, Reply, Request, RuntimeSpec};
+use orchestrator_proto::control::{Listen, Program, Reply, Request, RuntimeSpec};
 use tokio::fs::File;
 
 use crate::action;
@@ -28,6 +28,7 @@ pub(crate) async fn add(
     let copy = args.copy;
     let supervision = args.supervision.into_supervision(args.stop_signal, args.stop_timeout);
     let supervision = supervision.map_err(Failure::usage)?;
+    let listen = args.listen.into_iter().map(at_absolute).collect::<Result<_, _>>()?;
     let spec = RuntimeSpec {
         id: args.id,
         name: args.name,
@@ -37,6 +38,9 @@ pub(crate) async fn add(
         privileged: args.privileged,
         supervision,
         log: args.log.into_rules(),
+        execution: args.execution.into_execution(),
+        limits: args.limits.into_limits(),
+        listen,
         ..RuntimeSpec::new(path.clone())
     };
     let reply = if copy {
@@ -58,6 +62,15 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
         let message = format!("can't make {} absolute", path.display());
         Failure::io(message, &error)
     })
+}
+
+/// The same with an absolute path, if it has one.
+fn at_absolute(listen: Listen) -> Result<Listen, Failure> {
+    let made = listen.with_path(|path| {
+        std::path::absolute(path)
+            .map_err(|error| format!("can't make {} absolute: {error}", path.display()))
+    });
+    made.and_then(|listen| listen.check().map(|()| listen)).map_err(Failure::invalid)
 }
 
 async fn upload(

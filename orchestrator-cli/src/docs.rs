@@ -1,25 +1,14 @@
-//! Completions and manual pages.
+//! Manual pages.
 
 use std::path::Path;
 use std::{fs, io};
 
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::cli::Cli;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-
-/// Prints a completion script.
-pub(crate) fn completions(out: &mut Output, shell: Shell) -> Result<Exit, Failure> {
-    let mut script = Vec::new();
-    let mut command = Cli::command();
-    let name = command.get_name().to_owned();
-    clap_complete::generate(shell, &mut command, name, &mut script);
-    out.bytes(&script)?;
-    Ok(Exit::Ok)
-}
 
 /// Prints the manual of all commands as one page, or writes a page for each into a directory.
 pub(crate) fn man(out: &mut Output, directory: Option<&Path>) -> Result<Exit, Failure> {

@@ -20,11 +20,12 @@ pub(crate) enum Exit {
     NotFound = 3,
     NotReachable = 4,
     Differs = 5,
-}
-
-impl Exit {
-    /// Ended by Ctrl-C: 128 and the signal's number, as shells say it.
-    pub(crate) const INTERRUPTED: i32 = 130;
+    /// Ended by SIGHUP: 128 and the signal's number, as shells say it.
+    HungUp = 129,
+    /// The same by Ctrl-C.
+    Interrupted = 130,
+    /// The same by SIGTERM.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -66,6 +67,12 @@ impl Failure {
     /// A file or a system call failed.
     pub(crate) fn io(message: impl Into<String>, error: &io::Error) -> Self {
         Report::new(Exit::Failed, ErrorCode::Io.name(), message, Some(error)).into()
+    }
+
+    /// What was asked for can't be.
+    pub(crate) fn invalid(message: String) -> Self {
+        let code = ErrorCode::InvalidArgument.name();
+        Report::new(Exit::Failed, code, message, None).into()
     }
 
     /// Writing to standard output failed.

@@ -59,6 +59,38 @@ pub(crate) fn span_ms(ms: u64) -> String {
     if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
 }
 
+/// How long something ran: with milliseconds below a minute, as [`ago`] above that.
+pub(crate) fn run_ms(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        1000..60_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        _ => ago(0, ms),
+    }
+}
+
+/// Hundredths of a percent with one digit behind the point: `12.5`; from 100 on with none.
+pub(crate) fn percent(hundredths: u32) -> String {
+    match hundredths {
+        0..10_000 => format!("{}.{}", hundredths / 100, hundredths % 100 / 10),
+        _ => (hundredths / 100).to_string(),
+    }
+}
+
+/// Bytes in three digits and a unit of 1024: `512B`, `1.5K`, `23M`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+    let mut unit = 0;
+    let mut tenths = u128::from(bytes) * 10;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    match tenths {
+        0..100 if unit > 0 => format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit]),
+        _ => format!("{}{}", tenths / 10, UNITS[unit]),
+    }
+}
+
 /// An exit in one word: `0`, `SIGKILL`, `SIGSEGV+core`.
 pub(crate) fn exit_word(exit: Exit) -> String {
     match exit {
@@ -71,6 +103,7 @@ pub(crate) fn exit_word(exit: Exit) -> String {
             }
         }
         Exit::Unknown => "unknown".to_owned(),
+        Exit::OutOfMemory { .. } => "out-of-memory".to_owned(),
     }
 }
 
@@ -130,6 +163,34 @@ mod tests {
             assert_eq!(ago(1000, 1000 + ms), text);
         }
         assert_eq!(ago(5000, 1000), "0s");
+    }
+
+    #[test]
+    fn bytes_are_short() {
+        let cases = [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "0.9K"),
+            (1536, "1.5K"),
+            (20 << 10, "20K"),
+            (1023 << 10, "0.9M"),
+            (3_400 << 20, "3.3G"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(bytes(number), text);
+        }
+        assert!(bytes(u64::MAX).len() <= 5, "{}", bytes(u64::MAX));
+    }
+
+    #[test]
+    fn percents_and_runs() {
+        let cases = [(0, "0.0"), (1250, "12.5"), (9999, "99.9"), (10_000, "100"), (40_060, "400")];
+        for (number, text) in cases {
+            assert_eq!(percent(number), text);
+        }
+        for (ms, text) in [(7, "7ms"), (1234, "1.2s"), (61_000, "1m01s")] {
+            assert_eq!(run_ms(ms), text);
+        }
     }
 
     #[test]

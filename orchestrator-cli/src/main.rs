@@ -4,29 +4,36 @@
 mod action;
 mod add;
 mod cli;
+mod complete;
 mod daemon;
 mod docs;
+mod doctor;
 mod events;
+mod execution;
 mod failure;
 mod format;
+mod glob;
+mod interrupt;
 mod link;
+mod list;
 mod logs;
 mod manifest;
 mod output;
 mod plan;
 mod runtime;
 mod schedule;
+mod screen;
 mod session;
 mod settle;
 mod status;
 mod supervision;
 mod table;
 mod tap;
+mod top;
 mod wait;
+mod watch;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 
@@ -36,13 +43,8 @@ use orchestrator_proto::manifest::Manifest;
 use output::Output;
 
 fn main() -> ExitCode {
-    // In the handler itself, so that Ctrl-C also ends a write to a pipe that nobody reads.
-    // Without it the shell would show the same 130, so a failure here is no reason to stop.
-    let _ = signal_hook::flag::register_conditional_shutdown(
-        signal_hook::consts::SIGINT,
-        Exit::INTERRUPTED,
-        Arc::new(AtomicBool::new(true)),
-    );
+    complete::answer();
+    interrupt::end_at_once();
     let cli = Cli::parse();
     let mut out = Output::new(cli.global.json, cli.global.color);
     let exit = match run(cli, &mut out).and_then(|exit| out.flush().map(|()| exit)) {
@@ -58,7 +60,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
-        Command::Completions { shell } => docs::completions(out, shell),
+        Command::Completions { shell } => complete::script(out, shell),
         Command::Man { directory } => docs::man(out, directory.as_deref()),
         Command::Validate(args) => manifest::validate(out, &args.files),
         Command::Schema => manifest::schema(out),
@@ -81,6 +83,12 @@ async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Resul
         }
         _ => Manifest::default(),
     };
+    if matches!(command, Command::Doctor) {
+        return doctor::doctor(out, global.socket).await;
+    }
+    if matches!(command, Command::Top) {
+        return top::top(out, global.socket).await;
+    }
     let client = session::connect(global.socket).await?;
     match command {
         Command::Apply(args) => manifest::apply(&client, out, manifest, args).await,
@@ -93,9 +101,11 @@ async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Resul
         Command::Daemon(command) => daemon::run(&client, out, command).await,
         Command::Clear { force } => action::clear(client, out, force).await,
         Command::Events(args) => events::events(&client, out, args).await,
-        // They were served without a daemon.
+        // They were served without a daemon, or with one that comes and goes.
         Command::Completions { .. }
         | Command::Man { .. }
+        | Command::Doctor
+        | Command::Top
         | Command::Validate(_)
         | Command::Schema => Ok(Exit::Ok),
     }

@@ -3,16 +3,15 @@
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    Compression, LogRules, LogStream, Observed, Reply, Request, RuntimeDetail, RuntimeInfo,
-    Selector,
+    Compression, Health, ListenInfo, LogRules, LogStream, Observed, PastExit, Reply, Request,
+    RuntimeDetail, Selector, Usage,
 };
 
 use crate::cli::RuntimeCommand;
 use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
-use crate::table::{self, Field, Ids, Tone};
-use crate::{action, add, logs, schedule, status, supervision, wait};
+use crate::{action, add, execution, list, logs, schedule, supervision, table, wait};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -22,7 +21,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let requests = match command {
         RuntimeCommand::Add(args) => return add::add(&client, out, args).await,
-        RuntimeCommand::List => return list(&client, out).await,
+        RuntimeCommand::List(args) => return list::list(&client, out, args).await,
         RuntimeCommand::Show { instance } => return show(&client, out, instance).await,
         RuntimeCommand::Stdout(args) => {
             return logs::one_stream(&client, out, args, LogStream::Stdout).await;
@@ -57,110 +56,22 @@ fn each(instances: Vec<String>, request: impl Fn(Selector) -> Request) -> Vec<Re
     instances.into_iter().map(|name| request(name.into())).collect()
 }
 
-async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
-    let reply = client.request(Request::RuntimeList).await?;
-    let Reply::Runtimes(runtimes) = &reply else {
-        return Err(Failure::unexpected_reply());
-    };
-    if out.is_json() {
-        out.json(&reply)?;
-        return Ok(Exit::Ok);
-    }
-    if runtimes.is_empty() {
-        // Perhaps there were some.
-        status::warn(client, out).await?;
-    }
-    if runtimes.is_empty() && out.is_terminal() {
-        out.line("no instances; add one with `orchestrator-cli runtime add PATH`")?;
-        return Ok(Exit::Ok);
-    }
-    let ids: Vec<_> = runtimes.iter().map(|info| info.id).collect();
-    let head = ["ID", "NAME", "STATE", "PID", "SINCE", "EXIT", "PROGRAM"];
-    let now = format::now_ms();
-    let text = table::render(out, &head, &ids, runtimes, |info, ids| row(info, ids, now));
-    out.line(&text)?;
-    let both =
-        runtimes.iter().flat_map(|info| [reason(info), says(info), schedule::sentence(info, now)]);
-    let mut reasons = both.flatten().peekable();
-    if reasons.peek().is_some() {
-        out.line("")?;
-    }
-    for reason in reasons {
-        out.line(&reason)?;
-    }
-    Ok(Exit::Ok)
-}
-
-fn row(info: &RuntimeInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
-    let (since_ms, exit) = match &info.observed {
-        Observed::Stopped { last_exit, at_ms } => (*at_ms, *last_exit),
-        Observed::Waiting { since_ms, .. }
-        | Observed::Starting { since_ms, .. }
-        | Observed::Ready { since_ms, .. }
-        | Observed::Unhealthy { since_ms, .. }
-        | Observed::Stopping { since_ms, .. } => (Some(*since_ms), None),
-        Observed::BackOff { last_exit, .. } => (None, *last_exit),
-        Observed::Scheduled { .. } => schedule::ended(info),
-        Observed::Completed { exit, at_ms } => (Some(*at_ms), Some(*exit)),
-        Observed::Failed { exit, at_ms, .. } => (Some(*at_ms), *exit),
-    };
-    vec![
-        ids.show(info.id).into(),
-        info.name.as_deref().unwrap_or_default().into(),
-        Field::toned(info.observed.word(), tone(&info.observed)),
-        table::number(info.observed.pid()),
-        since_ms.map_or_else(String::new, |at| format::ago(at, now_ms)).into(),
-        exit.map_or_else(String::new, format::exit_word).into(),
-        info.program.to_string().into(),
-    ]
-}
-
-const fn tone(observed: &Observed) -> Tone {
-    match observed {
-        Observed::Ready { .. } => Tone::Good,
-        Observed::Waiting { .. } | Observed::Starting { .. } | Observed::Stopping { .. } => {
-            Tone::Busy
-        }
-        Observed::Scheduled { .. } => Tone::Plain,
-        Observed::Unhealthy { .. } | Observed::BackOff { .. } | Observed::Failed { .. } => {
-            Tone::Bad
-        }
-        Observed::Completed { .. } | Observed::Stopped { .. } => Tone::Faint,
-    }
-}
-
-/// Why it is in a state that is worth a sentence.
-fn reason(info: &RuntimeInfo) -> Option<String> {
-    let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
-    let why = match &info.observed {
-        Observed::Waiting { on, .. } => format!("waits for {}", format::lines(on)),
-        Observed::Unhealthy { reason, .. } => format!("is unhealthy: {}", format::lines(reason)),
-        Observed::BackOff { reason, attempt, .. } => {
-            format!("will be started again, attempt {attempt}: {}", format::lines(reason))
-        }
-        Observed::Failed { reason, .. } => format!("has failed: {}", format::lines(reason)),
-        _ => return None,
-    };
-    Some(format!("{name} {why}"))
-}
-
-/// How it is in its own words, as long as that can be so.
-fn says(info: &RuntimeInfo) -> Option<String> {
-    let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
-    let is_said = info.observed.is_active() && !info.status.is_empty();
-    is_said.then(|| format!("{name} says: {}", format::lines(&info.status)))
-}
-
 async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exit, Failure> {
     let instance = instance.into();
-    let reply = client.request(Request::RuntimeShow { instance }).await?;
-    let Reply::Runtime(detail) = &reply else {
+    let Reply::Runtime(mut detail) = client.request(Request::RuntimeShow { instance }).await?
+    else {
         return Err(Failure::unexpected_reply());
     };
+    // By its id: its name may be another's by now.
+    let instances = vec![Selector(detail.info.id.to_string())];
+    let Reply::Vitals(vitals) = client.request(Request::RuntimeVitals { instances }).await? else {
+        return Err(Failure::unexpected_reply());
+    };
+    detail.vitals.usage = vitals.first().and_then(|it| it.vitals.usage);
     if out.is_json() {
-        out.json(&reply)?;
+        out.json(&Reply::Runtime(detail))?;
     } else {
-        out.line(&table::facts(&facts(detail, format::now_ms())))?;
+        out.line(&table::facts(&facts(&detail, format::now_ms())))?;
     }
     Ok(Exit::Ok)
 }
@@ -184,7 +95,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         .map(|(name, value)| format!("{name}={}", format::shell_word(value.as_os_str())))
         .collect();
     let links: Vec<_> = detail.links.iter().map(ToString::to_string).collect();
-    vec![
+    let mut all = vec![
         ("id", info.id.to_string()),
         ("name", info.name.clone().unwrap_or_default()),
         ("state", state(&info.observed, now_ms)),
@@ -204,6 +115,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("directory", detail.cwd.to_string()),
         ("priority", info.priority.to_string()),
         ("privileged", yes(info.privileged)),
+        ("listens", listens(&detail.listen)),
         ("kind", supervision::kind(rules)),
         ("schedule", schedule::when(rules)),
         ("next run", schedule::next(info, now_ms)),
@@ -218,6 +130,10 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("stop", supervision::stop(rules)),
         ("added", format::time_and_ago(detail.added_ms, now_ms)),
         ("starts", info.starts.to_string()),
+        ("restarts", restarts(detail)),
+        ("health", detail.vitals.health.as_ref().map(|it| health(it, now_ms)).unwrap_or_default()),
+        ("uses", detail.vitals.usage.map(uses).unwrap_or_default()),
+        ("last exits", exits(&detail.exits, now_ms)),
         ("connections", info.connections.to_string()),
         ("outputs", detail.outputs.join(", ")),
         ("inputs", detail.inputs.join(", ")),
@@ -225,11 +141,71 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("sent", format::count(detail.sent, "message")),
         ("unrouted", some(detail.unrouted)),
         ("protocol errors", some(detail.protocol_errors)),
+        ("limits", detail.limits.to_string()),
+        ("limits not in force", limits_unmet(detail)),
         ("log rules", log_rules(&detail.log)),
         ("log blocked", detail.log_blocked.as_deref().map(log_blocked).unwrap_or_default()),
         ("log bytes lost", some(detail.log_bytes_lost)),
         ("log", detail.log_dir.to_string()),
-    ]
+    ];
+    // Beside what else is said of how it is executed.
+    let at = all.iter().position(|(name, _)| *name == "privileged").unwrap_or(all.len());
+    all.splice(at..at, execution::facts(&detail.execution));
+    all
+}
+
+fn limits_unmet(detail: &RuntimeDetail) -> String {
+    let unmet = detail.limits_unmet.iter().map(|why| format::lines(why).to_string());
+    unmet.collect::<Vec<_>>().join("; ")
+}
+
+/// How often it was started again by itself.
+fn restarts(detail: &RuntimeDetail) -> String {
+    match (detail.vitals.restarts, detail.vitals.restarts_on_end) {
+        (0, _) => String::new(),
+        (restarts, 0) => restarts.to_string(),
+        (restarts, on_end) => format!("{restarts}, {on_end} of them on end"),
+    }
+}
+
+fn health(health: &Health, now_ms: u64) -> String {
+    let ago = format::ago(health.at_ms, now_ms);
+    match &health.problem {
+        None => format!("well, {ago} ago"),
+        Some(problem) => format!("not well, {ago} ago: {problem}"),
+    }
+}
+
+fn uses(usage: Usage) -> String {
+    format!(
+        "{} % of one CPU over {}, {} CPU time, {} of memory, {} process{}",
+        format::percent(usage.cpu_percent_100),
+        format::span_ms(usage.cpu_over_ms),
+        format::span_ms(usage.cpu_ms),
+        format::bytes(usage.memory_bytes),
+        usage.processes,
+        if usage.processes == 1 { "" } else { "es" }
+    )
+}
+
+/// The newest first.
+fn exits(exits: &[PastExit], now_ms: u64) -> String {
+    let exit = |it: &PastExit| {
+        let ran = it.ran_ms.map(|ms| format!(" after {}", format::run_ms(ms))).unwrap_or_default();
+        let requested = if it.requested { ", as requested" } else { "" };
+        format!("{}{ran}, {} ago{requested}", it.exit, format::ago(it.at_ms, now_ms))
+    };
+    let exits: Vec<_> = exits.iter().map(exit).collect();
+    exits.join("; ")
+}
+
+/// Sockets that listen for it, and what is wrong with them.
+fn listens(all: &[ListenInfo]) -> String {
+    let one = |it: &ListenInfo| match &it.problem {
+        None => it.listen.to_string(),
+        Some(problem) => format!("{} (not open: {problem})", it.listen),
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Those that are not as by default.

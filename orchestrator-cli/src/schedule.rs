@@ -65,15 +65,20 @@ pub(crate) fn ended(info: &RuntimeInfo) -> (Option<u64>, Option<Exit>) {
 
 /// Both, below a list.
 pub(crate) fn sentence(info: &RuntimeInfo, now_ms: u64) -> Option<String> {
-    let schedule = info.schedule.as_ref()?;
     let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
+    Some(format!("{name} {}", both(info, now_ms)?))
+}
+
+/// Both, to stand behind its name.
+pub(crate) fn both(info: &RuntimeInfo, now_ms: u64) -> Option<String> {
+    let schedule = info.schedule.as_ref()?;
     let next = match schedule.next_ms {
         Some(_) => format!("runs next at {}", next(info, now_ms)),
         None => "is not run".to_owned(),
     };
     let text = match &schedule.last {
-        None => format!("{name} {next}"),
-        Some(_) => format!("{name} {next}; last run: {}", last(info, now_ms)),
+        None => next,
+        Some(_) => format!("{next}; last run: {}", last(info, now_ms)),
     };
     Some(format::lines(&text).into_owned())
 }

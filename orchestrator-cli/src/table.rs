@@ -101,6 +101,90 @@ pub(crate) fn render<T>(
     table.trim_fmt()
 }
 
+/// A column of a table that is fitted to the terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    title: &'static str,
+    /// Where there is no room for all, those with the lowest numbers are left out first; none is
+    /// never.
+    rank: Option<u8>,
+}
+
+impl Column {
+    /// The first one, of ids, which are shortened before anything is left out, and go last.
+    pub(crate) const fn id(title: &'static str) -> Self {
+        Self { title, rank: Some(u8::MAX) }
+    }
+
+    pub(crate) const fn kept(title: &'static str) -> Self {
+        Self { title, rank: None }
+    }
+
+    pub(crate) const fn dropped(title: &'static str, rank: u8) -> Self {
+        Self { title, rank: Some(rank) }
+    }
+}
+
+/// Lays out a table as [`render`] does, but on a terminal that is too narrow columns are left
+/// out instead of wrapped. All of them are there where there is no terminal, and if it is to be
+/// `wide`, however long the lines are.
+pub(crate) fn fitted<T>(
+    out: &Output,
+    columns: &[Column],
+    ids: &[InstanceId],
+    items: &[T],
+    wide: bool,
+    row: impl Fn(&T, Ids) -> Vec<Field>,
+) -> String {
+    let width = out.is_terminal().then(|| Table::new().width()).flatten();
+    let look = Look {
+        width: width.filter(|_| !wide),
+        borders: out.is_terminal(),
+        color: out.is_coloured(),
+    };
+    fit(&look, columns, ids, items, row)
+}
+
+fn fit<T>(
+    look: &Look,
+    columns: &[Column],
+    ids: &[InstanceId],
+    items: &[T],
+    row: impl Fn(&T, Ids) -> Vec<Field>,
+) -> String {
+    let rows = |ids| items.iter().map(|item| row(item, ids)).collect::<Vec<_>>();
+    let head: Vec<_> = columns.iter().map(|column| column.title).collect();
+    let full = look.table(&head, rows(Ids::FULL));
+    let Some(width) = look.width.map(usize::from).filter(|width| natural_width(&full) > *width)
+    else {
+        return full.trim_fmt();
+    };
+    let short = Ids::short(ids);
+    let mut widths: Vec<_> =
+        full.column_max_content_widths().into_iter().map(usize::from).collect();
+    if let Some(first) = widths.first_mut() {
+        *first = (*first).min(short.length.max(head.first().map_or(0, |title| title.len())));
+    }
+    let mut is_there = vec![true; columns.len()];
+    let needed = |is_there: &[bool]| {
+        let there = widths.iter().zip(is_there).filter(|(_, is_there)| **is_there);
+        there.map(|(width, _)| width + 3).sum::<usize>() + 1
+    };
+    while needed(&is_there) > width {
+        let there = columns.iter().zip(0..).filter(|(_, at)| is_there[*at]);
+        let next = there.filter_map(|(column, at)| Some((column.rank?, at))).min();
+        let Some((_, at)) = next else { break };
+        is_there[at] = false;
+    }
+    let keep = |row: Vec<Field>| {
+        let fields = row.into_iter().zip(&is_there);
+        fields.filter(|(_, is_there)| **is_there).map(|(field, _)| field).collect()
+    };
+    let head: Vec<_> =
+        head.iter().zip(&is_there).filter(|(_, is_there)| **is_there).map(|it| *it.0).collect();
+    look.table(&head, rows(short).into_iter().map(keep).collect()).trim_fmt()
+}
+
 struct Look {
     /// Columns of the terminal, if it is one.
     width: Option<u16>,
@@ -227,6 +311,35 @@ ID                                    NAME
         let text = look.table(&["ID", "PROGRAM"], vec![row(Ids::FULL)]).trim_fmt();
         assert!(text.contains(&id(1).to_string()), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_are_left_out_and_not_wrapped() {
+        const COLUMNS: [Column; 4] = [
+            Column::id("ID"),
+            Column::kept("NAME"),
+            Column::dropped("PID", 2),
+            Column::dropped("PROGRAM", 1),
+        ];
+        let show = |width, borders| {
+            let look = Look { width, borders, color: false };
+            let row = |_: &(), ids: Ids| {
+                let program = "x".repeat(40);
+                vec![ids.show(id(1)).into(), "name".into(), "4711".into(), program.into()]
+            };
+            fit(&look, &COLUMNS, &[id(1)], &[()], row)
+        };
+        let titles = |width| {
+            let text = show(Some(width), true);
+            assert!(text.lines().all(|line| line.chars().count() <= width.into()), "{text}");
+            COLUMNS.map(|column| text.contains(column.title))
+        };
+        assert_eq!(titles(200), [true; 4]);
+        assert_eq!(titles(80), [true, true, true, true]);
+        assert_eq!(titles(60), [true, true, true, false]);
+        assert_eq!(titles(30), [true, true, false, false]);
+        assert_eq!(titles(20), [false, true, false, false]);
+        assert!(show(None, false).contains(&id(1).to_string()));
     }
 
     #[test]

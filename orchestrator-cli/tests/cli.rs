@@ -13,9 +13,9 @@ use fake::{Done, Fake, bare_command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orchestrator_proto::control::{
-    ClientBody, Counters, Desired, Item, LinkInfo, LinkState, LogLine, LogRules, LogStream,
-    Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo, ServerBody,
-    Supervision, TapMessage, TargetInfo,
+    ClientBody, Counters, Desired, Execution, Item, Limits, LinkInfo, LinkState, LogLine, LogRules,
+    LogStream, Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo,
+    RuntimeVitals, ServerBody, Supervision, TapMessage, TargetInfo, Vitals,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, OsBytes, WireError};
 
@@ -64,6 +64,12 @@ fn detail(observed: Observed) -> Reply {
         log_blocked: None,
         log_dir: "/log".into(),
         links: Vec::new(),
+        execution: Execution::default(),
+        limits: Limits::default(),
+        limits_unmet: Vec::new(),
+        vitals: Vitals::default(),
+        exits: Vec::new(),
+        listen: Vec::new(),
     }))
 }
 
@@ -340,11 +346,16 @@ fn a_failed_start_is_listed_with_its_reason() {
         exit: None,
         at_ms: 0,
     };
-    let list = move |_| ServerBody::Reply(Reply::Runtimes(vec![info(failed.clone())]));
+    let vitals = Vitals { restarts: 3, restarts_on_end: 2, ..Vitals::default() };
+    let list = move |_| {
+        let (info, vitals) = (info(failed.clone()), vitals.clone());
+        ServerBody::Reply(Reply::Vitals(vec![RuntimeVitals { info, vitals }]))
+    };
     let done = Fake::answering(list.clone()).run(&["runtime", "list"]);
     let lines: Vec<_> = done.stdout.lines().collect();
     assert!(lines[0].starts_with("ID   "), "{}", done.stdout);
     assert!(lines[1].starts_with(&format!("{ZERO}  ping  failed  -")), "{}", done.stdout);
+    assert!(lines[1].contains("3 (2 on end)  -"), "{}", done.stdout);
     assert!(lines[1].ends_with("-     /bin/ping"), "{}", done.stdout);
     let reason = "ping has failed: No such file or directory (os error 2)";
     assert_eq!(lines[2..], ["", reason]);
@@ -352,6 +363,7 @@ fn a_failed_start_is_listed_with_its_reason() {
     let done = Fake::answering(list).run(&["--json", "runtime", "list"]);
     let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(json["runtimes"][0]["name"], "ping");
+    assert_eq!(json["runtimes"][0]["vitals"]["restarts_on_end"], 2);
 }
 
 #[test]

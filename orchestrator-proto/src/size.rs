@@ -8,10 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// Units that are shown, the largest first.
 const SHOWN: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 /// Those that are read as well.
-const READ: [(&str, u64); 4] = [("B", 1), ("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
+const READ: [(&str, u64); 7] = [
+    ("B", 1),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    // As the kernel and systemd read them.
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+];
 
 /// An amount of bytes. On the wire it is a number; where people read it, such as JSON and TOML,
-/// a text: `64KiB`, `8MiB`, `1GB`. Without a unit it counts bytes.
+/// a text: `64KiB`, `8MiB`, `1GB`; `64K`, `8M` and `1G` mean KiB, MiB and GiB. Without a unit it
+/// counts bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Size(pub u64);
 
@@ -111,6 +121,7 @@ mod tests {
         assert_eq!(bytes("64KiB"), Ok(65_536));
         assert_eq!(bytes("8MiB"), Ok(8 << 20));
         assert_eq!(bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!(bytes("512M"), Ok(512 << 20));
         for bad in ["", "MiB", "-1", "1.5MiB", "1 MiB", "1m", "1MiB1", "١MB"] {
             assert!(matches!(bytes(bad), Err(NotSize::Form(_))), "{bad}");
         }

@@ -4,6 +4,7 @@
 //! - [`supervise`]: what should happen to an instance (pure);
 //! - [`plan`]: what differs between what is wanted and what is there (pure);
 //! - [`process`]: how it happens, on Linux;
+//! - [`listen`]: sockets that listen for instances;
 //! - [`route`]: links, mailboxes, policies;
 //! - [`runtime`]: the sockets that instances talk over;
 //! - [`logs`]: what instances print;
@@ -11,6 +12,7 @@
 //! - [`store`]: what outlives the daemon;
 //! - [`events`]: what happened;
 //! - [`registry`]: the instances, where these meet;
+//! - [`doctor`]: what the machine and the installation allow;
 //! - [`control`]: the socket that clients talk over;
 //! - [`daemon`]: builds the rooms, connects them, shuts them down in order;
 //! - [`log`]: the daemon's own log;
@@ -20,13 +22,16 @@
 
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod events;
 pub mod health;
 pub mod holder;
+pub mod listen;
 pub mod log;
 pub mod logs;
 pub mod options;
 pub mod plan;
+mod private_socket;
 pub mod process;
 pub mod registry;
 pub mod route;

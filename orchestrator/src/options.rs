@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
 
+use crate::process::CgroupChoice;
+
 const EXAMPLES: &str = "\
 Examples:
   orchestrator
@@ -56,6 +58,14 @@ pub struct Options {
     /// and removed always survives one
     #[arg(long, value_name = "WHEN", default_value = "soon")]
     pub sync: Sync,
+
+    /// Where cgroups (version 2) of instances are made, which hold their limits and make sure that
+    /// nothing of a stopped instance is left: below the one that the orchestrator is started in
+    /// (auto), below a directory such as /sys/fs/cgroup/robot, or nowhere (none). If it may make
+    /// none there it goes on without, and says which limits of instances are not in force
+    #[arg(long, value_name = "auto|none|DIR", env = "ORCHESTRATOR_CGROUP", default_value = "auto",
+          value_parser = parse_cgroup)]
+    pub cgroup: CgroupChoice,
 
     /// What the daemon's own log says, as EnvFilter directives: a level (error, warn, info,
     /// debug, trace), or levels by module such as `info,orchestrator::route=trace`
@@ -120,6 +130,15 @@ pub enum LogFormat {
     Compact,
     /// One JSON object each.
     Json,
+}
+
+fn parse_cgroup(text: &str) -> Result<CgroupChoice, String> {
+    match text {
+        "auto" => Ok(CgroupChoice::Own),
+        "none" => Ok(CgroupChoice::Nowhere),
+        path if path.starts_with('/') => Ok(CgroupChoice::Below(path.into())),
+        _ => Err(format!("{text:?} is neither auto nor none nor an absolute path")),
+    }
 }
 
 fn parse_net(text: &str) -> Result<IpNet, String> {

@@ -85,6 +85,8 @@ pub struct Daemon {
     env: Vec<(String, String)>,
     /// The working directory; none is that of the test.
     working_directory: Option<PathBuf>,
+    /// The soft bound on its open files; none is that of the test.
+    open_files: Option<u32>,
 }
 
 impl Daemon {
@@ -106,7 +108,16 @@ impl Daemon {
         let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
         let (socket, state) = (dir.path().join("o.sock"), dir.path().join("state"));
         let args = args.iter().map(ToString::to_string).collect();
-        Self { dir, socket, state, child: None, args, env: Vec::new(), working_directory: None }
+        Self {
+            dir,
+            socket,
+            state,
+            child: None,
+            args,
+            env: Vec::new(),
+            working_directory: None,
+            open_files: None,
+        }
     }
 
     /// Sets a variable for the daemon, before it is launched.
@@ -123,10 +134,30 @@ impl Daemon {
         self
     }
 
+    /// Bounds its open files, softly, before it is launched.
+    #[must_use]
+    pub fn open_files(mut self, soft: u32) -> Self {
+        self.open_files = Some(soft);
+        self
+    }
+
     /// Starts it (again) on the same socket and directories.
     pub fn launch(&mut self) {
+        self.launch_with(self.command());
+    }
+
+    /// The same as another user, who has its directory.
+    pub fn launch_as(&mut self, user: u32) {
+        let mut command = self.command();
+        // Without a group of root's either.
+        std::os::unix::process::CommandExt::uid(&mut command, user);
+        std::os::unix::process::CommandExt::gid(&mut command, user);
+        self.launch_with(command);
+    }
+
+    fn launch_with(&mut self, mut command: Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let child = self.command().stderr(log).spawn().unwrap();
+        let child = command.stderr(log).spawn().unwrap();
         self.child = Some(child);
         eventually("the daemon accepts clients", || {
             let exited = self.child.as_mut().unwrap().try_wait().unwrap();
@@ -137,7 +168,15 @@ impl Daemon {
 
     /// The command that starts this daemon.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary("orchestrator"));
+        let mut command = match self.open_files {
+            None => Command::new(binary("orchestrator")),
+            Some(soft) => {
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(format!("ulimit -Sn {soft} && exec \"$0\" \"$@\""));
+                command.arg(binary("orchestrator"));
+                command
+            }
+        };
         command
             .arg("--socket")
             .arg(&self.socket)

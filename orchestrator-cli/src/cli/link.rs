@@ -5,6 +5,7 @@ use orchestrator_proto::LinkId;
 use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
 
 use super::value;
+use crate::complete;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LinkCommand {
@@ -21,7 +22,8 @@ pub(crate) enum LinkCommand {
     #[command(after_help = "Example:\n  orchestrator-cli link remove 3 4")]
     Remove {
         /// Numbers of links, as shown by `link list`. Example: link remove 3
-        #[arg(required = true, value_name = "LINK", value_parser = value::link_id)]
+        #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
+              add = complete::links())]
         links: Vec<LinkId>,
     },
 
@@ -39,7 +41,7 @@ pub(crate) enum LinkCommand {
 #[derive(Args, Debug)]
 pub(crate) struct LinkAdd {
     /// Whose messages, by id or name; anybody's without it. Example: --from ping
-    #[arg(long, value_name = "INSTANCE")]
+    #[arg(long, value_name = "INSTANCE", add = complete::instances())]
     pub(crate) from: Option<String>,
 
     /// The declared name of the messages' type. Example: --type Ping
@@ -48,7 +50,7 @@ pub(crate) struct LinkAdd {
 
     /// Who gets them: an instance by id or name, or another orchestrator as udp:HOST:PORT.
     /// Example: --to pong
-    #[arg(long, value_name = "TARGET")]
+    #[arg(long, value_name = "TARGET", add = complete::instances())]
     pub(crate) to: TargetSpec,
 
     /// What happens when there is no room: block, drop-newest, drop-oldest (default) or latest.
@@ -69,7 +71,7 @@ pub(crate) struct LinkTap {
     pub(crate) type_name: Option<String>,
 
     /// Only messages from this instance. Example: --from ping
-    #[arg(long, value_name = "INSTANCE")]
+    #[arg(long, value_name = "INSTANCE", add = complete::instances())]
     pub(crate) from: Option<String>,
 
     /// End after this many messages. Example: --count 10

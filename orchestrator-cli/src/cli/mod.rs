@@ -1,6 +1,8 @@
 //! The one definition of the command line: help, manual pages and completions come from it.
 
 mod daemon;
+mod execution;
+mod limits;
 mod link;
 mod log;
 mod manifest;
@@ -13,7 +15,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
 use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
 
 use value::Begin;
@@ -21,7 +22,9 @@ use value::Begin;
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkTap};
 pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
-pub(crate) use runtime::{LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState};
+pub(crate) use runtime::{
+    ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState,
+};
 
 const AFTER: &str = "\
 Exit codes:
@@ -59,7 +62,7 @@ pub(crate) struct Global {
     /// The daemon's control socket.
     ///
     /// Without it, the first of these that applies: $XDG_RUNTIME_DIR/orchestrator.socket; for
-    /// root /run/orchestrator/orchestrator.socket; $TMPDIR/orchestrator-UID/orchestrator.socket,
+    /// root /run/orchestrator/orchestrator.socket, also if the first one is not there; $TMPDIR/orchestrator-UID/orchestrator.socket,
     /// with /tmp when TMPDIR is not set. Example: --socket /run/user/1000/orchestrator.socket
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = ENV_CONTROL_SOCKET, hide_env_values = true)]
     pub(crate) socket: Option<OsString>,
@@ -139,6 +142,27 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  orchestrator-cli daemon status")]
     Daemon(DaemonCommand),
 
+    /// Show instances, links and logs on the whole terminal, and start, stop and restart
+    /// instances by a key.
+    #[command(after_help = "Keys:
+  up, down, j, k   choose an instance            s   start it
+  page up, down    read what it has printed      x   stop it, after a question
+  /                show only some                r   restart it, after a question
+  ?                help                          q   quit
+
+Example:
+  orchestrator-cli top")]
+    Top,
+
+    /// Check what this machine and this installation allow, and say what to do about each gap.
+    ///
+    /// Ends with exit code 1 when something does not work; warnings are of things that some need
+    /// and others don't. Without a daemon it checks what it can, and says how to start one.
+    #[command(after_help = "Examples:
+  orchestrator-cli doctor
+  orchestrator-cli --json doctor")]
+    Doctor,
+
     /// Remove all instances and links.
     #[command(after_help = "Example:\n  orchestrator-cli clear --force")]
     Clear {
@@ -157,12 +181,17 @@ pub(crate) enum Command {
   orchestrator-cli --json events --follow --after 4711")]
     Events(EventsArgs),
 
-    /// Print a script that completes this program's command line in a shell.
-    #[command(after_help = "Example:
-  orchestrator-cli completions bash > ~/.local/share/bash-completion/completions/orchestrator-cli")]
+    /// Print a script that completes this program's command line in a shell: commands, flags, and
+    /// names of instances and links, for which it asks the daemon.
+    ///
+    /// Print it anew after an upgrade of this program.
+    #[command(after_help = "Examples:
+  orchestrator-cli completions bash > ~/.local/share/bash-completion/completions/orchestrator-cli
+  orchestrator-cli completions zsh > ~/.zfunc/_orchestrator-cli
+  orchestrator-cli completions fish > ~/.config/fish/completions/orchestrator-cli.fish")]
     Completions {
         /// For this shell. Example: completions zsh
-        shell: Shell,
+        shell: CompletedShell,
     },
 
     /// Print the manual page, or write one page per command.
@@ -173,6 +202,16 @@ pub(crate) enum Command {
         /// Write a page for each command into this directory. Example: man ./man1
         directory: Option<PathBuf>,
     },
+}
+
+/// A shell that can be had completions for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletedShell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
 }
 
 #[derive(Args, Debug)]
@@ -192,7 +231,7 @@ pub(crate) struct EventsArgs {
     pub(crate) since: Option<Begin>,
 
     /// Only events of this instance. Example: events --instance ping
-    #[arg(long, value_name = "INSTANCE")]
+    #[arg(long, value_name = "INSTANCE", add = crate::complete::instances())]
     pub(crate) instance: Option<String>,
 }
 

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use orchestrator_proto::control::{LogStream, Priority};
+use orchestrator_proto::control::{Listen, LogStream, Priority};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
+use super::execution::ExecutionArgs;
+use super::limits::LimitsArgs;
 use super::log::LogRulesArgs;
 use super::supervision::SupervisionArgs;
 use super::value::{self, Since};
+use crate::complete;
 
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one, read once")]
@@ -25,7 +28,10 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add /usr/bin/sleep --name nap -- 60
   orchestrator-cli runtime add ./camera --cwd /var/lib/camera --env LOG=debug --stop-timeout 2s
   orchestrator-cli runtime add ./target/release/ping --copy
+  orchestrator-cli runtime add ./web --user www-data --ambient-caps CAP_NET_BIND_SERVICE
   orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
+  orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64
+  orchestrator-cli runtime add ./server --listen http=tcp:0.0.0.0:80 --listen unix:/run/s,mode=0660
   orchestrator-cli runtime add ./backup --schedule '30 3 * * *' --time-zone Europe/Berlin")]
     Add(RuntimeAdd),
 
@@ -36,7 +42,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime start ping pong --priority high")]
     Start {
         /// Ids, unique prefixes of ids, or names. Example: runtime start ping pong
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// How favourably they are scheduled: high, normal or low. Without it as the last
         /// time. Example: --priority low
@@ -50,7 +56,7 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime run backup")]
     Run {
         /// Ids, unique prefixes of ids, or names. Example: runtime run backup
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::schedules())]
         instances: Vec<String>,
     },
 
@@ -58,7 +64,7 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime stop ping pong")]
     Stop {
         /// Ids, unique prefixes of ids, or names. Example: runtime stop ping
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
     },
 
@@ -66,7 +72,7 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime restart ping")]
     Restart {
         /// Ids, unique prefixes of ids, or names. Example: runtime restart ping
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
     },
 
@@ -74,21 +80,30 @@ pub(crate) enum RuntimeCommand {
     #[command(after_help = "Example:\n  orchestrator-cli runtime remove ping --force")]
     Remove {
         /// Ids, unique prefixes of ids, or names. Example: runtime remove ping
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// Stop them first if they run. Without it that is an error. Example: --force
         #[arg(long)]
         force: bool,
     },
 
-    /// List all instances, the oldest first.
-    #[command(after_help = "Example:\n  orchestrator-cli runtime list")]
-    List,
+    /// List instances, the oldest first: their states, and what they use.
+    ///
+    /// CPU% is of one CPU, so 200 are two, on average since somebody last asked; for the first who
+    /// asks, since the instance was started. MEMORY is resident. Both are of the main process and
+    /// of all that it has started. Where a terminal is too narrow, columns are left out: PROGRAM,
+    /// EXIT, HEALTH, PID, RESTARTS.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime list
+  orchestrator-cli runtime list 'camera-*' --state failed --state back-off
+  orchestrator-cli runtime list --wide --watch=5s")]
+    List(ListArgs),
 
     /// Show one instance in full.
     #[command(after_help = "Example:\n  orchestrator-cli runtime show ping")]
     Show {
         /// Its id, a unique prefix of it, or its name. Example: runtime show ping
+        #[arg(add = complete::instances())]
         instance: String,
     },
 
@@ -100,7 +115,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime wait setup migrate --for completed")]
     Wait {
         /// Ids, unique prefixes of ids, or names. Example: runtime wait server
-        #[arg(required = true, value_name = "INSTANCE")]
+        #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed (of
         /// a schedule, its last run).
@@ -129,6 +144,63 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime logs ping pong -f --timestamps
   orchestrator-cli runtime logs --all --since 1h --grep 'error|panic'")]
     Logs(LogsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Only those whose name or id is like one of these: `*` is any text, `?` one character.
+    /// Example: runtime list 'camera-*'
+    #[arg(value_name = "PATTERN", add = complete::instances())]
+    pub(crate) patterns: Vec<String>,
+
+    /// Only those in this state; may be repeated. Example: --state failed --state back-off
+    #[arg(long = "state", value_name = "STATE")]
+    pub(crate) states: Vec<StateWord>,
+
+    /// All columns with full ids, however wide the terminal is. Example: runtime list --wide
+    #[arg(long)]
+    pub(crate) wide: bool,
+
+    /// Show it again whenever something happens, and in any case after this time (2s without
+    /// one, at least 100ms), until Ctrl-C. On a terminal in its place, elsewhere one after the
+    /// other with an empty line between them; with --json one line each.
+    /// Example: --watch, --watch=500ms
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2s", value_parser = value::interval)]
+    pub(crate) watch: Option<Duration>,
+}
+
+/// A state of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StateWord {
+    Stopped,
+    Scheduled,
+    Waiting,
+    Starting,
+    Ready,
+    Unhealthy,
+    Stopping,
+    BackOff,
+    Completed,
+    Failed,
+}
+
+impl StateWord {
+    /// As the daemon says it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Scheduled => "scheduled",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Stopping => "stopping",
+            Self::BackOff => "back-off",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What `runtime wait` waits for.
@@ -166,7 +238,7 @@ pub(crate) struct RuntimeAdd {
     #[arg(long)]
     pub(crate) privileged: bool,
 
-    /// Set a variable on top of the daemon's environment; may be repeated.
+    /// Set a variable on top of those that it inherits and those from files; may be repeated.
     /// Example: --env LOG=debug --env EMPTY=
     #[arg(long, value_name = "NAME=VALUE",
           value_parser = OsStringValueParser::new().try_map(value::env_pair))]
@@ -185,11 +257,28 @@ pub(crate) struct RuntimeAdd {
     #[arg(long, value_name = "TIME", value_parser = value::stop_timeout)]
     pub(crate) stop_timeout: Option<Duration>,
 
+    /// A socket that listens for it whether it runs or not; may be repeated, up to 16 times.
+    ///
+    /// tcp:IP:PORT, udp:IP:PORT, unix:PATH or unix-datagram:PATH, each with NAME= before it if the
+    /// program tells them apart by names. It is open from now until the instance is removed, and
+    /// the program is given it as systemd does, see sd_listen_fds(3): LISTEN_FDS, LISTEN_PID,
+    /// LISTEN_FDNAMES, files from 3 on. Who connects while it does not run waits. A path is made
+    /// absolute like PATH, and its permissions are 0600 without `,mode=`.
+    /// Example: --listen http=tcp:127.0.0.1:8080 --listen unix:/run/ping.socket,mode=0660
+    #[arg(long, value_name = "[NAME=]SOCKET")]
+    pub(crate) listen: Vec<Listen>,
+
     #[command(flatten)]
     pub(crate) supervision: SupervisionArgs,
 
     #[command(flatten)]
+    pub(crate) execution: ExecutionArgs,
+
+    #[command(flatten)]
     pub(crate) log: LogRulesArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
 
     /// Its arguments, after `--`. Example: runtime add /usr/bin/sleep -- 60
     #[arg(last = true, value_name = "ARGS")]
@@ -199,6 +288,7 @@ pub(crate) struct RuntimeAdd {
 #[derive(Args, Debug)]
 pub(crate) struct LogArgs {
     /// Its id, a unique prefix of it, or its name. Example: runtime stdout ping
+    #[arg(add = complete::instances())]
     pub(crate) instance: String,
 
     #[command(flatten)]
@@ -208,7 +298,7 @@ pub(crate) struct LogArgs {
 #[derive(Args, Debug)]
 pub(crate) struct LogsArgs {
     /// Ids, unique prefixes of ids, or names. Example: runtime logs ping pong
-    #[arg(value_name = "INSTANCE", required_unless_present = "all")]
+    #[arg(value_name = "INSTANCE", required_unless_present = "all", add = complete::instances())]
     pub(crate) instances: Vec<String>,
 
     /// All instances that there are now. Example: runtime logs --all -f

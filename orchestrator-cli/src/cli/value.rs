@@ -14,6 +14,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<Millis>().map(Millis::duration).map_err(|error| error.to_string())
 }
 
+/// A [`duration`] of 100 ms to a day, to look at something again and again.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time > DAY => Err("an interval is one day (1d) at most".into()),
+        time if time < Duration::from_millis(100) => Err("an interval is 100ms at least".into()),
+        time => Ok(time),
+    }
+}
+
 /// A [`duration`] of at most a day.
 pub(crate) fn stop_timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {

@@ -4,13 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::execution::Execution;
+use super::limits::Limits;
+use super::listen::ListenInfo;
 use super::log::LogRules;
 use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
+use super::vitals::{PastExit, Vitals};
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 use crate::os::OsBytes;
+use crate::size::Size;
 
 /// The daemon itself.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -87,6 +92,12 @@ pub enum Exit {
     },
     /// It ended while nobody was there who could learn how.
     Unknown,
+    /// The kernel killed it (SIGKILL) because there was no memory left for it.
+    OutOfMemory {
+        /// The limit that it has reached, see [`Limits::memory_max`]; none if the machine, or
+        /// something else around the instance, had no memory left.
+        limit: Option<Size>,
+    },
 }
 
 impl Exit {
@@ -109,6 +120,12 @@ impl fmt::Display for Exit {
                 if core_dumped { f.write_str(", core dumped") } else { Ok(()) }
             }
             Self::Unknown => f.write_str("unknown exit"),
+            Self::OutOfMemory { limit: Some(limit) } => {
+                write!(f, "killed by the kernel: out of memory (limit {limit})")
+            }
+            Self::OutOfMemory { limit: None } => {
+                f.write_str("killed by the kernel: the machine is out of memory")
+            }
         }
     }
 }
@@ -326,6 +343,21 @@ pub struct RuntimeDetail {
     pub log_dir: OsBytes,
     /// Its links, by either end.
     pub links: Vec<LinkId>,
+    /// As whom, with which rights and bounds, and in which surroundings it is executed.
+    pub execution: Execution,
+    /// How much of the machine it may use.
+    pub limits: Limits,
+    /// Which of these limits are not in force, or would not be if it were started now, and why: a
+    /// sentence each.
+    pub limits_unmet: Vec<String>,
+    /// How it fares, but for what it uses; for that, ask for
+    /// [`RuntimeVitals`](super::Request::RuntimeVitals).
+    pub vitals: Vitals,
+    /// How its main process ended the last times, the newest first: up to
+    /// [`PastExit::KEPT`].
+    pub exits: Vec<PastExit>,
+    /// Sockets that listen for it.
+    pub listen: Vec<ListenInfo>,
 }
 
 /// One link.

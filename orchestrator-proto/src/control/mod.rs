@@ -9,25 +9,40 @@
 //! is its number on the wire.
 
 mod apply;
+mod capability;
 mod daemon;
+mod doctor;
 mod event;
+mod execution;
 mod info;
+mod limits;
+mod listen;
 mod log;
+mod rlimit;
 mod schedule;
+mod scheduling;
 mod spec;
 mod supervision;
+mod vitals;
 
 pub use apply::{
     ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
 };
+pub use capability::Capability;
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
+pub use doctor::{Finding, Level};
 pub use event::{Event, EventKind};
+pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
 pub use info::{
     Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
     Status, TargetInfo, TelemetryStatus,
 };
+pub use limits::{CpuQuota, Limits, NotCpuQuota};
+pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use rlimit::{Resource, Rlimit};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
+pub use scheduling::{Cpus, IoClass, Realtime};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
@@ -35,6 +50,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};
 
@@ -235,6 +251,14 @@ pub enum Request {
     },
     /// All instances and links as they are defined now. Answered by [`Reply::Exported`].
     Export,
+    /// Instances, and how they fare. Answered by [`Reply::Vitals`].
+    RuntimeVitals {
+        /// Which, in this order; all, the oldest first, if none is named.
+        instances: Vec<Selector>,
+    },
+    /// What the machine and the installation allow, as the daemon sees it. Answered by
+    /// [`Reply::Findings`].
+    Doctor,
     /// Begins a run of a schedule now. Answered by [`Reply::Started`] when its program has been
     /// executed, or if one is under way that goes on; by [`Reply::Queued`] if the run begins when
     /// that one is over.
@@ -246,12 +270,19 @@ pub enum Request {
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 22;
+    pub const COUNT: u32 = 24;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
         matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::Events { .. })
+    }
+
+    /// Whether it only looks, and is what a client asks again and again that goes on showing how
+    /// everything is.
+    #[must_use]
+    pub const fn is_glance(&self) -> bool {
+        matches!(self, Self::RuntimeVitals { .. } | Self::LinkList)
     }
 
     /// The name in the daemon's log.
@@ -280,6 +311,8 @@ impl Request {
             Self::Apply { dry_run: false, .. } => "apply",
             Self::Apply { dry_run: true, .. } => "diff",
             Self::Export => "export",
+            Self::RuntimeVitals { .. } => "runtime vitals",
+            Self::Doctor => "doctor",
             Self::RuntimeRun { .. } => "runtime run",
         }
     }
@@ -384,6 +417,10 @@ pub enum Reply {
     Plan(Box<Plan>),
     /// To [`Request::Export`].
     Exported(Box<Exported>),
+    /// To [`Request::RuntimeVitals`].
+    Vitals(Vec<RuntimeVitals>),
+    /// To [`Request::Doctor`], in the order in which they are to be read.
+    Findings(Vec<Finding>),
     /// To [`Request::RuntimeStart`] and [`Request::RuntimeRestart`] of a schedule: it runs when it
     /// is time.
     Scheduled {

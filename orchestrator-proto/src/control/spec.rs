@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::execution::Execution;
+use super::limits::Limits;
+use super::listen::Listen;
 use super::log::LogRules;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
@@ -38,7 +41,8 @@ pub struct RuntimeSpec {
     pub program: Program,
     /// Its arguments, without the program itself.
     pub args: Vec<OsBytes>,
-    /// Variables set on top of the daemon's own environment.
+    /// Variables set on top of those that it inherits, see [`Execution::inherit_env`], and of those
+    /// from files.
     pub env: Vec<(OsBytes, OsBytes)>,
     /// Its working directory; none is `/`.
     pub cwd: Option<OsBytes>,
@@ -48,6 +52,13 @@ pub struct RuntimeSpec {
     pub supervision: Supervision,
     /// What is kept of what it prints.
     pub log: LogRules,
+    /// As whom, with which rights and bounds, and in which surroundings it is executed.
+    pub execution: Execution,
+    /// How much of the machine it may use.
+    pub limits: Limits,
+    /// Sockets that listen for it, in the order in which it is given them: at most
+    /// [`Listen::MAX`], each once.
+    pub listen: Vec<Listen>,
 }
 
 impl RuntimeSpec {
@@ -63,6 +74,9 @@ impl RuntimeSpec {
             privileged: false,
             supervision: Supervision::default(),
             log: LogRules::default(),
+            execution: Execution::default(),
+            limits: Limits::default(),
+            listen: Vec::new(),
         }
     }
 }

@@ -122,7 +122,7 @@ impl Restart {
             Exit::Code(code) => {
                 u8::try_from(code).is_ok_and(|code| self.success_exit_codes.contains(&code))
             }
-            Exit::Signal { .. } | Exit::Unknown => false,
+            Exit::Signal { .. } | Exit::Unknown | Exit::OutOfMemory { .. } => false,
         }
     }
 

@@ -94,12 +94,17 @@ pub(super) fn check(
 ) {
     let whole = Whole { texts, collected };
     let (mut names, mut ids, mut same_links) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut sockets = HashMap::new();
     for Found { wanted, place } in instances {
         if let Some(name) = &wanted.spec.name {
             whole.unique(&mut names, name.as_str(), *place, || format!("{name} is defined"));
         }
         if let Some(id) = wanted.spec.id {
             whole.unique(&mut ids, id, *place, || format!("the id {id} is given"));
+        }
+        for listen in &wanted.spec.listen {
+            let socket = listen.place();
+            whole.unique(&mut sockets, socket.clone(), *place, || format!("{socket} is given"));
         }
         let rules = &wanted.spec.supervision;
         if rules.kind != Kind::Service && rules.restart.policy == RestartPolicy::Always {

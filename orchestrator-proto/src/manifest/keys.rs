@@ -19,7 +19,15 @@ pub(super) enum Shape {
         least: u64,
         most: u64,
     },
+    Signed {
+        least: i64,
+        most: i64,
+    },
     Time,
+    /// An amount of bytes.
+    Size,
+    /// An amount of processor time.
+    Cpu,
     Signal,
     Choice(&'static [&'static str]),
     List(&'static Shape),
@@ -34,10 +42,15 @@ const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, doc, shape }
 }
 
-use Shape::{Choice, Flag, List, Named, Number, OneOf, Signal, Table, Text, Time};
+use Shape::{
+    Choice, Cpu, Flag, List, Named, Number, OneOf, Signal, Signed, Size, Table, Text, Time,
+};
 
 const COMMAND: Shape = OneOf(&[Text, List(&Text)]);
 const CONDITION: Shape = Choice(&["started", "ready", "completed"]);
+const ACCOUNT: Shape = OneOf(&[Text, Number { least: 0, most: u32::MAX as u64 - 1 }]);
+
+const WEIGHT: Shape = Number { least: 1, most: crate::control::Limits::MAX_WEIGHT as u64 };
 const COUNT: Shape = Number { least: 1, most: u32::MAX as u64 };
 
 /// Of a whole file.
@@ -57,7 +70,7 @@ macro_rules! instance_keys {
     ($($first:expr),* $(,)?) => { &[
         $($first,)*
         key("args", List(&Text), "Its arguments, without the program itself."),
-        key("env", Named(&Text), "Variables set on top of the daemon's own environment."),
+        key("env", Named(&Text), "Variables set on top of those that it inherits and those from files."),
         key("cwd", Text, "Its working directory, relative to this file; / without it."),
         key("privileged", Flag, "Whether it may start and stop instances itself."),
         key(
@@ -125,8 +138,105 @@ macro_rules! instance_keys {
         key("stop-signal", Signal, "The only signal that asks it to stop; SIGTERM without it."),
         key("stop-timeout", Time, "How long it may take to stop until SIGKILL; 10s without it."),
         key("stop-command", COMMAND, "A command that asks it to stop, before any signal."),
+        key("user", ACCOUNT, "The user it runs as, by name or number; that of the daemon without it."),
+        key("group", ACCOUNT, "The group it runs as; that of the user without it."),
+        key(
+            "groups",
+            List(&ACCOUNT),
+            "Exactly these supplementary groups; without it those that the user database has for \
+             the user.",
+        ),
+        key(
+            "umask",
+            OneOf(&[Text, Number { least: 0, most: 0o777 }]),
+            "Permissions that what it makes does not get, in octal, as \"0027\".",
+        ),
+        key("no-new-privs", Flag, "Whether nothing that it executes gives it more rights."),
+        key(
+            "keep-caps",
+            List(&Text),
+            "The only capabilities that it can ever have, as \"CAP_NET_RAW\"; others are dropped.",
+        ),
+        key("drop-caps", List(&Text), "Capabilities that it can never have."),
+        key("ambient-caps", List(&Text), "Capabilities that it has although its user is not root."),
+        key(
+            "rlimit",
+            Table(RLIMIT),
+            "How much it may use: a number, \"infinity\", or two as in \"1024:4096\", what holds \
+             and the most that it can set that to.",
+        ),
+        key(
+            "nice",
+            Signed { least: -20, most: 19 },
+            "Its nice value at normal priority; high and low are 10 less and 10 more.",
+        ),
+        key("cpus", Text, "The processors that it may run on, as \"0,2-3\"."),
+        key(
+            "io-class",
+            Text,
+            "Whose reading and writing of disks comes first: realtime, best-effort or idle, as \
+             \"best-effort:2\".",
+        ),
+        key("realtime", Text, "Its real-time policy, fifo or rr, as \"fifo:50\"."),
+        key(
+            "env-file",
+            COMMAND,
+            "Files of variables, read at each start, relative to this file; with a - before its \
+             path one may be missing.",
+        ),
+        key(
+            "inherit-env",
+            COMMAND,
+            "Which variables it has besides: clean, none, all, or names as well as the clean set; \
+             clean without it.",
+        ),
+        key("stdin", Text, "What its standard input is: null, or \"file:PATH\"; null without it."),
+        key("memory-max", Size, "The most memory; if it can't be kept, the kernel kills."),
+        key("memory-high", Size, "From so much memory on it is slowed down."),
+        key("swap-max", Size, "The most swap; 0 is none."),
+        key("cpu", Cpu, "The most processor time: \"150%\" or 1.5 is one and a half processors."),
+        key("cpu-weight", WEIGHT, "Its share where processors are short; others have 100."),
+        key(
+            "pids-max",
+            Number { least: 1, most: crate::control::Limits::MAX_PIDS as u64 },
+            "The most processes and threads.",
+        ),
+        key("io-weight", WEIGHT, "Its share where disks are slow; others have 100."),
+        key(
+            "limits-required",
+            Flag,
+            "Whether it is not started where these limits can't be in force.",
+        ),
     ] };
 }
+
+macro_rules! rlimit_keys {
+    ($($name:literal: $doc:literal),* $(,)?) => { &[$(key(
+        $name,
+        OneOf(&[Text, Number { least: 0, most: u64::MAX - 1 }]),
+        $doc,
+    )),*] };
+}
+
+/// Of `rlimit`, see setrlimit(2).
+pub(super) static RLIMIT: &[Key] = rlimit_keys![
+    "cpu": "Processor time, seconds.",
+    "fsize": "The largest file that it writes, bytes.",
+    "data": "Its data, bytes.",
+    "stack": "Its stack, bytes.",
+    "core": "The file that its memory is written to when it crashes, bytes.",
+    "rss": "Without an effect.",
+    "nproc": "Processes and threads of its user.",
+    "nofile": "Open files.",
+    "memlock": "Memory that can't be swapped out, bytes.",
+    "as": "Its address space, bytes.",
+    "locks": "Without an effect.",
+    "sigpending": "Signals that wait, of its user.",
+    "msgqueue": "Memory for POSIX message queues of its user, bytes.",
+    "nice": "How far it can lower its nice value: to 20 less this.",
+    "rtprio": "The highest real-time priority that it can give itself.",
+    "rttime": "Time on the processor without a pause with a real-time policy, microseconds.",
+];
 
 /// Of `[defaults]`.
 pub(super) static DEFAULTS: &[Key] = instance_keys![];
@@ -140,6 +250,12 @@ pub(super) static INSTANCE: &[Key] = instance_keys![
         "When it runs: five fields as in crontab(5), @daily and the like, or \"every 10s\".",
     ),
     key("id", Text, "The id that it gets when it is added; without it the daemon chooses one."),
+    key(
+        "listen",
+        List(&OneOf(&[Text, Table(LISTEN)])),
+        "Sockets that listen for it whether it runs or not: [NAME=]tcp:IP:PORT, udp:IP:PORT, \
+         unix:PATH[,mode=MODE] or unix-datagram:PATH[,mode=MODE], or a table.",
+    ),
 ];
 
 pub(super) const RESTART_POLICY: Shape = Choice(&["never", "on-failure", "always"]);
@@ -208,6 +324,16 @@ pub(super) static REQUIREMENT: &[Key] = &[
 pub(super) static AFTER: &[Key] = &[
     key("instance", Text, "Its name, or its id."),
     key("condition", CONDITION, "How far it has to be; ready without it."),
+];
+
+/// Of each of `listen`.
+pub(super) static LISTEN: &[Key] = &[
+    key("name", Text, "What the program finds in LISTEN_FDNAMES; unknown without it."),
+    key("tcp", Text, "For TCP connections to this IP:PORT."),
+    key("udp", Text, "For UDP datagrams to this IP:PORT."),
+    key("unix", Text, "For connections to a Unix socket: its path, relative to this file."),
+    key("unix-datagram", Text, "For datagrams to a Unix socket: its path, relative to this file."),
+    key("mode", Text, "The permissions of a Unix socket, such as \"0660\"; 0600 without it."),
 ];
 
 /// Of each `[[link]]`.

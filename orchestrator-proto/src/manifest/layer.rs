@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::execution::ExecutionLayer;
+use super::limits::LimitsLayer;
+use super::listen;
 use super::read::Table;
 use super::schedule::KindLayer;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
-    After, Desired, Priority, Probe, Readiness, Requirement, RuntimeSpec, Supervision, Wanted,
+    After, Desired, Listen, Priority, Probe, Readiness, Requirement, RuntimeSpec, Supervision,
+    Wanted,
 };
 use crate::{InstanceId, Millis};
 
@@ -16,6 +20,7 @@ use crate::{InstanceId, Millis};
 pub(super) struct Layer {
     pub(super) program: Option<PathBuf>,
     pub(super) id: Option<InstanceId>,
+    listen: Option<Vec<Listen>>,
     args: Option<Vec<String>>,
     env: BTreeMap<String, String>,
     cwd: Option<PathBuf>,
@@ -31,6 +36,8 @@ pub(super) struct Layer {
     requires: Option<Vec<Requirement>>,
     after: Option<Vec<After>>,
     stop: StopLayer,
+    execution: ExecutionLayer,
+    limits: LimitsLayer,
 }
 
 const STATES: [(&str, Desired); 2] = [("running", Desired::Running), ("stopped", Desired::Stopped)];
@@ -43,6 +50,7 @@ impl Layer {
         Self {
             program: None,
             id: None,
+            listen: None,
             args: table.read("args", |value| value.texts()),
             env: table.read("env", |value| value.variables()).into_iter().flatten().collect(),
             cwd: table.read("cwd", |value| value.path()),
@@ -58,6 +66,8 @@ impl Layer {
             requires: table.read("requires", supervision::requires),
             after: table.read("after", supervision::after),
             stop: StopLayer::read(table),
+            execution: ExecutionLayer::read(table),
+            limits: LimitsLayer::read(table),
         }
     }
 
@@ -68,6 +78,7 @@ impl Layer {
             program: table.read("program", |value| value.path()),
             id: table.read("id", |value| value.parsed()),
             kind: layer.kind.and_schedule(table),
+            listen: table.read("listen", listen::all),
             ..layer
         }
     }
@@ -79,6 +90,7 @@ impl Layer {
         Self {
             program: self.program,
             id: self.id,
+            listen: self.listen,
             args: self.args.or_else(|| below.args.clone()),
             env,
             cwd: self.cwd.or_else(|| below.cwd.clone()),
@@ -94,6 +106,8 @@ impl Layer {
             requires: self.requires.or_else(|| below.requires.clone()),
             after: self.after.or_else(|| below.after.clone()),
             stop: self.stop.over(&below.stop),
+            execution: self.execution.over(&below.execution),
+            limits: self.limits.over(&below.limits),
         }
     }
 
@@ -124,6 +138,9 @@ impl Layer {
                 stop: self.stop.finish(),
                 run_timeout,
             },
+            execution: self.execution.finish(),
+            limits: self.limits.finish(),
+            listen: self.listen.unwrap_or_default(),
             ..RuntimeSpec::new(program)
         };
         Wanted { spec, desired: self.state.unwrap_or(Desired::Running), priority: self.priority }

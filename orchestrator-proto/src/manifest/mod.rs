@@ -30,7 +30,7 @@
 //!
 //! - Paths are relative to the directory of the file that they are in. `$PATH` is not searched.
 //! - `[defaults]` hold for the instances of that file and of the files that it includes; what is
-//!   nearer to an instance wins. `env`, `restart` and the parts of `stop` are joined key by key.
+//!   nearer to an instance wins. `env`, `rlimit`, `restart` and the parts of `stop` are joined key by key.
 //! - `${NAME}` in a text is the variable of that name in the environment of who reads the
 //!   manifest, and has to be set; `${NAME:-text}` is `text` if it is not set or empty. `$$` is a
 //!   dollar. See [`System`].
@@ -43,11 +43,14 @@
 //! Only [`System`] reads anything. Everything else is pure, and panics on no text.
 
 mod check;
+mod execution;
 mod expand;
 mod include;
 mod keys;
 mod layer;
+mod limits;
 mod link;
+mod listen;
 mod problem;
 mod read;
 mod schedule;

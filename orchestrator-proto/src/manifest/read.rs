@@ -178,12 +178,44 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A whole number of this range, which may be less than 0.
+    pub(super) fn signed(self, least: i32, most: i32) -> Option<i32> {
+        let DeValue::Integer(number) = self.value.get_ref() else {
+            return self.unlike("a whole number");
+        };
+        let good = i32::from_str_radix(number.as_str(), number.radix()).ok();
+        match good.filter(|number| (least..=most).contains(number)) {
+            Some(number) => Some(number),
+            None => self.wrong(format!("{number} is not {least} to {most}")),
+        }
+    }
+
+    /// A number that is written in octal, as `0o27`; none if it is anything else.
+    pub(super) fn octal(self) -> Option<u32> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 8 => {
+                u32::from_str_radix(number.as_str(), 8).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// A length of time: a text with a unit, or a number of seconds.
     pub(super) fn time(self) -> Option<Millis> {
         match self.value.get_ref() {
             DeValue::Integer(number) if number.radix() == 10 => self.parse_as(number.as_str()),
             DeValue::String(_) => self.parsed(),
             _ => self.unlike("a time such as \"10s\""),
+        }
+    }
+
+    /// An amount: a text with a unit, or a number.
+    pub(super) fn amount<T: FromStr<Err: Display>>(self, expected: &str) -> Option<T> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => self.parse_as(number.as_str()),
+            DeValue::Float(number) => self.parse_as(number.as_str()),
+            DeValue::String(_) => self.parsed(),
+            _ => self.unlike(expected),
         }
     }
 

@@ -44,7 +44,12 @@ fn shape(of: &'static Shape) -> Value {
         Shape::Number { least, most } => {
             json!({"type": "integer", "minimum": least, "maximum": most})
         }
+        Shape::Signed { least, most } => {
+            json!({"type": "integer", "minimum": least, "maximum": most})
+        }
         Shape::Time => json!({"type": ["string", "integer"], "minimum": 0}),
+        Shape::Size => json!({"type": ["string", "integer"], "minimum": 0}),
+        Shape::Cpu => json!({"type": ["string", "number"], "minimum": 0.01}),
         Shape::Signal => json!({"type": ["string", "integer"], "minimum": 1, "maximum": 64}),
         // A variable may stand for one of them.
         Shape::Choice(words) => {

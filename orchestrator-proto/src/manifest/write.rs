@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::execution;
 use super::expand::escape;
 use crate::control::{
-    Check, Condition, Desired, Kind, LinkSpec, OnFailure, Overlap, Policy, Probe, Program,
+    Check, Condition, Desired, Kind, Limits, LinkSpec, OnFailure, Overlap, Policy, Probe, Program,
     Readiness, Restart, RestartPolicy, Schedule, Stop, Supervision, TargetSpec, Wanted, WantedSet,
 };
 use crate::{Millis, OsBytes};
@@ -89,6 +90,10 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     }
     all.add_if(wanted.desired == Desired::Stopped, "state", text("stopped"));
     supervision(&mut all, &spec.supervision);
+    execution::entries(&mut all, &spec.execution);
+    limits(&mut all, &spec.limits);
+    let listen = spec.listen.iter().map(|it| text(&it.to_string()));
+    all.add_if(!spec.listen.is_empty(), "listen", list(listen));
     all.0
 }
 
@@ -121,10 +126,10 @@ fn link_ends(link: &LinkSpec) -> Vec<(String, String)> {
     all.0
 }
 
-struct Entries(Vec<(String, String)>);
+pub(super) struct Entries(Vec<(String, String)>);
 
 impl Entries {
-    fn add(&mut self, key: &str, value: String) {
+    pub(super) fn add(&mut self, key: &str, value: String) {
         self.0.push((key.to_owned(), value));
     }
 
@@ -200,6 +205,33 @@ fn schedule(all: &mut Entries, schedule: &Schedule) {
     all.add_if(schedule.catch_up, "catch-up", "true".to_owned());
 }
 
+fn limits(all: &mut Entries, limits: &Limits) {
+    let sizes = [
+        ("memory-max", limits.memory_max),
+        ("memory-high", limits.memory_high),
+        ("swap-max", limits.swap_max),
+    ];
+    for (key, size) in sizes {
+        if let Some(size) = size {
+            all.add(key, text(&size.to_string()));
+        }
+    }
+    if let Some(cpu) = limits.cpu {
+        all.add("cpu", text(&cpu.to_string()));
+    }
+    let counts = [
+        ("cpu-weight", limits.cpu_weight),
+        ("pids-max", limits.pids_max),
+        ("io-weight", limits.io_weight),
+    ];
+    for (key, count) in counts {
+        if let Some(count) = count {
+            all.add(key, count.to_string());
+        }
+    }
+    all.add_if(limits.limits_required, "limits-required", "true".to_owned());
+}
+
 fn restart(all: &mut Entries, restart: &Restart) {
     let default = Restart::default();
     match restart.policy {
@@ -262,11 +294,11 @@ fn inline(all: &Entries) -> String {
     format!("{{ {} }}", all.join(", "))
 }
 
-fn list(values: impl Iterator<Item = String>) -> String {
+pub(super) fn list(values: impl Iterator<Item = String>) -> String {
     format!("[{}]", values.collect::<Vec<_>>().join(", "))
 }
 
-fn texts(values: &[String]) -> String {
+pub(super) fn texts(values: &[String]) -> String {
     list(values.iter().map(|value| text(value)))
 }
 
@@ -275,7 +307,7 @@ fn time(time: Millis) -> String {
 }
 
 /// A basic string, see <https://toml.io/en/v1.0.0#string>; dollars so that no variable is meant.
-fn text(text: &str) -> String {
+pub(super) fn text(text: &str) -> String {
     quoted(&escape(text))
 }
 

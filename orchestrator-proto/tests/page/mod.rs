@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_proto::control::Signal;
+use orchestrator_proto::control::{Capability, CpuQuota, Signal, Umask};
 use orchestrator_proto::{Millis, Size};
 use serde_json::{Map, Value, json};
 
@@ -258,8 +258,11 @@ impl<'a> Reader<'a> {
             "u8" => json!(self.take(1)[0]),
             "Millis" => json!(Millis(self.varint()).to_string()),
             "Size" => json!(Size(self.varint()).to_string()),
+            "CpuQuota" => json!(CpuQuota(self.varint() as u32).to_string()),
             "i32" => json!(self.signed()),
             "Signal" => json!(Signal(self.signed() as i32).to_string()),
+            "Capability" => json!(Capability(self.take(1)[0]).to_string()),
+            "Umask" => json!(Umask(self.varint() as u32).to_string()),
             "str" | "Selector" => json!(std::str::from_utf8(self.byte_string()).unwrap()),
             "bytes" => {
                 let bytes = self.byte_string();

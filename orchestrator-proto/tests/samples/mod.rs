@@ -56,6 +56,9 @@ fn spec() -> RuntimeSpec {
         privileged: true,
         supervision: supervision(),
         log: log_rules(),
+        execution: execution(),
+        limits: limits(),
+        listen: vec![listen()],
         ..RuntimeSpec::new("/opt/camera")
     }
 }
@@ -117,6 +120,48 @@ fn log_rules() -> LogRules {
     }
 }
 
+fn execution() -> Execution {
+    Execution {
+        user: Some("camera".into()),
+        group: Some("101".into()),
+        groups: Some(vec!["video".into(), "102".into()]),
+        umask: Some(Umask(0o27)),
+        no_new_privs: true,
+        keep_caps: Some(vec![Capability(3)]),
+        drop_caps: vec![Capability(4), Capability(5)],
+        ambient_caps: vec![Capability(10)],
+        rlimit: vec![rlimit()],
+        nice: Some(-7),
+        cpus: Some(Cpus(vec![0, 2, 300])),
+        io_class: Some(IoClass::BestEffort(6)),
+        realtime: Some(Realtime::Rr(50)),
+        env_file: vec![env_file()],
+        inherit_env: InheritEnv::Names(vec!["DISPLAY".into()]),
+        stdin: Stdin::File("/etc/camera".into()),
+    }
+}
+
+fn rlimit() -> Rlimit {
+    Rlimit { resource: Resource::Nofile, soft: Some(300), hard: None }
+}
+
+fn env_file() -> EnvFile {
+    EnvFile { path: "/etc/camera.env".into(), optional: true }
+}
+
+fn limits() -> Limits {
+    Limits {
+        memory_max: Some(Size(1 << 29)),
+        memory_high: Some(Size(1 << 28)),
+        swap_max: Some(Size(0)),
+        cpu: Some(CpuQuota(1500)),
+        cpu_weight: Some(300),
+        pids_max: Some(64),
+        io_weight: Some(50),
+        limits_required: true,
+    }
+}
+
 fn probe() -> Probe {
     Probe {
         check: Check::Tcp("localhost:1".into()),
@@ -170,7 +215,49 @@ fn detail() -> RuntimeDetail {
         log_blocked: Some("no space".into()),
         log_dir: "/var/lib/orchestrator/logs".into(),
         links: vec![LinkId(1), LinkId(200)],
+        execution: execution(),
+        limits: limits(),
+        limits_unmet: vec!["no memory controller".into()],
+        vitals: vitals(),
+        exits: vec![PastExit {
+            exit: Exit::Code(3),
+            at_ms: NOON_MS,
+            ran_ms: Some(1004),
+            requested: true,
+        }],
+        listen: vec![listen_info()],
     }
+}
+
+fn listen() -> Listen {
+    "http=tcp:127.0.0.1:8080".parse().unwrap()
+}
+
+fn socket(text: &str) -> ListenSocket {
+    text.parse::<Listen>().unwrap().socket
+}
+
+fn listen_info() -> ListenInfo {
+    ListenInfo { listen: listen(), problem: Some("in use".into()) }
+}
+
+fn vitals() -> Vitals {
+    Vitals {
+        restarts: 1005,
+        restarts_on_end: 300,
+        health: Some(Health { at_ms: NOON_MS, problem: Some("deaf".into()) }),
+        usage: Some(Usage {
+            cpu_percent_100: 12_345,
+            cpu_over_ms: 1006,
+            cpu_ms: 1007,
+            memory_bytes: 1008,
+            processes: 301,
+        }),
+    }
+}
+
+fn finding() -> Finding {
+    Finding::warning("open-files", "few are left", "raise the limit")
 }
 
 fn link_info() -> LinkInfo {
@@ -420,6 +507,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::CaptureRenew { .. } => Request::CaptureRenew { timeout_ms: 30_000 },
             Request::Apply { .. } => Request::Apply { set: wanted_set(), prune: true, dry_run: false },
             Request::Export => Request::Export,
+            Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
+            Request::Doctor => Request::Doctor,
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() }),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
@@ -443,8 +532,11 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::CaptureRenewed { .. } => Reply::CaptureRenewed { before: Some(300), pid: Some(400), from: None, to: Some("0.1.0".into()) },
             Reply::Plan(_) => Reply::Plan(Box::new(plan())),
             Reply::Exported(_) => Reply::Exported(Box::new(Exported { set: wanted_set(), warnings: vec!["a copy".into()] })),
+            Reply::Vitals(_) => Reply::Vitals(vec![RuntimeVitals { info: info(), vitals: vitals() }]),
+            Reply::Findings(_) => Reply::Findings(vec![finding()]),
             Reply::Scheduled { .. } => Reply::Scheduled { id, next_ms: Some(NOON_MS), changed: true },
             Reply::Queued { .. } => Reply::Queued { id }),
+        variants!(Level: Level::Ok => Level::Ok, Level::Warning => Level::Warning, Level::Problem => Level::Problem),
         variants!(ChangeKind:
             ChangeKind::Add => ChangeKind::Add, ChangeKind::Change => ChangeKind::Change,
             ChangeKind::Remove => ChangeKind::Remove),
@@ -461,10 +553,35 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
         variants!(Priority:
             Priority::High => Priority::High, Priority::Normal => Priority::Normal, Priority::Low => Priority::Low),
+        variants!(Resource:
+            Resource::Cpu => Resource::Cpu, Resource::Fsize => Resource::Fsize,
+            Resource::Data => Resource::Data, Resource::Stack => Resource::Stack,
+            Resource::Core => Resource::Core, Resource::Rss => Resource::Rss,
+            Resource::Nproc => Resource::Nproc, Resource::Nofile => Resource::Nofile,
+            Resource::Memlock => Resource::Memlock, Resource::As => Resource::As,
+            Resource::Locks => Resource::Locks, Resource::Sigpending => Resource::Sigpending,
+            Resource::Msgqueue => Resource::Msgqueue, Resource::Nice => Resource::Nice,
+            Resource::Rtprio => Resource::Rtprio, Resource::Rttime => Resource::Rttime),
+        variants!(IoClass:
+            IoClass::Realtime(_) => IoClass::Realtime(1),
+            IoClass::BestEffort(_) => IoClass::BestEffort(7),
+            IoClass::Idle => IoClass::Idle),
+        variants!(Realtime: Realtime::Fifo(_) => Realtime::Fifo(99), Realtime::Rr(_) => Realtime::Rr(1)),
+        variants!(InheritEnv:
+            InheritEnv::Clean => InheritEnv::Clean, InheritEnv::None => InheritEnv::None,
+            InheritEnv::All => InheritEnv::All,
+            InheritEnv::Names(_) => InheritEnv::Names(vec!["LANG".into(), "A".into()])),
+        variants!(Stdin: Stdin::Null => Stdin::Null, Stdin::File(_) => Stdin::File("/a".into())),
         variants!(LogStream:
             LogStream::Stdout => LogStream::Stdout, LogStream::Stderr => LogStream::Stderr,
             LogStream::Telemetry => LogStream::Telemetry, LogStream::Orchestrator => LogStream::Orchestrator),
         variants!(Compression: Compression::None => Compression::None, Compression::Zstd => Compression::Zstd),
+        variants!(ListenSocket:
+            ListenSocket::Tcp(_) => listen().socket,
+            ListenSocket::Udp(_) => ListenSocket::Udp("[::1]:5353".parse().unwrap()),
+            ListenSocket::Unix { .. } => socket("unix:/run/a,mode=0660"),
+            ListenSocket::UnixDatagram { .. } => socket("unix-datagram:/run/a"),
+        ),
         variants!(WhenFull: WhenFull::Block => WhenFull::Block, WhenFull::Drop => WhenFull::Drop),
         variants!(TargetSpec:
             TargetSpec::Instance(_) => TargetSpec::Instance(instance()),
@@ -520,7 +637,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(Exit:
             Exit::Code(_) => Exit::Code(255),
             Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true },
-            Exit::Unknown => Exit::Unknown),
+            Exit::Unknown => Exit::Unknown,
+            Exit::OutOfMemory { .. } => Exit::OutOfMemory { limit: Some(Size(1 << 29)) }),
         variants!(TargetInfo:
             TargetInfo::Instance { .. } => TargetInfo::Instance { id, name: Some("camera".into()) },
             TargetInfo::Udp { .. } => TargetInfo::Udp { address: "10.0.0.7:9000".into() }),

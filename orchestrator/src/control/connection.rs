@@ -350,6 +350,7 @@ impl Client {
             let counter = daemon.clone();
             let _counted = Counted::new(&counter.requests);
             let (name, began) = (request.name(), Instant::now());
+            let is_glance = request.is_glance();
             let is_stream = request.is_stream();
             let result = tokio::select! {
                 result = daemon.carry_out(request, items, chunks) => result,
@@ -362,7 +363,7 @@ impl Client {
                     (false, false) => Err(cancelled()),
                 },
             };
-            say(name, began.elapsed(), &result);
+            say((name, is_glance), began.elapsed(), &result);
             let body = match result {
                 Ok(Some(reply)) => ServerBody::Reply(reply),
                 Ok(None) => ServerBody::End,
@@ -402,9 +403,11 @@ fn cancelled() -> WireError {
     WireError::new(ErrorCode::Cancelled, "cancelled by the client")
 }
 
-fn say(name: &str, took: Duration, result: &Result<Option<Reply>, WireError>) {
+/// Writes to the daemon's own log how a request ended; of a glance only what is wrong.
+fn say((name, is_glance): (&str, bool), took: Duration, result: &Result<Option<Reply>, WireError>) {
     let took = format!("{:.3} ms", took.as_secs_f64() * 1000.0);
     match result {
+        Ok(_) if is_glance => tracing::debug!(request = name, took, "done"),
         Ok(_) => tracing::info!(request = name, took, "done"),
         Err(error) if matches!(error.code, ErrorCode::Cancelled | ErrorCode::Replaced) => {
             tracing::info!(request = name, took, "cancelled");

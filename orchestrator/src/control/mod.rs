@@ -10,12 +10,14 @@
 mod apply;
 mod connection;
 mod daemon;
+mod doctor;
 mod events;
 mod link;
 mod logs;
 mod runtime;
 mod status;
 mod upload;
+mod vitals;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +29,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use crate::process::Linux;
+use crate::process::{Linux, Meter};
 use crate::registry::Registry;
 use crate::runtime::IpcSocket;
 use connection::Items;
@@ -62,6 +64,8 @@ pub struct Daemon {
     pub ending: watch::Sender<bool>,
     /// The processes.
     pub kernel: Linux,
+    /// What instances use.
+    pub meter: Meter,
     /// Held while another daemon is being started, or the holder's program replaced.
     pub replacing: tokio::sync::Mutex<()>,
     /// Set, to its process, when another daemon takes over as soon as this one has ended: nothing
@@ -164,6 +168,8 @@ impl Daemon {
             Request::CaptureRenew { timeout_ms } => self.capture_renew(timeout_ms).await?,
             Request::Apply { set, prune, dry_run } => self.apply(set, prune, dry_run).await?,
             Request::Export => self.export(),
+            Request::RuntimeVitals { instances } => self.runtime_vitals(&instances).await?,
+            Request::Doctor => self.doctor().await?,
             Request::RuntimeRun { instance } => self.runtime_run(&instance).await?,
             Request::Logs(query) => {
                 self.logs(query, items).await?;

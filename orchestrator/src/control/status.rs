@@ -29,8 +29,18 @@ impl Daemon {
         }))
     }
 
+    /// Limits that were asked for and are not in force.
+    fn limits_warning(&self) -> Option<String> {
+        let all = self.registry.all();
+        let unmet = all.iter().filter_map(|it| self.registry.limits_unmet(it).into_iter().next());
+        let unmet: Vec<_> = unmet.collect();
+        let s = if unmet.len() == 1 { "" } else { "s" };
+        let first = unmet.first()?;
+        Some(format!("not all limits of {} instance{s} are in force: {first}", unmet.len()))
+    }
+
     /// What an operator should know, a sentence each.
-    fn warnings(&self) -> Vec<String> {
+    pub(super) fn warnings(&self) -> Vec<String> {
         let store = self.registry.store();
         let mut warnings = self.warnings.clone();
         if let Some(failure) = store.failing() {
@@ -39,6 +49,7 @@ impl Daemon {
         let failure = self.manifest_failure.lock().unwrap_or_else(PoisonError::into_inner);
         warnings.extend(failure.clone());
         drop(failure);
+        warnings.extend(self.limits_warning());
         match store.events_lost() {
             0 => {}
             lost => warnings.push(format!("events that could not be stored and are lost: {lost}")),

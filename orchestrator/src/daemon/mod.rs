@@ -1,10 +1,12 @@
 //! Builds the rooms, connects them, and shuts them down in order.
 
+mod activation;
 mod handover;
 mod leftovers;
 mod manifest;
 mod place;
 mod service;
+mod settle;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -24,10 +26,11 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
 use crate::options::{Options, Sync};
-use crate::process::{Left, Linux};
+use crate::process::{CgroupChoice, Left, Linux, Meter};
 use crate::registry::{Directories, Instance, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
+use activation::Activated;
 use place::Place;
 use service::Service;
 
@@ -40,10 +43,6 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// How long clients may take to read what they are told last.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// When a daemon that has begun is at rest, if nobody asks for anything: then it gives back memory
-/// that only its beginning needed.
-const SETTLED: Duration = Duration::from_secs(1);
 
 /// How long beyond its stop timeout, after SIGKILL, an instance may take to be gone. What is
 /// left then is left to the holder, so that the daemon ends within a second of the longest
@@ -73,9 +72,11 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     let mut reload = reloads(&options).context("cannot receive signals")?;
     let kernel = Linux::attach(holder).context("cannot speak with the holder")?;
     let mut left = handover::arrive(&options, &kernel).await?;
+    let activated = Activated::take(&mut left.files);
     // A daemon before this one has had files kept.
     let is_first = left.survivors.is_empty() && left.files.is_empty();
-    let (place, listener) = Place::take(&options, &kernel, &mut left.files)?;
+    let (place, listener) = Place::take(&options, &kernel, &mut left.files, activated)?;
+    kernel.settle(&options.cgroup, &place.state);
     let (daemon, to_be_started) = match begin(&options, &kernel, &place, left).await {
         Ok(begun) => begun,
         Err(error) => {
@@ -90,11 +91,8 @@ pub async fn run(options: Options, holder: OwnedFd) -> anyhow::Result<Ended> {
     tokio::spawn(registry.clone().start_again(to_be_started));
     let mut service = Service::from_environment(&kernel);
     service.ready(registry.all().len()).await;
-    tokio::spawn(async {
-        // Nor is what it took from there to its first quiet moment.
-        tokio::time::sleep(SETTLED).await;
-        crate::holder::give_back();
-    });
+    // Nor is what it took from there to its first quiet moment.
+    tokio::spawn(settle::settle(registry.events().watch()));
 
     let mut letting_go = daemon.letting_go.subscribe();
     let name = loop {
@@ -204,10 +202,14 @@ async fn begin(
         state_dir: place.state.as_os_str().into(),
         started_ms: now_ns() / 1_000_000,
         client_timeout: Duration::from_secs(options.client_timeout),
-        warnings: warnings(set_aside.as_ref(), restored.failures),
+        warnings: warnings(set_aside.as_ref(), restored.failures)
+            .into_iter()
+            .chain(cgroups_warning(&options.cgroup, kernel))
+            .collect(),
         max_upload: u64::from(options.max_upload_mib) << 20,
         ending: watch::Sender::new(false),
         kernel: kernel.clone(),
+        meter: Meter::new(kernel.holder()),
         replacing: tokio::sync::Mutex::default(),
         letting_go: watch::Sender::new(None),
         clients: AtomicU64::new(0),
@@ -277,6 +279,13 @@ fn warnings(set_aside: Option<&SetAside>, failures: Vec<String>) -> Vec<String> 
     set_aside.into_iter().chain(failures).collect()
 }
 
+/// What was asked for by name, and can't be had.
+fn cgroups_warning(choice: &CgroupChoice, kernel: &Linux) -> Option<String> {
+    let CgroupChoice::Below(_) = choice else { return None };
+    let why = kernel.no_cgroups()?;
+    Some(format!("instances have no cgroups of their own, though --cgroup names a place: {why}"))
+}
+
 async fn listen_for_datagrams(
     address: std::net::SocketAddr,
     options: &Options,
@@ -326,6 +335,7 @@ async fn shut_down(
             let _ = tokio::time::timeout(GRACE, registry.kill_all()).await;
         }
     }
+    registry.close_sockets();
     registry.flush_logs(FLUSH).await;
     // What happened last is there to be read when they are told that nothing more will.
     let _ = tokio::time::timeout(CLOSE, registry.events().settle()).await;
@@ -338,6 +348,7 @@ async fn shut_down(
     if tokio::time::timeout(CLOSE, registry.store().close()).await.is_err() {
         tracing::warn!("the disk is slow: the database is put in order at the next start");
     }
+    daemon.kernel.leave_cgroups();
     drop(place);
     tracing::info!("ended");
     ExitCode::SUCCESS

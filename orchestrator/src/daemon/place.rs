@@ -14,7 +14,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use orchestrator_proto::paths;
 use tokio::net::UnixListener;
 
+use super::activation::Activated;
 use crate::options::Options;
+use crate::private_socket;
 use crate::process::{Kernel, Name};
 use crate::runtime::InstanceSockets;
 
@@ -39,24 +41,36 @@ pub(super) struct Place {
     pub(super) sockets: PathBuf,
     /// The state directory.
     pub(super) state: PathBuf,
+    /// The control socket is a service manager's, and stays.
+    is_activated: bool,
     /// Held for as long as the daemon lives; the kernel lets go of them whatever happens.
     _locks: [Flock<File>; 2],
 }
 
 impl Place {
     /// Takes the socket and the state directory, and listens; goes on listening where an earlier
-    /// daemon did, if it has left that with the holder, which keeps it for the next.
+    /// daemon did, if it has left that with the holder, which keeps it for the next; or where a
+    /// service manager does.
     pub(super) fn take(
         options: &Options,
         kernel: &dyn Kernel,
         left: &mut HashMap<Name, OwnedFd>,
+        activated: Option<Activated>,
     ) -> anyhow::Result<(Self, UnixListener)> {
         let uid = nix::unistd::geteuid().as_raw();
         let state = state_dir(options)?;
-        let socket = absolute(&options.socket.clone().unwrap_or_else(|| {
-            let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
-            paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
-        }))?;
+        let is_activated = activated.is_some();
+        let socket = match &activated {
+            Some(activated) => {
+                let wanted = options.socket.as_deref().map(absolute).transpose()?;
+                activated.check(wanted.as_deref())?;
+                activated.path.clone()
+            }
+            None => absolute(&options.socket.clone().unwrap_or_else(|| {
+                let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+                paths::default_control_socket(runtime_dir.as_deref(), &std::env::temp_dir(), uid)
+            }))?,
+        };
         let sockets = with_suffix(&socket, ".d");
         let excess = InstanceSockets::excess(&sockets);
         if excess > 0 {
@@ -66,12 +80,14 @@ impl Place {
             );
         }
 
-        private_dir(&state).with_context(|| format!("cannot use the state directory {state:?}"))?;
+        private_dir(&state, Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot use the state directory {state:?}"))?;
+        let is_first = !left.contains_key(&STATE_LOCK);
         let state_lock =
             lock(&state.join("lock"), ("the state directory", &state), left.remove(&STATE_LOCK))?;
         keep(kernel, STATE_LOCK, &*state_lock)?;
         if let Some(parent) = socket.parent() {
-            private_dir(parent)
+            private_dir(parent, way_through())
                 .with_context(|| format!("cannot use the directory of the socket {socket:?}"))?;
         }
         // Before the directory of instance sockets is touched: it may be a living daemon's.
@@ -81,31 +97,45 @@ impl Place {
             left.remove(&SOCKET_LOCK),
         )?;
         keep(kernel, SOCKET_LOCK, &*socket_lock)?;
-        let listener = match left.remove(&LISTENER) {
-            Some(kept) if socket.exists() => UnixListener::from_std(kept.into())?,
+        let listener = match (activated, left.remove(&LISTENER)) {
+            (Some(activated), _) => {
+                // What an orchestrator that was killed has left.
+                if is_first {
+                    clear(&sockets)?;
+                }
+                activated.listener().context("cannot listen on the service manager's socket")?
+            }
+            (None, Some(kept)) if socket.exists() => UnixListener::from_std(kept.into())?,
             _ => {
                 refuse_living(&socket)?;
                 clear(&sockets)?;
                 let cannot = || format!("cannot listen on the control socket {socket:?}");
-                let listener = UnixListener::bind(&socket).with_context(cannot)?;
-                fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+                let listener = private_socket::listener(&socket).with_context(cannot)?;
+                let listener = UnixListener::from_std(listener)?;
                 keep(kernel, LISTENER, &listener)?;
                 listener
             }
         };
-        private_dir(&sockets).with_context(|| format!("cannot make the directory {sockets:?}"))?;
-        Ok((Self { socket, sockets, state, _locks: [state_lock, socket_lock] }, listener))
+        private_dir(&sockets, way_through())
+            .and_then(|()| Ok(fs::set_permissions(&sockets, way_through())?))
+            .with_context(|| format!("cannot make the directory {sockets:?}"))?;
+        Ok((
+            Self { socket, sockets, state, is_activated, _locks: [state_lock, socket_lock] },
+            listener,
+        ))
     }
 
     /// No new client finds the daemon from now on.
     pub(super) fn remove_socket(&self) {
-        remove(&self.socket);
+        if !self.is_activated {
+            remove(&self.socket);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        remove(&self.socket);
+        self.remove_socket();
         let _ = fs::remove_dir_all(&self.sockets);
         // The lock is still held, so this is not another daemon's file.
         remove(&with_suffix(&self.socket, ".lock"));
@@ -154,11 +184,18 @@ fn default_state_dir() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Makes a directory for this user alone. One that is there already is left as it is, with a
+/// The permissions of a directory in which others can get at what is theirs, and see nothing: if
+/// this is root, its instances may be other users', and each has its sockets, closed to all others.
+fn way_through() -> Permissions {
+    let is_root = nix::unistd::geteuid().is_root();
+    Permissions::from_mode(if is_root { 0o711 } else { 0o700 })
+}
+
+/// Makes a directory with these permissions. Only this user can write to it. One that is there already is left as it is, with a
 /// warning if others can get into it, and refused if it belongs to somebody else who could
 /// replace what is in it.
-fn private_dir(path: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+fn private_dir(path: &Path, permissions: Permissions) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(permissions.mode()).create(path)?;
     let metadata = fs::metadata(path)?;
     let sticky = metadata.mode() & 0o1000 != 0;
     let uid = nix::unistd::geteuid().as_raw();
@@ -168,7 +205,7 @@ fn private_dir(path: &Path) -> anyhow::Result<()> {
     if metadata.mode() & 0o022 != 0 && !sticky {
         bail!("others can write to it; try chmod 700 {path:?}");
     }
-    if metadata.mode() & 0o077 != 0 {
+    if metadata.mode() & 0o066 != 0 {
         tracing::debug!(?path, "others can look into this directory; 0700 is safer");
     }
     Ok(())

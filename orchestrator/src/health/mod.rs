@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use orchestrator_proto::control::Check;
+use orchestrator_proto::control::{Check, Execution, Stdin};
 use orchestrator_proto::{InstanceId, Millis};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -159,6 +159,12 @@ impl Health {
             env,
             priority: self.subject.priority(),
             part: Part::Command,
+            // Its files are its program's to read.
+            execution: Arc::new(Execution {
+                stdin: Stdin::Null,
+                ..Execution::clone(&self.launch.execution)
+            }),
+            sockets: Vec::new(),
             ..self.launch.clone()
         }
     }

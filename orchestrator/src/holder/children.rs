@@ -31,6 +31,8 @@ pub(super) struct Children {
     failed: Vec<Failure>,
     /// Of all these, how much the daemon has not been told.
     untold: usize,
+    /// Of all before this one, it has been told everything.
+    told: usize,
 }
 
 impl Children {
@@ -40,7 +42,7 @@ impl Children {
         all.try_reserve_exact(MAX_CHILDREN)?;
         // No order is taken while something is owed, so one more than are on their way.
         failed.try_reserve_exact(PLACES + 1)?;
-        Ok(Self { all, failed, untold: 0 })
+        Ok(Self { all, failed, untold: 0, told: 0 })
     }
 
     /// What there is, and how it ended if it has.
@@ -86,28 +88,33 @@ impl Children {
 
     /// A process was collected. It need not be one of these.
     pub(super) fn ended(&mut self, pid: i32, how: How, time_ns: u64) {
-        let alive = |child: &&mut Child| child.program.pid == pid && child.ended.is_none();
-        if let Some(child) = self.all.iter_mut().find(alive) {
+        let alive = |child: &Child| child.program.pid == pid && child.ended.is_none();
+        // The newest is most often the first to end.
+        if let Some((at, child)) =
+            self.all.iter_mut().enumerate().rev().find(|(_, child)| alive(child))
+        {
             child.ended = Some(Ended { how, time_ns, told: false });
             self.untold += 1;
+            self.told = self.told.min(at);
         }
     }
 
     /// Forgets a child that has ended and closes its files. One that lives is not forgotten.
     pub(super) fn release(&mut self, name: Name) {
-        let found = self.all.iter().position(|child| child.program.child == name);
+        let found = self.all.iter().rposition(|child| child.program.child == name);
         if let Some(at) = found
             && self.all[at].ended.is_some()
         {
             let child = self.all.swap_remove(at);
             self.untold -= child.untold();
+            self.told = self.told.min(at);
         }
     }
 
     /// There is a new daemon, which knows of none. Failures concern nobody any more.
     pub(super) fn tell_again(&mut self) {
         self.failed.clear();
-        self.untold = 0;
+        (self.untold, self.told) = (0, 0);
         for child in &mut self.all {
             child.started_told = false;
             if let Some(ended) = &mut child.ended {
@@ -140,10 +147,9 @@ impl Children {
             self.failed.pop();
             self.untold -= 1;
         }
-        for child in &mut self.all {
-            if self.untold == 0 {
-                return true;
-            }
+        while self.untold > 0
+            && let Some(child) = self.all.get_mut(self.told)
+        {
             let Launched { child: name, pid, warning, .. } = child.program;
             if !child.started_told {
                 let program = &child.program;
@@ -164,6 +170,7 @@ impl Children {
                 ended.told = true;
                 self.untold -= 1;
             }
+            self.told += 1;
         }
         true
     }

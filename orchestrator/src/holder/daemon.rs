@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Rlimit;
 
-use super::exec::{Begun, Landing, Place, Wishes};
+use super::exec::{Begun, Landing, Listeners, Place, Wishes};
 use super::frame::News;
 use super::{AGAIN, DAEMON, ENV_ROLE, HOLDER, image, socket};
 
@@ -47,7 +47,9 @@ impl Daemon {
             *spare = Some(place);
             return Err(rustix::io::Errno::NOMEM.into());
         }
-        let wishes = Wishes { streams: [its.as_raw_fd(), 1, 2], nice: None, files };
+        let streams = [its.as_raw_fd(), 1, 2];
+        let listeners = Listeners::default();
+        let wishes = Wishes { streams, listeners, nice: None, files, cgroup: None };
         let Begun { pid, mut flight, .. } = match place.begin(wishes) {
             Ok(begun) => begun,
             Err((place, _, error)) => {
@@ -143,6 +145,6 @@ fn image(path: &OsStr, env: &[Vec<u8>]) -> io::Result<Vec<u8>> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
     let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env };
+    let program = image::Program { path, cwd: cwd.as_os_str(), args: &args, env, attributes: None };
     program.image().map_err(io::Error::other)
 }

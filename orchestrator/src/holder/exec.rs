@@ -12,9 +12,13 @@
 //! - it makes system calls and nothing else, by rustix, and syscalls, which call the kernel
 //!   themselves: nothing in it allocates, locks, panics, or touches `errno`, which it shares with
 //!   us;
+//! - if it has seats, it shares our table of files too, see [`super::seats`], and does nothing to
+//!   it: it takes one of its own first of all;
 //! - all signals are blocked in us and so in it, until just before the program begins; and we
 //!   handle none, so that nothing has to be set back.
 #![allow(unsafe_code)]
+
+mod listen;
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
@@ -25,8 +29,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit};
 use syscalls::{Sysno, syscall};
 
+use super::attributes;
 use super::frame::Stage;
 use super::image::{self, Located, Words};
+use super::seats::{Numbers, Seats};
+pub(super) use listen::Listeners;
 
 /// Pieces of the stack of a process that has not been given its own memory. It needs a few
 /// hundred bytes.
@@ -39,12 +46,19 @@ const REPORT: usize = 8;
 /// In the place of a stage: it goes on, but its nice value is not what it should be.
 const WARNING: u8 = 255;
 
+/// In the place of a stage: it has files of its own.
+const APART: u8 = 254;
+
 /// What the new process has to do.
 #[derive(Debug)]
 struct Job {
     image: Located,
     wishes: Wishes,
-    /// Where it reports to. Closed by execve(2), as all our files but the first three are.
+    /// None if it begins with a copy of all our files.
+    seats: Option<Numbers>,
+    /// Where its number goes in the image; null if it is not wanted there.
+    pid_at: *mut u8,
+    /// Where it reports to. Closed by execve(2), as all our files are but those it is given.
     status: RawFd,
 }
 
@@ -53,10 +67,15 @@ struct Job {
 pub(super) struct Wishes {
     /// Files of ours that become its first three. Each either is that number or above them.
     pub(super) streams: [RawFd; 3],
+    /// Files of ours that become those after them. With any, it begins with a copy of all our
+    /// files.
+    pub(super) listeners: Listeners,
     /// None if it is to have ours.
     pub(super) nice: Option<i32>,
     /// How many files it may have open.
     pub(super) files: Rlimit,
+    /// The `cgroup.procs` of the cgroup that it is to be in; none is ours.
+    pub(super) cgroup: Option<RawFd>,
 }
 
 /// A stack, in pieces that are aligned as the processor wants it.
@@ -67,6 +86,8 @@ pub(super) struct Place {
     image: Words,
     job: Box<Option<Job>>,
     stack: &'static mut Stack,
+    /// None if its process is to begin with a copy of all our files.
+    seats: Option<Seats>,
 }
 
 /// A process that may not have its own memory yet.
@@ -104,8 +125,19 @@ impl Place {
     /// So many, in one piece of memory, which is not touched before it is used.
     pub(super) fn several(count: usize) -> Vec<Self> {
         let stacks = Vec::leak(vec![0; count * STACK]);
-        let place = |(stack, image)| Self { image, job: Box::new(None), stack };
+        let place = |(stack, image)| Self { image, job: Box::new(None), stack, seats: None };
         stacks.chunks_exact_mut(STACK).zip(Words::several(count)).map(place).collect()
+    }
+
+    /// Its processes will have these files.
+    pub(super) fn with_seats(self, seats: Seats) -> Self {
+        Self { seats: Some(seats), ..self }
+    }
+
+    /// As without close_range(2).
+    #[cfg(test)]
+    pub(super) fn without_seats(&mut self) {
+        self.seats = None;
     }
 
     /// Where the image goes, whatever was there before.
@@ -123,6 +155,11 @@ impl Place {
     /// again.
     pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, (Self, Stage, io::Error)> {
         let failed = |place, stage, error| Err((place, stage, error));
+        let has_listeners = !wishes.listeners.is_empty();
+        let pid_at = match has_listeners {
+            true => image::place_for_pid(self.image.image()),
+            false => None,
+        };
         let Some(image) = image::locate(self.image.image()) else {
             return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
         };
@@ -130,18 +167,47 @@ impl Place {
             Ok(pipe) => pipe,
             Err(errno) => return failed(self, Stage::Clone, errno.into()),
         };
-        let job: *const Job = self.job.insert(Job { image, wishes, status: its.as_raw_fd() });
+        let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| image.byte(offset));
+        let seats = match &mut self.seats {
+            Some(seats) if !has_listeners => match wishes.fill(seats, its.as_fd()) {
+                Ok(numbers) => Some(numbers),
+                Err(error) => return failed(self, Stage::Clone, error),
+            },
+            _ => None,
+        };
+        let status = seats.map_or(its.as_raw_fd(), Numbers::status);
+        let shared = seats.is_some();
+        let job: *const Job = self.job.insert(Job { image, wishes, seats, pid_at, status });
         // SAFETY: all three stay where they are with what they hold, since nobody else gets at
         // them: the flight gives the place back when the last writing end of the
-        // pipe is closed (ours is at the end of this function, the other one is the process's),
-        // and never if it is dropped before.
-        match unsafe { begin(job, self.stack) } {
+        // pipe is closed (ours is at the end of this function and, in a seat, when the process
+        // has its own files or has ended; the other one is the process's), and never if it is
+        // dropped before.
+        match unsafe { begin(job, self.stack, shared) } {
             Ok((pid, pidfd)) => {
                 let flight = Flight { place: Some(self), status: ours };
                 Ok(Begun { pid, pidfd, flight })
             }
-            Err(error) => failed(self, Stage::Clone, error),
+            Err(error) => {
+                self.vacate();
+                failed(self, Stage::Clone, error)
+            }
         }
+    }
+}
+
+impl Place {
+    fn vacate(&mut self) {
+        if let Some(seats) = &mut self.seats {
+            seats.vacate();
+        }
+    }
+}
+
+impl Wishes {
+    fn fill(&self, seats: &mut Seats, status: BorrowedFd<'_>) -> io::Result<Numbers> {
+        let [stdin, stdout, stderr] = self.streams.map(open);
+        seats.fill([stdin, stdout, stderr, status])
     }
 }
 
@@ -154,17 +220,34 @@ impl Flight {
     /// What has happened. Never waits.
     pub(super) fn look(&mut self) -> Landing {
         let mut report = [0; REPORT];
-        match rustix::io::read(&self.status, &mut report) {
-            // It comes in one piece.
-            Ok(REPORT) => {
-                let errno = i32::from_le_bytes([report[4], report[5], report[6], report[7]]);
-                match Stage::from_number(report[0]) {
-                    Some(stage) => Landing::Failed(stage, errno),
-                    None => Landing::Warning(errno),
+        loop {
+            return match rustix::io::read(&self.status, &mut report) {
+                Ok(REPORT) if report[0] == APART => {
+                    self.vacate();
+                    continue;
                 }
-            }
-            Ok(0) => self.place.take().map_or(Landing::Underway, Landing::Landed),
-            Ok(_) | Err(_) => Landing::Underway,
+                // It comes in one piece.
+                Ok(REPORT) => {
+                    let errno = i32::from_le_bytes([report[4], report[5], report[6], report[7]]);
+                    match Stage::from_number(report[0]) {
+                        Some(stage) => Landing::Failed(stage, errno),
+                        None => Landing::Warning(errno),
+                    }
+                }
+                Ok(0) => self.place.take().map_or(Landing::Underway, Landing::Landed),
+                Ok(_) | Err(_) => Landing::Underway,
+            };
+        }
+    }
+
+    /// The process has ended, and was collected: perhaps before it had files of its own.
+    pub(super) fn ended(&mut self) {
+        self.vacate();
+    }
+
+    fn vacate(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.vacate();
         }
     }
 }
@@ -179,14 +262,16 @@ impl Drop for Flight {
 /// # Safety
 ///
 /// Until the last copy of `job.status` is closed, `job`, its image and `stack` stay where they
-/// are, unchanged, and are used for nothing else.
-unsafe fn begin(job: *const Job, stack: *mut Stack) -> io::Result<(i32, OwnedFd)> {
+/// are, unchanged, and are used for nothing else. With `shared`, the job has seats.
+unsafe fn begin(job: *const Job, stack: *mut Stack, shared: bool) -> io::Result<(i32, OwnedFd)> {
     let mut pidfd: RawFd = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let files = if shared { libc::CLONE_FILES } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | files | libc::SIGCHLD;
     // SAFETY: `child` is given a stack that is its own (it grows down from the end) and a job
     // that outlives it, both by our caller's promise. `CLONE_PIDFD` makes the kernel write a
     // file's number to `pidfd`, which lives until the call returns. The flags that are not set
-    // give it a copy of everything else: files, signal handlers, working directory.
+    // give it a copy of everything else: files, unless they are shared, signal handlers, working
+    // directory.
     let pid = unsafe {
         let top = stack.cast::<u128>().add(stack.len()).cast::<c_void>();
         libc::clone(child, top, flags, job.cast_mut().cast(), &raw mut pidfd)
@@ -202,35 +287,50 @@ unsafe fn begin(job: *const Job, stack: *mut Stack) -> io::Result<(i32, OwnedFd)
 extern "C" fn child(job: *mut c_void) -> c_int {
     // SAFETY: `begin` passes on a job that stays as it is until we have gone.
     let job = unsafe { &*job.cast::<Job>() };
-    let Err((stage, errno)) = become_program(job);
-    report(job, stage.number(), errno);
+    let mut status = job.status;
+    let Err((stage, errno)) = become_program(job, &mut status);
+    report(status, stage.number(), errno.raw_os_error());
     127
 }
 
 enum Never {}
 
-fn become_program(job: &Job) -> Result<Never, (Stage, Errno)> {
+fn become_program(job: &Job, status: &mut RawFd) -> Result<Never, (Stage, Errno)> {
     let prepare = |errno| (Stage::Prepare, errno);
+    if let Some(cgroup) = job.wishes.cgroup {
+        rustix::io::write(open(cgroup), b"0").map_err(|errno| (Stage::Cgroup, errno))?;
+    }
+    if let Some(seats) = job.seats {
+        seats.keep_only().map_err(prepare)?;
+        report(*status, APART, 0);
+    }
     rustix::process::setpgid(None, None).map_err(prepare)?;
-    let [stdin, stdout, stderr] = job.wishes.streams;
-    // SAFETY: our files are copies of those of the process that we come from, where these are
-    // open at the time of the copy.
-    let file = |number: RawFd| unsafe { BorrowedFd::borrow_raw(number) };
+    let [stdin, stdout, stderr] = job.seats.map_or(job.wishes.streams, Numbers::streams);
     if stdin != 0 {
-        rustix::stdio::dup2_stdin(file(stdin)).map_err(prepare)?;
+        rustix::stdio::dup2_stdin(open(stdin)).map_err(prepare)?;
     }
     if stdout != 1 {
-        rustix::stdio::dup2_stdout(file(stdout)).map_err(prepare)?;
+        rustix::stdio::dup2_stdout(open(stdout)).map_err(prepare)?;
     }
     if stderr != 2 {
-        rustix::stdio::dup2_stderr(file(stderr)).map_err(prepare)?;
+        rustix::stdio::dup2_stderr(open(stderr)).map_err(prepare)?;
+    }
+    if !job.wishes.listeners.is_empty() {
+        listen::pass_on(&job.wishes.listeners, status).map_err(|errno| (Stage::Listen, errno))?;
+    }
+    if !job.pid_at.is_null() {
+        // SAFETY: it is in the image, which is ours alone for as long as we use it.
+        unsafe { listen::write_pid(job.pid_at) };
     }
     rustix::process::setrlimit(Resource::Nofile, job.wishes.files).map_err(prepare)?;
     if let Some(nice) = job.wishes.nice
         && let Err(errno) = rustix::process::setpriority_process(None, nice)
     {
-        report(job, WARNING, errno);
+        report(*status, WARNING, errno.raw_os_error());
     }
+    let (steps, count) = job.image.steps;
+    // SAFETY: so many words, located, in an image that stays as it is.
+    unsafe { attributes::take(std::slice::from_raw_parts(steps, count)) }?;
     // SAFETY: the address of a string with a final zero, in an image that stays as it is.
     let cwd = unsafe { CStr::from_ptr(job.image.cwd) };
     rustix::process::chdir(cwd).map_err(|errno| (Stage::Cwd, errno))?;
@@ -267,16 +367,29 @@ unsafe fn execve(image: &Located) -> Errno {
     executed.map_or_else(in_rustix, |_| Errno::INVAL)
 }
 
+/// close_range(2), for [`super::seats`].
+pub(super) fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    // SAFETY: takes numbers only. What has these numbers is nobody else's: in us there is none,
+    // and in the new process nobody but us.
+    let closed = unsafe { syscall!(Sysno::close_range, first, last, flags) };
+    closed.map(drop).map_err(in_rustix)
+}
+
 fn in_rustix(errno: syscalls::Errno) -> Errno {
     Errno::from_raw_os_error(errno.into_raw())
 }
 
-fn report(job: &Job, stage: u8, errno: Errno) {
+fn report(status: RawFd, stage: u8, errno: i32) {
     let mut bytes = [0; REPORT];
     bytes[0] = stage;
-    bytes[4..].copy_from_slice(&errno.raw_os_error().to_le_bytes());
-    // SAFETY: open in us, see above.
-    let status = unsafe { BorrowedFd::borrow_raw(job.status) };
+    bytes[4..].copy_from_slice(&errno.to_le_bytes());
     // So few bytes are written at once or, if nobody reads them any more, need not be.
-    let _ = rustix::io::write(status, &bytes);
+    let _ = rustix::io::write(open(status), &bytes);
+}
+
+/// One of the files that a process is begun with, under the number that [`Place::begin`] knows it by.
+fn open<'a>(number: RawFd) -> BorrowedFd<'a> {
+    // SAFETY: they are open until it has begun, and it has copies of them; or it shares them with
+    // us, and they stay open until it has said that it has copies.
+    unsafe { BorrowedFd::borrow_raw(number) }
 }

@@ -34,6 +34,11 @@ impl Files {
         self.all.iter().map(|kept| (kept.name, kept.file.as_fd()))
     }
 
+    /// The file of this name, if there is one.
+    pub(super) fn find(&self, name: Name) -> Option<BorrowedFd<'_>> {
+        self.all.iter().find(|kept| kept.name == name).map(|kept| kept.file.as_fd())
+    }
+
     /// Keeps a file, instead of another one of that name. False if there is no room.
     pub(super) fn keep(&mut self, name: Name, file: OwnedFd) -> bool {
         self.forget(name);

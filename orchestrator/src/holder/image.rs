@@ -4,18 +4,26 @@
 //! It is a table of words of eight bytes, in the machine's order, and then the strings, each
 //! with its final zero, filled up to whole words. The table: the words in it; the offset of the program's path; that of
 //! its working directory; those of its arguments, then 0; those of its environment, then 0.
+//!
+//! If the top bit of the first word is set, the steps of [`attributes`] come between
+//! the table and the strings: how many words they are, and those. A holder that does not know of
+//! them takes such an image for none, and refuses it: nothing is ever executed without them.
 
 use std::collections::TryReserveError;
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::attributes::{self, Attributes};
 use super::frame::MAX_DATAGRAM;
 
 const WORD: usize = size_of::<u64>();
 
 /// Words before the arguments.
 const HEAD: usize = 3;
+
+/// In the first word: there are steps.
+const STEPS: u64 = 1 << 63;
 
 /// What is to be executed.
 #[derive(Debug)]
@@ -28,6 +36,8 @@ pub struct Program<'a> {
     pub args: &'a [&'a OsStr],
     /// `NAME=VALUE`, as it will find them.
     pub env: &'a [Vec<u8>],
+    /// What it is given besides, if anything.
+    pub attributes: Option<&'a Attributes>,
 }
 
 /// A string with a zero byte in it.
@@ -49,7 +59,15 @@ impl Program<'_> {
         let mut image =
             Image { bytes: Vec::with_capacity(words * WORD + size.sum::<usize>()), words: 0 };
         image.bytes.resize(words * WORD, 0);
-        image.put(words as u64);
+        let (steps, stdin) = self.attributes.map(Attributes::words).unwrap_or_default();
+        if steps.is_empty() {
+            image.put(words as u64);
+        } else {
+            image.put(words as u64 | STEPS);
+            image.bytes.extend_from_slice(&(steps.len() as u64).to_ne_bytes());
+            steps.iter().for_each(|word| image.bytes.extend_from_slice(&word.to_ne_bytes()));
+        }
+        let end_of_steps = image.bytes.len();
         image.string(self.path.as_bytes())?;
         image.string(self.cwd.as_bytes())?;
         for arg in args {
@@ -60,6 +78,15 @@ impl Program<'_> {
             image.string(variable)?;
         }
         let mut bytes = image.bytes;
+        if let Some(stdin) = stdin {
+            if stdin.contains(&0) {
+                return Err(ZeroByte);
+            }
+            let offset = bytes.len() as u64;
+            bytes[end_of_steps - WORD..end_of_steps].copy_from_slice(&offset.to_ne_bytes());
+            bytes.extend_from_slice(stdin);
+            bytes.push(0);
+        }
         bytes.resize(bytes.len().next_multiple_of(WORD), 0);
         Ok(bytes)
     }
@@ -95,6 +122,16 @@ pub(super) struct Located {
     pub(super) cwd: *const c_char,
     pub(super) args: *const *const u8,
     pub(super) env: *const *const u8,
+    /// The steps to be taken before, and how many words they are.
+    pub(super) steps: (*const u64, usize),
+}
+
+impl Located {
+    /// The address of the byte at this offset of the image.
+    pub(super) const fn byte(&self, offset: usize) -> *mut u8 {
+        let start = self.args.cast_mut().cast::<u8>().wrapping_sub(HEAD * WORD);
+        start.wrapping_add(offset)
+    }
 }
 
 /// Turns the offsets of an image into addresses, in place. None if it is not an image.
@@ -105,22 +142,29 @@ pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
     if image.last()?.to_ne_bytes()[WORD - 1] != 0 {
         return None;
     }
-    let words = usize::try_from(*image.first()?).ok()?;
-    let table = image.get_mut(..words)?;
+    let first = *image.first()?;
+    let words = usize::try_from(first & !STEPS).ok()?;
+    let (table, rest) = image.split_at_mut_checked(words)?;
+    let steps = match (first & STEPS, rest) {
+        (0, _) => &mut [],
+        (_, [count, rest @ ..]) => rest.get_mut(..usize::try_from(*count).ok()?)?,
+        (_, []) => return None,
+    };
+    let words_of_steps = if first & STEPS == 0 { 0 } else { 1 + steps.len() };
     if words < HEAD + 2 || table[words - 1] != 0 || table[HEAD..words - 1].iter().all(|&w| w != 0) {
         return None;
     }
-    let strings = (words * WORD) as u64;
+    let strings = ((words + words_of_steps) * WORD) as u64;
+    let address = |offset: u64| (strings..len).contains(&offset).then_some(offset + base as u64);
+    attributes::locate(steps, address)?;
+    let count_of_steps = steps.len();
     let end_of_args = HEAD + table[HEAD..].iter().position(|&offset| offset == 0)?;
     for (at, word) in table.iter_mut().enumerate().skip(1) {
         if at == end_of_args || at == words - 1 {
             continue;
         }
         // A zero among them would end the environment too early.
-        if !(strings..len).contains(word) {
-            return None;
-        }
-        *word += base as u64;
+        *word = address(*word)?;
     }
     let at = |word: usize| base.wrapping_add(word);
     Some(Located {
@@ -128,6 +172,33 @@ pub(super) fn locate(image: &mut [u64]) -> Option<Located> {
         cwd: table[2] as *const c_char,
         args: at(HEAD).cast_const().cast(),
         env: at(end_of_args + 1).cast_const().cast(),
+        steps: (at(words + usize::from(first & STEPS != 0)).cast_const(), count_of_steps),
+    })
+}
+
+/// The variable that a program finds its own number in, see sd_listen_fds(3).
+pub const ENV_LISTEN_PID: &str = "LISTEN_PID";
+
+/// The most digits of a process's number.
+pub const PID_DIGITS: usize = 10;
+
+/// What has room for the number of the new process, which that writes there.
+pub const ROOM_FOR_PID: &str = "0000000000";
+
+/// Where in an image that is not located yet there is [`ROOM_FOR_PID`]: the offset of its bytes.
+/// None if it has no such variable, or is no image.
+pub(super) fn place_for_pid(image: &[u64]) -> Option<usize> {
+    let words = usize::try_from(*image.first()? & !STEPS).ok()?;
+    let table = image.get(HEAD..words)?;
+    let args = table.iter().position(|&offset| offset == 0)?;
+    let byte = |at: usize| image.get(at / WORD).map(|word| word.to_ne_bytes()[at % WORD]);
+    let wanted = || [ENV_LISTEN_PID, "=", ROOM_FOR_PID, "\0"].into_iter().flat_map(str::bytes);
+    table.iter().skip(args + 1).find_map(|&offset| {
+        let start = usize::try_from(offset).ok()?;
+        let is_it = wanted().enumerate().all(|(i, expected)| {
+            start.checked_add(i).and_then(byte).is_some_and(|found| found == expected)
+        });
+        is_it.then_some(start + ENV_LISTEN_PID.len() + 1)
     })
 }
 

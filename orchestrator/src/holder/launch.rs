@@ -3,18 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Rlimit;
 
-use super::exec::{Begun, Flight, Landing, Place, Wishes};
+use super::exec::{Begun, Flight, Landing, Listeners, Place, Wishes};
 use super::frame::{Name, Stage};
 use super::image::{self, Words};
+use super::seats::Seats;
 
 /// Programs that can be on their way at once. It takes a file system that does not answer to
 /// need more than one or two.
-pub(super) const PLACES: usize = 32;
+pub const PLACES: usize = 32;
 
 /// The largest image: more than execve(2) takes.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -31,6 +33,10 @@ pub(super) struct Launch<'a> {
     pub(super) image_file: Option<OwnedFd>,
     /// None is `/dev/null`.
     pub(super) stdin: Option<OwnedFd>,
+    /// What it enters before anything else; none is ours.
+    pub(super) cgroup: Option<OwnedFd>,
+    /// Files that are kept.
+    pub(super) listeners: Listeners,
     pub(super) nice: i32,
 }
 
@@ -59,6 +65,8 @@ pub(super) struct Failure {
 struct Underway {
     program: Launched,
     flight: Flight,
+    /// Open until it has entered it.
+    _cgroup: Option<OwnedFd>,
     failed: Option<(Stage, i32)>,
 }
 
@@ -67,7 +75,7 @@ pub(super) struct Launches {
     places: Vec<Place>,
     underway: Vec<Underway>,
     /// `/dev/null`.
-    nothing: File,
+    nothing: Arc<File>,
     /// How many files a program may have open.
     files: Rlimit,
     /// Our own nice value.
@@ -77,10 +85,16 @@ pub(super) struct Launches {
 impl Launches {
     /// Takes all memory that it will need, but for images that are too long for a datagram.
     pub(super) fn new(files: Rlimit) -> io::Result<Self> {
+        let nothing = Arc::new(File::open("/dev/null")?);
+        let mut places = Place::several(PLACES);
+        if Seats::work() {
+            let seated = |place: Place| Ok(place.with_seats(Seats::reserve(&nothing)?));
+            places = places.into_iter().map(seated).collect::<io::Result<_>>()?;
+        }
         Ok(Self {
-            places: Place::several(PLACES),
+            places,
             underway: Vec::with_capacity(PLACES),
-            nothing: File::open("/dev/null")?,
+            nothing,
             files,
             nice: rustix::process::getpriority_process(None)?,
         })
@@ -130,19 +144,33 @@ impl Launches {
         let stdin = launch.stdin.as_ref().map_or(self.nothing.as_fd(), AsFd::as_fd);
         let wishes = Wishes {
             streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
+            listeners: launch.listeners,
             nice: (launch.nice != self.nice).then_some(launch.nice),
             files: self.files,
+            cgroup: launch.cgroup.as_ref().map(AsRawFd::as_raw_fd),
         };
         match place.begin(wishes) {
             Ok(Begun { pid, pidfd, flight }) => {
                 let program = Launched { child, pid, pidfd, stdout, stderr, warning: 0 };
-                self.underway.push(Underway { program, flight, failed: None });
+                self.underway.push(Underway {
+                    program,
+                    flight,
+                    _cgroup: launch.cgroup,
+                    failed: None,
+                });
                 Ok(())
             }
             Err((place, stage, error)) => {
                 self.places.push(place);
                 Err(failure(stage, &error))
             }
+        }
+    }
+
+    /// A process was collected. It need not be one of these.
+    pub(super) fn ended(&mut self, pid: i32) {
+        if let Some(it) = self.underway.iter_mut().find(|it| it.program.pid == pid) {
+            it.flight.ended();
         }
     }
 
@@ -201,4 +229,130 @@ pub(super) fn fill(words: &mut Words, bytes: &[u8], file: Option<OwnedFd>) -> io
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::signal::{SigSet, Signal, kill};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::Pid;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Resource, getrlimit};
+
+    use super::*;
+
+    fn launches() -> Launches {
+        // As in a holder.
+        SigSet::all().thread_set_mask().unwrap();
+        crate::holder::pass_on_no_files().unwrap();
+        Launches::new(getrlimit(Resource::Nofile)).unwrap()
+    }
+
+    fn launch(launches: &mut Launches, tag: u64, command: &[&str]) -> Pid {
+        let args: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
+        let (path, cwd) = (args[0], OsStr::new("/"));
+        let image =
+            image::Program { path, cwd, args: &args, env: &[], attributes: None }.image().unwrap();
+        let child = Name { key: [1; 16], tag };
+        let nice = launches.nice;
+        let launch = Launch {
+            child,
+            image: &image,
+            image_file: None,
+            stdin: None,
+            cgroup: None,
+            listeners: Listeners::default(),
+            nice,
+        };
+        launches.launch(launch).unwrap();
+        Pid::from_raw(launches.underway.last().unwrap().program.pid)
+    }
+
+    /// The next one that arrives.
+    fn arrival(launches: &mut Launches) -> Result<Launched, Failure> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if let Some(arrival) = launches.arrived() {
+                return arrival;
+            }
+            let status = |file| PollFd::from_borrowed_fd(file, PollFlags::IN);
+            let mut files: Vec<_> = launches.status().map(status).collect();
+            let wait = Timespec { tv_sec: 1, tv_nsec: 0 };
+            poll(&mut files, Some(&wait)).unwrap();
+        }
+        panic!("nothing has arrived");
+    }
+
+    fn end(launches: &mut Launches, pid: Pid) {
+        kill(pid, Signal::SIGKILL).unwrap();
+        waitpid(pid, None).unwrap();
+        launches.ended(pid.as_raw());
+    }
+
+    #[test]
+    fn one_that_is_killed_on_its_way_has_arrived_when_it_is_collected() {
+        let mut launches = launches();
+        // More often than there are places, and hopefully at many points of its way.
+        for tag in 0..10 * PLACES as u64 {
+            let pid = launch(&mut launches, tag, &["/bin/sleep", "1000"]);
+            (0..tag).for_each(|_| std::hint::spin_loop());
+            end(&mut launches, pid);
+            // In a holder, at once. Here another thread may be executing something meanwhile, which
+            // has copies of all files until it has.
+            assert_eq!(arrival(&mut launches).unwrap().pid, pid.as_raw());
+            assert!(!launches.is_any_underway());
+        }
+        assert_eq!(launches.places.len(), PLACES);
+    }
+
+    #[test]
+    fn one_that_is_held_up_holds_up_no_other() {
+        let mut launches = launches();
+        for round in 0..20 {
+            let held = launch(&mut launches, 2 * round, &["/bin/sleep", "1000"]);
+            // Most often it does not get far before that.
+            kill(held, Signal::SIGSTOP).unwrap();
+            let other = launch(&mut launches, 2 * round + 1, &["/bin/sleep", "1000"]);
+            let mut arrived = vec![arrival(&mut launches).unwrap().pid];
+            if arrived != [other.as_raw()] {
+                arrived.push(arrival(&mut launches).unwrap().pid);
+            }
+            assert!(arrived.contains(&other.as_raw()));
+            if !arrived.contains(&held.as_raw()) {
+                kill(held, Signal::SIGCONT).unwrap();
+                assert_eq!(arrival(&mut launches).unwrap().pid, held.as_raw());
+            }
+            end(&mut launches, held);
+            end(&mut launches, other);
+        }
+        assert_eq!(launches.places.len(), PLACES);
+    }
+
+    #[test]
+    fn a_program_has_its_streams_and_no_other_file() {
+        let mut launches = launches();
+        let other = launch(&mut launches, 0, &["/bin/sleep", "1000"]);
+        kill(other, Signal::SIGSTOP).unwrap();
+        for seated in [true, false] {
+            if !seated {
+                launches.places.iter_mut().for_each(Place::without_seats);
+            }
+            let pid = launch(&mut launches, 1, &["/bin/ls", "/proc/self/fd"]);
+            let arrived = loop {
+                let arrived = arrival(&mut launches).unwrap();
+                if arrived.pid == pid.as_raw() {
+                    break arrived;
+                }
+            };
+            waitpid(pid, None).unwrap();
+            let mut printed = String::new();
+            std::io::Read::read_to_string(&mut File::from(arrived.stdout), &mut printed).unwrap();
+            // The fourth is the directory.
+            assert_eq!(printed, "0\n1\n2\n3\n");
+        }
+        end(&mut launches, other);
+    }
 }

@@ -17,6 +17,7 @@
 //!   daemon that does not listen, which is told the same later;
 //! - once it runs, it takes no memory but for the image of a daemon and for images of programs that
 //!   are longer than a datagram; if there is none for these, it says so and goes on;
+//! - sockets that a service manager has opened for it are there for every daemon;
 //! - a signal, such as a terminal's Ctrl-C, reaches the daemon exactly as often as the holder
 //!   got it;
 //! - its own program can be replaced too: it executes the next one in its own process, with all its
@@ -25,6 +26,7 @@
 //! - if the holder itself is killed, so is the daemon (`PR_SET_PDEATHSIG`);
 //! - its exit code is the daemon's, or 128 and the number of the signal that ended the daemon.
 
+pub mod attributes;
 mod below;
 mod children;
 mod daemon;
@@ -34,9 +36,11 @@ pub mod frame;
 pub mod handover;
 mod hold;
 pub mod image;
+mod inherited;
 mod launch;
 mod lives;
 mod notify;
+mod seats;
 pub mod socket;
 mod succession;
 mod sys;
@@ -65,6 +69,7 @@ use rustix::process::Rlimit;
 pub use daemon::{holder_image, successor_image};
 use frame::How;
 use hold::Holder;
+pub use launch::PLACES;
 
 /// Tells a process of this program what it is. Set by the holder, for what it starts.
 pub const ENV_ROLE: &str = "ORCHESTRATOR_ROLE";
@@ -154,11 +159,13 @@ fn hold() -> io::Result<ExitCode> {
         Some(role) if role == HOLDER => resume(&signals, false)?,
         Some(role) if role == AGAIN => resume(&signals, true)?,
         _ => {
+            let inherited = inherited::inherited();
             let hangup_ignored = is_ignored(Signal::SIGHUP);
             let image = daemon::own_image()?;
             prepare()?;
             pass_on_no_files()?;
             let mut holder = Holder::new(&signals, hangup_ignored, image, more_files()?)?;
+            holder.keep_inherited(inherited);
             holder.start()?;
             holder
         }
@@ -241,10 +248,17 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// Each instance costs us several files. The answer is how many this process could have open.
+/// Open files that are enough for as many instances as a daemon takes, with five of each.
+const FILES: u64 = 64 << 10;
+
+/// Each instance costs us and the daemon several files. The answer is how many this process could
+/// have open, which is what programs get.
 fn more_files() -> io::Result<Rlimit> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    // More than the bound is for root alone, and no more than the kernel's own (`fs.nr_open`).
+    let more = FILES.max(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, more, more)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?;
     Ok(Rlimit { current: Some(soft), maximum: Some(hard) })
 }
 

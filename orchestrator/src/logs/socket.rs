@@ -176,8 +176,7 @@ impl<F: AsFd> AsFd for Socket<F> {
 
 /// Listens at a path where nothing is.
 pub(super) fn listen(path: &Path) -> io::Result<OwnedFd> {
-    let socket = new()?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let socket = crate::private_socket::bound(path, SocketType::SEQPACKET)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::control::{
-    ChangeKind, Desired, Effect, InstanceChange, KeyChange, Program, Readiness, RuntimeSpec, Wanted,
+    ChangeKind, Desired, Effect, InstanceChange, KeyChange, Listen, Program, Readiness,
+    RuntimeSpec, Wanted,
 };
 use orchestrator_proto::manifest::entries;
 
@@ -62,7 +63,11 @@ fn meant(wanted: &RuntimeSpec, present: &Present) -> RuntimeSpec {
 }
 
 fn is_same(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
-    same_launch(a, b) && a.privileged == b.privileged && a.supervision == b.supervision
+    same_launch(a, b)
+        && a.privileged == b.privileged
+        && a.supervision == b.supervision
+        && a.limits == b.limits
+        && a.listen == b.listen
 }
 
 /// What the kernel is told when the program is executed.
@@ -72,6 +77,14 @@ fn same_launch(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
         && a.args == b.args
         && (a.env == b.env || variables(a) == variables(b))
         && (a.cwd == b.cwd || cwd(a) == cwd(b))
+        && a.execution == b.execution
+        && same_sockets(&a.listen, &b.listen)
+}
+
+/// Whether the program finds the same. Who may connect to a Unix socket is not its business.
+fn same_sockets(a: &[Listen], b: &[Listen]) -> bool {
+    let is_same = |(a, b): (&Listen, &Listen)| a.name() == b.name() && a.is_same_socket(b);
+    a.len() == b.len() && a.iter().zip(b).all(is_same)
 }
 
 /// The last one counts, in any order.

@@ -67,6 +67,28 @@ fn what_needs_a_restart_and_what_does_not() {
     let delay = |it: &mut Wanted| it.spec.supervision.restart.delay = Millis::secs(1);
     check(&delay, nothing, "restart.delay: - → \"1s\"");
     check(&|it| it.desired = Desired::Stopped, Effect::Stop, "state: - → \"stopped\"");
+    let listen = |it: &mut Wanted| it.spec.listen = vec!["tcp:127.0.0.1:80".parse().unwrap()];
+    check(&listen, restart, "listen: - → [\"tcp:127.0.0.1:80\"]");
+}
+
+#[test]
+fn who_may_connect_is_changed_without_a_restart_and_what_is_found_is_not() {
+    let listens = |texts: &[&str]| {
+        let mut wanted = wanted("a");
+        wanted.spec.listen = texts.iter().map(|text| text.parse().unwrap()).collect();
+        wanted
+    };
+    let present = there(1, &listens(&["a=unix:/a", "udp:127.0.0.1:53"]));
+    for (texts, effect) in [
+        (&["a=unix:/a,mode=0666", "udp:127.0.0.1:53"][..], Effect::Nothing),
+        (&["unix:/a", "udp:127.0.0.1:53"], Effect::Restart),
+        (&["udp:127.0.0.1:53", "a=unix:/a"], Effect::Restart),
+        (&["a=unix-datagram:/a", "udp:127.0.0.1:53"], Effect::Restart),
+        (&["a=unix:/a"], Effect::Restart),
+        (&[], Effect::Restart),
+    ] {
+        assert_eq!(only(&set(vec![listens(texts)], vec![]), &present).0, effect, "{texts:?}");
+    }
 }
 
 #[test]

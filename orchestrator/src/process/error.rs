@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use super::Launch;
+use super::attribute::{self, as_user};
+use super::prepare::PrepareError;
 use crate::holder::frame::Stage;
 
 /// Why a program could not be executed.
@@ -26,12 +28,14 @@ pub enum SpawnError {
         hint: String,
     },
     /// It is about the working directory.
-    #[error("cannot execute {program:?} in working directory {cwd:?}: {}", in_words(.source))]
+    #[error("cannot execute {program:?} in working directory {cwd:?}{user}: {}", in_words(.source))]
     Cwd {
         /// The program.
         program: PathBuf,
         /// The directory.
         cwd: PathBuf,
+        /// As whom, beginning with ` as `, or nothing.
+        user: String,
         /// What the kernel said.
         source: io::Error,
     },
@@ -40,6 +44,53 @@ pub enum SpawnError {
     NotAbsolute {
         /// The program.
         program: PathBuf,
+    },
+    /// It can't be executed as is wanted.
+    #[error("cannot execute {program:?}: {source}")]
+    NotPrepared {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: PrepareError,
+    },
+    /// Something that it was to have it can't have.
+    #[error("cannot execute {program:?}: can't {what}: {}{hint}", in_words(.source))]
+    Attribute {
+        /// The program.
+        program: PathBuf,
+        /// What was to be done, as in `set the user to www`.
+        what: String,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do, beginning with `; `, or nothing.
+        hint: String,
+    },
+    /// It is not to be executed without its limits.
+    #[error(
+        "cannot execute {program:?}: not all of its limits can be in force, and they are required \
+         (limits-required): {}", unmet.join("; ")
+    )]
+    Limits {
+        /// The program.
+        program: PathBuf,
+        /// What can't be in force and why, a sentence each.
+        unmet: Vec<String>,
+    },
+    /// It could not enter its cgroup.
+    #[error("cannot execute {program:?} in a cgroup of its own: {}", in_words(.source))]
+    Cgroup {
+        /// The program.
+        program: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is about a socket that listens for it.
+    #[error("cannot execute {program:?} with the sockets that listen for it: {reason}")]
+    Listen {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// What starts programs is gone. The daemon is about to end.
     #[error("cannot execute {program:?}: the daemon is ending")]
@@ -54,8 +105,15 @@ impl SpawnError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Program { source, .. } | Self::Cwd { source, .. } => source.raw_os_error(),
-            Self::NotAbsolute { .. } | Self::Ending { .. } => None,
+            Self::Program { source, .. }
+            | Self::Cwd { source, .. }
+            | Self::Attribute { source, .. }
+            | Self::Cgroup { source, .. } => source.raw_os_error(),
+            Self::NotAbsolute { .. }
+            | Self::NotPrepared { .. }
+            | Self::Limits { .. }
+            | Self::Listen { .. }
+            | Self::Ending { .. } => None,
         }
     }
 
@@ -63,14 +121,23 @@ impl SpawnError {
     /// files, so it may block.
     pub(super) fn diagnose(launch: &Launch, stage: Stage, source: io::Error) -> Self {
         let program = launch.program.clone();
-        match (stage, &launch.cwd) {
-            (Stage::Cwd, Some(cwd)) => Self::Cwd { program, cwd: cwd.clone(), source },
-            _ => {
-                let hint = hint(&program, &source);
-                let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
-                Self::Program { program, source, hint }
-            }
+        if let (Stage::Cwd, Some(cwd)) = (stage, &launch.cwd) {
+            return Self::Cwd { program, cwd: cwd.clone(), user: as_user(launch), source };
         }
+        if stage == Stage::Listen {
+            return Self::Listen { program, reason: in_words(&source) };
+        }
+        if stage == Stage::Cgroup {
+            return Self::Cgroup { program, source };
+        }
+        let sentence = |hint: String| format!("; {hint}");
+        if let Some(what) = attribute::of(stage, launch) {
+            let hint = attribute::hint(stage, &source).map(Into::into);
+            let hint = hint.map_or_else(String::new, sentence);
+            return Self::Attribute { program, what, source, hint };
+        }
+        let hint = hint(launch, stage, &source).map_or_else(String::new, sentence);
+        Self::Program { program, source, hint }
     }
 }
 
@@ -82,11 +149,19 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-fn hint(program: &Path, error: &io::Error) -> Option<String> {
+fn hint(launch: &Launch, stage: Stage, error: &io::Error) -> Option<String> {
     let errno = Errno::from_raw(error.raw_os_error()?);
+    let program = &launch.program;
+    if (stage, errno) == (Stage::Image, Errno::EINVAL) {
+        return Some(
+            "perhaps the daemon's holder is older than the daemon and can't give it what it is to \
+             have; renew it with orchestrator-cli daemon upgrade"
+                .to_owned(),
+        );
+    }
     let hint = match errno {
         Errno::ENOENT => return interpreter_hint(program),
-        Errno::EACCES => return access_hint(program),
+        Errno::EACCES => return access_hint(launch),
         Errno::ENOEXEC => {
             "it is neither a program for this machine's architecture nor a script that begins \
              with #!"
@@ -102,7 +177,8 @@ fn hint(program: &Path, error: &io::Error) -> Option<String> {
     Some(hint.to_owned())
 }
 
-fn access_hint(program: &Path) -> Option<String> {
+fn access_hint(launch: &Launch) -> Option<String> {
+    let program = &launch.program;
     let metadata = fs::metadata(program).ok()?;
     if metadata.is_dir() {
         Some("it is a directory".to_owned())
@@ -110,6 +186,8 @@ fn access_hint(program: &Path) -> Option<String> {
         Some("it is not a regular file".to_owned())
     } else if metadata.permissions().mode() & 0o111 == 0 {
         Some(format!("it is not executable, try chmod +x {program:?}"))
+    } else if let Some(user) = &launch.execution.user {
+        Some(format!("perhaps the user {user} may not get at it, see namei -l {program:?}"))
     } else if let Some(interpreter) = interpreter(program) {
         Some(format!("perhaps because of its interpreter {interpreter:?}"))
     } else {

@@ -1,4 +1,5 @@
-//! A process group, known by its leader: who is in it, and how to signal them all.
+//! A process group, known by its leader: who is in it, and how to signal them all; and with it
+//! those that have left it, known by their cgroup, or by their [`Lineage`] where there is none.
 //!
 //! Since Linux 6.9 the kernel does both through the leader's pidfd, also when the leader has
 //! been collected and only others are left. On older kernels the holder, which collects the
@@ -8,12 +9,16 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::unistd::{Pid, getpgid};
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::Exit;
 
+use super::cgroup::Leaf;
+use super::lineage::Lineage;
 use super::link::Link;
 use super::procfs::{self, Stat};
 use super::{Pending, Process, sys};
@@ -47,6 +52,25 @@ pub(super) struct Group {
     holder: Arc<Link>,
     /// The leader's number has been given to another process, so the group has no member.
     reused: AtomicBool,
+    /// How those are known that have left it. Found when it is known where cgroups are, which a
+    /// daemon that takes over learns after it was told of what runs.
+    others: OnceLock<Others>,
+    /// Whether we have sent SIGKILL.
+    killed: AtomicBool,
+}
+
+/// How those of an execution are known that have left its process group.
+#[derive(Debug)]
+pub(super) enum Others {
+    /// They are in the same cgroup.
+    InCgroup(Arc<Leaf>),
+    /// By their parents, and their environment.
+    ByLineage {
+        /// See [`Lineage::is_command`].
+        is_command: bool,
+        /// See [`Lineage::everywhere`].
+        everywhere: bool,
+    },
 }
 
 /// A process of a group, alive when it was looked at.
@@ -58,14 +82,64 @@ struct Member {
 }
 
 impl Group {
-    pub(super) const fn new(
+    pub(super) fn new(
         leader: i32,
         pidfd: OwnedFd,
         calls: Calls,
         name: Name,
         holder: Arc<Link>,
+        others: Option<Others>,
     ) -> Self {
-        Self { leader, pidfd, calls, name, holder, reused: AtomicBool::new(false) }
+        let (reused, killed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let others = others.map_or_else(OnceLock::new, OnceLock::from);
+        Self { leader, pidfd, calls, name, holder, reused, others, killed }
+    }
+
+    /// How those are known that have left it.
+    pub(super) fn others(&self) -> &Others {
+        self.others.get_or_init(|| self.holder.others(self.name))
+    }
+
+    fn lineage(&self, is_command: bool, everywhere: bool) -> Lineage {
+        let instance = InstanceId::from_bytes(self.name.key);
+        Lineage { leader: self.leader, name: self.name, instance, is_command, everywhere }
+    }
+
+    /// Signals those that have left the group; SIGKILL all of them. The answer is whether there was
+    /// any, in the group or not.
+    async fn signal_others(self: &Arc<Self>, signal: i32) -> io::Result<bool> {
+        match self.others() {
+            Others::InCgroup(leaf) => leaf.signal(signal, Some(self.leader)),
+            Others::ByLineage { is_command, everywhere } => {
+                let lineage = self.lineage(*is_command, *everywhere);
+                search(Arc::clone(self), move |it| lineage.signal(&it.holder, signal)).await
+            }
+        }
+    }
+
+    /// Whether nobody is left that has left the group.
+    async fn others_gone(self: &Arc<Self>) -> io::Result<bool> {
+        match self.others() {
+            Others::InCgroup(leaf) => Ok(leaf.is_empty()),
+            Others::ByLineage { .. } => Ok(!self.signal_others(0).await?),
+        }
+    }
+
+    /// Waits until all that have left the group, as far as they are known now, have ended.
+    async fn wait_for_others(self: &Arc<Self>) -> io::Result<()> {
+        match self.others() {
+            Others::InCgroup(leaf) => leaf.emptied().await,
+            Others::ByLineage { is_command, everywhere } => {
+                let lineage = self.lineage(*is_command, *everywhere);
+                let relatives =
+                    search(Arc::clone(self), move |it| lineage.relatives(&it.holder)).await?;
+                for relative in relatives {
+                    let ended = sys::readable(relative.pidfd)?;
+                    let _ready = ended.readable().await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     pub(super) const fn leader(&self) -> i32 {
@@ -97,6 +171,9 @@ impl Group {
 
     /// Signals the group without waiting and without hearing whether it worked.
     pub(super) fn signal_unheard(&self, signal: i32) {
+        if let Others::InCgroup(leaf) = self.others() {
+            let _ = leaf.signal(signal, Some(self.leader));
+        }
         if self.signal_at_once(signal).is_none() {
             self.holder.signal_unheard(self.name, signal);
         }
@@ -236,18 +313,32 @@ impl Process for LinuxProcess {
 
     fn signal_tree(&self, signal: i32) -> Pending<io::Result<bool>> {
         let group = Arc::clone(&self.0);
+        group.killed.fetch_or(signal == SIGKILL, Ordering::AcqRel);
         Box::pin(async move {
-            match group.signal_at_once(signal) {
-                Some(sent) => sent,
-                None => match group.holder.signal(group.name, signal).await {
-                    // Its leader has been collected, so that only others can be left.
-                    Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
-                        search(group, move |group| group.signal_by_search(signal)).await
-                    }
-                    sent => was_there(sent),
-                },
-            }
+            // First, because the end of a parent moves its children; but not before those of the
+            // group are dead, which might go on to fork.
+            let before = if signal == SIGKILL && matches!(group.others(), Others::ByLineage { .. })
+            {
+                signal_group(Arc::clone(&group), signal).await
+            } else {
+                Ok(false)
+            };
+            let others = group.signal_others(signal).await;
+            let members = signal_group(group, signal).await;
+            Ok(before? | others? | members?)
         })
+    }
+
+    fn explain(&self, exit: Exit) -> Exit {
+        match self.0.others() {
+            Others::InCgroup(leaf)
+                if matches!(exit, Exit::Signal { signal: SIGKILL, .. })
+                    && !self.0.killed.load(Ordering::Acquire) =>
+            {
+                leaf.explain(exit)
+            }
+            _ => exit,
+        }
     }
 
     fn tree_empty(&self) -> Pending<io::Result<bool>> {
@@ -272,11 +363,26 @@ impl Process for LinuxProcess {
     }
 }
 
-async fn tree_empty(group: Arc<Group>) -> io::Result<bool> {
-    match group.empty_at_once() {
-        Some(empty) => Ok(empty),
-        None => search(group, Group::empty_by_search).await,
+/// Signals those that are in the group.
+async fn signal_group(group: Arc<Group>, signal: i32) -> io::Result<bool> {
+    match group.signal_at_once(signal) {
+        Some(sent) => sent,
+        None => match group.holder.signal(group.name, signal).await {
+            // Its leader has been collected, so that only others can be left.
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                search(group, move |group| group.signal_by_search(signal)).await
+            }
+            sent => was_there(sent),
+        },
     }
+}
+
+async fn tree_empty(group: Arc<Group>) -> io::Result<bool> {
+    let empty = match group.empty_at_once() {
+        Some(empty) => empty,
+        None => search(Arc::clone(&group), Group::empty_by_search).await?,
+    };
+    Ok(empty && group.others_gone().await?)
 }
 
 /// Whether the group is empty; if not, waits until all that are in it now have ended.
@@ -284,10 +390,11 @@ async fn wait_for_members(group: Arc<Group>) -> io::Result<bool> {
     if tree_empty(Arc::clone(&group)).await? {
         return Ok(true);
     }
-    for member in search(group, Group::members).await? {
+    for member in search(Arc::clone(&group), Group::members).await? {
         // A pidfd is readable once its process has ended, collected or not.
         let ended = sys::readable(member.pidfd)?;
         let _ready = ended.readable().await?;
     }
+    group.wait_for_others().await?;
     Ok(false)
 }

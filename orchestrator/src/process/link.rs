@@ -1,11 +1,11 @@
 //! The connection to the holder: whoever wants something sends an order; one task reads what the
 //! holder says and passes it on to who waits for it.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -14,12 +14,15 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Exit, Priority};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
+use super::cgroup::{Cgroups, Entry, Leaf};
+use super::group::Others;
 use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
 use super::linux::{Left, Survivor};
+use super::prepare::{Prepared, Surroundings};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
 use crate::holder::frame::{self, How, MAX_DATAGRAM, Name, News, Order, Stage, Version};
@@ -32,6 +35,10 @@ pub(super) const SERVICES: [u8; 16] = [0; 16];
 /// How often the holder is told what it need not remember any more, at most.
 const RELEASE: Duration = Duration::from_millis(100);
 
+/// How long a program waits for others that are on their way, so many that the holder takes no
+/// more, while none of them arrives: it takes a file system that does not answer for that.
+const PLACE: Duration = Duration::from_secs(5);
+
 /// The connection to the holder.
 pub(super) struct Link {
     /// Waited for to be readable only: to be told each time that it is writable would cost a
@@ -43,12 +50,18 @@ pub(super) struct Link {
     pub(super) keeping: Keeping,
     /// Something can be released.
     pub(super) ended_some: Notify,
-    /// What every program finds in its environment, by name.
-    pub(super) environment: Vec<(OsString, Vec<u8>)>,
+    /// What the daemon has that programs may have too.
+    pub(super) surroundings: Arc<Surroundings>,
+    /// Those of the holder for programs on their way.
+    pub(super) places: Semaphore,
+    /// How many have left such a place.
+    pub(super) arrived: AtomicU64,
     /// The nice value of what is executed, if nothing is done about it.
     pub(super) nice: i32,
     pub(super) next_run: AtomicU64,
     pub(super) calls: Calls,
+    /// Where instances are, for the kernel. Set once, before anything is spawned.
+    pub(super) cgroups: OnceLock<Arc<Cgroups>>,
     /// Whether the ends that were passed on are taken note of, so that the holder need not
     /// remember them.
     pub(super) noted: OnceLock<Noted>,
@@ -83,6 +96,8 @@ pub(super) struct Table {
     pub(super) renewal: Option<oneshot::Sender<io::Result<()>>>,
     /// Of the holder's program.
     pub(super) holder_version: Version,
+    /// The version of the protocol that the holder speaks, once it has said so.
+    pub(super) holder_protocol: Option<i32>,
     /// The holder has heard that it was asked for that. What it tells before is told again, and
     /// better understood, after it; to take it twice would make two of one program.
     pub(super) asked: bool,
@@ -125,10 +140,16 @@ impl Link {
     }
 
     /// The error is none if the holder has gone.
-    pub(super) async fn spawn(&self, launch: &Launch) -> Result<Born, Option<Refusal>> {
+    pub(super) async fn spawn(
+        &self,
+        launch: &Launch,
+        prepared: &Prepared,
+    ) -> Result<Born, Option<Refusal>> {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
-        let image = program::image(&self.environment, launch)
+        let listeners = self.listeners(launch).await?;
+        let image = program::image(launch, prepared)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let _place = self.place().await;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
         // A time in nanoseconds: the top bit is free until the year 2262.
         let tag = match launch.part {
@@ -136,6 +157,8 @@ impl Link {
             Part::Command => tag | FIRST_COMMAND,
         };
         let child = Name { key: *launch.instance.as_bytes(), tag };
+        // Kept until the answer is there: dropped, it removes a cgroup that nobody is in.
+        let entry = self.enter(child);
         let (answer, answered) = oneshot::channel();
         {
             let mut table = self.table();
@@ -152,17 +175,92 @@ impl Link {
         };
         let order = Order::Spawn {
             child,
-            nice: launch.priority.nice(),
+            // If its nice value is one that it has to get, that is among its attributes.
+            nice: launch.execution.nice.map_or(launch.priority.nice(), |_| self.nice),
             image: file.is_some(),
             stdin: false,
+            cgroup: entry.is_some(),
+            listeners,
         };
-        let sent = match &file {
-            Some(file) => self.order(order, &[], &[file.as_fd()]).await,
-            None => self.order(order, &image, &[]).await,
-        };
+        let files = file.iter().chain(entry.as_ref().map(|entry| &entry.procs));
+        let files: Vec<_> = files.map(AsFd::as_fd).collect();
+        let image = if file.is_some() { &[] } else { &image[..] };
+        let sent = self.order(order, image, &files).await;
         sent.inspect_err(|_| self.forget(child)).map_err(refusal)?;
         // Nobody answers when the holder has gone.
-        answered.await.map_err(|_| None)?.map_err(Some)
+        let answer = answered.await;
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+        answer.map_err(|_| None)?.map_err(Some)
+    }
+
+    /// A place in the holder, when it is this one's turn. None if no place becomes free: the holder
+    /// then refuses what it has no room for.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let mut turn = pin!(self.places.acquire());
+        loop {
+            let arrived = self.arrived.load(Ordering::Relaxed);
+            match timeout(PLACE, &mut turn).await {
+                Ok(place) => return place.ok(),
+                Err(_) if self.arrived.load(Ordering::Relaxed) == arrived => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn cgroups(&self) -> Option<&Arc<Cgroups>> {
+        self.cgroups.get()
+    }
+
+    /// A cgroup for this child, if it can have one. Why it can't is a warning at its start, if it
+    /// has limits, see [`Kernel::unmet`](super::Kernel::unmet).
+    fn enter(&self, child: Name) -> Option<Entry> {
+        if self.table().holder_protocol.is_some_and(|it| it < frame::WITH_CGROUPS) {
+            return None;
+        }
+        self.cgroups()?.enter(child).unwrap_or_else(|error| {
+            tracing::warn!(error, "a program is executed without a cgroup of its own");
+            None
+        })
+    }
+
+    /// Which of its limits are not in force, see [`Kernel::unmet`](super::Kernel::unmet).
+    pub(super) fn unmet(&self, instance: InstanceId, runs: bool) -> Vec<String> {
+        let Some(cgroups) = self.cgroups() else { return Vec::new() };
+        let (limits, unmet) = cgroups.unmet(instance);
+        if unmet.is_empty() && runs && !limits.is_none() && !cgroups.is_placed(instance) {
+            let why = "none of its limits is in force: what runs was executed by a version of the \
+                       orchestrator, or in a place, without cgroups; a restart puts them in force";
+            return vec![why.to_owned()];
+        }
+        unmet
+    }
+
+    /// Why an instance is not to be executed: what can't be in force of what it requires.
+    pub(super) fn refusal(&self, launch: &Launch) -> Option<Vec<String>> {
+        let (limits, unmet) = self.cgroups()?.unmet(launch.instance);
+        let is_required = limits.limits_required && launch.part == Part::Main;
+        (is_required && !unmet.is_empty()).then_some(unmet)
+    }
+
+    /// How those of an execution are known that have left its process group.
+    pub(super) fn others(&self, child: Name) -> Others {
+        let leaf: Option<Arc<Leaf>> = self.cgroups().and_then(|cgroups| cgroups.find(child));
+        match leaf {
+            Some(leaf) => Others::InCgroup(leaf),
+            None => Others::ByLineage { is_command: child.tag >= FIRST_COMMAND, everywhere: false },
+        }
+    }
+
+    /// Whether a child has not been collected.
+    pub(super) fn is_alive(&self, child: Name) -> bool {
+        self.table().alive.contains_key(&child)
+    }
+
+    /// The numbers of main processes that somebody cares for.
+    pub(super) fn numbers(&self) -> HashSet<i32> {
+        let table = self.table();
+        let kept = table.groups.iter().filter(|(_, group)| group.strong_count() > 0);
+        kept.map(|(number, _)| *number).collect()
     }
 
     fn forget(&self, child: Name) {
@@ -204,7 +302,7 @@ impl Link {
     }
 
     /// Waits until the holder takes an order.
-    async fn writable(&self) -> io::Result<()> {
+    pub(super) async fn writable(&self) -> io::Result<()> {
         let socket = self.socket.get_ref().try_clone()?;
         let _writable = sys::writable(socket)?.writable().await?;
         Ok(())
@@ -270,6 +368,7 @@ impl Link {
                 );
                 let mut table = self.table();
                 table.holder_version = version;
+                table.holder_protocol = Some(protocol);
                 if let Some(asker) = table.welcome.take() {
                     table.asked = true;
                     let _ = asker.send(successor);
@@ -325,6 +424,8 @@ impl Link {
             News::Renewed { version } => {
                 let mut table = self.table();
                 table.holder_version = version;
+                // It is this program.
+                table.holder_protocol = Some(frame::PROTOCOL);
                 if let Some(asker) = table.renewal.take() {
                     let _ = asker.send(Ok(()));
                 }
@@ -364,8 +465,11 @@ impl Link {
             }
             return;
         };
-        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self));
+        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self), None);
         let group = Arc::new(group);
+        if self.cgroups().is_some() {
+            group.others();
+        }
         let (exited, receiver) = oneshot::channel();
         table.alive.insert(child, exited);
         table.remember(pid, &group);

@@ -5,20 +5,24 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use orchestrator_proto::InstanceId;
-use tokio::sync::{Notify, oneshot};
+use orchestrator_proto::control::Limits;
+use tokio::sync::{Notify, Semaphore, oneshot};
 
+use super::cgroup::{CgroupChoice, Cgroups, Remnant, Usage};
 use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
-use super::program::environment;
+use super::prepare::Surroundings;
 use super::rest::Rest;
 use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
+use crate::holder::PLACES;
 use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
 
@@ -93,15 +97,45 @@ impl Linux {
             table: Mutex::default(),
             keeping: Keeping::default(),
             ended_some: Notify::new(),
-            environment: environment(),
+            surroundings: Arc::new(Surroundings::own()),
+            places: Semaphore::new(PLACES),
+            arrived: AtomicU64::new(0),
             nice: rustix::process::getpriority_process(None)?,
             // No number of an earlier daemon's.
             next_run: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap_or(0)),
             calls,
+            cgroups: OnceLock::new(),
             noted: OnceLock::new(),
         });
         tokio::spawn(read(Arc::clone(&link)));
         Ok(Self(link))
+    }
+
+    /// Makes the cgroups of instances, where the daemon with this state directory may, and moves it
+    /// and its holder to their own. To be called once, before anything is spawned. Without it there
+    /// are none.
+    pub fn settle(&self, choice: &CgroupChoice, state: &Path) {
+        let cgroups = Cgroups::settle(choice, state, self.0.holder);
+        let _ = self.0.cgroups.set(Arc::new(cgroups));
+        // What runs already is where it is: nobody else is to end it.
+        let groups: Vec<_> = self.0.table().groups.values().filter_map(Weak::upgrade).collect();
+        for group in groups {
+            group.others();
+        }
+    }
+
+    /// Why instances have no cgroups of their own, if they have none.
+    #[must_use]
+    pub fn no_cgroups(&self) -> Option<String> {
+        self.0.cgroups()?.missing().map(ToOwned::to_owned)
+    }
+
+    /// Everything has ended: the daemon and its holder go back to the cgroup in which they were
+    /// started, and leave none behind.
+    pub fn leave_cgroups(&self) {
+        if let Some(cgroups) = self.0.cgroups() {
+            cgroups.leave(self.0.holder);
+        }
     }
 
     /// Says hello to the holder, and asks it for what an earlier daemon has left. To be called
@@ -137,11 +171,19 @@ impl Linux {
             cwd: OsStr::new("/"),
             args: &[OsStr::new("orchestrator-capture")],
             env: &[image::variable(OsStr::new(variable.0), OsStr::new(variable.1))],
+            attributes: None,
         };
         let image = program.image().map_err(io::Error::other)?;
         let tag = link.next_run.fetch_add(1, Ordering::Relaxed);
         let child = Name { key: SERVICES, tag };
-        let order = Order::Spawn { child, nice: link.nice, image: false, stdin: true };
+        let order = Order::Spawn {
+            child,
+            nice: link.nice,
+            image: false,
+            stdin: true,
+            cgroup: false,
+            listeners: 0,
+        };
         link.try_order(order, &image, &[stdin.as_fd()])
     }
 
@@ -201,14 +243,44 @@ impl Kernel for Linux {
             if !launch.program.is_absolute() {
                 return Err(SpawnError::NotAbsolute { program: launch.program });
             }
-            match link.spawn(&launch).await {
+            if let Err(reason) = &launch.listeners {
+                let reason = reason.clone();
+                return Err(SpawnError::Listen { program: launch.program, reason });
+            }
+            let surroundings = Arc::clone(&link.surroundings);
+            let (launch, prepared) = if surroundings.may_block(&launch) {
+                let program = launch.program.clone();
+                let preparing = move || {
+                    let prepared = surroundings.prepare(&launch);
+                    (launch, prepared)
+                };
+                let prepared = tokio::task::spawn_blocking(preparing).await;
+                prepared.map_err(|_| SpawnError::Ending { program })?
+            } else {
+                let prepared = surroundings.prepare(&launch);
+                (launch, prepared)
+            };
+            let prepared = match prepared {
+                Ok(prepared) => prepared,
+                Err(source) => {
+                    return Err(SpawnError::NotPrepared { program: launch.program, source });
+                }
+            };
+            if let Some(unmet) = link.refusal(&launch) {
+                return Err(SpawnError::Limits { program: launch.program, unmet });
+            }
+            match link.spawn(&launch, &prepared).await {
                 Ok(mut born) => match born.claim.0.take() {
                     Some(group) => Ok(Spawned {
                         run: group.run(),
                         process: Arc::new(LinuxProcess(group)),
                         output: Some((born.stdout, born.stderr)),
                         exited: Exited::new(born.exited),
-                        warnings: link.warning(launch.priority, born.warning).into_iter().collect(),
+                        warnings: {
+                            let priority = link.warning(launch.priority, born.warning);
+                            let unmet = link.unmet(launch.instance, true);
+                            prepared.warnings.into_iter().chain(priority).chain(unmet).collect()
+                        },
                     }),
                     None => Err(SpawnError::Ending { program: launch.program }),
                 },
@@ -242,8 +314,40 @@ impl Kernel for Linux {
         pid: u32,
         start_ticks: u64,
     ) -> io::Result<Option<Arc<dyn Process>>> {
+        if let Some(leaf) = self.0.cgroups().and_then(|cgroups| cgroups.rest(instance)) {
+            return Ok(Some(Arc::new(Remnant::new(leaf, pid))));
+        }
         let found = Rest::find(instance, pid, start_ticks)?;
         Ok(found.map(|rest| Arc::new(rest) as Arc<dyn Process>))
+    }
+
+    fn limit(&self, instance: InstanceId, limits: &Limits) {
+        if let Some(cgroups) = self.0.cgroups() {
+            cgroups.limit(instance, limits);
+        }
+    }
+
+    fn unlimit(&self, instance: InstanceId) {
+        if let Some(cgroups) = self.0.cgroups() {
+            cgroups.forget(instance);
+        }
+    }
+
+    fn unmet(&self, instance: InstanceId, runs: bool) -> Vec<String> {
+        self.0.unmet(instance, runs)
+    }
+
+    fn usage(&self, instance: InstanceId) -> Option<Usage> {
+        self.0.cgroups()?.usage(instance)
+    }
+
+    fn tidy(&self) {
+        let Some(cgroups) = self.0.cgroups() else { return };
+        for (instance, leaf) in cgroups.tidy() {
+            tracing::warn!(%instance, "killed what was left of an earlier execution");
+            // Dropped when nobody is in it any more, so that it is removed.
+            tokio::spawn(async move { leaf.emptied().await });
+        }
     }
 
     fn number_beyond(&self, run: u64) {

@@ -10,28 +10,41 @@
 //! - a signal reaches only processes known to be ours, by pidfd or while their number can't
 //!   have been given to anybody else;
 //! - the exit of a process is reported as the kernel reported it, and leaves no zombie;
-//! - what an instance starts inherits no file but its three streams, no blocked and no
-//!   ignored signal;
+//! - what an instance starts inherits no file but its three streams and the sockets that listen
+//!   for it, no blocked and no ignored signal;
+//! - what an instance is to have, such as a user, bounds, or variables from a file, it has, or it is
+//!   not executed and why is told;
 //! - it does not wake up unless something happened.
 //!
-//! A program that calls setsid(2) or setpgid(2) leaves its instance's process group and is
-//! out of reach until the holder ends, which ends it.
+//! What calls setsid(2) or setpgid(2) leaves its instance's process group, and is signalled and
+//! waited for all the same: it is in the instance's [`cgroup`]; or, where there is none, it is
+//! known by its [`lineage`].
 
+pub mod abilities;
+mod account;
 mod alarm;
+mod attribute;
+mod cgroup;
+mod env_file;
+mod environment;
 mod error;
 mod group;
 mod keeper;
 mod keeping;
 mod kin;
+mod lineage;
 mod link;
 mod linux;
+mod listen;
 mod orphan;
+mod prepare;
 mod procfs;
 mod program;
 mod renewal;
 mod rest;
 mod successor;
 mod sys;
+mod usage;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -47,9 +60,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::{Exit, Priority};
+use orchestrator_proto::control::{Execution, Exit, Limits, Priority};
 use tokio::sync::oneshot;
 
+pub use account::{AccountError, obstacle};
+pub use env_file::EnvFileError;
+
+pub use cgroup::{CgroupChoice, Usage};
 pub use error::SpawnError;
 pub use keeper::{
     Begun, Hooks, Keeper, QUEUE, RetireError, Runs, Said, StartError, Started, StopError, View,
@@ -57,11 +74,13 @@ pub use keeper::{
 };
 pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};
+pub use prepare::{PrepareError, give_sockets_again};
 pub use procfs::Facts;
 pub use renewal::RenewalError;
 pub use successor::{Successor, SuccessorError};
+pub use usage::{Main, Meter, Usages};
 
-pub use crate::holder::frame::Name;
+pub use crate::holder::frame::{FIRST_INHERITED, FIRST_LISTENER, MAX_LISTENERS, Name};
 pub(crate) use sys::receive;
 
 /// The number of the execution of its instance's program that a process is part of: the first is
@@ -75,8 +94,9 @@ pub const FIRST_COMMAND: u64 = 1 << 63;
 
 /// Variables of the daemon's own environment that no instance inherits: they speak to the
 /// daemon alone. [`Launch::env`] can set any of them.
-pub const NOT_INHERITED: [&str; 12] = [
+pub const NOT_INHERITED: [&str; 13] = [
     ENV_RUN,
+    "ORCHESTRATOR_CGROUP",
     "ORCHESTRATOR_LOG",
     crate::holder::ENV_ROLE,
     "ORCHESTRATOR_SOCKET",
@@ -131,6 +151,27 @@ pub trait Kernel: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// From now on an instance has these limits: at once, if it runs.
+    fn limit(&self, _: InstanceId, _: &Limits) {}
+
+    /// There is no such instance any more.
+    fn unlimit(&self, _: InstanceId) {}
+
+    /// Which of its limits are not in force, or would not be if it were started now, and why: a
+    /// sentence each.
+    fn unmet(&self, _: InstanceId, _runs: bool) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What all processes of an instance use. None if that is not known, since it has no cgroup.
+    fn usage(&self, _: InstanceId) -> Option<Usage> {
+        None
+    }
+
+    /// Ends what is left of earlier executions and nobody has to do with: of instances that there
+    /// are no more, and of commands. To be called once all that is to be kept is.
+    fn tidy(&self) {}
+
     /// Main processes that were executed under an earlier holder and may be unknown. Reads all of
     /// `/proc`.
     fn strays(&self) -> Vec<Stray> {
@@ -168,14 +209,21 @@ pub trait Process: std::fmt::Debug + Send + Sync + 'static {
     /// Its end was noted where it will be kept, so that it need not be remembered.
     fn end_is_noted(&self) {}
 
-    /// Sends a signal to every process of the group. Answers whether there was any.
+    /// What the end of the main process was, as far as one can know: the kernel may have killed it
+    /// for want of memory.
+    fn explain(&self, exit: Exit) -> Exit {
+        exit
+    }
+
+    /// Sends a signal to every process that came of this one, in its process group or not. Answers
+    /// whether there was any.
     ///
     /// # Errors
     ///
     /// `EPERM` if none of them may be signalled by us, `EINVAL` if there is no such signal.
     fn signal_tree(&self, signal: i32) -> Pending<io::Result<bool>>;
 
-    /// Whether nothing of the group is left but zombies. To be asked after the leader's exit.
+    /// Whether nothing of them is left but zombies. To be asked after the leader's exit.
     ///
     /// # Errors
     ///
@@ -195,8 +243,8 @@ pub struct Launch {
     pub program: PathBuf,
     /// Its arguments, without the program itself.
     pub args: Vec<OsString>,
-    /// Variables set on top of the daemon's environment, which is inherited without
-    /// [`NOT_INHERITED`].
+    /// Variables set on top of those that it inherits and those from files, see [`Execution`].
+    /// [`NOT_INHERITED`] are never inherited.
     pub env: Vec<(OsString, OsString)>,
     /// Its working directory; none is `/`.
     pub cwd: Option<PathBuf>,
@@ -204,6 +252,21 @@ pub struct Launch {
     pub priority: Priority,
     /// What it is to the instance.
     pub part: Part,
+    /// As whom, with which rights and bounds, and in which surroundings.
+    pub execution: Arc<Execution>,
+    /// Sockets that belong to its user, if that is another one than the daemon's.
+    pub sockets: Vec<PathBuf>,
+    /// Listening sockets that it is given, if it is the instance itself, see sd_listen_fds(3): the
+    /// names that it finds them under, in order. They are [kept](Kernel::keep) under
+    /// [`listener`]. Or why there is one that can't be had.
+    pub listeners: Result<Vec<String>, String>,
+}
+
+/// What the holder calls the listening socket of an instance that comes at this place, counted
+/// from 0.
+#[must_use]
+pub const fn listener(instance: InstanceId, place: u64) -> Name {
+    Name { key: *instance.as_bytes(), tag: FIRST_LISTENER + place }
 }
 
 /// What a program is to its instance.
@@ -228,6 +291,9 @@ impl Launch {
             cwd: None,
             priority: Priority::default(),
             part: Part::Main,
+            execution: Arc::default(),
+            sockets: Vec::new(),
+            listeners: Ok(Vec::new()),
         }
     }
 }

@@ -14,7 +14,7 @@ use orchestrator_proto::runtime::ENV_INSTANCE;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::group::{Group, LinuxProcess};
+use super::group::{Group, LinuxProcess, Others};
 use super::linux::Linux;
 use super::procfs::{Stat, pids};
 use super::{ENV_RUN, Ended, Exited, Spawned, Stray, sys};
@@ -55,7 +55,13 @@ impl Linux {
         tokio::spawn(watch(pid, start_ticks, watched, tell));
         // No number that the holder knows.
         let name = Name { key: *instance.as_bytes(), tag: self.next_run() };
-        let group = Group::new(pid, pidfd, self.calls(), name, self.link());
+        let link = self.link();
+        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance));
+        let others = match leaf {
+            Some(leaf) => Others::InCgroup(leaf),
+            None => Others::ByLineage { is_command: false, everywhere: true },
+        };
+        let group = Group::new(pid, pidfd, self.calls(), name, link, Some(others));
         Ok(Some(Spawned {
             run: name.tag,
             process: Arc::new(LinuxProcess(Arc::new(group))),

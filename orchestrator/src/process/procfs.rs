@@ -24,7 +24,7 @@ impl Stat {
         Self::parse(&text)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
         // The name may hold anything, parentheses and newlines too; the last one ends it.
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;

@@ -6,44 +6,22 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{Launch, NOT_INHERITED};
+use super::Launch;
+use super::prepare::Prepared;
 use crate::holder::image::{self, Program};
 
-/// The image of a program; `environment` is what it inherits.
-pub(super) fn image(
-    environment: &[(OsString, Vec<u8>)],
-    launch: &Launch,
-) -> Result<Vec<u8>, image::ZeroByte> {
-    let own = |name: &OsStr| launch.env.iter().any(|(own, _)| own == name);
-    let inherited = environment.iter().filter(|(name, _)| !own(name));
-    let mut env: Vec<_> = inherited.map(|(_, variable)| variable.clone()).collect();
-    for (at, (name, value)) in launch.env.iter().enumerate() {
-        // The last one counts.
-        if !launch.env[at + 1..].iter().any(|(later, _)| later == name) {
-            env.push(image::variable(name, value));
-        }
-    }
+/// The image of a program.
+pub(super) fn image(launch: &Launch, prepared: &Prepared) -> Result<Vec<u8>, image::ZeroByte> {
     let program = launch.program.as_os_str();
     let args = launch.args.iter().map(OsString::as_os_str);
     Program {
         path: program,
         cwd: launch.cwd.as_ref().map_or(OsStr::new("/"), |cwd| cwd.as_os_str()),
         args: &std::iter::once(program).chain(args).collect::<Vec<_>>(),
-        env: &env,
+        env: &prepared.env,
+        attributes: prepared.attributes.as_ref(),
     }
     .image()
-}
-
-/// What this process has in its environment and programs may have too.
-pub(super) fn environment() -> Vec<(OsString, Vec<u8>)> {
-    let inherited = std::env::vars_os()
-        .filter(|(name, _)| !NOT_INHERITED.iter().any(|not| OsStr::new(not) == name));
-    inherited
-        .map(|(name, value)| {
-            let variable = image::variable(&name, &value);
-            (name, variable)
-        })
-        .collect()
 }
 
 /// An image that is too long for a datagram.

@@ -71,6 +71,15 @@ pub(super) fn exit_of(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     Ok(Some(exit(info.exit_code)))
 }
 
+/// adjtimex(2), which only asks: whether the clock is synchronised.
+pub(super) fn clock_is_synchronised() -> io::Result<bool> {
+    // SAFETY: it is made of integers; no mode means that nothing is set.
+    let mut time: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `time` lives until the call returns.
+    let state = check(unsafe { libc::adjtimex(&raw mut time) }.into())?;
+    Ok(state != libc::c_long::from(libc::TIME_ERROR))
+}
+
 /// A status as waitpid(2) gives it.
 pub(super) const fn exit(status: i32) -> Exit {
     match status & 0x7f {
@@ -170,6 +179,13 @@ pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub(super) fn writable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: as above.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::WRITABLE) }?)
+}
+
+/// A descriptor that a task can wait on until an exceptional condition, see poll(2). Within a tokio
+/// runtime.
+pub(super) fn exceptional(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as above.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?)
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

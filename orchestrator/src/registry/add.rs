@@ -14,9 +14,13 @@ use super::host::RegistryHost;
 use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launch};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
-use super::{Instances, MAX_INSTANCES, Registry, not_stored, shorten, supervision};
+use super::{
+    Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, listen, not_stored, shorten,
+    supervision,
+};
 use crate::health::{Health, NotifySocket};
-use crate::process::{Keeper, Process, Spawned, View};
+use crate::listen::Listeners;
+use crate::process::{Keeper, Process, Spawned, View, give_sockets_again};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 
@@ -24,8 +28,6 @@ use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
 const MAX_NAME: usize = 64;
 /// Arguments and environment together, bytes: the kernel takes not much more, see execve(2).
 const MAX_ARGUMENTS: usize = 1 << 20;
-/// The longest path, bytes (PATH_MAX without the final zero).
-const MAX_PATH: usize = 4095;
 
 /// The reading ends of a process's standard output and standard error.
 pub(super) type Pipes = (OwnedFd, OwnedFd);
@@ -42,6 +44,8 @@ pub(super) struct Plan {
     pub(super) rest: Option<Arc<dyn Process>>,
     /// What printed into these pipes has ended; nobody may have read all of it.
     pub(super) outputs: Vec<(u64, Pipes)>,
+    /// Sockets that listen for it, if it is new.
+    pub(super) listeners: Option<Listeners>,
     /// What stays of it when its keeper is replaced.
     pub(super) before: Option<Arc<Instance>>,
 }
@@ -56,6 +60,7 @@ impl Plan {
             survivor: None,
             rest: None,
             outputs: Vec::new(),
+            listeners: None,
             before: None,
         }
     }
@@ -126,14 +131,17 @@ impl Registry {
         let plan = Plan::new(record.clone());
         // Looks at paths that a client chose, which may be on a disk that does not answer.
         let registry = self.clone();
-        let building = tokio::task::spawn_blocking(move || registry.build(plan));
+        let building = tokio::task::spawn_blocking(move || registry.build_listening(plan));
         let instance = building.await.unwrap_or_else(|panic| {
             let message = format!("adding the instance failed: {panic}");
             Err(WireError::new(ErrorCode::Internal, message))
         })?;
         let looking = tokio::task::spawn_blocking({
-            let program = instance.program.clone();
-            move || obstacles(&program)
+            let (program, spec) = (instance.program.clone(), instance.spec.clone());
+            move || {
+                let user = crate::process::obstacle(&spec.execution);
+                obstacles(&program).into_iter().chain(user).collect()
+            }
         });
         let warnings = looking.await.unwrap_or_default();
         let stored = self.store.change(Change::AddInstance(Box::new(record))).await;
@@ -158,6 +166,7 @@ impl Registry {
         self.check_open()?;
         check(spec)?;
         self.dependencies.check(spec)?;
+        self.check_sockets(spec, None)?;
         check_free(&self.read(), spec)
     }
 
@@ -185,7 +194,7 @@ impl Registry {
     }
 
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
-        let Plan { record, run, types, survivor, rest, outputs, before } = plan;
+        let Plan { record, run, types, survivor, rest, outputs, listeners, before } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
@@ -238,8 +247,16 @@ impl Registry {
         let rules = spec.supervision.clone();
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
+        self.kernel.limit(id, &spec.limits);
+        let listeners = self.listeners(id, &spec, listeners, before.as_deref());
         let view = view_of(&run);
         let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
+        if survivor.is_some()
+            && let Err(error) = give_sockets_again(&launch)
+        {
+            // It goes on, and can't connect again.
+            tracing::error!(instance = %id, %error, "it can't get at its sockets");
+        }
         let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let end_is_told =
@@ -252,6 +269,7 @@ impl Registry {
             launch,
             health: health.clone(),
             dependencies: self.dependencies.clone(),
+            listeners: listeners.clone(),
             log: log.clone(),
             events: self.events.clone(),
             end_is_told: AtomicBool::new(end_is_told),
@@ -284,6 +302,7 @@ impl Registry {
             keeper,
             log,
             endpoint,
+            listeners,
             leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
             sockets: Arc::new(Mutex::new(Some(sockets))),
             launches: Arc::new(spec.clone()),
@@ -358,7 +377,10 @@ pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
             "arguments and environment have {size} bytes; at most {MAX_ARGUMENTS} are allowed"
         )));
     }
+    listen::check(spec)?;
     check_log(&spec.log)?;
+    execution::check(&spec.execution)?;
+    spec.limits.check().map_err(|(key, why)| invalid(format!("{key}: {why}")))?;
     supervision::check(&spec.supervision)
 }
 

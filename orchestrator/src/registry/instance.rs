@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo, RuntimeSpec,
+    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo,
+    RuntimeSpec, Vitals,
 };
 use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
@@ -18,10 +19,11 @@ use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
 use crate::health::{Health, Notify, NotifySocket};
+use crate::listen::Listeners;
 use crate::logs::InstanceLog;
 use crate::process::{Begun, ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, Started, View};
 use crate::route::LinkTarget;
-use crate::runtime::{Endpoint, InstanceSockets};
+use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Durability, NewEvent, Store, StoreError};
 
 /// How existing Veecle OS runtimes find their socket and their id.
@@ -51,6 +53,8 @@ pub struct Instance {
     pub(super) keeper: Keeper,
     pub(super) log: InstanceLog,
     pub(super) endpoint: Arc<Endpoint>,
+    /// Sockets that listen for it.
+    pub(super) listeners: Arc<Listeners>,
     /// Somebody removes it.
     pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
@@ -106,7 +110,7 @@ impl Instance {
     /// Whether any process of it may be alive.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.keeper.view().observed.is_active()
+        self.observed().is_active()
     }
 
     /// Starts it; see [`Registry::start`].
@@ -245,6 +249,7 @@ impl Instance {
     /// Ends what belongs to a new instance that could not be added, but for its program.
     pub(super) async fn abandon(&self) {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.listeners.close();
         let _ = self.keeper.retire().await;
         if let Err(error) = self.log.remove().await {
             tracing::warn!(instance = self.label(), %error, "the log could not be removed");
@@ -253,6 +258,7 @@ impl Instance {
 
     /// Ends what belongs to an instance that has left.
     pub(super) async fn discard(&self) {
+        self.listeners.close();
         // Whoever is still connected sees the end.
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Err(error) = self.log.remove().await {
@@ -263,6 +269,34 @@ impl Instance {
             if let Ok(Err(error)) = removed {
                 tracing::warn!(instance = self.label(), %error, "the copy could not be removed");
             }
+        }
+    }
+
+    /// What it is seen to do.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        self.keeper.watch().borrow().observed.clone()
+    }
+
+    /// How it fares, but for what it uses.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let view = self.keeper.view();
+        let well_after = self.spec.supervision.restart.reset_after.0;
+        let is_well = match view.observed {
+            // The machine forgets only when it has to know.
+            Observed::Ready { since_ms, .. } => {
+                now_ns() / 1_000_000 >= since_ms.saturating_add(well_after)
+            }
+            // What comes next is another run, with all its attempts.
+            Observed::Scheduled { .. } => true,
+            _ => false,
+        };
+        Vitals {
+            restarts: view.restarts,
+            restarts_on_end: if is_well { 0 } else { view.restarts_on_end },
+            health: view.health,
+            usage: None,
         }
     }
 
@@ -314,6 +348,12 @@ impl Instance {
             }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
+            execution: self.spec.execution.clone(),
+            limits: self.spec.limits.clone(),
+            limits_unmet: registry.limits_unmet(self),
+            vitals: self.vitals(),
+            exits: self.run.record().exits.into_iter().rev().collect(),
+            listen: self.listeners.info(&self.spec.listen),
         }
     }
 }
@@ -330,6 +370,7 @@ pub(super) struct InstanceHooks {
     pub(super) run: Arc<RunNotes>,
     pub(super) health: Arc<Health>,
     pub(super) dependencies: Arc<Dependencies>,
+    pub(super) listeners: Arc<Listeners>,
     /// An earlier daemon has told of the end of its process, and was killed before nothing was
     /// left of it: to take over the rest is no news, and the end is not told again.
     pub(super) end_is_told: AtomicBool,
@@ -342,7 +383,7 @@ const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
         self.health.launching();
-        self.launch.clone()
+        Launch { listeners: self.listeners.at_start(), ..self.launch.clone() }
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
@@ -407,6 +448,9 @@ pub(super) fn launch(
         (ENV_INSTANCE, OsString::from(id.to_string())),
         (VEECLE_ID, OsString::from(id.to_string())),
     ];
+    let own_sockets = [&sockets.native, &sockets.veecle].into_iter();
+    let own_sockets = own_sockets.map(PathBuf::as_path).chain(notify.map(NotifySocket::path));
+    let own_sockets = own_sockets.map(Into::into).collect();
     let notify = notify.map(|socket| socket.variables(&spec.supervision)).unwrap_or_default();
     let own = own.into_iter().chain(notify);
     let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
@@ -419,6 +463,8 @@ pub(super) fn launch(
             .chain(own.map(|(key, value)| (key.into(), value)))
             .collect(),
         cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
+        execution: Arc::new(spec.execution.clone()),
+        sockets: own_sockets,
         ..Launch::new(id, program)
     }
 }

@@ -8,7 +8,9 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Observed;
 
 use crate::health;
-use crate::process::{FIRST_COMMAND, Kernel, Name, Spawned, Survivor, View};
+use crate::process::{
+    FIRST_COMMAND, FIRST_LISTENER, Kernel, Name, Spawned, Survivor, View, listener,
+};
 use crate::runtime::Shelf;
 use crate::store::RunRecord;
 
@@ -38,7 +40,7 @@ impl Shelf for InstanceShelf {
 
     fn take_from(&self, first: u64) -> Vec<(u64, OwnedFd)> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = left.range(self.name(first)..=self.name(u64::MAX)).map(|(name, _)| *name);
+        let names = left.range(self.name(first)..self.name(FIRST_LISTENER)).map(|(name, _)| *name);
         let names: Vec<_> = names.collect();
         let files = names.into_iter().filter_map(|name| Some((name.tag, left.remove(&name)?)));
         files.collect()
@@ -56,6 +58,16 @@ impl Shelf for InstanceShelf {
     fn clear(&self, place: u64) {
         self.kernel.forget(self.name(place));
     }
+}
+
+/// Takes the sockets that listen for an instance's program, and what belongs to them, by their
+/// places counted from 0.
+pub(super) fn take_listeners(left: &LeftFiles, id: InstanceId) -> Vec<(u64, OwnedFd)> {
+    let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+    let last = Name { tag: u64::MAX, ..listener(id, 0) };
+    let names: Vec<_> = left.range(listener(id, 0)..=last).map(|(name, _)| *name).collect();
+    let place = |name: Name| name.tag - FIRST_LISTENER;
+    names.into_iter().filter_map(|name| Some((place(name), left.remove(&name)?))).collect()
 }
 
 /// Programs that run, or did, by instance, in the order in which they were executed.

@@ -8,11 +8,13 @@
 mod add;
 mod apply;
 mod capture;
+mod execution;
 mod export;
 mod host;
 mod instance;
 mod left;
 mod links;
+mod listen;
 mod needs;
 mod renew;
 mod restore;
@@ -44,6 +46,9 @@ pub use restore::Restored;
 
 /// Instances of one daemon.
 pub const MAX_INSTANCES: usize = 4096;
+
+/// The longest path, bytes (PATH_MAX without the final zero).
+const MAX_PATH: usize = 4095;
 
 /// How long who reads a log waits for the last output of a process that has ended.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
@@ -227,6 +232,13 @@ impl Registry {
         all
     }
 
+    /// Which limits of an instance are not in force, or would not be if it were started now, and
+    /// why: a sentence each.
+    #[must_use]
+    pub fn limits_unmet(&self, instance: &Instance) -> Vec<String> {
+        self.kernel.unmet(instance.id, instance.is_active())
+    }
+
     /// All instances in brief, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<RuntimeInfo> {
@@ -358,6 +370,7 @@ impl Registry {
         }
         drop(instances);
         self.dependencies.remove(instance.id);
+        self.kernel.unlimit(instance.id);
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
         Ok(links)

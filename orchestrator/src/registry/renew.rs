@@ -79,6 +79,7 @@ impl Instance {
             keeper: self.keeper.clone(),
             log: self.log.clone(),
             endpoint: self.endpoint.clone(),
+            listeners: self.listeners.clone(),
             leaving: self.leaving.clone(),
             sockets: self.sockets.clone(),
             launches: self.launches.clone(),
@@ -151,6 +152,7 @@ impl Registry {
             instances.by_id.insert(after.id, after.clone());
             after
         };
+        self.kernel.limit(after.id, &after.spec.limits);
         after.run.set_rules(rules.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;

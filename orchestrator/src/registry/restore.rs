@@ -1,6 +1,6 @@
 //! The instances and links of an earlier daemon.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -12,7 +12,8 @@ use super::left::{Found, Survivors, now_ms, running};
 use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::health;
-use crate::process::{FIRST_COMMAND, Left, Process, Spawned, Stray, View};
+use crate::listen;
+use crate::process::{FIRST_COMMAND, FIRST_LISTENER, Left, Process, Spawned, Stray, View};
 use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
 use crate::supervise::SIGKILL;
 
@@ -127,6 +128,7 @@ impl Registry {
         }
         self.router.set_last_id(LinkId(snapshot.last_link));
         survivors.kill_the_rest().await;
+        self.kernel.tidy();
         self.forget_the_rest(&snapshot.ids);
         self.begun.send_replace(true);
         restored
@@ -136,11 +138,17 @@ impl Registry {
     /// earlier daemon did. Those of instances that can't be had stay with the holder.
     fn forget_the_rest(&self, known: &HashSet<String>) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        for name in left.into_keys() {
-            if !known.contains(&InstanceId::from_bytes(name.key).to_string()) {
+        let mut sockets: HashMap<InstanceId, Vec<_>> = HashMap::new();
+        for (name, file) in left {
+            let id = InstanceId::from_bytes(name.key);
+            if !known.contains(&id.to_string()) {
                 self.kernel.forget(name);
+                if let Some(place) = name.tag.checked_sub(FIRST_LISTENER) {
+                    sockets.entry(id).or_default().push((place, file));
+                }
             }
         }
+        sockets.into_values().for_each(listen::remove_left);
     }
 
     /// What runs of an instance although the holder has been killed too: what was noted, or what
@@ -239,10 +247,12 @@ async fn passed_away(
     let is_asked_for = record.spec.supervision.restart.policy == RestartPolicy::Never;
     let desired = if is_asked_for { Desired::Stopped } else { run.desired };
     events.extend(end(record, (exit, at_ms), desired));
+    let noted = run.process.take().filter(|process| process.pid == pid);
+    let started_ms = noted.map(|process| process.started_ms);
+    run.note_exit(exit, at_ms, started_ms, desired == Desired::Stopped);
     run.start_noted = run.start_noted.max(Some(spawned.run));
     run.end_noted = Some(spawned.run);
     run.active = false;
-    run.process = None;
     run.rest = Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) };
     events
 }

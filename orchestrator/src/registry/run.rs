@@ -17,11 +17,20 @@ pub(super) struct RunNotes {
     rules: Mutex<Supervision>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
+    /// When the main process was started that runs or ended last, milliseconds since 1970 (UTC).
+    /// Known of each, also of one that had ended before it could be identified.
+    started_ms: Mutex<Option<u64>>,
 }
 
 impl RunNotes {
     pub(super) fn new(ending: Arc<AtomicBool>, rules: Supervision, run: RunRecord) -> Self {
-        Self { ending, rules: Mutex::new(rules), run: Mutex::new(run) }
+        let started_ms = run.process.as_ref().map(|process| process.started_ms);
+        Self {
+            ending,
+            rules: Mutex::new(rules),
+            run: Mutex::new(run),
+            started_ms: Mutex::new(started_ms),
+        }
     }
 
     /// From now on its end is judged by this.
@@ -49,7 +58,15 @@ impl RunNotes {
     ) -> Option<RunRecord> {
         let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
         let before = run.clone();
+        let mut started_ms = self.started_ms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = view {
+            match view.observed {
+                Observed::Starting { pid: None, .. } => *started_ms = None,
+                Observed::Starting { since_ms, .. }
+                | Observed::Ready { since_ms, .. }
+                | Observed::Unhealthy { since_ms, .. } => *started_ms = Some(since_ms),
+                _ => {}
+            }
             let before = (run.active, run.rest.clone());
             shown(&mut run, view, identify);
             self.interrupt(&mut run, before);
@@ -57,6 +74,7 @@ impl RunNotes {
         for (kind, time_ms) in events {
             if let EventKind::Exited { exit, requested } = *kind {
                 run.end_noted = run.start_noted;
+                run.note_exit(exit, *time_ms, *started_ms, requested);
                 // Else nothing of it is left, and what that means has been shown.
                 if run.process.is_some() {
                     let before = (run.active, run.rest.clone());
@@ -106,7 +124,7 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         },
         priority: run.priority,
         starts: run.starts,
-        status: String::new(),
+        restarts: run.restarts,
         runs: Runs {
             seen_ms: run.schedule.seen_ms,
             began_ms: run.schedule.began_ms,
@@ -114,6 +132,7 @@ pub(super) fn view_of(run: &RunRecord) -> View {
             last: run.schedule.last.clone(),
             skipped: run.schedule.skipped,
         },
+        ..View::never_started()
     }
 }
 
@@ -141,6 +160,8 @@ pub(super) fn after_end(run: &RunRecord, now_ms: u64) -> RunRecord {
     let mut run = run.clone();
     if was_running(&run) {
         run.end_noted = run.start_noted;
+        let started_ms = run.process.as_ref().map(|process| process.started_ms);
+        run.note_exit(Exit::Unknown, now_ms, started_ms, run.desired == Desired::Stopped);
         run.rest = Rest::Stopped { last_exit: Some(Exit::Unknown), at_ms: Some(now_ms) };
     } else if run.is_to_be_started() {
         // Until it is started it is shown as stopped, not as what it was before its last start.
@@ -157,6 +178,7 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
     run.desired = view.desired;
     run.priority = view.priority;
     run.starts = view.starts;
+    run.restarts = view.restarts;
     run.schedule = ScheduleRecord {
         seen_ms: view.runs.seen_ms,
         began_ms: view.runs.began_ms,
@@ -270,14 +292,7 @@ mod tests {
     const EXIT: Exit = Exit::Code(3);
 
     fn view(desired: Desired, observed: Observed) -> View {
-        View {
-            desired,
-            observed,
-            priority: Priority::Low,
-            starts: 1,
-            status: String::new(),
-            runs: Runs::default(),
-        }
+        View { desired, observed, priority: Priority::Low, starts: 1, ..View::never_started() }
     }
 
     fn known(_: u32) -> Option<Identity> {

@@ -11,7 +11,8 @@ pub trait Shelf: Send + Sync + 'static {
     /// Takes what an earlier daemon has put there. Once.
     fn take(&self, place: u64) -> Option<OwnedFd>;
 
-    /// Takes what an earlier daemon has put in this place and those after it, in their order.
+    /// Takes what an earlier daemon has put in this place and those after it, in their order, but
+    /// for the sockets that listen for the instance's program.
     fn take_from(&self, first: u64) -> Vec<(u64, OwnedFd)>;
 
     /// Puts a file there, instead of another one in that place.

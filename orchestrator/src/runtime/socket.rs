@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,12 +17,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::kept::{Kept, Places};
 use super::veecle::Beginning;
 use super::{Endpoint, native, veecle};
+use crate::private_socket;
 
 /// Connections that an instance may have open, over both sockets.
 const MAX_CONNECTIONS: u32 = 16;
 
 /// The longest path of a Unix socket, bytes (unix(7): `sun_path` with its final zero is 108).
 const MAX_PATH: usize = 107;
+
+/// How long a failure to accept a connection is not tried again: the first time, and at most.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a socket can't be had.
 #[derive(Debug, Error)]
@@ -40,7 +44,7 @@ pub struct InstanceSockets {
     /// The Veecle OS dialect.
     pub veecle: PathBuf,
     endpoint: Arc<Endpoint>,
-    tasks: [JoinHandle<()>; 2],
+    task: JoinHandle<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -97,21 +101,23 @@ impl InstanceSockets {
             }
         };
         let (before, places) = take_up(endpoint);
-        let [native_door, veecle_door] = [Dialect::Native, Dialect::Veecle(places)]
-            .map(|dialect| Door::new(endpoint.clone(), dialect));
-        let tasks = [
-            tokio::spawn(native_door.serve(first, Vec::new())),
-            tokio::spawn(veecle_door.serve(second, before)),
-        ];
-        Ok(Self { native, veecle, endpoint: endpoint.clone(), tasks })
+        let mut doors = Doors {
+            endpoint: endpoint.clone(),
+            native: first,
+            veecle: second,
+            before,
+            places,
+            connections: JoinSet::new(),
+        };
+        // One task for both: there are many instances, and most of them nobody connects to.
+        let task = tokio::spawn(async move { doors.serve().await });
+        Ok(Self { native, veecle, endpoint: endpoint.clone(), task })
     }
 }
 
 impl Drop for InstanceSockets {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.task.abort();
         for dialect in [DialectName::Native, DialectName::Veecle] {
             self.endpoint.shelf.clear(dialect.place());
         }
@@ -138,37 +144,23 @@ fn listen(
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    // The directory is 0700, so nobody gets in between these calls.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    UnixListener::from_std(private_socket::listener(path)?)
 }
 
-/// Where connections of one dialect come in.
-struct Door {
+/// Where connections come in.
+struct Doors {
     endpoint: Arc<Endpoint>,
-    dialect: Dialect,
+    native: UnixListener,
+    veecle: UnixListener,
+    /// Connections that an earlier daemon served.
+    before: Vec<Within>,
+    /// Peers of the Veecle dialect can't connect anew, so their connections outlive the daemon.
+    places: Places,
     connections: JoinSet<()>,
-}
-
-/// How an instance is spoken with.
-enum Dialect {
-    Native,
-    /// Peers can't connect anew, so their connections outlive the daemon.
-    Veecle(Places),
-}
-
-impl Dialect {
-    const fn name(&self) -> DialectName {
-        match self {
-            Self::Native => DialectName::Native,
-            Self::Veecle(_) => DialectName::Veecle,
-        }
-    }
 }
 
 /// A connection that an earlier daemon served.
@@ -199,35 +191,36 @@ fn refuse(endpoint: &Endpoint) {
     );
 }
 
-impl Door {
-    fn new(endpoint: Arc<Endpoint>, dialect: Dialect) -> Self {
-        Self { endpoint, dialect, connections: JoinSet::new() }
-    }
-
+impl Doors {
     /// Serves those of before, and whoever comes.
-    async fn serve(mut self, listener: UnixListener, before: Vec<Within>) {
+    async fn serve(&mut self) {
         if self.endpoint.begun.clone().wait_for(|begun| *begun).await.is_err() {
             return;
         }
-        for within in before {
+        for within in std::mem::take(&mut self.before) {
             self.go_on(within);
         }
-        let mut pause = Duration::from_millis(5);
+        let mut pause = PAUSE;
         loop {
             while self.connections.try_join_next().is_some() {}
-            match listener.accept().await {
+            let (accepted, dialect) = tokio::select! {
+                accepted = self.native.accept() => (accepted, DialectName::Native),
+                accepted = self.veecle.accept() => (accepted, DialectName::Veecle),
+            };
+            match accepted {
                 Ok((stream, _)) => {
-                    pause = Duration::from_millis(5);
+                    pause = PAUSE;
                     match OpenConnection::new(&self.endpoint) {
-                        Some(open) => self.begin(stream, open),
+                        Some(open) => self.begin(stream, open, dialect),
                         None => refuse(&self.endpoint),
                     }
                 }
                 Err(error) => {
                     // Out of files, most likely: new connections wait in the backlog meanwhile.
                     tracing::warn!(instance = %self.endpoint.instance, %error, "accept failed");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                    // Its room is had only then.
+                    Box::pin(tokio::time::sleep(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -237,17 +230,16 @@ impl Door {
         self.endpoint.host.event(self.endpoint.instance, kind);
     }
 
-    fn begin(&mut self, stream: UnixStream, open: OpenConnection) {
-        let name = self.dialect.name();
+    fn begin(&mut self, stream: UnixStream, open: OpenConnection, name: DialectName) {
         self.event(EventKind::Connected { dialect: name.text().to_owned() });
         let endpoint = self.endpoint.clone();
-        match &mut self.dialect {
-            Dialect::Native => {
+        match name {
+            DialectName::Native => {
                 let serving = native::serve(stream, endpoint);
                 self.connections.spawn(connection(serving, open, name, None));
             }
-            Dialect::Veecle(places) => {
-                let kept = places.keep(&stream);
+            DialectName::Veecle => {
+                let kept = self.places.keep(&stream);
                 let serving = veecle::serve(stream, endpoint, Beginning::New);
                 self.connections.spawn(connection(serving, open, name, Some(kept)));
             }
@@ -255,7 +247,7 @@ impl Door {
     }
 
     fn go_on(&mut self, Within { stream, kept, open }: Within) {
-        let name = self.dialect.name();
+        let name = DialectName::Veecle;
         self.event(EventKind::ConnectionKept { dialect: name.text().to_owned() });
         let serving = veecle::serve(stream, self.endpoint.clone(), Beginning::Within);
         self.connections.spawn(connection(serving, open, name, Some(kept)));

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{Desired, Event, Exit};
+use orchestrator_proto::control::{Desired, Event, Exit, PastExit};
 use orchestrator_proto::runtime::Direction;
-use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
+use orchestrator_proto::{InstanceId, LinkId, SchemaHash, Size, TypeSchema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
@@ -16,6 +16,7 @@ use super::record::{
     InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, ScheduleRecord, Snapshot,
     TypeRecord,
 };
+use super::write::OUT_OF_MEMORY;
 use super::{spec, write};
 
 /// Why a row is no record, in words.
@@ -188,10 +189,14 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         Ok(number.and_then(|number| u64::try_from(number).ok()))
     };
     let exit = match (
-        row.get::<_, Option<i32>>(12).map_err(words)?,
+        row.get::<_, Option<i64>>(12).map_err(words)?,
         row.get::<_, Option<i32>>(13).map_err(words)?,
     ) {
-        (Some(code), _) => Some(Exit::Code(code)),
+        (limit, Some(OUT_OF_MEMORY)) => {
+            let limit = limit.and_then(|bytes| u64::try_from(bytes).ok()).map(Size);
+            Some(Exit::OutOfMemory { limit })
+        }
+        (Some(code), _) => Some(Exit::Code(i32::try_from(code).map_err(|e| e.to_string())?)),
         (None, Some(0)) => Some(Exit::Unknown),
         (None, Some(signal)) => {
             let core_dumped: Option<bool> = row.get(14).map_err(words)?;
@@ -223,12 +228,25 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         process: process(row).map_err(words)?,
         start_noted: number(22)?,
         end_noted: number(23)?,
+        restarts: unsigned(row, 25).map_err(words)?,
+        exits: exits(row)?,
         schedule: schedule(row)?,
     })
 }
 
+/// Those that are of use: they are shown, and nothing is decided by them.
+fn exits(row: &Row<'_>) -> Result<Vec<PastExit>, Bad> {
+    let json: String = row.get(26).map_err(words)?;
+    let mut exits: Vec<PastExit> = serde_json::from_str(&json).unwrap_or_else(|error| {
+        tracing::warn!(%error, "how an instance ended before can't be read");
+        Vec::new()
+    });
+    exits.drain(..exits.len().saturating_sub(PastExit::KEPT));
+    Ok(exits)
+}
+
 fn schedule(row: &Row<'_>) -> Result<ScheduleRecord, Bad> {
-    match row.get::<_, Option<String>>(25).map_err(words)? {
+    match row.get::<_, Option<String>>(27).map_err(words)? {
         Some(json) => serde_json::from_str(&json).map_err(|error| error.to_string()),
         None => Ok(ScheduleRecord::default()),
     }

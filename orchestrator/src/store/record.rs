@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Exit, LastRun, Policy, Priority, RuntimeSpec,
+    Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec,
 };
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
@@ -79,6 +79,10 @@ pub struct RunRecord {
     pub start_noted: Option<u64>,
     /// The same of its end.
     pub end_noted: Option<u64>,
+    /// How many times it was started again by itself.
+    pub restarts: u64,
+    /// How its main process ended the last times, the newest last: [`PastExit::KEPT`] at most.
+    pub exits: Vec<PastExit>,
     /// What it has done as a schedule.
     pub schedule: ScheduleRecord,
 }
@@ -143,12 +147,26 @@ impl Default for RunRecord {
             process: None,
             start_noted: None,
             end_noted: None,
+            restarts: 0,
+            exits: Vec::new(),
             schedule: ScheduleRecord::default(),
         }
     }
 }
 
 impl RunRecord {
+    /// Notes an end of its main process, which was started at `started_ms` if that is known. Both
+    /// times are milliseconds since 1970 (UTC). The same end is noted once.
+    pub fn note_exit(&mut self, exit: Exit, at_ms: u64, started_ms: Option<u64>, requested: bool) {
+        if self.exits.last().is_some_and(|last| (last.exit, last.at_ms) == (exit, at_ms)) {
+            return;
+        }
+        let ran_ms = started_ms.map(|started| at_ms.saturating_sub(started));
+        let too_many = (self.exits.len() + 1).saturating_sub(PastExit::KEPT);
+        self.exits.drain(..too_many);
+        self.exits.push(PastExit { exit, at_ms, ran_ms, requested });
+    }
+
     /// Whether a daemon that finds nothing running is to start it: it should run, and its main
     /// process has not ended by itself for the last time.
     #[must_use]

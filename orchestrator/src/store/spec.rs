@@ -8,7 +8,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
-use orchestrator_proto::control::{LogRules, Program, RuntimeSpec, Supervision};
+use orchestrator_proto::control::{
+    Execution, Limits, Listen, LogRules, Program, RuntimeSpec, Supervision,
+};
 use serde::{Deserialize, Serialize};
 
 /// What [`RuntimeSpec`] says, without the id and the name, which have columns of their own.
@@ -28,8 +30,18 @@ struct Kept {
     supervision: Supervision,
     #[serde(default)]
     log: LogRules,
+    #[serde(default, skip_serializing_if = "is_default")]
+    execution: Execution,
+    #[serde(default, skip_serializing_if = "is_default")]
+    limits: Limits,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    listen: Vec<Listen>,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 const fn first() -> u64 {
@@ -93,6 +105,9 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
+        execution: spec.execution.clone(),
+        limits: spec.limits.clone(),
+        listen: spec.listen.clone(),
         from_start,
     })
 }
@@ -123,6 +138,9 @@ pub(super) fn from_json(
         privileged: kept.privileged,
         supervision: kept.supervision,
         log: kept.log,
+        execution: kept.execution,
+        limits: kept.limits,
+        listen: kept.listen,
     };
     Ok((spec, from_start))
 }
@@ -130,7 +148,10 @@ pub(super) fn from_json(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::{Signal, StopStep, WhenFull};
+    use orchestrator_proto::control::{
+        Capability, CpuQuota, EnvFile, InheritEnv, Resource, Rlimit, Signal, Stdin, StopStep,
+        Umask, WhenFull,
+    };
     use orchestrator_proto::{Millis, Size};
     use proptest::prelude::*;
 
@@ -161,7 +182,9 @@ mod tests {
             env in prop::collection::vec((bytes(), bytes()), 0..4), cwd in prop::option::of(bytes()),
             from_start in 1..=u64::MAX, upload in any::<bool>(), privileged in any::<bool>(),
             signal in 1..=64,
-            wait in any::<u64>(), keep in prop::option::of(any::<u32>()),
+            wait in any::<u64>(), keep in prop::option::of(any::<u32>()), text in ".{0,8}",
+            umask in prop::option::of(0_u32..=0o777), caps in prop::collection::vec(0_u8..41, 0..3),
+            port in prop::option::of(1..=u16::MAX),
         ) {
             let program = match upload {
                 true => Program::Upload { file_name: path, size: wait },
@@ -176,8 +199,29 @@ mod tests {
                 when_full: WhenFull::Drop,
                 ..LogRules::default()
             };
+            let execution = Execution {
+                user: keep.map(|_| text.clone()),
+                umask: umask.map(Umask),
+                keep_caps: umask.map(|_| caps.iter().copied().map(Capability).collect()),
+                ambient_caps: caps.into_iter().map(Capability).collect(),
+                rlimit: vec![Rlimit { resource: Resource::As, soft: Some(wait), hard: None }],
+                env_file: vec![EnvFile { path: text.clone(), optional: privileged }],
+                inherit_env: InheritEnv::Names(vec![text.clone()]),
+                stdin: Stdin::File(text),
+                ..Execution::default()
+            };
+            let limits = Limits {
+                memory_max: keep.map(|_| Size(wait)),
+                cpu: keep.map(|keep| CpuQuota(keep.clamp(10, 8_192_000))),
+                pids_max: keep,
+                limits_required: privileged,
+                ..Limits::default()
+            };
+            let listen = port.map(|port| format!("a=tcp:[::1]:{port}").parse().unwrap());
+            let listen = listen.into_iter().collect();
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
+                execution, limits, listen,
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

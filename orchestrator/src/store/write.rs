@@ -112,10 +112,18 @@ fn add_link(connection: &Connection, record: &LinkRecord) -> rusqlite::Result<()
     )
 }
 
-/// How a main process ended, in three columns. No signal has the number 0.
-const fn exit_columns(exit: Exit) -> (Option<i32>, Option<i32>, Option<bool>) {
+/// In the place of a signal: the kernel killed it. In that of the exit code is the limit, if it
+/// has reached one.
+pub(super) const OUT_OF_MEMORY: i32 = -1;
+
+/// How a main process ended, in three columns. No signal has the number 0, or one below that.
+fn exit_columns(exit: Exit) -> (Option<i64>, Option<i32>, Option<bool>) {
     match exit {
-        Exit::Code(code) => (Some(code), None, None),
+        Exit::Code(code) => (Some(code.into()), None, None),
+        Exit::OutOfMemory { limit } => {
+            let limit = limit.map(|limit| i64::try_from(limit.0).unwrap_or(i64::MAX));
+            (limit, Some(OUT_OF_MEMORY), None)
+        }
         Exit::Signal { signal, core_dumped } => (None, Some(signal), Some(core_dumped)),
         Exit::Unknown => (None, Some(0), None),
     }
@@ -130,13 +138,14 @@ pub(super) fn note_run(
 ) -> rusqlite::Result<()> {
     const INSERT: &str = "INSERT INTO runs (number, desired, priority, starts, active, rest,
          exit_code, exit_signal, core_dumped, rest_ms, error, pid, start_ticks, boot_id,
-         started_ms, run, start_noted, end_noted, ready, schedule)
+         started_ms, run, start_noted, end_noted, ready, restarts, exits, schedule)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-         ?19, ?20)";
+         ?19, ?20, ?21, ?22)";
     const UPDATE: &str = "UPDATE runs SET desired = ?2, priority = ?3, starts = ?4, active = ?5,
          rest = ?6, exit_code = ?7, exit_signal = ?8, core_dumped = ?9, rest_ms = ?10, error = ?11,
          pid = ?12, start_ticks = ?13, boot_id = ?14, started_ms = ?15, run = ?16,
-         start_noted = ?17, end_noted = ?18, ready = ?19, schedule = ?20
+         start_noted = ?17, end_noted = ?18, ready = ?19, restarts = ?20, exits = ?21,
+         schedule = ?22
          WHERE number = ?1";
     let (rest, exit, at_ms, error) = match &record.rest {
         Rest::Stopped { last_exit, at_ms } => ("stopped", *last_exit, *at_ms, None),
@@ -144,6 +153,8 @@ pub(super) fn note_run(
         Rest::Failed { reason, exit, at_ms } => ("failed", *exit, Some(*at_ms), Some(reason)),
     };
     let (code, signal, core_dumped) = exit.map(exit_columns).unwrap_or_default();
+    let exits = serde_json::to_string(&record.exits)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let process = record.process.as_ref();
     let schedule = Some(&record.schedule).filter(|it| **it != ScheduleRecord::default());
     let schedule = schedule.map(serde_json::to_string).transpose();
@@ -176,6 +187,8 @@ pub(super) fn note_run(
             record.start_noted.map(int),
             record.end_noted.map(int),
             process.is_some_and(|process| process.ready),
+            int(record.restarts),
+            exits,
             schedule
         ],
     )

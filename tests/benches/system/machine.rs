@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -78,5 +79,14 @@ impl Machine {
             first_line("/proc/sys/kernel/osrelease"),
             effort.rounds(),
         )
+    }
+}
+
+/// Waits while nothing is measured, or while it is measured that nothing happens.
+pub(crate) fn wait(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
+        // May come back early.
+        std::thread::park_timeout(left);
     }
 }

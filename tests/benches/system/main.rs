@@ -1,12 +1,14 @@
 //! What the whole system can do, beside a floor that is measured in the same run.
 //!
 //! ```text
-//! cargo bench -p tests                          everything, a few minutes
+//! cargo bench -p tests                          all but what is named below, a few minutes
 //! cargo bench -p tests -- roundtrip memory      these groups only
 //! cargo bench -p tests -- --quick               everything, rougher, about a minute
 //! cargo bench -p tests -- --markdown            and the whole as one Markdown table
 //! cargo bench -p tests -- --regime pinned       one regime only
 //! cargo bench -p tests -- kills                 1,000 kills of the daemon, about ten minutes
+//! cargo bench -p tests -- start crash idle flood many    beside s6, runit and supervisord, which
+//!                                               tests/benches/rivals.sh installs: half an hour
 //! ```
 //!
 //! A floor is the least that any system of this shape has to do, such as a process that only
@@ -22,15 +24,22 @@
 
 mod actor;
 mod command;
+mod crash;
 mod cycles;
 mod fan_out;
+mod fifo;
 mod first_message;
+mod flood;
+mod idle;
 mod kills;
 mod machine;
+mod many;
 mod memory;
 mod messages;
 mod options;
+mod ours;
 mod relay;
+mod rivals;
 mod roundtrip;
 mod sdk;
 mod series;
@@ -38,6 +47,7 @@ mod smallest;
 mod spawn;
 mod spawner;
 mod stage;
+mod start;
 mod survival;
 mod table;
 mod wire;
@@ -132,6 +142,46 @@ const GROUPS: &[Group] = &[
         run: memory::run,
         only_named: false,
         note: "",
+    },
+    Group {
+        name: "start",
+        title: "Many programs started",
+        regimes: &[Regime::Free],
+        run: start::run,
+        only_named: true,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "crash",
+        title: "A program is killed, and runs again",
+        regimes: &[Regime::Free],
+        run: crash::run,
+        only_named: true,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "idle",
+        title: "Programs in which nothing happens",
+        regimes: &[Regime::Free],
+        run: idle::run,
+        only_named: true,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "flood",
+        title: "Output brought into files",
+        regimes: &[Regime::Free],
+        run: flood::run,
+        only_named: true,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "many",
+        title: "Commands where there are many instances",
+        regimes: &[Regime::Free],
+        run: many::run,
+        only_named: true,
+        note: rivals::NOTE,
     },
     Group {
         name: "kills",

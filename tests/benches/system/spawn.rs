@@ -33,8 +33,8 @@ to forget, and a wait for any child, since it adopts orphans. The daemon pays fo
 one would: it waits for execve(2) on a worker, where a file system that does not answer would stop
 others, and it is the parent of nothing else. With posix_spawn(3) and the holder's clone(2) no
 memory is copied; with fork(2) its tables are. What grows with the instances is the table of open
-files, which all three copy and close. The bare floor is a small process of one thread, without
-pipes.";
+files, which the daemon's two ways copy and close; with the holder, a program is given a table with
+the four that it needs. The bare floor is a small process of one thread, without pipes.";
 
 pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let count = setting.effort.pick(1000, 100);

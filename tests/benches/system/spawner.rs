@@ -205,9 +205,17 @@ impl Daemon {
             cwd: OsStr::new("/"),
             args: &args.collect::<Vec<_>>(),
             env: &self.environment,
+            attributes: None,
         };
         let image = image.image().unwrap();
-        let order = Order::Spawn { child: name, nice: self.nice, image: false, stdin: false };
+        let order = Order::Spawn {
+            child: name,
+            nice: self.nice,
+            image: false,
+            stdin: false,
+            cgroup: false,
+            listeners: 0,
+        };
         self.order(order, &image, &[]).await;
         match self.hear().await {
             (News::Spawned { child, .. }, files) if child == name => {

@@ -12,6 +12,8 @@ pub(crate) enum Unit {
     Time,
     /// Something per second.
     Rate,
+    /// Bytes per second.
+    Throughput,
     /// Bytes.
     Memory,
     /// Something that is counted.
@@ -29,6 +31,8 @@ pub(crate) enum Target {
     AtMost(f64),
     /// The figure, at least.
     AtLeast(f64),
+    /// By how much the figure is above the floor, at most.
+    Above(f64),
 }
 
 /// One line of a table.
@@ -42,8 +46,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// None where nothing can be divided by the floor.
     fn ratio(&self) -> Option<Series> {
-        self.floor.as_ref().map(|floor| self.ours.over(floor))
+        let floor = self.floor.as_ref().filter(|floor| floor.spread().0 > 0.0)?;
+        Some(self.ours.over(floor))
     }
 
     fn cells(&self) -> [String; 6] {
@@ -56,6 +62,10 @@ impl Row {
                 Target::Share(least) => (format!("ratio ≥ {least}"), ratio >= least),
                 Target::AtMost(most) => (format!("≤ {}", self.unit.show(most)), figure <= most),
                 Target::AtLeast(least) => (format!("≥ {}", self.unit.show(least)), figure >= least),
+                Target::Above(most) => {
+                    let floor = self.floor.as_ref().map_or(f64::NAN, Series::median);
+                    (format!("≤ floor + {}", self.unit.show(most)), figure <= floor + most)
+                }
             };
             format!("{text}: {}", if met { "met" } else { "missed" })
         });
@@ -85,6 +95,8 @@ impl Unit {
             Self::Rate if value < 10e3 => (1.0, "/s"),
             Self::Rate if value < 1e6 => (1e3, "k/s"),
             Self::Rate => (1e6, "M/s"),
+            Self::Throughput => (1e6, "MB/s"),
+            Self::Memory if value < 100e3 => (1024.0, "KiB"),
             Self::Memory => (1e6, "MB"),
             Self::Count => (1.0, ""),
         }

@@ -262,6 +262,43 @@ fn more_problems_than_anybody_reads_are_counted() {
 }
 
 #[test]
+fn sockets_that_can_not_be() {
+    bad_keys(
+        "listen = [\"tcp:80\", { tcp = \"1.2.3.4:5\", udp = \"1.2.3.4:5\" }, { name = \"a\" }]",
+        &[
+            "3:11: \"80\" is not an IP address with a port, such as 127.0.0.1:8080, [::1]:8080 or \
+             0.0.0.0:8080",
+            "3:42: a socket has only one of tcp, udp, unix, unix-datagram",
+            "3:63: a socket has one of tcp, udp, unix, unix-datagram",
+        ],
+    );
+    bad_keys(
+        "listen = [{ tcp = \"1.2.3.4:5\", mode = \"0600\" }, { unix = \"\" }, \
+         { unix = \"/a\", mode = \"999\" }]",
+        &[
+            "3:32: only a Unix socket has a mode",
+            "3:58: a path can't be empty",
+            "3:86: \"999\" is not a mode; write an octal number up to 0777, such as 0660",
+        ],
+    );
+    bad_keys(
+        "listen = \"tcp:1.2.3.4:5\"",
+        &[
+            "3:10: a list of sockets such as \"tcp:127.0.0.1:8080\" in brackets is expected here, not a text",
+        ],
+    );
+    bad_keys(
+        "listen = [\"tcp:1.2.3.4:5\", \"a=tcp:1.2.3.4:5\"]",
+        &["3:10: the socket tcp:1.2.3.4:5 is given twice"],
+    );
+    bad(
+        "[instance.a]\nprogram = \"/a\"\nlisten = [\"unix:x\"]\n[instance.b]\n\
+         program = \"/b\"\nlisten = [\"n=unix:/etc/x,mode=0666\"]",
+        &["4:11: unix:/etc/x is given twice; first at 1:11"],
+    );
+}
+
+#[test]
 fn schedules_that_are_none() {
     bad_keys(
         "schedule = \"61 3 * * *\"",

@@ -95,6 +95,7 @@ fn every_key_of_an_instance() {
         privileged = true
         priority = "low"
         state = "stopped"
+        listen = ["http=tcp:127.0.0.1:8080", { name = "c", unix = "run/c", mode = "0660" }]
         "#,
     );
     let spec = RuntimeSpec {
@@ -104,6 +105,10 @@ fn every_key_of_an_instance() {
         cwd: Some("/etc/../work".into()),
         privileged: true,
         name: Some("a".into()),
+        listen: vec![
+            "http=tcp:127.0.0.1:8080".parse().unwrap(),
+            "c=unix:/etc/run/c,mode=0660".parse().unwrap(),
+        ],
         ..RuntimeSpec::new("/etc/bin/a")
     };
     let low = Some(Priority::Low);

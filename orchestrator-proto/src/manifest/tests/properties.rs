@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{Fake, good};
 use crate::control::*;
 use crate::manifest::{entries, write};
-use crate::{Millis, OsBytes};
+use crate::{Millis, OsBytes, Size};
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z$:{}\"'\\\\ü\n\u{7f}\u{1}]{0,8}", "[A-Z]{1,3}"]
@@ -138,14 +138,111 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![Just(Kind::Service), Just(Kind::Task), schedule.prop_map(Kind::Schedule)]
 }
 
+fn execution() -> impl Strategy<Value = Execution> {
+    let names = || prop::collection::vec("[A-Z$]{1,3}", 0..3);
+    let caps = || {
+        prop::collection::btree_set(0_u8..41, 0..3)
+            .prop_map(|caps| caps.into_iter().map(Capability).collect::<Vec<_>>())
+    };
+    let limits = prop::collection::btree_map(0_usize..16, prop::option::of(0_u64..99), 0..3);
+    let users = (prop::option::of("[a-z$]{1,4}"), prop::option::of(names()));
+    let rights = (any::<bool>(), any::<bool>(), caps(), caps(), prop::option::of(0_u32..=0o777));
+    let scheduling = (prop::option::of(-20..=19), prop::collection::btree_set(0_u32..9, 0..4));
+    let classes = (prop::option::of(0_u8..8), prop::option::of(1_u8..100));
+    let rest = (prop::collection::vec((text(), any::<bool>()), 0..3), 0..3, names(), any::<bool>());
+    (users, rights, limits, scheduling, classes, rest).prop_map(
+        |(
+            (user, groups),
+            (no_new_privs, keep, caps, ambient_caps, umask),
+            limits,
+            (nice, cpus),
+            (level, priority),
+            (files, word, names, reads),
+        )| {
+            let limit = |(at, soft): (usize, Option<u64>)| {
+                let resource = Resource::ALL[at].0;
+                Rlimit { resource, soft, hard: soft.filter(|it| it % 2 == 0) }
+            };
+            let file = |(path, optional)| EnvFile { path: format!("/{path}"), optional };
+            Execution {
+                group: user.clone(),
+                user,
+                groups,
+                umask: umask.map(Umask),
+                no_new_privs,
+                keep_caps: keep.then(|| caps.clone()),
+                drop_caps: if keep { Vec::new() } else { caps },
+                ambient_caps,
+                rlimit: limits.into_iter().map(limit).collect(),
+                nice,
+                cpus: Some(Cpus(cpus.into_iter().collect())).filter(Cpus::is_good),
+                io_class: level.map(IoClass::BestEffort),
+                realtime: priority.map(Realtime::Rr),
+                env_file: files.into_iter().map(file).collect(),
+                inherit_env: match word {
+                    _ if !names.is_empty() => InheritEnv::Names(names),
+                    0 => InheritEnv::Clean,
+                    1 => InheritEnv::None,
+                    _ => InheritEnv::All,
+                },
+                stdin: if reads { Stdin::File("/${x}".into()) } else { Stdin::Null },
+            }
+        },
+    )
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let size = || prop::option::of((1_u64 << 20..1 << 40).prop_map(Size));
+    let weight = || prop::option::of(1..=Limits::MAX_WEIGHT);
+    let cpu = prop::option::of(CpuQuota::RANGE.prop_map(CpuQuota));
+    let rest = (weight(), prop::option::of(1..=Limits::MAX_PIDS), weight(), any::<bool>());
+    (size(), size(), size(), cpu, rest).prop_map(|(a, b, swap_max, cpu, rest)| Limits {
+        memory_max: a.max(b),
+        memory_high: if a.is_some() { a.min(b) } else { None },
+        swap_max,
+        cpu,
+        cpu_weight: rest.0,
+        pids_max: rest.1,
+        io_weight: rest.2,
+        limits_required: rest.3,
+    })
+}
+
+/// Each at another address.
+fn listen() -> impl Strategy<Value = Vec<Listen>> {
+    let name = "([a-z.]{1,3}=)?";
+    let one = prop_oneof![
+        (name, 1_u16..=9999).prop_map(|(name, port)| format!("{name}tcp:127.0.0.1:{port}")),
+        (name, 1_u16..=9999).prop_map(|(name, port)| format!("{name}udp:[::1]:{port}")),
+        (name, "[a-z$,=]{1,6}", "(,mode=0[0-7]{3})?")
+            .prop_map(|(name, path, mode)| format!("{name}unix:/{path}{mode}")),
+        (name, "[a-z]{1,6}").prop_map(|(name, path)| format!("{name}unix-datagram:/{path}")),
+    ];
+    prop::collection::vec(one, 0..4).prop_map(|texts| {
+        let mut all = Vec::<Listen>::new();
+        for listen in texts.iter().map(|text| text.parse::<Listen>().unwrap()) {
+            if all.iter().all(|other| other.place() != listen.place()) {
+                all.push(listen);
+            }
+        }
+        all
+    })
+}
+
 fn wanted() -> impl Strategy<Value = Wanted> {
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Normal), Just(Priority::Low)];
     let env = prop::collection::btree_map("[A-Z.]{1,4}", text(), 0..3);
-    let basics = (name(), text(), prop::collection::vec(text(), 0..3), env);
+    let basics = (name(), text(), prop::collection::vec(text(), 0..3), env, listen());
     let state =
         (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
-    (basics, state, supervision()).prop_map(
-        |((name, path, args, env), (priority, runs, privileged, cwd), supervision)| {
+    (basics, state, supervision(), execution(), limits()).prop_map(
+        |(
+            (name, path, args, env, listen),
+            (priority, runs, privileged, cwd),
+            supervision,
+            execution,
+            limits,
+        )| {
             let spec = RuntimeSpec {
                 id: None,
                 name: Some(name),
@@ -156,6 +253,9 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 privileged,
                 supervision,
                 log: LogRules::default(),
+                execution,
+                limits,
+                listen,
             };
             let desired = if runs { Desired::Running } else { Desired::Stopped };
             Wanted { spec, desired, priority }

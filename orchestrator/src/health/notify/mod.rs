@@ -19,7 +19,7 @@
 //! stranger. Whoever sends and ends at once should wait until it was heard, as systemd-notify(1)
 //! does, by sd_notify_barrier(3).
 //!
-//! The socket outlives the daemon: what is said while there is none waits in it, and whoever finds it
+//! The socket belongs to the user of the instance, and nobody else can write to it. It outlives the daemon: what is said while there is none waits in it, and whoever finds it
 //! full waits too.
 
 mod message;
@@ -27,13 +27,13 @@ mod message;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{LogStream, Readiness, Supervision};
+use rustix::net::SocketType;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -44,6 +44,7 @@ use self::message::{Message, Words};
 use super::Health;
 use super::subject::{Main, Subject};
 use crate::logs::InstanceLog;
+use crate::private_socket;
 use crate::process::{Keeper, Kin, Said, kin, receive};
 use crate::runtime::{Endpoint, NOTIFY_PLACE};
 
@@ -59,9 +60,6 @@ const MAX_MESSAGE: usize = 4096;
 
 /// How often something of one kind is logged of one instance, at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Who may write to the socket: the user of the daemon, who is that of its instances.
-const MODE: u32 = 0o600;
 
 /// Why a socket can't be had.
 #[derive(Debug, Error)]
@@ -109,6 +107,12 @@ impl NotifySocket {
         });
         let socket = socket.map_err(|source| NotifyError { path: path.clone(), source })?;
         Ok(Some(Self { socket, file: SocketFile { path, endpoint: endpoint.clone() } }))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
     }
 
     /// What the program finds in its environment.
@@ -170,13 +174,11 @@ impl Drop for SocketFile {
 }
 
 fn bind(path: &Path) -> io::Result<StdDatagram> {
-    // The directory is 0700, so nobody gets in between these calls.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let socket = StdDatagram::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    let socket = StdDatagram::from(private_socket::bound(path, SocketType::DGRAM)?);
     rustix::net::sockopt::set_socket_passcred(&socket, true)?;
     Ok(socket)
 }

@@ -48,10 +48,8 @@ impl Asked {
         self.health.changed(&View {
             desired: orchestrator_proto::control::Desired::Running,
             observed,
-            priority: orchestrator_proto::control::Priority::Normal,
             starts: 3,
-            status: String::new(),
-            runs: crate::process::Runs::default(),
+            ..View::never_started()
         });
     }
 

@@ -11,7 +11,7 @@
 //! | 1 | a [`Stage`], or how a process ended |
 //! | 2, 3 | zero |
 //! | 4 to 7 | a number: protocol, nice value, errno, exit status or signal |
-//! | 8 to 11 | a process's number |
+//! | 8 to 11 | a process's number, or how many listeners |
 //! | 12 to 15 | zero |
 //! | 16 to 31 | key, or a version as text |
 //! | 32 to 39 | run, or tag |
@@ -28,7 +28,24 @@ pub use news::{News, Version};
 pub use order::Order;
 
 /// The version of this protocol.
-pub const PROTOCOL: i32 = 1;
+///
+/// | version | what changed |
+/// | --- | --- |
+/// | 1 | the first |
+/// | 2 | [`Order::Spawn`] with a cgroup and with listeners; steps in images; the stages of all these |
+pub const PROTOCOL: i32 = 2;
+
+/// The first version with cgroups.
+pub const WITH_CGROUPS: i32 = 2;
+
+/// The first version with listeners.
+pub const WITH_LISTENERS: i32 = 2;
+
+/// The most listening sockets that a program is given.
+pub const MAX_LISTENERS: usize = 16;
+
+/// The tag of the first listening socket of an instance that is kept; the next ones follow.
+pub const FIRST_LISTENER: u64 = 1 << 32;
 
 /// Bytes of a frame.
 pub const SIZE: usize = 48;
@@ -50,6 +67,10 @@ pub struct Name {
     /// Which of them: a child's run, a file's purpose.
     pub tag: u64,
 }
+
+/// What the first of the sockets is called that the holder was started with, see sd_listen_fds(3);
+/// the tags of the next ones follow. No instance has this key.
+pub const FIRST_INHERITED: Name = Name { key: [0; 16], tag: 1 << 32 };
 
 /// How a process ended, see waitpid(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,11 +127,65 @@ pub enum Stage {
     Cwd,
     /// execve(2).
     Exec,
+    /// Its bounds, see setrlimit(2).
+    Limits,
+    /// The nice value that it has to get.
+    Nice,
+    /// The processors that it may run on.
+    Cpus,
+    /// The order of its reading and writing.
+    IoClass,
+    /// Its real-time policy.
+    Realtime,
+    /// To whom its output and its errors belong.
+    Streams,
+    /// Its supplementary groups.
+    Groups,
+    /// Its group.
+    Group,
+    /// Its user.
+    User,
+    /// Its bounding set.
+    Bounding,
+    /// Its permitted, effective and inheritable capabilities.
+    Capabilities,
+    /// Its ambient capabilities.
+    Ambient,
+    /// That it gets no more rights.
+    NoNewPrivs,
+    /// What it reads from.
+    Stdin,
+    /// Its cgroup.
+    Cgroup,
+    /// A listening socket is not there, or can't be given to it.
+    Listen,
 }
 
 impl Stage {
-    const ALL: [Self; 6] =
-        [Self::Image, Self::Room, Self::Clone, Self::Prepare, Self::Cwd, Self::Exec];
+    const ALL: [Self; 22] = [
+        Self::Image,
+        Self::Room,
+        Self::Clone,
+        Self::Prepare,
+        Self::Cwd,
+        Self::Exec,
+        Self::Limits,
+        Self::Nice,
+        Self::Cpus,
+        Self::IoClass,
+        Self::Realtime,
+        Self::Streams,
+        Self::Groups,
+        Self::Group,
+        Self::User,
+        Self::Bounding,
+        Self::Capabilities,
+        Self::Ambient,
+        Self::NoNewPrivs,
+        Self::Stdin,
+        Self::Cgroup,
+        Self::Listen,
+    ];
 
     pub(in crate::holder) const fn number(self) -> u8 {
         self as u8

@@ -5,6 +5,7 @@ use super::{Fields, Name, SIZE};
 const IMAGE: u8 = 1;
 const STDIN: u8 = 2;
 const PROGRAM: u8 = 2;
+const CGROUP: u8 = 4;
 
 /// A daemon to its holder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +18,8 @@ pub enum Order {
         protocol: i32,
     },
     /// Execute a program. With it, in this order: its image if that does not follow the frame,
-    /// its standard input if that is not `/dev/null`. Answered by [`News::Spawned`] or
+    /// its standard input if that is not `/dev/null`; the `cgroup.procs` of its cgroup, to which it
+    /// writes `0` before anything else. Answered by [`News::Spawned`] or
     /// [`News::NotSpawned`].
     Spawn {
         /// What to call it. Nothing that lives may have that name.
@@ -28,6 +30,14 @@ pub enum Order {
         image: bool,
         /// Whether a file to read from is there.
         stdin: bool,
+        /// Whether the file of a cgroup is there; only for holders that speak
+        /// [`WITH_CGROUPS`](super::WITH_CGROUPS) or more.
+        cgroup: bool,
+        /// How many listening sockets it is given, at most [`MAX_LISTENERS`](super::MAX_LISTENERS):
+        /// those that are kept under the key of its name, from the tag
+        /// [`FIRST_LISTENER`](super::FIRST_LISTENER) on. An image with one has
+        /// [`ROOM_FOR_PID`](crate::holder::image::ROOM_FOR_PID).
+        listeners: i32,
     },
     /// The end of a child has been taken note of: forget it, and close its files.
     Release {
@@ -97,9 +107,11 @@ impl Order {
         let fields = Fields::default();
         match self {
             Self::Hello { protocol } => Fields { kind: 1, number: protocol, ..fields },
-            Self::Spawn { child, nice, image, stdin } => {
-                let stage = if image { IMAGE } else { 0 } | if stdin { STDIN } else { 0 };
-                Fields { kind: 2, stage, number: nice, name: child, ..fields }
+            Self::Spawn { child, nice, image, stdin, cgroup, listeners } => {
+                let stage = if image { IMAGE } else { 0 }
+                    | if stdin { STDIN } else { 0 }
+                    | if cgroup { CGROUP } else { 0 };
+                Fields { kind: 2, stage, number: nice, pid: listeners, name: child, ..fields }
             }
             Self::Release { child } => Fields { kind: 3, name: child, ..fields },
             Self::Signal { child, signal } => {
@@ -136,6 +148,8 @@ impl Order {
                 nice: fields.number,
                 image: fields.stage & IMAGE != 0,
                 stdin: fields.stage & STDIN != 0,
+                cgroup: fields.stage & CGROUP != 0,
+                listeners: fields.pid,
             },
             3 => Self::Release { child: fields.name },
             4 => Self::Signal { child: fields.name, signal: fields.number },

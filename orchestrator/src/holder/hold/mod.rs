@@ -4,7 +4,7 @@ mod orders;
 mod renew;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -12,13 +12,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Rlimit, WaitOptions, wait};
+use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, wait};
 
 use crate::holder::children::Children;
 use crate::holder::daemon::Daemon;
 use crate::holder::exec::Place;
 use crate::holder::files::Files;
-use crate::holder::frame::{How, MAX_DATAGRAM, News};
+use crate::holder::frame::{FIRST_INHERITED, How, MAX_DATAGRAM, Name, News};
 use crate::holder::launch::{Launches, PLACES};
 use crate::holder::lives::{Lives, Next};
 use crate::holder::notify::Notify;
@@ -116,11 +116,18 @@ impl Holder {
             children: Children::new().map_err(|_| Errno::NOMEM)?,
             files: Files::new().map_err(|_| Errno::NOMEM)?,
             launches: Launches::new(files)?,
-            daemon_files: Rlimit { current: files.maximum, ..files },
+            daemon_files: getrlimit(Resource::Nofile),
             spare: Some(Place::new()),
             notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),
         })
+    }
+
+    /// Keeps sockets that were there before it, for all daemons.
+    pub(in crate::holder) fn keep_inherited(&mut self, sockets: Vec<OwnedFd>) {
+        for (socket, place) in sockets.into_iter().zip(FIRST_INHERITED.tag..) {
+            self.files.keep(Name { tag: place, ..FIRST_INHERITED }, socket);
+        }
     }
 
     /// Starts the first daemon.
@@ -312,6 +319,7 @@ impl Holder {
                 end = end.or(self.daemon_ended(pid, how));
             } else {
                 // If its program was on its way, the kernel has ended that by now.
+                self.launches.ended(pid);
                 self.arrivals();
                 self.children.ended(pid, how, now_ns());
             }

@@ -1,12 +1,14 @@
 //! Carrying out what a daemon orders, and what the one that is to take its place says.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 
 use super::Holder;
 use crate::holder::daemon::Daemon;
-use crate::holder::frame::{Name, News, Order, PROTOCOL, SIZE, Stage, Version};
+use crate::holder::exec::Listeners;
+use crate::holder::frame::{FIRST_LISTENER, Name, News, Order, PROTOCOL, SIZE, Stage, Version};
 use crate::holder::launch::{Failure, Launch};
 use crate::holder::{socket, sys};
 
@@ -27,7 +29,7 @@ impl Holder {
             return;
         };
         let image = datagram.get(SIZE..).unwrap_or_default();
-        let [first, second, _] = files;
+        let [first, second, third] = files;
         match order {
             Order::Hello { .. } => {
                 self.answer(News::Welcome {
@@ -37,15 +39,14 @@ impl Holder {
                 });
                 self.tell_everything();
             }
-            Order::Spawn { child, nice, image: in_file, stdin } => {
-                let (image_file, stdin) = match (in_file, stdin) {
-                    (true, true) => (first, second),
-                    (true, false) => (first, None),
-                    (false, true) => (None, first),
-                    (false, false) => (None, None),
-                };
-                let launch = Launch { child, image, image_file, stdin, nice };
-                if let Err(failure) = self.launch(launch) {
+            Order::Spawn { child, nice, image: in_file, stdin, cgroup, listeners } => {
+                let mut files = [first, second, third].into_iter().flatten();
+                let mut next = |is_there: bool| is_there.then(|| files.next()).flatten();
+                let (image_file, stdin, cgroup) = (next(in_file), next(stdin), next(cgroup));
+                let launched = self.listeners(child, listeners).and_then(|listeners| {
+                    self.launch(Launch { child, image, image_file, stdin, cgroup, listeners, nice })
+                });
+                if let Err(failure) = launched {
                     self.children.failed(failure);
                 }
             }
@@ -106,6 +107,18 @@ impl Holder {
             return Err(Failure { child, stage: Stage::Room, errno: Errno::EAGAIN as i32 });
         }
         self.launches.launch(launch)
+    }
+
+    /// The listening sockets that a program is to be given.
+    fn listeners(&self, child: Name, count: i32) -> Result<Listeners, Failure> {
+        let mut listeners = Listeners::default();
+        for (tag, _) in (FIRST_LISTENER..).zip(0..count) {
+            let file = self.files.find(Name { tag, ..child });
+            if !file.is_some_and(|file| listeners.push(file.as_raw_fd())) {
+                return Err(Failure { child, stage: Stage::Listen, errno: Errno::ENOENT as i32 });
+            }
+        }
+        Ok(listeners)
     }
 
     /// Signals a group by its number, which is its own because we have not collected its leader.

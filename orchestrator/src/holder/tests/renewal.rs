@@ -89,9 +89,14 @@ impl Peer {
     #[track_caller]
     fn shell(&self, child: Name, script: &str, stdin: &OwnedFd) -> (i32, File) {
         let args = ["sh", "-c", script].map(OsStr::new);
-        let program =
-            Program { path: OsStr::new("/bin/sh"), cwd: OsStr::new("/"), args: &args, env: &[] };
-        let order = Order::Spawn { child, nice: 0, image: false, stdin: true };
+        let program = Program {
+            path: OsStr::new("/bin/sh"),
+            cwd: OsStr::new("/"),
+            args: &args,
+            env: &[],
+            attributes: None,
+        };
+        let order = spawn(child);
         self.order(order, &program.image().unwrap(), &[stdin]);
         let (News::Spawned { child: born, pid, .. }, [_, Some(stdout), _]) = self.news() else {
             panic!("it runs")
@@ -125,11 +130,22 @@ impl Peer {
     }
 }
 
+/// A program with a file to read from.
+fn spawn(child: Name) -> Order {
+    Order::Spawn { child, nice: 0, image: false, stdin: true, cgroup: false, listeners: 0 }
+}
+
 fn image(env: &[(&str, &str)]) -> Vec<u8> {
     let args = [&["holder"][..], &ARGS].concat();
     let args: Vec<_> = args.iter().map(OsStr::new).collect();
     let env = own_environment(&[&[(ENV_ROLE, HOLDER), (ENV_TEST, "1")], env].concat());
-    let program = Program { path: OsStr::new("/x"), cwd: OsStr::new("/"), args: &args, env: &env };
+    let program = Program {
+        path: OsStr::new("/x"),
+        cwd: OsStr::new("/"),
+        args: &args,
+        env: &env,
+        attributes: None,
+    };
     program.image().unwrap()
 }
 
@@ -376,9 +392,14 @@ fn nothing_is_executed_while_something_is_under_way() {
     let args = [OsStr::new("true")];
     let env = [];
     // Sent at once, so that the first is under way when the second comes.
-    let program =
-        Program { path: OsStr::new("/bin/true"), cwd: OsStr::new("/"), args: &args, env: &env };
-    let order = Order::Spawn { child: name(1), nice: 0, image: false, stdin: true };
+    let program = Program {
+        path: OsStr::new("/bin/true"),
+        cwd: OsStr::new("/"),
+        args: &args,
+        env: &env,
+        attributes: None,
+    };
+    let order = spawn(name(1));
     peer.order(order, &program.image().unwrap(), &[&stdin]);
     peer.order_renewal(&[], &this_program());
     let (mut started, mut ended, mut answered) = (false, false, false);

@@ -1,6 +1,6 @@
 //! One log of the capture process: what is read for it, and who wants to know.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Hub;
@@ -38,11 +38,14 @@ pub(super) struct Log {
     pub(super) dir: PathBuf,
     pub(super) hub: Rc<Hub>,
     /// Its pipes are to be read as far as they go at once, and no further.
-    stop: watch::Sender<bool>,
+    stopped: Cell<bool>,
     /// Nothing more is to be read before writing works again.
-    blocked: watch::Sender<bool>,
+    blocked: Cell<bool>,
     /// The number of the last look: all pipes are to be read as far as they go at once.
-    pub(super) looks: watch::Sender<u64>,
+    pub(super) looks: Cell<u64>,
+    /// One of these three has changed. Not a channel for each: there are many logs, and most of
+    /// them are quiet.
+    pub(super) changed: Notify,
     pub(super) inner: RefCell<Inner>,
 }
 
@@ -125,9 +128,10 @@ impl Log {
             instance,
             dir,
             hub: hub.clone(),
-            stop: watch::Sender::new(false),
-            blocked: watch::Sender::new(false),
-            looks: watch::Sender::new(0),
+            stopped: Cell::new(false),
+            blocked: Cell::new(false),
+            looks: Cell::new(0),
+            changed: Notify::new(),
             inner: RefCell::new(inner),
         });
         log.check();
@@ -146,13 +150,12 @@ impl Log {
 
     /// Whether nothing more is to be read for now.
     pub(super) fn is_blocked(&self) -> bool {
-        *self.blocked.borrow()
+        self.blocked.get()
     }
 
-    /// Waits until there is something to be read for again.
-    pub(super) async fn unblocked(&self) {
-        // Fails only without a sender, and that is part of this.
-        let _ = self.blocked.subscribe().wait_for(|blocked| !blocked).await;
+    /// Whether nothing is to be read that is not in the pipes already.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.get()
     }
 
     /// Whether the instance is not to wait for the disk.
@@ -247,7 +250,7 @@ impl Log {
                 return Err(Refused { error, passing: true });
             };
             let pipes = [prepare(stdout)?, prepare(stderr)?];
-            let looked = [*self.looks.borrow(); STREAMS.len()];
+            let looked = [self.looks.get(); STREAMS.len()];
             inner.runs.push(Run { run, open: [true; STREAMS.len()], looked });
             self.hub.pipes.set(self.hub.pipes.get() + pipes.len());
             pipes
@@ -264,8 +267,8 @@ impl Log {
         }
         for (index, pipe) in pipes.into_iter().enumerate() {
             let open = OpenPipe { log: self.clone(), run, index };
-            let pipe = Pipe::new(STREAMS[index], pipe, open);
-            tokio::task::spawn_local(pipe.run(self.stop.subscribe()));
+            let mut pipe = Pipe::new(STREAMS[index], pipe, open);
+            tokio::task::spawn_local(async move { pipe.run().await });
         }
         self.hub.changed.notify_one();
         Ok(())
@@ -306,7 +309,8 @@ impl Log {
             inner.packing = inner.packing.take().filter(Job::cancel);
         }
         self.retry();
-        self.stop.send_replace(true);
+        self.stopped.set(true);
+        self.changed.notify_waiters();
         self.finish_if_done();
     }
 
@@ -449,7 +453,9 @@ impl Log {
             self.hub.changed.notify_one();
         }
         let blocked = inner.writer.is_blocked();
-        self.blocked.send_if_modified(|is| std::mem::replace(is, blocked) != blocked);
+        if self.blocked.replace(blocked) != blocked {
+            self.changed.notify_waiters();
+        }
         let (end, stats) = (inner.writer.end(), inner.writer.stats());
         for view in &mut inner.views {
             let wanted = view.watch.is_some_and(|beyond| end > beyond);

@@ -2,24 +2,15 @@
 
 use std::rc::Rc;
 
-use tokio::sync::watch;
-
 use super::client::Outgoing;
 use super::log::Log;
 
 impl Log {
-    /// Tells of looks that are still to come.
-    pub(super) fn looks(&self) -> watch::Receiver<u64> {
-        self.looks.subscribe()
-    }
-
     /// Has all that is in the pipes now read, and the client told then.
     pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
-        let mut epoch = 0;
-        self.looks.send_modify(|last| {
-            *last += 1;
-            epoch = *last;
-        });
+        let epoch = self.looks.get() + 1;
+        self.looks.set(epoch);
+        self.changed.notify_waiters();
         if let Some(view) = self.inner.borrow_mut().view(client) {
             view.looking = Some((number, epoch));
         }

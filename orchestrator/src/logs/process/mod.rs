@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use orchestrator_proto::InstanceId;
 use tokio::io::Interest;
@@ -86,8 +87,16 @@ fn become_capture() -> io::Result<()> {
         .collect::<SigSet>()
         .thread_block()?;
     close_strays()?;
+    more_files()?;
     let listener = io::stdin().as_fd().try_clone_to_owned()?;
     run(listener, Settings::default())
+}
+
+/// Two pipes of each instance are open here: what a shell or a service manager has meant for
+/// programs, often 1024 files, would not do for many.
+fn more_files() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
 /// Closes everything but the three standard streams.

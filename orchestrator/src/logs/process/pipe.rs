@@ -12,7 +12,6 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::control::LogStream;
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::log::{Log, Refused, TOO_MUCH};
@@ -116,7 +115,8 @@ pub(super) struct Pipe {
     nearly_full: u64,
     /// Since when there were that many after each turn.
     flooded_since: Option<Instant>,
-    looks: watch::Receiver<u64>,
+    /// The last look that came to it.
+    looks: u64,
     /// Dropped last, after all has been written.
     open: OpenPipe,
 }
@@ -137,38 +137,40 @@ impl Pipe {
             last_data: Instant::now(),
             nearly_full: size / 4 * 3,
             flooded_since: None,
-            looks: open.log.looks(),
+            looks: open.log.looks.get(),
             open,
         }
     }
 
-    /// Reads until the end of the pipe or, once stopped, of what is in it.
-    pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    /// Reads until the end of the pipe or, once stopped, of what is in it. By reference, because
+    /// a future that is given what it works on has room for it twice.
+    pub(super) async fn run(&mut self) {
+        let log = self.open.log.clone();
         loop {
-            let waiting = self.lines.is_waiting();
-            let blocked = self.open.log.is_blocked();
-            tokio::select! {
-                biased;
-                // Also when that was before this pipe came.
-                _ = stopped.wait_for(|stopped| *stopped) => {
-                    self.read_rest();
+            // Before it is looked what has changed: what comes after that is not missed.
+            let changed = log.changed.notified();
+            if log.is_stopped() {
+                self.read_rest();
+                break;
+            }
+            let blocked = log.is_blocked();
+            if !blocked && log.looks.get() != self.looks {
+                if self.look().await {
                     break;
                 }
-                () = self.open.log.unblocked(), if blocked => continue,
-                // Fails only without a sender, which the log has as long as this has the log.
-                _ = self.looks.changed(), if !blocked => {
-                    if self.look().await {
-                        break;
-                    }
-                    continue;
-                }
+                continue;
+            }
+            let quiet = self.lines.is_waiting().then(|| self.last_data + QUIET);
+            tokio::select! {
+                biased;
+                () = changed => continue,
                 ready = self.pipe.readable(), if !blocked => {
                     if let Err(error) = ready {
                         self.give_up(&error);
                         break;
                     }
                 }
-                () = sleep_until(self.last_data + QUIET), if waiting && !blocked => {
+                () = until(quiet), if !blocked => {
                     self.flush();
                     continue;
                 }
@@ -248,7 +250,8 @@ impl Pipe {
 
     /// Reads what is in the pipe now, because somebody wants to know. Whether the pipe has ended.
     async fn look(&mut self) -> bool {
-        let epoch = *self.looks.borrow_and_update();
+        let epoch = self.open.log.looks.get();
+        self.looks = epoch;
         let mut read = 0;
         let mut ended = false;
         while read < LAST_BYTES && !self.open.log.is_blocked() {
@@ -304,6 +307,14 @@ impl Pipe {
 
     fn give_up(&self, error: &io::Error) {
         self.open.log.remark(&format!("{} is no longer read: {error}", self.stream));
+    }
+}
+
+/// Waits until then, or for ever. A timer has its room only while it runs.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => Box::pin(sleep_until(then)).await,
+        None => std::future::pending().await,
     }
 }
 

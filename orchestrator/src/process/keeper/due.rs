@@ -10,9 +10,10 @@ use super::super::alarm::Alarm;
 use super::task::now_ms;
 use crate::supervise::{Calendar, Look};
 
-/// Nothing is waited for while there is no schedule, or it is stopped.
+/// Nothing is waited for while there is no schedule, or it is stopped. Boxed, because most instances
+/// have none.
 #[derive(Default)]
-pub(super) struct Due(Option<Followed>);
+pub(super) struct Due(Option<Box<Followed>>);
 
 struct Followed {
     schedule: Schedule,
@@ -46,13 +47,13 @@ impl Due {
         }
         let now = now_ms();
         let seen_ms = seen_ms.filter(|_| self.0.is_none()).unwrap_or(now);
-        let mut followed = Followed {
+        let mut followed = Box::new(Followed {
             schedule: schedule.clone(),
             table: Timetable::parse(&schedule.expression),
             calendar: Calendar::from(seen_ms),
             next_ms: None,
             alarm: None,
-        };
+        });
         followed.set(now);
         self.0 = Some(followed);
     }

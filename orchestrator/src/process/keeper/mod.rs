@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, Desired, EventKind, LastRun, Observed, Priority, Supervision,
+    Check, Desired, EventKind, Health, LastRun, Observed, Priority, Supervision,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -78,8 +78,32 @@ pub struct View {
     pub starts: u64,
     /// How it is, in its own words; empty if it has not said anything since it was executed.
     pub status: String,
+    /// How many times it was started again by itself.
+    pub restarts: u64,
+    /// How many times on end, when it was executed last.
+    pub restarts_on_end: u32,
+    /// The last answer to a probe since it was executed. Who watches is not told of a new one.
+    pub health: Option<Health>,
     /// What it does as a schedule.
     pub runs: Runs,
+}
+
+impl View {
+    /// A new instance.
+    #[must_use]
+    pub fn never_started() -> Self {
+        Self {
+            desired: Desired::Stopped,
+            observed: Observed::Stopped { last_exit: None, at_ms: None },
+            priority: Priority::Normal,
+            starts: 0,
+            status: String::new(),
+            restarts: 0,
+            restarts_on_end: 0,
+            health: None,
+            runs: Runs::default(),
+        }
+    }
 }
 
 /// What a schedule has done, and when it runs next. Times are milliseconds since 1970 (UTC).
@@ -175,6 +199,7 @@ pub enum RetireError {
 type StartAnswer = oneshot::Sender<Result<Started, StartError>>;
 type StopAnswer = oneshot::Sender<Result<bool, StopError>>;
 
+/// Small, because each keeper has room for [`QUEUE`] of them.
 #[derive(Debug)]
 enum Request {
     Start(Option<Priority>, StartAnswer),
@@ -184,9 +209,10 @@ enum Request {
     Suspend(StopAnswer),
     Kill(StopAnswer),
     Retire(oneshot::Sender<Result<(), RetireError>>),
-    Said(Said),
-    Blocked(Option<String>),
-    RequirementLost(String, Effect),
+    Said(Box<Said>),
+    #[expect(clippy::box_collection, reason = "see above")]
+    Blocked(Option<Box<String>>),
+    RequirementLost(Box<(String, Effect)>),
     Rules(Box<Supervision>),
 }
 
@@ -208,15 +234,7 @@ pub enum Said {
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
     pub fn spawn(rules: Supervision, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
-        let never_started = View {
-            desired: Desired::Stopped,
-            observed: Observed::Stopped { last_exit: None, at_ms: None },
-            priority: Priority::default(),
-            starts: 0,
-            status: String::new(),
-            runs: Runs::default(),
-        };
-        Self::resume(rules, kernel, hooks, never_started)
+        Self::resume(rules, kernel, hooks, View::never_started())
     }
 
     /// Keeps an instance that another keeper left like this. Nothing of it is left, whatever
@@ -230,9 +248,9 @@ impl Keeper {
     ) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(view);
-        let task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
         task.interrupted();
-        tokio::spawn(task.run());
+        tokio::spawn(async move { task.run().await });
         Self { requests, view }
     }
 
@@ -338,24 +356,25 @@ impl Keeper {
 
     /// The instance has said something of itself. In order for each caller.
     pub async fn said(&self, said: Said) {
-        let _ = self.requests.send(Request::Said(said)).await;
+        let _ = self.requests.send(Request::Said(Box::new(said))).await;
     }
 
     /// From now on the instance has to wait for this before it can be started; none is nothing.
     pub async fn block(&self, by: Option<String>) {
-        let _ = self.requests.send(Request::Blocked(by)).await;
+        let _ = self.requests.send(Request::Blocked(by.map(Box::new))).await;
     }
 
     /// As [`block`](Self::block), for a keeper that nobody else has asked for anything.
     pub fn block_now(&self, by: Option<String>) {
-        if self.requests.try_send(Request::Blocked(by)).is_err() {
+        if self.requests.try_send(Request::Blocked(by.map(Box::new))).is_err() {
             tracing::error!("a new keeper has no room for its first request");
         }
     }
 
     /// One that the instance needs has failed or was stopped, and this is what follows.
     pub async fn requirement_lost(&self, reason: String, effect: Effect) {
-        let _ = self.requests.send(Request::RequirementLost(reason, effect)).await;
+        let lost = Box::new((reason, effect));
+        let _ = self.requests.send(Request::RequirementLost(lost)).await;
     }
 
     /// From now on the instance is supervised like this; at once, but that a stop that has begun

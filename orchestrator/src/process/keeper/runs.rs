@@ -58,6 +58,8 @@ impl Task {
                 return true;
             };
             is_new = true;
+            // What is executed now is the first attempt of a run, whatever came before.
+            self.by_itself &= !matches!(notice, Notice::RunBegan);
             self.view.send_modify(|view| note(&mut view.runs, notice, now_ms()));
             let is_skipped = matches!(notice, Notice::RunSkipped { .. });
             let was_told = std::mem::replace(&mut self.skip_is_told, is_skipped);

@@ -8,8 +8,8 @@ use super::task::now_ms;
 use crate::supervise::{Machine, Main, Notice, State};
 
 /// The machine's state in the protocol's words; none if `shown` still says so. `exited_ms` is
-/// when the last main process ended, `next_ms` when a schedule runs next, and `until_ms` says when a time of the machine is,
-/// milliseconds since 1970 (UTC).
+/// when the last main process ended, `next_ms` when a schedule runs next, and `until_ms` says when a
+/// time of the machine is, milliseconds since 1970 (UTC).
 pub(super) fn observed(
     machine: &Machine,
     shown: &Observed,

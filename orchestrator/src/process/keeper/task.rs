@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, EventKind, Observed, Priority, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority, Supervision};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -60,6 +60,8 @@ pub(super) struct Task {
     exited_ms: Option<u64>,
     /// The priority of the next execution.
     priority: Priority,
+    /// Nobody has asked for the next execution.
+    pub(super) by_itself: bool,
     starts_waiting: Vec<StartAnswer>,
     stops_waiting: Vec<StopAnswer>,
 }
@@ -91,12 +93,15 @@ impl Task {
             suspended: true,
             exited_ms,
             priority,
+            by_itself: false,
             starts_waiting: Vec::new(),
             stops_waiting: Vec::new(),
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// To the end of its keeping; to be called once. By reference, because a future that is given
+    /// what it works on has room for it twice.
+    pub(super) async fn run(&mut self) {
         let mut abandoned = false;
         while !(abandoned && self.machine.is_final()) {
             let deadline = self.deadline();
@@ -105,8 +110,9 @@ impl Task {
                 request = self.inbox.recv(), if !abandoned => match request {
                     Some(Request::Retire(answer)) => {
                         if self.machine.is_final() {
-                            // Closed first: nobody may be told so and then find it open.
-                            drop(self.inbox);
+                            // Closed first: nobody may be told so and then find it open. What
+                            // waits in it ends with the task.
+                            self.inbox.close();
                             let _ = answer.send(Ok(()));
                             return;
                         }
@@ -121,6 +127,7 @@ impl Task {
                 },
                 outcome = self.awaited.wait() => self.outcome(outcome).await,
                 answer = self.probing.answer(&*self.hooks, run) => {
+                    self.answered(&answer);
                     self.feed(Event::Probed(answer)).await;
                 }
                 ended = command(&mut self.stop_command) => {
@@ -211,11 +218,13 @@ impl Task {
                 self.stops_waiting.push(answer);
                 Event::KillRequested
             }
-            Request::Said(said) => return self.said(said).await,
+            Request::Said(said) => return self.said(*said).await,
             Request::Blocked(by) => {
-                return self.feed(by.map_or(Event::Unblocked, |by| Event::Blocked { by })).await;
+                let event = by.map_or(Event::Unblocked, |by| Event::Blocked { by: *by });
+                return self.feed(event).await;
             }
-            Request::RequirementLost(reason, effect) => {
+            Request::RequirementLost(lost) => {
+                let (reason, effect) = *lost;
                 return self.feed(Event::RequirementLost { reason, effect }).await;
             }
             Request::Rules(rules) => return self.feed(Event::RulesChanged(rules)).await,
@@ -223,7 +232,17 @@ impl Task {
             Request::Retire(_) => return,
         };
         self.suspended = suspends;
+        self.by_itself = false;
         self.feed(event).await;
+    }
+
+    /// Notes an answer to a probe. Nobody is told: there are many, and most are no news.
+    fn answered(&self, answer: &Result<(), String>) {
+        let health = Health { at_ms: now_ms(), problem: answer.clone().err() };
+        self.view.send_if_modified(|view| {
+            view.health = Some(health);
+            false
+        });
     }
 
     async fn said(&mut self, said: Said) {
@@ -247,7 +266,13 @@ impl Task {
                 self.process = Some(spawned.process);
                 self.warnings = spawned.warnings;
                 self.awaited = Awaited::Exit(spawned.exited);
-                self.view.send_modify(|view| view.starts += 1);
+                let by_itself = std::mem::take(&mut self.by_itself);
+                let on_end = if by_itself { self.machine.restarts_on_end() } else { 0 };
+                self.view.send_modify(|view| {
+                    view.starts += 1;
+                    view.restarts += u64::from(by_itself);
+                    view.restarts_on_end = on_end;
+                });
                 self.hooks.output(spawned.run, spawned.output);
                 Event::Spawned { pid }
             }
@@ -258,6 +283,7 @@ impl Task {
             Outcome::Exit(Ended { exit, time_ms }) => {
                 self.exited_ms = Some(time_ms);
                 let process = self.process.clone();
+                let exit = process.as_ref().map_or(exit, |process| process.explain(exit));
                 let tree_empty = tree_empty(process.clone()).await;
                 self.feed(Event::MainExited { exit, tree_empty }).await;
                 if let Some(process) = process {
@@ -273,6 +299,7 @@ impl Task {
     pub(super) async fn feed(&mut self, event: Event) {
         let mut actions = self.machine.handle(self.epoch.elapsed(), event);
         let runs_changed = self.note_runs(&mut actions);
+        self.by_itself |= matches!(self.machine.state(), State::BackOff { .. });
         self.follow_schedule();
         let mut actions = actions.into_iter().peekable();
         let mut events = Vec::new();
@@ -307,6 +334,7 @@ impl Task {
                 self.view.send_modify(|view| {
                     view.priority = self.priority;
                     view.status.clear();
+                    view.health = None;
                 });
                 self.awaited = Awaited::Spawn(self.kernel.spawn(launch));
             }

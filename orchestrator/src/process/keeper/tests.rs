@@ -7,7 +7,6 @@ use orchestrator_proto::control::Exit;
 use orchestrator_proto::{InstanceId, Millis};
 
 use super::super::fake::FakeKernel;
-use super::Runs;
 use super::*;
 
 const TERM: i32 = 15;
@@ -268,14 +267,8 @@ async fn an_instance_goes_on_as_another_keeper_left_it() {
         (Desired::Stopped, Observed::Stopped { last_exit: None, at_ms: None }),
     ];
     for (desired, observed) in left {
-        let view = View {
-            desired,
-            observed,
-            priority: Priority::Low,
-            starts: 8,
-            status: String::new(),
-            runs: Runs::default(),
-        };
+        let view =
+            View { desired, observed, priority: Priority::Low, starts: 8, ..View::never_started() };
         let recorder = Recorder::default();
         let keeper =
             Keeper::resume(rules(), Arc::new(kernel.clone()), recorder.clone(), view.clone());

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::Uid;
-use orchestrator_proto::control::Priority;
+use orchestrator_proto::control::{EnvFile, Priority, Stdin, Umask};
 
 use super::*;
 
@@ -59,6 +59,46 @@ async fn arguments_environment_and_directory() {
 }
 
 #[tokio::test]
+async fn attributes_and_a_clean_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("input"), "from a file\n").unwrap();
+    fs::write(path("vars"), "A=1\nB=2\n").unwrap();
+    let mut launch = sh("read line; echo $line; umask; ulimit -Sn; ulimit -Hn; echo $A $B; \
+                         echo ${CARGO_MANIFEST_DIR:-clean}; nice");
+    launch.env = vec![("B".into(), "3".into())];
+    launch.execution = Arc::new(Execution {
+        umask: Some(Umask(0o27)),
+        rlimit: vec!["nofile=50:60".parse().unwrap()],
+        nice: Some(4),
+        env_file: vec![EnvFile { path: path("vars"), optional: false }],
+        stdin: Stdin::File(path("input")),
+        no_new_privs: true,
+        ..Execution::default()
+    });
+    let mut kept = Kept::new(linux(), launch.clone(), LONG);
+    kept.start().await;
+    for expected in ["from a file", "0027", "50", "60", "1 3", "clean", "4"] {
+        assert_eq!(kept.line().await, expected);
+    }
+    assert_eq!(kept.exited().await, Exit::Code(0));
+
+    // The first step that fails is told, and nothing is left of the process.
+    let execution = Arc::make_mut(&mut launch.execution);
+    execution.cpus = Some("8191".parse().unwrap());
+    let told = fails(launch.clone()).await;
+    let why =
+        "cannot execute \"/bin/sh\": can't have it run on the processors 8191: Invalid argument";
+    assert!(told.starts_with(why), "{told}");
+    let execution = Arc::make_mut(&mut launch.execution);
+    execution.cpus = None;
+    execution.env_file.push(EnvFile { path: path("none"), optional: false });
+    let told = fails(launch).await;
+    let why = format!("cannot execute \"/bin/sh\": the environment file {:?} can't", path("none"));
+    assert!(told.starts_with(&why), "{told}");
+}
+
+#[tokio::test]
 async fn priorities() {
     let linux = linux();
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
@@ -79,6 +119,19 @@ async fn priorities() {
             assert!(started.warnings[0].contains(&priority.to_string()));
         }
         assert!(kept.stop().await);
+    }
+}
+
+#[tokio::test]
+async fn any_number_can_be_started_at_once() {
+    let linux = linux();
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..4 * crate::holder::PLACES {
+        starts.spawn(linux.spawn(sh("exit 0")));
+    }
+    while let Some(started) = starts.join_next().await {
+        let started = started.unwrap().expect("none is refused because of others");
+        assert_eq!(started.exited.await.unwrap().exit, Exit::Code(0));
     }
 }
 

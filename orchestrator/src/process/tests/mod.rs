@@ -1,6 +1,7 @@
 //! Against the real kernel, with real programs.
 
 mod launch;
+mod listen;
 mod tree;
 
 use std::fs::File;

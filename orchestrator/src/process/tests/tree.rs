@@ -129,15 +129,18 @@ fn comm(pid: i32) -> String {
 #[tokio::test]
 async fn a_zombie_of_somebody_else_is_not_waited_for() {
     for kernel in kernels() {
-        // The subshell makes a child, and leaves the group by setsid(2).
+        // The inner subshell makes a child, leaves the group by setsid(2), has cleared its
+        // environment, and loses its parent.
         let script = sh("
-            (sleep 1000 & echo $!; exec setsid sleep 1000) & wait");
+            ((sleep 1000 & echo $!; exec env -i setsid sleep 1000) &); exec sleep 1000");
         let mut kept = Kept::new(kernel, script, LONG);
-        kept.start().await;
+        let main = kept.start().await;
         let member = kept.number().await;
         let parent = Stat::of(member).unwrap().parent;
+        let holder = Stat::of(main).unwrap().parent;
         within(async {
-            while comm(parent) != "sleep" || comm(member) != "sleep" {
+            let is_lost = || Stat::of(parent).is_some_and(|stat| stat.parent == holder);
+            while comm(parent) != "sleep" || comm(member) != "sleep" || !is_lost() {
                 tokio::task::yield_now().await;
             }
         })

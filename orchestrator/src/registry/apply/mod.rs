@@ -11,12 +11,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use orchestrator_proto::control::{
-    Desired, EventKind, KeyChange, Plan as Shown, Priority, Program, RuntimeSpec, WantedSet,
+    Desired, EventKind, Execution, KeyChange, Plan as Shown, Priority, Program, RuntimeSpec,
+    WantedSet,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use self::link::Linked;
 use super::add::{self, Plan, Reserved};
+use super::listen::AllComing;
 use super::{Instance, Registry, not_stored};
 use crate::plan::{self, Differences, InstanceStep, Present, PresentLink, Route, Target};
 use crate::route::LinkTarget;
@@ -54,9 +56,11 @@ impl Registry {
         let _one_at_a_time = self.applying.lock().await;
         self.check_open()?;
         let all = self.differences(&set, prune)?;
-        let programs = new_programs(&set, &all);
+        let (programs, executions) = (new_programs(&set, &all), new_executions(&set, &all));
         let looking = tokio::task::spawn_blocking(move || {
-            programs.iter().flat_map(|program| add::obstacles(program)).collect()
+            let users = executions.iter().filter_map(crate::process::obstacle);
+            let programs = programs.iter().flat_map(|program| add::obstacles(program));
+            programs.chain(users).collect()
         });
         if !dry_run {
             self.bring_about(&set, &all).await?;
@@ -139,6 +143,10 @@ impl Registry {
         all: &Differences,
     ) -> Result<(), WireError> {
         let built = self.build_new(set, all).await?;
+        let coming = match self.prepare_sockets(set, all).await {
+            Ok(coming) => coming,
+            Err(error) => return Err(self.undo(Linked::default(), built, error).await),
+        };
         let mut changes: Vec<_> =
             built.iter().map(|it| Change::AddInstance(Box::new(it.record.clone()))).collect();
         let mut records = Vec::new();
@@ -166,7 +174,7 @@ impl Registry {
             let error = not_stored("nothing was changed".to_owned(), &error);
             return Err(self.undo(linked, built, error).await);
         }
-        self.take_effect(set, all, built, records, linked).await;
+        self.take_effect(set, all, built, (records, coming), linked).await;
         Ok(())
     }
 
@@ -201,7 +209,7 @@ impl Registry {
         let building = tokio::task::spawn_blocking(move || {
             let mut built = Vec::with_capacity(reserved.len());
             for (place, reserved, record) in reserved {
-                match registry.build(Plan::new(record.clone())) {
+                match registry.build_listening(Plan::new(record.clone())) {
                     Ok(instance) => {
                         built.push(Built { place, instance, record, _reserved: reserved });
                     }
@@ -236,7 +244,7 @@ impl Registry {
         set: &WantedSet,
         all: &Differences,
         built: Vec<Built>,
-        records: Vec<InstanceRecord>,
+        (records, mut coming): (Vec<InstanceRecord>, AllComing),
         linked: Linked,
     ) {
         let mut work = carry_out::Work::default();
@@ -263,6 +271,10 @@ impl Registry {
         }
         for record in records {
             let id = record.id;
+            if let Ok(instance) = self.newest(id) {
+                let coming = coming.remove(&id).unwrap_or_default();
+                instance.listeners.expect(coming, &record.spec.listen);
+            }
             let copy = self.newest(id).ok().and_then(|it| it.copy.clone());
             let dropped = copy.filter(|_| record.copy.is_none());
             if let Err(error) = self.redefine(record).await {
@@ -284,18 +296,29 @@ fn names(keys: &[KeyChange]) -> String {
     names.join(", ")
 }
 
+/// How instances are to be executed that were not before, or not so.
+fn new_specs<'a>(
+    set: &'a WantedSet,
+    all: &'a Differences,
+) -> impl Iterator<Item = &'a RuntimeSpec> {
+    all.instances.iter().filter_map(|step| match step {
+        InstanceStep::Add(place) => Some(&set.instances.get(*place)?.spec),
+        InstanceStep::Change { spec, .. } => spec.as_deref(),
+        InstanceStep::Remove(_) => None,
+    })
+}
+
+/// Of these, those with another user than the daemon's.
+fn new_executions(set: &WantedSet, all: &Differences) -> Vec<Execution> {
+    let new = new_specs(set, all).map(|spec| &spec.execution);
+    new.filter(|it| it.user.is_some()).take(MAX_LOOKED_AT).cloned().collect()
+}
+
 /// What is to be executed that was not before.
 fn new_programs(set: &WantedSet, all: &Differences) -> Vec<PathBuf> {
-    let new = all.instances.iter().filter_map(|step| {
-        let spec = match step {
-            InstanceStep::Add(place) => &set.instances.get(*place)?.spec,
-            InstanceStep::Change { spec, .. } => spec.as_deref()?,
-            InstanceStep::Remove(_) => return None,
-        };
-        match &spec.program {
-            Program::Path(path) => Some(path.as_path().to_owned()),
-            Program::Upload { .. } => None,
-        }
+    let new = new_specs(set, all).filter_map(|spec| match &spec.program {
+        Program::Path(path) => Some(path.as_path().to_owned()),
+        Program::Upload { .. } => None,
     });
     let mut new: Vec<_> = new.collect();
     new.sort();

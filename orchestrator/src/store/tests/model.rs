@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use orchestrator_proto::Size;
 use orchestrator_proto::TypeSchema::{self, String, U8, U16};
-use orchestrator_proto::control::{Desired, Exit, LastRun, Priority, RunResult};
+use orchestrator_proto::control::{Desired, Exit, LastRun, PastExit, Priority, RunResult};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +18,7 @@ enum Step {
     Remove(prop::sample::Index),
     Link(Option<prop::sample::Index>, Option<prop::sample::Index>),
     Unlink(prop::sample::Index),
-    Run(prop::sample::Index, RunRecord),
+    Run(prop::sample::Index, Box<RunRecord>),
     /// A type in one of a few forms, or in none.
     Declare(prop::sample::Index, u8, Option<u8>),
     Event,
@@ -48,6 +49,8 @@ fn run() -> impl Strategy<Value = RunRecord> {
         any::<u8>().prop_map(|code| Exit::Code(code.into())),
         (1..65, any::<bool>())
             .prop_map(|(signal, core_dumped)| Exit::Signal { signal, core_dumped }),
+        prop::option::of(0..=i64::MAX.cast_unsigned())
+            .prop_map(|limit| Exit::OutOfMemory { limit: limit.map(Size) }),
     ];
     let at_ms = 1..u64::from(u32::MAX);
     let rest = prop_oneof![
@@ -89,6 +92,15 @@ fn run() -> impl Strategy<Value = RunRecord> {
             process,
             start_noted: noted.0.map(u64::from),
             end_noted: noted.1.map(u64::from),
+            restarts: u64::from(starts) / 2,
+            exits: (0..u64::from(starts % 6))
+                .map(|at_ms| PastExit {
+                    exit: Exit::Signal { signal: 6, core_dumped: active },
+                    at_ms,
+                    ran_ms: noted.0.map(u64::from),
+                    requested: wanted,
+                })
+                .collect(),
             schedule,
         },
     )
@@ -101,7 +113,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => at().prop_map(Step::Remove),
         3 => (prop::option::of(at()), prop::option::of(at())).prop_map(|(a, b)| Step::Link(a, b)),
         1 => at().prop_map(Step::Unlink),
-        3 => (at(), run()).prop_map(|(at, run)| Step::Run(at, run)),
+        3 => (at(), run()).prop_map(|(at, run)| Step::Run(at, Box::new(run))),
         3 => (at(), 0..4_u8, prop::option::of(0..3_u8))
             .prop_map(|(at, name, form)| Step::Declare(at, name, form)),
         4 => Just(Step::Event),
@@ -193,8 +205,8 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Run(at, run) => {
                 let Some(order) = model.order(&at) else { continue };
-                store.note_run(order, run.clone());
-                model.instances.insert(order, run);
+                store.note_run(order, *run.clone());
+                model.instances.insert(order, *run);
             }
             Step::Declare(at, name, form) => {
                 // Of one that was removed too.

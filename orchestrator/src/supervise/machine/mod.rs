@@ -159,6 +159,12 @@ impl Machine {
         self.probe_in(&self.state)
     }
 
+    /// How many times on end it has been started again, or will have been by the next time.
+    #[must_use]
+    pub const fn restarts_on_end(&self) -> u32 {
+        self.backoff.attempts()
+    }
+
     /// Whether it should run.
     #[must_use]
     pub const fn desired(&self) -> Desired {

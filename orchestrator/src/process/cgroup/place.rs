@@ -1,0 +1,200 @@
+//! Where the cgroups of a daemon are: making that, and leaving it as it was found.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use orchestrator_proto::InstanceId;
+use sha2::{Digest, Sha256};
+
+use super::controllers::{self, Controllers};
+use super::{find, run_of};
+
+/// A cgroup of the daemon's, with that of its own processes and those of its instances.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The one that it was started in.
+    parent: PathBuf,
+    directory: PathBuf,
+    controllers: Controllers,
+}
+
+/// What the cgroup of a daemon is called that has this state directory: the same for one that is
+/// started after it, and for no other on this machine.
+pub(super) fn id_of(state: &Path) -> String {
+    let mut hash = Sha256::new();
+    hash.update(state.as_os_str().as_bytes());
+    if let Ok(metadata) = fs::metadata(state) {
+        // In two containers the same path may be that of two directories.
+        hash.update(metadata.dev().to_le_bytes());
+        hash.update(metadata.ino().to_le_bytes());
+    }
+    let hash = hash.finalize();
+    let hash = hash.iter().take(8).map(|byte| format!("{byte:02x}"));
+    format!("orchestrator-{}", hash.collect::<String>())
+}
+
+impl Place {
+    /// Makes the cgroups of a daemon of this id where it may, moves the daemon there, and puts in
+    /// force what can be limited. `own` is the cgroup that it is in.
+    ///
+    /// # Errors
+    ///
+    /// Why that can't be, as a sentence. Then all is as it was.
+    pub(super) fn settle(own: &Path, id: &str, holder: i32) -> Result<Self, String> {
+        let parent = parent_of(own, id);
+        let directory = parent.join(id);
+        let mut place =
+            Self { parent: parent.to_owned(), directory, controllers: Controllers::default() };
+        if let Err(error) = place.make() {
+            place.remove();
+            return Err(format!(
+                "no cgroup can be made in {}: {error}; as a systemd service the daemon needs \
+                 Delegate=yes, elsewhere --cgroup can name one that it may use",
+                parent.display()
+            ));
+        }
+        if let Err(error) = place.move_to(&place.of_daemon(), holder) {
+            place.remove();
+            return Err(format!(
+                "the daemon can't be moved from {} to a cgroup of its own: {error}",
+                own.display()
+            ));
+        }
+        let instances = place.of_instances();
+        place.controllers = Controllers::enable(&[&place.parent, &place.directory, &instances]);
+        Ok(place)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        for directory in [&self.directory, &self.of_daemon(), &self.of_instances()] {
+            match fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody has removed what was empty.
+    pub(super) fn make_again(&self) -> io::Result<()> {
+        self.make()?;
+        let _ = Controllers::enable(&[&self.parent, &self.directory, &self.of_instances()]);
+        Ok(())
+    }
+
+    /// First the holder, since what it starts begins where it is.
+    fn move_to(&self, directory: &Path, holder: i32) -> io::Result<()> {
+        let file = directory.join("cgroup.procs");
+        fs::write(&file, holder.to_string())?;
+        fs::write(&file, "0")
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn of_daemon(&self) -> PathBuf {
+        self.directory.join("daemon")
+    }
+
+    fn of_instances(&self) -> PathBuf {
+        self.directory.join("instances")
+    }
+
+    /// That of an instance, which need not be there.
+    pub(super) fn of_instance(&self, instance: InstanceId) -> PathBuf {
+        self.of_instances().join(instance.to_string())
+    }
+
+    pub(super) const fn controllers(&self) -> &Controllers {
+        &self.controllers
+    }
+
+    /// Those of instances that are there.
+    pub(super) fn instances(&self) -> impl Iterator<Item = (InstanceId, PathBuf)> {
+        let entries = fs::read_dir(self.of_instances()).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+    }
+
+    /// That of an execution of this instance's program in which a process is, or below which,
+    /// under any parent: the daemon may have been started somewhere else before.
+    pub(super) fn of_process(&self, pid: i32, instance: InstanceId) -> Option<PathBuf> {
+        let path = find::of(&pid.to_string()).ok()?;
+        let instances = Path::new(self.directory.file_name()?).join("instances");
+        let of_instance = instances.join(instance.to_string());
+        path.ancestors()
+            .find(|it| {
+                let is_run = it.file_name().and_then(|it| it.to_str()).and_then(run_of).is_some();
+                is_run && it.parent().is_some_and(|it| it.ends_with(&of_instance))
+            })
+            .map(Path::to_owned)
+    }
+
+    /// Removes what is empty.
+    fn remove(&self) {
+        for directory in [self.of_instances(), self.of_daemon(), self.directory.clone()] {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+
+    /// At the end of the daemon: goes back to where it was started, if nobody else has taken to
+    /// that what it has limited, and leaves nothing behind.
+    pub(super) fn leave(&self, holder: i32) {
+        for (_, directory) in self.instances() {
+            let _ = fs::remove_dir(directory);
+        }
+        let _ = fs::remove_dir(self.of_instances());
+        let _ = controllers::disable(&self.directory);
+        let mut others = fs::read_dir(&self.parent).into_iter().flatten().flatten();
+        let is_child = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|it| it.is_dir());
+        if !others.any(|entry| is_child(&entry) && entry.path() != self.directory) {
+            let _ = controllers::disable(&self.parent);
+        }
+        // Others of ours may still end there, such as the one that captures output.
+        let procs = fs::read_to_string(self.of_daemon().join("cgroup.procs")).unwrap_or_default();
+        let back = self.parent.join("cgroup.procs");
+        if fs::write(&back, holder.to_string()).is_ok() {
+            for pid in procs.split_ascii_whitespace() {
+                let _ = fs::write(&back, pid);
+            }
+        }
+        self.remove();
+    }
+}
+
+/// The cgroup in which a daemon of this id was started that is in `own` now: another one of it may
+/// have moved already.
+fn parent_of<'a>(own: &'a Path, id: &str) -> &'a Path {
+    let moved = own.ends_with(Path::new(id).join("daemon"));
+    let parent = own.parent().and_then(Path::parent).filter(|_| moved);
+    parent.unwrap_or(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_has_moved_knows_where_it_came_from() {
+        let id = "orchestrator-0123456789abcdef";
+        let of = |own: &'static str| parent_of(Path::new(own), id);
+        assert_eq!(of("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup"));
+        let moved = "/cg/x.service/orchestrator-0123456789abcdef/daemon";
+        assert_eq!(of(moved), Path::new("/cg/x.service"));
+        let other = "/cg/orchestrator-ffffffffffffffff/daemon";
+        assert_eq!(of(other), Path::new(other));
+        let instance = "/cg/orchestrator-0123456789abcdef/instances/a/run-1";
+        assert_eq!(of(instance), Path::new(instance));
+    }
+
+    #[test]
+    fn each_state_directory_has_an_id_of_its_own() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        assert_eq!(id_of(one.path()), id_of(one.path()));
+        assert_ne!(id_of(one.path()), id_of(two.path()));
+        assert_eq!(id_of(one.path()).len(), "orchestrator-".len() + 16);
+    }
+}

@@ -1,0 +1,197 @@
+//! Who is of an execution although it has left its process group, where there is no cgroup to tell:
+//! what is below the main process, and orphans that the holder was given (see
+//! `PR_SET_CHILD_SUBREAPER`) and whose environment says whose they are. What has cleared its
+//! environment and lost its parent is not found: it is ended when the holder ends.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use orchestrator_proto::InstanceId;
+
+use super::link::Link;
+use super::orphan::mark;
+use super::procfs::{Stat, pids};
+use super::{FIRST_COMMAND, sys};
+use crate::holder::frame::Name;
+use crate::supervise::SIGKILL;
+
+/// How long SIGKILL follows what forks.
+const CHASE: Duration = Duration::from_secs(2);
+
+/// How many processes of one execution are looked at.
+const MAX_MEMBERS: usize = 1 << 16;
+
+/// How an execution is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lineage {
+    /// The main process and leader of the group.
+    pub(super) leader: i32,
+    /// What the holder calls it.
+    pub(super) name: Name,
+    pub(super) instance: InstanceId,
+    /// It is a command: what has left it can't be told from what has left another one, so only
+    /// what is below it counts.
+    pub(super) is_command: bool,
+    /// It was executed under an earlier holder: its orphans may be anybody's children.
+    pub(super) everywhere: bool,
+}
+
+/// A process outside of the group, alive when it was looked at.
+pub(super) struct Relative {
+    pub(super) pid: i32,
+    started: u64,
+    pub(super) pidfd: OwnedFd,
+}
+
+impl Lineage {
+    /// Those outside of the group.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` can't be read, or there is no file descriptor left.
+    pub(super) fn relatives(&self, link: &Link) -> io::Result<Vec<Relative>> {
+        let mut found = HashSet::new();
+        if link.is_alive(self.name) {
+            let mut below = HashSet::new();
+            descend(self.leader, &mut below);
+            // Its number was its own all the time, if it is now.
+            if link.is_alive(self.name) {
+                found = below;
+            }
+        }
+        let orphans = if self.is_command { Vec::new() } else { self.orphans(link)? };
+        for pid in orphans {
+            if found.insert(pid) {
+                descend(pid, &mut found);
+            }
+        }
+        let mut relatives = Vec::new();
+        for pid in found {
+            let Some(before) = self.stat(pid) else { continue };
+            let pidfd = match sys::pidfd_open(pid) {
+                Ok(pidfd) => pidfd,
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
+                Err(error) => return Err(error),
+            };
+            // The same process before and after: then the pidfd is its own.
+            if self.stat(pid).is_some_and(|after| after.started == before.started) {
+                relatives.push(Relative { pid, started: before.started, pidfd });
+            }
+        }
+        Ok(relatives)
+    }
+
+    fn stat(&self, pid: i32) -> Option<Stat> {
+        Stat::of(pid).filter(|stat| stat.is_alive() && stat.group != self.leader)
+    }
+
+    /// Those that have lost their parents.
+    fn orphans(&self, link: &Link) -> io::Result<Vec<i32>> {
+        let candidates = if self.everywhere {
+            pids()?
+        } else {
+            let children =
+                children(link.holder).map_or_else(|| children_by_search(link.holder), Ok)?;
+            let known = link.numbers();
+            children.into_iter().filter(|pid| !known.contains(pid)).collect()
+        };
+        Ok(candidates
+            .into_iter()
+            .filter(|pid| *pid != self.leader && self.is_marked(*pid))
+            .collect())
+    }
+
+    fn is_marked(&self, pid: i32) -> bool {
+        mark(pid).is_some_and(|(instance, run)| instance == self.instance && run < FIRST_COMMAND)
+    }
+
+    /// Sends them a signal, once each; SIGKILL until there is none any more. The answer is whether
+    /// there was any.
+    ///
+    /// # Errors
+    ///
+    /// As [`relatives`](Self::relatives); when one may not be signalled by us.
+    pub(super) fn signal(&self, link: &Link, signal: i32) -> io::Result<bool> {
+        if signal == 0 {
+            return Ok(!self.relatives(link)?.is_empty());
+        }
+        let mut signalled = HashSet::new();
+        let mut failed = None;
+        let _first = (signal == SIGKILL).then(First::be);
+        let until = Instant::now() + CHASE;
+        loop {
+            let relatives = self.relatives(link)?;
+            let mut is_new = false;
+            for relative in &relatives {
+                if !signalled.insert((relative.pid, relative.started)) {
+                    continue;
+                }
+                is_new = true;
+                match sys::pidfd_send_signal(relative.pidfd.as_fd(), signal, 0) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => failed = Some(error),
+                    _ => {}
+                }
+            }
+            // What a process starts when it is asked to end may be what cleans up after it, so it
+            // is asked once.
+            if signal != SIGKILL || !is_new || Instant::now() > until {
+                break;
+            }
+        }
+        failed.map_or(Ok(!signalled.is_empty()), Err)
+    }
+}
+
+/// While it is there, this thread goes before others, if it may: who forks as fast as it can has
+/// all processors otherwise.
+struct First(Option<i32>);
+
+impl First {
+    fn be() -> Self {
+        let before = rustix::process::getpriority_process(None).ok();
+        let raised = before.filter(|_| rustix::process::setpriority_process(None, -20).is_ok());
+        Self(raised)
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            let _ = rustix::process::setpriority_process(None, before);
+        }
+    }
+}
+
+/// All below a process, as far as they can be seen.
+fn descend(ancestor: i32, found: &mut HashSet<i32>) {
+    let mut parents = vec![ancestor];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent).unwrap_or_default() {
+            if found.len() < MAX_MEMBERS && found.insert(child) {
+                parents.push(child);
+            }
+        }
+    }
+}
+
+/// The children of all threads of a process. None if it is not there, or the kernel does not say
+/// (`CONFIG_PROC_CHILDREN`).
+fn children(parent: i32) -> Option<Vec<i32>> {
+    let mut children = Vec::new();
+    let mut is_told = false;
+    for thread in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
+        if let Ok(text) = fs::read_to_string(thread.path().join("children")) {
+            is_told = true;
+            children.extend(text.split_ascii_whitespace().filter_map(|it| it.parse::<i32>().ok()));
+        }
+    }
+    is_told.then_some(children)
+}
+
+fn children_by_search(parent: i32) -> io::Result<Vec<i32>> {
+    let is_child = |pid: &i32| Stat::of(*pid).is_some_and(|stat| stat.parent == parent);
+    Ok(pids()?.into_iter().filter(is_child).collect())
+}

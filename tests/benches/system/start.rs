@@ -1,0 +1,118 @@
+//! How long it takes until many programs run.
+//!
+//! Each program says itself that it runs, so that nobody has to be believed. Started by requests is
+//! what a client waits for: everything was answered and is on the disk, and runs. From nothing is
+//! what a machine waits for after its power came on: from the execution of the supervisor, with
+//! everything defined before.
+
+use std::cell::RefCell;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use crate::fifo::Fifo;
+use crate::ours::{Ours, restarted};
+use crate::rivals::Rival;
+use crate::series::{Contender, take_turns};
+use crate::table::{Row, Target, Unit};
+use crate::{Setting, smallest};
+
+/// The most, as a ratio to the bare loop, that a thousand may take.
+const TARGET: f64 = 1.3;
+
+pub(crate) fn run(setting: &Setting) -> Vec<Row> {
+    let counts: &[usize] = setting.effort.pick(&[100, 1000, 4000], &[100]);
+    counts.iter().flat_map(|count| measure(setting, *count)).collect()
+}
+
+fn measure(setting: &Setting, count: usize) -> Vec<Row> {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = RefCell::new(Fifo::new(dir.path().join("said")));
+    let Some(program) = smallest::announce(dir.path(), fifo.borrow().path()) else {
+        eprintln!("the start of many is not measured on this machine");
+        return Vec::new();
+    };
+    let by_requests = Ours::add(&restarted(program.as_os_str()), count);
+    let at_boot = RefCell::new(Ours::add(&restarted(program.as_os_str()), count));
+    // What is to run when it comes back.
+    let fits = at_boot.borrow().start();
+    fifo.borrow_mut().take(fits, "they run");
+    at_boot.borrow_mut().stage.daemon.terminate();
+    let rivals = Rival::installed();
+    let commands = vec![vec![program.clone().into_os_string()]; count];
+
+    let fifo = &fifo;
+    let all_run = |count: usize| fifo.borrow_mut().take(count, "they run");
+    let mut contenders: Vec<Contender<'_, 1>> = vec![
+        Box::new(|| {
+            let began = Instant::now();
+            let children: Vec<Child> = (0..count).map(|_| bare(&program)).collect();
+            all_run(count);
+            let took = began.elapsed().as_secs_f64();
+            children.into_iter().for_each(end);
+            [took]
+        }),
+        Box::new(|| {
+            let began = Instant::now();
+            let started = by_requests.start();
+            all_run(started);
+            let took = began.elapsed().as_secs_f64();
+            by_requests.stop();
+            [took]
+        }),
+        Box::new(|| {
+            let began = Instant::now();
+            at_boot.borrow_mut().stage.daemon.launch();
+            all_run(fits);
+            let took = began.elapsed().as_secs_f64();
+            at_boot.borrow_mut().stage.daemon.terminate();
+            [took]
+        }),
+    ];
+    for rival in &rivals {
+        let (commands, all_run) = (&commands, &all_run);
+        contenders.push(Box::new(move || {
+            let kept = rival.keep(commands);
+            all_run(count);
+            [kept.began.elapsed().as_secs_f64()]
+        }));
+    }
+    let rounds = if count > 1000 { 2 } else { setting.effort.pick(5, 2) };
+    let series = take_turns(rounds, &mut contenders);
+    drop(contenders);
+
+    let row = |what: String, ours: usize, floor: usize, target: Option<f64>| Row {
+        what,
+        regime: setting.regime,
+        unit: Unit::Time,
+        ours: series[ours][0].clone(),
+        floor: Some(series[floor][0].clone()),
+        target: target.map(Target::Ratio),
+    };
+    let of = if fits < count { format!("{fits} OF {count}") } else { count.to_string() };
+    let mut rows = vec![
+        row(
+            format!("{of} started by requests; floor: bare posix_spawn"),
+            1,
+            0,
+            (count == 1000).then_some(TARGET),
+        ),
+        row(format!("{of} from nothing until they run; floor: bare posix_spawn"), 2, 0, None),
+    ];
+    rows.extend(rivals.iter().enumerate().map(|(at, rival)| {
+        let what = format!("{of} from nothing until they run; floor: {}", rival.name());
+        row(what, 2, 3 + at, Some(1.0))
+    }));
+    rows
+}
+
+/// With nothing around it.
+pub(crate) fn bare(program: &std::path::Path) -> Child {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+pub(crate) fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

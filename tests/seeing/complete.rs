@@ -1,0 +1,112 @@
+//! Completions, in a real bash.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tests::{Daemon, Said, binary, skipped};
+
+/// What bash offers for this line, whose last word is the one that is completed.
+fn offered(script: &Path, socket: Option<&Path>, words: &[&str]) -> Option<Vec<String>> {
+    let mut command = Command::new("bash");
+    let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    let (last, before) = (words.last().unwrap(), words.get(words.len() - 2).unwrap());
+    let cli = binary("orchestrator-cli");
+    let line = format!(
+        "PATH={dir}:$PATH\n. {script}\nCOMP_WORDS=({all})\nCOMP_CWORD={at}\n\
+         _clap_complete_orchestrator_cli orchestrator-cli '{last}' '{before}' 2>/dev/null\n\
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        dir = cli.parent().unwrap().display(),
+        script = script.display(),
+        all = quoted.join(" "),
+        at = words.len() - 1,
+    );
+    command.args(["--norc", "--noprofile", "-c", &line]).stdin(Stdio::null());
+    command.env_remove("ORCHESTRATOR_SOCKET").env_remove("XDG_RUNTIME_DIR");
+    // Where no daemon of this user's can be.
+    command.env("TMPDIR", script.parent().unwrap());
+    if let Some(socket) = socket {
+        command.env("ORCHESTRATOR_SOCKET", socket);
+    }
+    if Command::new("bash").arg("--version").stdout(Stdio::null()).status().is_err() {
+        skipped("bash is not there, so its completions were not tried");
+        return None;
+    }
+    let said = Said::of(command);
+    let words = said.stdout.lines().filter(|line| !line.is_empty());
+    Some(words.map(str::to_owned).collect())
+}
+
+fn script(directory: &Path) -> std::path::PathBuf {
+    let mut command = Command::new(binary("orchestrator-cli"));
+    command.args(["completions", "bash"]);
+    let said = Said::of(command);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let path = directory.join("completions");
+    std::fs::write(&path, said.stdout).unwrap();
+    path
+}
+
+#[test]
+fn names_of_instances_and_numbers_of_links_are_completed() {
+    let daemon = Daemon::start();
+    for name in ["ping", "pong", "camera"] {
+        daemon.add(["/bin/sleep", "--name", name, "--", "1000"]);
+    }
+    daemon.ok(["link", "add", "--type", "T", "--from", "ping", "--to", "pong"]);
+    let dir = tempfile::tempdir().unwrap();
+    let script = script(dir.path());
+    let socket = daemon.socket();
+    let of = |words: &[&str]| offered(&script, Some(socket), words);
+    let Some(all) = of(&["orchestrator-cli", "runtime", "start", ""]) else {
+        return;
+    };
+    for name in ["ping", "pong", "camera"] {
+        assert!(all.iter().any(|it| it == name), "{all:?}");
+    }
+    let two = Some(vec!["ping".to_owned(), "pong".to_owned()]);
+    for command in [
+        &["runtime", "stop"][..],
+        &["runtime", "show"],
+        &["runtime", "logs", "camera"],
+        &["runtime", "wait"],
+        &["runtime", "list"],
+        &["link", "add", "--from"],
+        &["link", "add", "--to"],
+        &["events", "--instance"],
+    ] {
+        let line = [&["orchestrator-cli"], command, &["p"]].concat();
+        assert_eq!(of(&line), two, "{command:?}");
+    }
+    daemon.add(["/bin/true", "--name", "purge", "--schedule", "@yearly"]);
+    let run = of(&["orchestrator-cli", "runtime", "run", "p"]).unwrap();
+    assert_eq!(run, ["purge"], "only schedules are run");
+    let links = of(&["orchestrator-cli", "link", "remove", ""]).unwrap();
+    assert!(links.iter().any(|it| it == "1"), "{links:?}");
+    // Commands and flags too.
+    let commands = of(&["orchestrator-cli", "runtime", "st"]).unwrap();
+    assert!(commands.contains(&"start".into()) && commands.contains(&"stop".into()));
+    // The socket of the line is the one that is asked.
+    let path = socket.to_str().unwrap();
+    let line = ["orchestrator-cli", "--socket", path, "runtime", "stop", "p"];
+    assert_eq!(offered(&script, None, &line), two);
+}
+
+#[test]
+fn without_a_daemon_there_is_nothing_and_soon() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = script(dir.path());
+    // Nobody answers there.
+    let path = dir.path().join("socket");
+    let _deaf = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    for socket in [None, Some(dir.path().join("none")), Some(path)] {
+        let began = Instant::now();
+        let line = ["orchestrator-cli", "runtime", "stop", "p"];
+        let Some(words) = offered(&script, socket.as_deref(), &line) else {
+            return;
+        };
+        assert_eq!(words, [""; 0]);
+        // 80 ms, and two processes on a machine that may be busy.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
