@@ -408,6 +408,8 @@ mod tests {
                 }
             };
             waitpid(pid, None).unwrap();
+            // Another thread's process may have a copy of the writing end until it has executed.
+            rustix::fs::fcntl_setfl(&arrived.stdout, rustix::fs::OFlags::empty()).unwrap();
             let mut printed = String::new();
             std::io::Read::read_to_string(&mut File::from(arrived.stdout), &mut printed).unwrap();
             // The fourth is the directory.
