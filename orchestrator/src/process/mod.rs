@@ -65,7 +65,7 @@ use tokio::sync::oneshot;
 pub use account::{AccountError, obstacle};
 pub use env_file::EnvFileError;
 
-pub use cgroup::{CgroupChoice, Usage};
+pub use cgroup::{CgroupChoice, Standing};
 pub use error::SpawnError;
 pub use keeper::{
     Hooks, Keeper, QUEUE, RetireError, Said, StartError, Started, StopError, View, WAITING,
@@ -159,11 +159,6 @@ pub trait Kernel: Send + Sync + 'static {
     /// sentence each.
     fn unmet(&self, _: InstanceId, _runs: bool) -> Vec<String> {
         Vec::new()
-    }
-
-    /// What all processes of an instance use. None if that is not known, since it has no cgroup.
-    fn usage(&self, _: InstanceId) -> Option<Usage> {
-        None
     }
 
     /// Ends what is left of earlier executions and nobody has to do with: of instances that there
