@@ -21,7 +21,7 @@ use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
 use super::prepare::Surroundings;
 use super::rest::Rest;
-use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
+use super::{Exited, Kernel, Launch, Part, Pending, Process, SpawnError, Spawned, Stray, sys};
 use crate::holder::PLACES;
 use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
@@ -305,10 +305,11 @@ impl Kernel for Linux {
     fn adopt(
         &self,
         instance: InstanceId,
+        part: Part,
         pid: u32,
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
-        Self::adopt(self, instance, pid, start_ticks)
+        Self::adopt(self, instance, part, pid, start_ticks)
     }
 
     fn rest(

@@ -123,13 +123,19 @@ pub trait Kernel: Send + Sync + 'static {
     /// See [`SpawnError`]; then no process is left.
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>>;
 
-    /// Takes over the main process of an instance that was executed under an earlier holder: see
+    /// Takes over a process of an instance that was executed under an earlier holder: see
     /// [`Linux::adopt`].
     ///
     /// # Errors
     ///
     /// When it is there but can't be had.
-    fn adopt(&self, _: InstanceId, _pid: u32, _start_ticks: u64) -> io::Result<Option<Spawned>> {
+    fn adopt(
+        &self,
+        _: InstanceId,
+        _: Part,
+        _pid: u32,
+        _start_ticks: u64,
+    ) -> io::Result<Option<Spawned>> {
         Ok(None)
     }
 

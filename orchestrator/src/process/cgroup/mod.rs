@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Limits;
 
-use super::FIRST_COMMAND;
+use super::{FIRST_COMMAND, Part};
 use crate::holder::frame::Name;
 pub(super) use leaf::Leaf;
 use limit::Ooms;
@@ -195,15 +195,16 @@ impl Cgroups {
         directory.is_dir().then(|| self.leaf(directory))
     }
 
-    /// The cgroup that a process is in, whoever has started it, if that is one of this instance,
-    /// of a daemon with the same state directory.
+    /// The cgroup that a process is in, whoever has started it, if that is one of this part of the
+    /// instance, of a daemon with the same state directory.
     pub(super) fn of_process(
         self: &Arc<Self>,
         pid: i32,
         instance: InstanceId,
+        part: Part,
     ) -> Option<Arc<Leaf>> {
         let place = self.place.as_ref().ok()?;
-        let directory = place.of_process(pid, instance)?;
+        let directory = place.of_process(pid, instance, part)?;
         Some(self.leaf(directory))
     }
 

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use orchestrator_proto::InstanceId;
 use sha2::{Digest, Sha256};
 
+use super::super::{FIRST_COMMAND, Part};
 use super::controllers::{self, Controller, Controllers};
-use super::{Standing, find, run_of};
+use super::{Standing, find, tag_of};
 
 /// The name of the one that has those of instances in it.
 const INSTANCES: &str = "instances";
@@ -132,16 +133,17 @@ impl Place {
         entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
     }
 
-    /// That of an execution of this instance's program in which a process is, or below which,
+    /// That of an execution of this part of the instance in which a process is, or below which,
     /// under any parent: the daemon may have been started somewhere else before.
-    pub(super) fn of_process(&self, pid: i32, instance: InstanceId) -> Option<PathBuf> {
+    pub(super) fn of_process(&self, pid: i32, instance: InstanceId, part: Part) -> Option<PathBuf> {
         let path = find::of(&pid.to_string()).ok()?;
         let instances = Path::new(self.directory.file_name()?).join(INSTANCES);
         let of_instance = instances.join(instance.to_string());
         path.ancestors()
             .find(|it| {
-                let is_run = it.file_name().and_then(|it| it.to_str()).and_then(run_of).is_some();
-                is_run && it.parent().is_some_and(|it| it.ends_with(&of_instance))
+                let tag = it.file_name().and_then(|it| it.to_str()).and_then(tag_of);
+                tag.is_some_and(|tag| part_of(tag) == part)
+                    && it.parent().is_some_and(|it| it.ends_with(&of_instance))
             })
             .map(Path::to_owned)
     }
@@ -183,6 +185,11 @@ pub(super) fn instances_in(path: &Path) -> impl Iterator<Item = InstanceId> {
     let names = || path.iter().map(|name| name.to_str().unwrap_or_default());
     let below = names().zip(names().skip(1)).filter(|(above, _)| *above == INSTANCES);
     below.filter_map(|(_, name)| name.parse().ok())
+}
+
+/// What an execution of this number is to its instance.
+const fn part_of(tag: u64) -> Part {
+    if tag < FIRST_COMMAND { Part::Main } else { Part::Command }
 }
 
 /// The cgroup in which a daemon of this id was started that is in `own` now: another one of it may
