@@ -331,20 +331,29 @@ fn probes_of_another_daemon_are_left_alone() {
 }
 
 #[test]
-fn a_probe_whose_holder_was_killed_is_ended_by_the_next_daemon() {
-    let mut daemon = Daemon::start();
-    let asked = daemon.dir().join("asked");
-    let probe =
-        script(&daemon, "probe", &format!("echo $$ >> {}; exec sleep 1000", asked.display()));
-    let options = ["--live-exec", probe.to_str().unwrap(), "--live-timeout", "1h"];
-    add(&daemon, Path::new("/bin/sleep"), "asked", &options, &["1000"]);
-    daemon.ok(["runtime", "start", "asked"]);
-    let first = processes::pid_in(&asked);
-    let main = pid(&daemon, "asked");
-    daemon.kill();
-    assert!(processes::is_alive(first) && processes::is_alive(main));
-    daemon.launch();
-    processes::gone(first);
-    becomes(&daemon, "asked", "ready");
-    assert_eq!(pid(&daemon, "asked"), main);
+fn a_probe_whose_holder_was_killed_is_ended_by_the_next_daemon_and_nothing_else() {
+    for way in [&[][..], &["--cgroup", "none"]] {
+        let mut daemon = Daemon::start_with(way);
+        let asked = daemon.dir().join("asked");
+        let probe =
+            script(&daemon, "probe", &format!("echo $$ >> {}; exec sleep 1000", asked.display()));
+        let options = ["--live-exec", probe.to_str().unwrap(), "--live-timeout", "1h"];
+        add(&daemon, Path::new("/bin/sleep"), "asked", &options, &["1000"]);
+        daemon.ok(["runtime", "start", "asked"]);
+        let first = processes::pid_in(&asked);
+        let main = pid(&daemon, "asked");
+        daemon.kill();
+        assert!(processes::is_alive(first) && processes::is_alive(main));
+        daemon.launch();
+        processes::gone(first);
+        becomes(&daemon, "asked", "ready");
+        assert_eq!(pid(&daemon, "asked"), main);
+        // Whatever it took to end the probe has been done by the time of the next one.
+        let again = || {
+            let pids = std::fs::read_to_string(&asked).ok()?;
+            pids.lines().any(|it| it != first.to_string()).then_some(())
+        };
+        eventually("it is asked again", again);
+        assert!(processes::is_alive(main), "{way:?}");
+    }
 }

@@ -1,12 +1,13 @@
 //! `runtime list` and `runtime show`
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tests::{Daemon, eventually};
+use tests::{Daemon, eventually, skipped};
 
 fn of<'a>(list: &'a Value, name: &str) -> &'a Value {
     let all = list["runtimes"].as_array().unwrap();
@@ -35,6 +36,22 @@ fn a_list_says_what_the_whole_tree_uses() {
     assert_eq!(shown["runtime"]["vitals"]["usage"]["processes"], 4);
     let text = daemon.ok(["runtime", "show", "tree"]);
     assert!(text.contains("uses:") && text.contains("4 processes"), "{text}");
+}
+
+#[test]
+fn what_has_no_parent_no_group_and_no_environment_of_its_instance_is_counted_by_its_cgroup() {
+    let daemon = Daemon::start();
+    daemon.add_script("leaves", "(setsid env -i /bin/sleep 1000 &); exec sleep 1000");
+    daemon.ok(["runtime", "start", "leaves"]);
+    let pid = daemon.info("leaves").observed.pid().unwrap();
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    if !own.contains("/instances/") {
+        return skipped("no cgroup can be made here");
+    }
+    eventually("both are counted", || {
+        let list = daemon.json(["runtime", "list"]);
+        (of(&list, "leaves")["vitals"]["usage"]["processes"] == 2).then_some(())
+    });
 }
 
 #[test]

@@ -20,6 +20,7 @@ impl Daemon {
             logs: directories.logs.clone(),
             sockets: directories.sockets.clone(),
             warnings: self.warnings(),
+            cgroups: self.kernel.cgroups(),
             instances: self.registry.all().len() as u64,
         };
         let examined = tokio::task::spawn_blocking(move || examine(&subject)).await;

@@ -26,7 +26,7 @@ use crate::control::{self, Daemon};
 use crate::events::EventLog;
 use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
 use crate::options::{Options, Sync};
-use crate::process::{CgroupChoice, Left, Linux, Meter};
+use crate::process::{CgroupChoice, Left, Linux, Meter, Standing};
 use crate::registry::{Directories, Instance, Registry};
 use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
@@ -282,7 +282,7 @@ fn warnings(set_aside: Option<&SetAside>, failures: Vec<String>) -> Vec<String> 
 /// What was asked for by name, and can't be had.
 fn cgroups_warning(choice: &CgroupChoice, kernel: &Linux) -> Option<String> {
     let CgroupChoice::Below(_) = choice else { return None };
-    let why = kernel.no_cgroups()?;
+    let Standing::Nowhere { why } = kernel.cgroups() else { return None };
     Some(format!("instances have no cgroups of their own, though --cgroup names a place: {why}"))
 }
 

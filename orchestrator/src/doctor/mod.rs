@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 use orchestrator_proto::control::Finding;
 
+use crate::process::Standing;
+
 pub use versions::Versions;
 
 /// What is looked at.
@@ -32,6 +34,8 @@ pub struct Subject {
     pub sockets: PathBuf,
     /// What `status` warns of.
     pub warnings: Vec<String>,
+    /// Where cgroups of instances are made.
+    pub cgroups: Standing,
     /// How many instances there are.
     pub instances: u64,
 }
@@ -55,7 +59,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     findings.push(limits::processes());
     findings.push(limits::core_size());
     findings.push(limits::priority());
-    findings.push(cgroup::judge(&cgroup::look()));
+    findings.push(cgroup::judge(&subject.cgroups));
     findings.push(system::process_groups());
     findings.push(system::exits());
     findings.push(system::clock());

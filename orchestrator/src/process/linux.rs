@@ -15,13 +15,13 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Limits;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use super::cgroup::{CgroupChoice, Cgroups, Remnant, Usage};
+use super::cgroup::{CgroupChoice, Cgroups, Remnant, Standing};
 use super::group::{Calls, LinuxProcess};
 use super::keeping::Keeping;
 use super::link::{Link, Refusal, SERVICES, read};
 use super::prepare::Surroundings;
 use super::rest::Rest;
-use super::{Exited, Kernel, Launch, Pending, Process, SpawnError, Spawned, Stray, sys};
+use super::{Exited, Kernel, Launch, Part, Pending, Process, SpawnError, Spawned, Stray, sys};
 use crate::holder::PLACES;
 use crate::holder::frame::{self, Name, Order, Stage};
 use crate::holder::image::{self, Program};
@@ -124,10 +124,13 @@ impl Linux {
         }
     }
 
-    /// Why instances have no cgroups of their own, if they have none.
+    /// Where cgroups of instances are made and what can be limited there, or why that is nowhere.
     #[must_use]
-    pub fn no_cgroups(&self) -> Option<String> {
-        self.0.cgroups()?.missing().map(ToOwned::to_owned)
+    pub fn cgroups(&self) -> Standing {
+        self.0.cgroups().map_or_else(
+            || Standing::Nowhere { why: "the daemon has not looked for a place yet".into() },
+            |cgroups| cgroups.standing(),
+        )
     }
 
     /// Everything has ended: the daemon and its holder go back to the cgroup in which they were
@@ -302,10 +305,11 @@ impl Kernel for Linux {
     fn adopt(
         &self,
         instance: InstanceId,
+        part: Part,
         pid: u32,
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
-        Self::adopt(self, instance, pid, start_ticks)
+        Self::adopt(self, instance, part, pid, start_ticks)
     }
 
     fn rest(
@@ -335,10 +339,6 @@ impl Kernel for Linux {
 
     fn unmet(&self, instance: InstanceId, runs: bool) -> Vec<String> {
         self.0.unmet(instance, runs)
-    }
-
-    fn usage(&self, instance: InstanceId) -> Option<Usage> {
-        self.0.cgroups()?.usage(instance)
     }
 
     fn tidy(&self) {

@@ -66,7 +66,7 @@ use tokio::sync::oneshot;
 pub use account::{AccountError, obstacle};
 pub use env_file::EnvFileError;
 
-pub use cgroup::{CgroupChoice, Usage};
+pub use cgroup::{CgroupChoice, Standing};
 pub use error::SpawnError;
 pub use keeper::{
     Begun, Hooks, Keeper, QUEUE, RetireError, Runs, Said, StartError, Started, StopError, View,
@@ -125,13 +125,19 @@ pub trait Kernel: Send + Sync + 'static {
     /// See [`SpawnError`]; then no process is left.
     fn spawn(&self, launch: Launch) -> Pending<Result<Spawned, SpawnError>>;
 
-    /// Takes over the main process of an instance that was executed under an earlier holder: see
+    /// Takes over a process of an instance that was executed under an earlier holder: see
     /// [`Linux::adopt`].
     ///
     /// # Errors
     ///
     /// When it is there but can't be had.
-    fn adopt(&self, _: InstanceId, _pid: u32, _start_ticks: u64) -> io::Result<Option<Spawned>> {
+    fn adopt(
+        &self,
+        _: InstanceId,
+        _: Part,
+        _pid: u32,
+        _start_ticks: u64,
+    ) -> io::Result<Option<Spawned>> {
         Ok(None)
     }
 
@@ -161,11 +167,6 @@ pub trait Kernel: Send + Sync + 'static {
     /// sentence each.
     fn unmet(&self, _: InstanceId, _runs: bool) -> Vec<String> {
         Vec::new()
-    }
-
-    /// What all processes of an instance use. None if that is not known, since it has no cgroup.
-    fn usage(&self, _: InstanceId) -> Option<Usage> {
-        None
     }
 
     /// Ends what is left of earlier executions and nobody has to do with: of instances that there

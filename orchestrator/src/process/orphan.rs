@@ -17,11 +17,11 @@ use tokio::sync::oneshot;
 use super::group::{Group, LinuxProcess, Others};
 use super::linux::Linux;
 use super::procfs::{Stat, pids};
-use super::{ENV_RUN, Ended, Exited, Spawned, Stray, sys};
+use super::{ENV_RUN, Ended, Exited, Part, Spawned, Stray, sys};
 use crate::holder::frame::Name;
 
 impl Linux {
-    /// Takes over the main process of an instance from an earlier daemon and an earlier holder:
+    /// Takes over this part of an instance from an earlier daemon and an earlier holder:
     /// the one with this number that started at `start_ticks` (clock ticks since this boot) and
     /// has the instance's id in its environment. None if it is not there any more. Must be called
     /// within a tokio runtime.
@@ -32,6 +32,7 @@ impl Linux {
     pub fn adopt(
         &self,
         instance: InstanceId,
+        part: Part,
         pid: u32,
         start_ticks: u64,
     ) -> io::Result<Option<Spawned>> {
@@ -56,10 +57,10 @@ impl Linux {
         // No number that the holder knows.
         let name = Name { key: *instance.as_bytes(), tag: self.next_run() };
         let link = self.link();
-        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance));
+        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance, part));
         let others = match leaf {
             Some(leaf) => Others::InCgroup(leaf),
-            None => Others::ByLineage { is_command: false, everywhere: true },
+            None => Others::ByLineage { is_command: part == Part::Command, everywhere: true },
         };
         let group = Group::new(pid, pidfd, self.calls(), name, link, Some(others));
         Ok(Some(Spawned {
@@ -199,12 +200,12 @@ mod tests {
         let instance = InstanceId::generate();
         let (mut child, started) = nap(instance);
         let pid = child.id();
-        assert!(linux.adopt(instance, pid, started + 1).unwrap().is_none());
-        assert!(linux.adopt(InstanceId::generate(), pid, started).unwrap().is_none());
+        assert!(linux.adopt(instance, Part::Main, pid, started + 1).unwrap().is_none());
+        assert!(linux.adopt(InstanceId::generate(), Part::Main, pid, started).unwrap().is_none());
         for nobody in [0, u32::MAX, 4_194_305] {
-            assert!(linux.adopt(instance, nobody, started).unwrap().is_none());
+            assert!(linux.adopt(instance, Part::Main, nobody, started).unwrap().is_none());
         }
-        let spawned = linux.adopt(instance, pid, started).unwrap().unwrap();
+        let spawned = linux.adopt(instance, Part::Main, pid, started).unwrap().unwrap();
         assert_eq!(spawned.process.pid(), pid);
         assert!(spawned.process.signal_tree(15).await.unwrap());
         assert_eq!(child.wait().unwrap().signal(), Some(15));
@@ -212,6 +213,6 @@ mod tests {
         // Collected before or after it was looked at: known in both cases, since Linux 6.15.
         let known = Exit::Signal { signal: 15, core_dumped: false };
         assert!(ended.exit == known || ended.exit == Exit::Unknown, "{ended:?}");
-        assert!(linux.adopt(instance, pid, started).unwrap().is_none());
+        assert!(linux.adopt(instance, Part::Main, pid, started).unwrap().is_none());
     }
 }

@@ -4,7 +4,7 @@
 //! however many instances there are, on a thread that may wait; and whoever asks within
 //! [`FRESH`] after that shares what it has found.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Usage;
 use tokio::sync::Mutex;
 
+use super::cgroup::instance_of;
 use super::orphan::mark;
 use super::procfs::{Stat, pids};
 
@@ -50,7 +51,7 @@ pub type Usages = HashMap<InstanceId, Usage>;
 /// Reads it, when asked.
 #[derive(Debug)]
 pub struct Meter {
-    /// The parent of all main processes, and of those whose parents have ended.
+    /// The parent of main processes, and of those whose parents have ended.
     holder: i32,
     last: Mutex<Last>,
 }
@@ -157,7 +158,15 @@ fn read(holder: i32, mains: &[Main]) -> io::Result<(HashMap<InstanceId, Reading>
     let now_ticks = (seconds.unwrap_or(0.0) * 100.0) as u64;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
     let page = page.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096);
-    Ok((sum(&all, holder, mains, page, |pid| mark(pid).map(|(instance, _)| instance)), now_ticks))
+    let known: HashSet<InstanceId> = mains.iter().map(|main| main.instance).collect();
+    Ok((sum(&all, holder, mains, page, |pid| owner(pid, &known)), now_ticks))
+}
+
+/// Whose a process is, among these, that whoever takes in orphans has taken in. It has no say in
+/// which cgroup it is in; where there are none, its environment may tell.
+fn owner(pid: i32, known: &HashSet<InstanceId>) -> Option<InstanceId> {
+    let marked = || mark(pid).map(|(instance, _)| instance).filter(|it| known.contains(it));
+    instance_of(pid, |it| known.contains(&it)).or_else(marked)
 }
 
 /// Those that are still there. Nearly all of the time is the kernel's, about 10 µs for each, so
@@ -227,13 +236,14 @@ fn parse(pid: i32, line: &[u8]) -> Option<Now> {
 }
 
 /// Whose each process is. Its own are all of the main process's group, all that one of its own has
-/// started, and those that `mark` knows among the ones that the holder has taken in.
+/// started, and those that `owner` knows among the ones that were taken in: by the holder, and by
+/// whoever is the parent of main processes that an earlier holder has left.
 fn sum(
     all: &[Now],
     holder: i32,
     mains: &[Main],
     page: u64,
-    mark: impl Fn(i32) -> Option<InstanceId>,
+    owner: impl Fn(i32) -> Option<InstanceId>,
 ) -> HashMap<InstanceId, Reading> {
     let leaders: HashMap<i32, InstanceId> = mains
         .iter()
@@ -242,6 +252,8 @@ fn sum(
     let known: HashMap<InstanceId, Option<u32>> =
         mains.iter().map(|main| (main.instance, main.pid)).collect();
     let parents: HashMap<i32, &Now> = all.iter().map(|now| (now.pid, now)).collect();
+    let left = |leader| parents.get(leader).map(|now: &&Now| now.stat.parent);
+    let takers: HashSet<i32> = leaders.keys().filter_map(left).chain([holder]).collect();
     let mut owners: HashMap<i32, Option<InstanceId>> = HashMap::with_capacity(all.len());
     let mut way = Vec::new();
     let mut readings: HashMap<InstanceId, Reading> = HashMap::with_capacity(mains.len());
@@ -256,8 +268,8 @@ fn sum(
             if let Some(owner) = leaders.get(&at.stat.group) {
                 break Some(*owner);
             }
-            if at.stat.parent == holder {
-                break mark(at.pid).filter(|owner| known.contains_key(owner));
+            if takers.contains(&at.stat.parent) {
+                break owner(at.pid).filter(|owner| known.contains_key(owner));
             }
             match parents.get(&at.stat.parent) {
                 // Not a cycle, as can be seen when numbers are given anew while this is read.
@@ -356,6 +368,22 @@ mod tests {
         assert_eq!((readings[&id(1)].processes, readings[&id(2)].processes), (6, 1));
         assert_eq!(readings[&id(1)].memory_bytes, 6 * 7 * 4096);
         assert_eq!(readings[&id(1)].leader, (20, 100));
+    }
+
+    #[test]
+    fn what_was_taken_in_by_another_one_than_the_holder_is_found_too() {
+        let all = [
+            now(1, 0, 1),    // init,
+            now(5, 1, 5),    // something of its own,
+            now(10, 1, 10),  // the holder, the second one;
+            now(20, 1, 20),  // an instance that the first one has left,
+            now(24, 1, 24),  // and what that had started.
+            now(30, 10, 30), // Another instance.
+        ];
+        let mains =
+            [Main { instance: id(1), pid: Some(20) }, Main { instance: id(2), pid: Some(30) }];
+        let readings = sum(&all, 10, &mains, 1, |pid| (pid == 24).then_some(id(1)));
+        assert_eq!((readings[&id(1)].processes, readings[&id(2)].processes), (2, 1));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::health;
 use crate::listen;
-use crate::process::{FIRST_COMMAND, FIRST_LISTENER, Left, Process, Spawned, Stray, View};
+use crate::process::{FIRST_COMMAND, FIRST_LISTENER, Left, Part, Process, Spawned, Stray, View};
 use crate::store::{InstanceRecord, NewEvent, ProcessRecord, Rest, RunRecord, Snapshot};
 use crate::supervise::SIGKILL;
 
@@ -161,7 +161,7 @@ impl Registry {
         let later = strays.iter().filter(|stray| stray.instance == id && stray.run > run.starts);
         let later = later.map(|stray| (stray.pid, stray.start_ticks));
         noted.into_iter().chain(later).find_map(|(pid, start_ticks)| {
-            match self.kernel.adopt(id, pid, start_ticks) {
+            match self.kernel.adopt(id, Part::Main, pid, start_ticks) {
                 Ok(spawned) => {
                     let spawned = spawned?;
                     let view = running(run, &spawned);
@@ -192,7 +192,7 @@ impl Registry {
     fn end_commands(&self, commands: &[Stray], known: &HashSet<String>) {
         let ours = commands.iter().filter(|it| known.contains(&it.instance.to_string()));
         for Stray { instance, pid, start_ticks, .. } in ours {
-            match self.kernel.adopt(*instance, *pid, *start_ticks) {
+            match self.kernel.adopt(*instance, Part::Command, *pid, *start_ticks) {
                 Ok(Some(spawned)) => {
                     tokio::spawn(health::end(spawned.process, spawned.exited));
                 }

@@ -31,7 +31,7 @@ pub(super) fn of(pid: &str) -> Result<PathBuf, String> {
 }
 
 /// The path of the cgroup of version 2, as seen from the root of the cgroup namespace.
-fn path_in(text: &[u8]) -> Option<PathBuf> {
+pub(super) fn path_in(text: &[u8]) -> Option<PathBuf> {
     let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
     // One that was removed while we are in it can't be used, and is not found below.
     Some(path(line))

@@ -27,7 +27,6 @@ mod leaf;
 mod limit;
 mod place;
 mod remnant;
-mod usage;
 
 use std::collections::HashMap;
 use std::fs;
@@ -40,13 +39,12 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Limits;
 use rustix::fs::{Mode, OFlags, open};
 
-use super::FIRST_COMMAND;
+use super::{FIRST_COMMAND, Part};
 use crate::holder::frame::Name;
 pub(super) use leaf::Leaf;
 use limit::Ooms;
 use place::Place;
 pub(super) use remnant::Remnant;
-pub use usage::Usage;
 
 /// Where cgroups of instances are made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -73,6 +71,25 @@ struct Known {
     /// Those that somebody has to do with.
     leaves: HashMap<PathBuf, Weak<Leaf>>,
     limits: HashMap<InstanceId, Kept>,
+}
+
+/// What there is to hold instances with, for an operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Instances have no cgroups.
+    Nowhere {
+        /// The reason, as the end of a sentence.
+        why: String,
+    },
+    /// Instances have cgroups.
+    Below {
+        /// The cgroup of the orchestrator, in which they are made.
+        directory: PathBuf,
+        /// Controllers whose limits are in force, such as `memory`.
+        in_force: Vec<&'static str>,
+        /// Why others are not, as the end of a sentence each.
+        missing: Vec<String>,
+    },
 }
 
 /// The limits of an instance.
@@ -112,9 +129,12 @@ impl Cgroups {
         Self { place, known: Mutex::default() }
     }
 
-    /// Why there are none, if there are none.
-    pub(super) fn missing(&self) -> Option<&str> {
-        self.place.as_ref().err().map(String::as_str)
+    /// Where they are made, and what can be limited there.
+    pub(super) fn standing(&self) -> Standing {
+        match &self.place {
+            Ok(place) => place.standing(),
+            Err(why) => Standing::Nowhere { why: why.clone() },
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -176,15 +196,16 @@ impl Cgroups {
         directory.is_dir().then(|| self.leaf(directory))
     }
 
-    /// The cgroup that a process is in, whoever has started it, if that is one of this instance,
-    /// of a daemon with the same state directory.
+    /// The cgroup that a process is in, whoever has started it, if that is one of this part of the
+    /// instance, of a daemon with the same state directory.
     pub(super) fn of_process(
         self: &Arc<Self>,
         pid: i32,
         instance: InstanceId,
+        part: Part,
     ) -> Option<Arc<Leaf>> {
         let place = self.place.as_ref().ok()?;
-        let directory = place.of_process(pid, instance)?;
+        let directory = place.of_process(pid, instance, part)?;
         Some(self.leaf(directory))
     }
 
@@ -247,11 +268,14 @@ impl Cgroups {
             place.leave(holder);
         }
     }
+}
 
-    /// What all processes of an instance use. None if it has no cgroup.
-    pub(super) fn usage(&self, instance: InstanceId) -> Option<Usage> {
-        usage::of(&self.place.as_ref().ok()?.of_instance(instance))
-    }
+/// The instance in whose cgroup a process is, whoever has started it, if it is one of those that
+/// `is_known` says yes to. An orchestrator can be an instance of another one: then the first of
+/// them, from the root, counts. None if it is in none of that kind, or has ended.
+pub(super) fn instance_of(pid: i32, is_known: impl Fn(InstanceId) -> bool) -> Option<InstanceId> {
+    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    place::instances_in(&find::path_in(&text)?).find(|instance| is_known(*instance))
 }
 
 /// The name of a cgroup for an execution.

@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 use orchestrator_proto::InstanceId;
 use sha2::{Digest, Sha256};
 
-use super::controllers::{self, Controllers};
-use super::{find, run_of};
+use super::super::{FIRST_COMMAND, Part};
+use super::controllers::{self, Controller, Controllers};
+use super::{Standing, find, tag_of};
+
+/// The name of the one that has those of instances in it.
+const INSTANCES: &str = "instances";
 
 /// A cgroup of the daemon's, with that of its own processes and those of its instances.
 #[derive(Debug)]
@@ -96,12 +100,22 @@ impl Place {
         &self.directory
     }
 
+    pub(super) fn standing(&self) -> Standing {
+        let missing = |controller: &Controller| self.controllers.missing(*controller);
+        let in_force = Controller::ALL.iter().filter(|it| missing(it).is_none());
+        Standing::Below {
+            directory: self.directory.clone(),
+            in_force: in_force.map(|it| it.name()).collect(),
+            missing: Controller::ALL.iter().filter_map(missing).map(str::to_owned).collect(),
+        }
+    }
+
     fn of_daemon(&self) -> PathBuf {
         self.directory.join("daemon")
     }
 
     fn of_instances(&self) -> PathBuf {
-        self.directory.join("instances")
+        self.directory.join(INSTANCES)
     }
 
     /// That of an instance, which need not be there.
@@ -119,16 +133,17 @@ impl Place {
         entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
     }
 
-    /// That of an execution of this instance's program in which a process is, or below which,
+    /// That of an execution of this part of the instance in which a process is, or below which,
     /// under any parent: the daemon may have been started somewhere else before.
-    pub(super) fn of_process(&self, pid: i32, instance: InstanceId) -> Option<PathBuf> {
+    pub(super) fn of_process(&self, pid: i32, instance: InstanceId, part: Part) -> Option<PathBuf> {
         let path = find::of(&pid.to_string()).ok()?;
-        let instances = Path::new(self.directory.file_name()?).join("instances");
+        let instances = Path::new(self.directory.file_name()?).join(INSTANCES);
         let of_instance = instances.join(instance.to_string());
         path.ancestors()
             .find(|it| {
-                let is_run = it.file_name().and_then(|it| it.to_str()).and_then(run_of).is_some();
-                is_run && it.parent().is_some_and(|it| it.ends_with(&of_instance))
+                let tag = it.file_name().and_then(|it| it.to_str()).and_then(tag_of);
+                tag.is_some_and(|tag| part_of(tag) == part)
+                    && it.parent().is_some_and(|it| it.ends_with(&of_instance))
             })
             .map(Path::to_owned)
     }
@@ -165,6 +180,18 @@ impl Place {
     }
 }
 
+/// The instances in whose cgroups a cgroup is, of any orchestrator, from the root.
+pub(super) fn instances_in(path: &Path) -> impl Iterator<Item = InstanceId> {
+    let names = || path.iter().map(|name| name.to_str().unwrap_or_default());
+    let below = names().zip(names().skip(1)).filter(|(above, _)| *above == INSTANCES);
+    below.filter_map(|(_, name)| name.parse().ok())
+}
+
+/// What an execution of this number is to its instance.
+const fn part_of(tag: u64) -> Part {
+    if tag < FIRST_COMMAND { Part::Main } else { Part::Command }
+}
+
 /// The cgroup in which a daemon of this id was started that is in `own` now: another one of it may
 /// have moved already.
 fn parent_of<'a>(own: &'a Path, id: &str) -> &'a Path {
@@ -188,6 +215,19 @@ mod tests {
         assert_eq!(of(other), Path::new(other));
         let instance = "/cg/orchestrator-0123456789abcdef/instances/a/run-1";
         assert_eq!(of(instance), Path::new(instance));
+    }
+
+    #[test]
+    fn instances_are_known_by_their_cgroups_also_of_one_in_another() {
+        let [outer, inner] = [InstanceId::generate(), InstanceId::generate()];
+        let of = |path: String| instances_in(Path::new(&path)).collect::<Vec<_>>();
+        let below = format!("/a/orchestrator-01/instances/{outer}/run-1");
+        assert_eq!(of(below.clone()), [outer]);
+        assert_eq!(of(format!("{below}/orchestrator-02/instances/{inner}/run-7")), [outer, inner]);
+        for none in ["/", "/instances", "/instances/x/run-1", "/orchestrator-01/daemon"] {
+            assert_eq!(of(none.to_owned()), []);
+        }
+        assert_eq!(of(format!("/other/{outer}/run-1")), []);
     }
 
     #[test]
