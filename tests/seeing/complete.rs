@@ -92,6 +92,10 @@ fn names_of_instances_and_numbers_of_links_are_completed() {
         let all = offered(&script, None, &line)?;
         (all == ["ping", "pong"]).then_some(())
     });
+    // Only schedules can be run.
+    daemon.add(["/bin/true", "--name", "purge", "--schedule", "@yearly"]);
+    let all = offers(&["orchestrator-cli", "runtime", "run", "p"], &["purge"]);
+    assert_eq!(all, ["purge"]);
 }
 
 #[test]
