@@ -92,6 +92,13 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
             };
             return Some((sentence, warnings));
         }
+        Reply::Scheduled { id, changed: true, .. } => {
+            format!("started the schedule of instance {id}")
+        }
+        Reply::Scheduled { id, changed: false, .. } => {
+            format!("the schedule of instance {id} was already started")
+        }
+        Reply::Queued { id } => format!("instance {id} is run when the run before it is over"),
         Reply::Stopped { id, changed: true } => format!("stopped instance {id}"),
         Reply::Stopped { id, changed: false } => format!("instance {id} was not running"),
         Reply::Removed { id, links } if links.is_empty() => format!("removed instance {id}"),

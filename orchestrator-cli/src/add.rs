@@ -26,6 +26,8 @@ pub(crate) async fn add(
     let path = absolute(&args.program)?;
     let hint = path_hint(&args.program, &path);
     let copy = args.copy;
+    let supervision = args.supervision.into_supervision(args.stop_signal, args.stop_timeout);
+    let supervision = supervision.map_err(Failure::usage)?;
     let listen = args.listen.into_iter().map(at_absolute).collect::<Result<_, _>>()?;
     let spec = RuntimeSpec {
         id: args.id,
@@ -34,7 +36,7 @@ pub(crate) async fn add(
         env: args.env.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
         cwd: args.cwd.as_deref().map(absolute).transpose()?.map(Into::into),
         privileged: args.privileged,
-        supervision: args.supervision.into_supervision(args.stop_signal, args.stop_timeout),
+        supervision,
         log: args.log.into_rules(),
         execution: args.execution.into_execution(),
         limits: args.limits.into_limits(),

@@ -68,10 +68,26 @@ fn program() -> String {
 
 /// Completes names of instances, and ids of those that have none.
 pub(crate) fn instances() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| match ask(Request::RuntimeList) {
-        Some(Reply::Runtimes(all)) => offer(current, all.iter().map(instance)),
-        _ => Vec::new(),
+    ArgValueCompleter::new(|current: &OsStr| offer_instances(current, |_| true))
+}
+
+/// Completes names of instances that have a schedule.
+pub(crate) fn schedules() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        offer_instances(current, |info| info.schedule.is_some())
     })
+}
+
+fn offer_instances(
+    current: &OsStr,
+    is_meant: fn(&RuntimeInfo) -> bool,
+) -> Vec<CompletionCandidate> {
+    match ask(Request::RuntimeList) {
+        Some(Reply::Runtimes(all)) => {
+            offer(current, all.iter().filter(|info| is_meant(info)).map(instance))
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Completes numbers of links.

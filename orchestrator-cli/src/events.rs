@@ -88,6 +88,9 @@ fn what(kind: &EventKind) -> String {
             let delay = format::span_ms(*delay_ms);
             format!("will be started again in {delay}, attempt {attempt}: {reason}")
         }
+        EventKind::RunSkipped { due_ms, reason } => {
+            format!("left out the run of {}: {reason}", format::time_ms(*due_ms))
+        }
         EventKind::Failed { reason } => format!("failed: {reason}"),
         EventKind::Changed { keys } => format!("definition changed: {keys}"),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),

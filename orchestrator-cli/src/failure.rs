@@ -15,7 +15,8 @@ use crate::format;
 pub(crate) enum Exit {
     Ok = 0,
     Failed = 1,
-    // 2 is a wrong command line; clap ends with it.
+    /// As clap ends with a wrong command line.
+    Usage = 2,
     NotFound = 3,
     NotReachable = 4,
     Differs = 5,
@@ -58,6 +59,11 @@ pub(crate) struct Report {
 }
 
 impl Failure {
+    /// Options that do not go together, where that depends on their values.
+    pub(crate) fn usage(message: String) -> Self {
+        Report::new(Exit::Usage, ErrorCode::InvalidArgument.name(), message, None).into()
+    }
+
     /// A file or a system call failed.
     pub(crate) fn io(message: impl Into<String>, error: &io::Error) -> Self {
         Report::new(Exit::Failed, ErrorCode::Io.name(), message, Some(error)).into()

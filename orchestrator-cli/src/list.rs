@@ -8,7 +8,7 @@ use crate::cli::ListArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Column, Field, Ids, Tone};
-use crate::{format, glob, status, watch};
+use crate::{format, glob, schedule, status, watch};
 
 /// The columns, and in which order they are left out where there is no room for all.
 const COLUMNS: [Column; 11] = [
@@ -114,7 +114,10 @@ pub(crate) fn text(out: &Output, all: &[RuntimeVitals], wide: bool) -> String {
     let ids: Vec<_> = all.iter().map(|it| it.info.id).collect();
     let now = format::now_ms();
     let mut text = table::fitted(out, &COLUMNS, &ids, all, wide, |it, ids| row(it, ids, now));
-    let sentences = all.iter().flat_map(|it| [reason(&it.info), says(&it.info)]).flatten();
+    let sentences = all.iter().map(|it| &it.info);
+    let sentences = sentences
+        .flat_map(|info| [reason(info), says(info), schedule::sentence(info, now)])
+        .flatten();
     for (number, sentence) in sentences.enumerate() {
         text.push_str(if number == 0 { "\n\n" } else { "\n" });
         text.push_str(&sentence);
@@ -132,6 +135,7 @@ fn row(it: &RuntimeVitals, ids: Ids, now_ms: u64) -> Vec<Field> {
         | Observed::Unhealthy { since_ms, .. }
         | Observed::Stopping { since_ms, .. } => (Some(*since_ms), None),
         Observed::BackOff { last_exit, .. } => (None, *last_exit),
+        Observed::Scheduled { .. } => schedule::ended(info),
         Observed::Completed { exit, at_ms } => (Some(*at_ms), Some(*exit)),
         Observed::Failed { exit, at_ms, .. } => (Some(*at_ms), *exit),
     };
@@ -179,6 +183,7 @@ pub(crate) const fn tone(observed: &Observed) -> Tone {
         Observed::Waiting { .. } | Observed::Starting { .. } | Observed::Stopping { .. } => {
             Tone::Busy
         }
+        Observed::Scheduled { .. } => Tone::Plain,
         Observed::Unhealthy { .. } | Observed::BackOff { .. } | Observed::Failed { .. } => {
             Tone::Bad
         }

@@ -21,6 +21,7 @@ mod manifest;
 mod output;
 mod plan;
 mod runtime;
+mod schedule;
 mod screen;
 mod session;
 mod settle;

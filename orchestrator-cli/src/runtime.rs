@@ -11,7 +11,7 @@ use crate::cli::RuntimeCommand;
 use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
-use crate::{action, add, execution, list, logs, supervision, table, wait};
+use crate::{action, add, execution, list, logs, schedule, supervision, table, wait};
 
 /// `runtime …`
 pub(crate) async fn run(
@@ -35,6 +35,9 @@ pub(crate) async fn run(
         }
         RuntimeCommand::Start { instances, priority } => {
             each(instances, |instance| Request::RuntimeStart { instance, priority })
+        }
+        RuntimeCommand::Run { instances } => {
+            each(instances, |instance| Request::RuntimeRun { instance })
         }
         RuntimeCommand::Stop { instances } => {
             each(instances, |instance| Request::RuntimeStop { instance })
@@ -114,6 +117,11 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("privileged", yes(info.privileged)),
         ("listens", listens(&detail.listen)),
         ("kind", supervision::kind(rules)),
+        ("schedule", schedule::when(rules)),
+        ("next run", schedule::next(info, now_ms)),
+        ("last run", schedule::last(info, now_ms)),
+        ("runs left out", info.schedule.as_ref().map_or_else(String::new, |it| some(it.skipped))),
+        ("run timeout", supervision::run_timeout(rules)),
         ("restart", supervision::restart(rules)),
         ("readiness", supervision::readiness(rules)),
         ("liveness", supervision::liveness(rules)),
@@ -226,6 +234,7 @@ pub(crate) fn state(observed: &Observed, now_ms: u64) -> String {
             format!("stopped with {exit}, {}", at(*ms))
         }
         Observed::Stopped { .. } => "stopped, never started".into(),
+        Observed::Scheduled { .. } => "scheduled".into(),
         Observed::Waiting { on, since_ms } => format!("waits for {on} since {}", at(*since_ms)),
         Observed::Starting { pid: None, .. } => "starting".into(),
         Observed::Starting { pid: Some(pid), since_ms } => {

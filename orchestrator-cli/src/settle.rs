@@ -142,12 +142,16 @@ fn stage(wanted: &Wanted, info: &RuntimeInfo, before: Option<&RuntimeInfo>) -> S
         before.starts == info.starts
             && (before.observed == info.observed || info.observed.is_active())
     });
-    let is_task = wanted.spec.supervision.kind == Kind::Task;
+    let is_task = wanted.spec.supervision.kind != Kind::Service;
     match (&info.observed, wanted.desired) {
+        // As it was before, perhaps: it has not to be executed for that.
+        (Observed::Scheduled { .. }, Desired::Running) => Stage::There,
         (_, Desired::Running) if is_old => Stage::Coming,
         (observed, Desired::Stopped) if observed.is_active() => Stage::Coming,
         (_, Desired::Stopped) => Stage::There,
         (Observed::Completed { .. }, _) => Stage::There,
+        // Whatever its run comes to.
+        _ if wanted.spec.supervision.kind.schedule().is_some() => Stage::There,
         // A task has then only begun.
         (Observed::Ready { .. }, _) if !is_task => Stage::There,
         (Observed::Waiting { .. }, _) => Stage::Waiting,

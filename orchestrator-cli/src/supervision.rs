@@ -1,15 +1,19 @@
 //! How an instance is supervised, in words.
 
+use orchestrator_proto::Millis;
 use orchestrator_proto::control::{
-    Check, Condition, Kind, OnFailure, Probe, Readiness, RestartPolicy, Supervision,
+    Check, Condition, OnFailure, Probe, Readiness, RestartPolicy, Supervision,
 };
 
 pub(crate) fn kind(rules: &Supervision) -> String {
-    match rules.kind {
-        Kind::Service => "service",
-        Kind::Task => "task",
+    rules.kind.word().into()
+}
+
+pub(crate) fn run_timeout(rules: &Supervision) -> String {
+    match rules.run_timeout {
+        Millis::ZERO => String::new(),
+        time => time.to_string(),
     }
-    .into()
 }
 
 pub(crate) fn restart(rules: &Supervision) -> String {

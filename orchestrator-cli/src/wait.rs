@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use orchestrator_proto::Millis;
 use orchestrator_proto::client::{Client, ClientError};
-use orchestrator_proto::control::{Observed, Reply, Request, RuntimeInfo, Selector};
+use orchestrator_proto::control::{
+    Observed, Reply, Request, RunResult, RuntimeInfo, ScheduleInfo, Selector,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cli::WaitState;
@@ -52,7 +54,7 @@ async fn one(
             .await?;
         loop {
             let info = look(client, instance.clone()).await?;
-            match verdict(state, &info.observed) {
+            match verdict(state, &info) {
                 Some(true) => return Ok(info),
                 Some(false) => return Err(in_vain(&info, state, "and can't be")),
                 None => {}
@@ -68,7 +70,7 @@ async fn one(
                 Ok(Some(Err(error))) => return Err(error.into()),
                 Err(_) => {
                     let info = look(client, instance).await?;
-                    return match verdict(state, &info.observed) {
+                    return match verdict(state, &info) {
                         Some(true) => Ok(info),
                         _ => Err(in_vain(&info, state, "in time")),
                     };
@@ -88,14 +90,21 @@ async fn look(client: &Client, instance: Selector) -> Result<RuntimeInfo, Failur
 }
 
 /// Whether it is in this state; false if it can't come there by itself any more.
-const fn verdict(state: WaitState, observed: &Observed) -> Option<bool> {
-    match (state, observed) {
+const fn verdict(state: WaitState, info: &RuntimeInfo) -> Option<bool> {
+    match (state, &info.observed) {
         (WaitState::Ready, Observed::Ready { .. })
         | (WaitState::Completed, Observed::Completed { .. })
         | (
             WaitState::Stopped,
             Observed::Stopped { .. } | Observed::Completed { .. } | Observed::Failed { .. },
         ) => Some(true),
+        (WaitState::Stopped, Observed::Scheduled { .. }) => Some(true),
+        (WaitState::Completed, Observed::Scheduled { .. }) => match &info.schedule {
+            Some(ScheduleInfo { last: Some(run), .. }) => {
+                Some(matches!(run.result, RunResult::Completed { .. }))
+            }
+            _ => None,
+        },
         (WaitState::Ready, Observed::Completed { .. } | Observed::Failed { .. })
         | (WaitState::Completed, Observed::Failed { .. }) => Some(false),
         _ => None,

@@ -41,6 +41,7 @@ fn info(observed: Observed) -> RuntimeInfo {
         starts: 1,
         connections: 0,
         status: "3 of 4 cameras".into(),
+        schedule: None,
     }
 }
 

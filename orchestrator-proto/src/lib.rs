@@ -9,7 +9,8 @@
 //! body. `PROTOCOL.md` beside this crate describes them byte by byte.
 //!
 //! Features: `client` is an async client of the control socket, `sdk` is what a runtime
-//! links against, `manifest` reads and writes `orchestrator.toml`.
+//! links against, `manifest` reads and writes `orchestrator.toml`, `timetable` says when a
+//! schedule runs.
 #![forbid(unsafe_code)]
 
 // `#[derive(Message)]` names this crate from outside, in tests too.
@@ -34,6 +35,8 @@ pub mod client;
 pub mod manifest;
 #[cfg(feature = "sdk")]
 pub mod sdk;
+#[cfg(feature = "timetable")]
+pub mod timetable;
 
 pub use error::{ErrorCode, WireError};
 pub use id::{InstanceId, LinkId};

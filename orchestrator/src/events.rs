@@ -116,6 +116,9 @@ fn say(event: &NewEvent) {
         EventKind::BackOff { reason, delay_ms, attempt } => {
             tracing::warn!(instance, reason, delay_ms, attempt, "will be started again");
         }
+        EventKind::RunSkipped { due_ms, reason } => {
+            tracing::warn!(instance, due_ms, reason, "a run was left out");
+        }
         EventKind::Failed { reason } => tracing::warn!(instance, reason, "failed"),
         EventKind::Changed { keys } => tracing::info!(instance, keys, "definition changed"),
         EventKind::LinkAdded { link, description } => {

@@ -22,7 +22,7 @@ fn the_one_of_the_readme_is_good() {
     fs::create_dir(dir.path().join("sensors")).unwrap();
     fs::write(&path, text).unwrap();
     let manifest = Manifest::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!((manifest.set.instances.len(), manifest.set.links.len()), (4, 1));
+    assert_eq!((manifest.set.instances.len(), manifest.set.links.len()), (5, 1));
     assert_eq!(manifest.warnings, []);
     // The daemon takes it too.
     let daemon = Daemon::start();

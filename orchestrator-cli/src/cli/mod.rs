@@ -7,6 +7,7 @@ mod link;
 mod log;
 mod manifest;
 mod runtime;
+mod schedule;
 mod supervision;
 pub(crate) mod value;
 

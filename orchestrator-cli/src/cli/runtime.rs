@@ -31,10 +31,12 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add ./web --user www-data --ambient-caps CAP_NET_BIND_SERVICE
   orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
   orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64
-  orchestrator-cli runtime add ./server --listen http=tcp:0.0.0.0:80 --listen unix:/run/s,mode=0660")]
+  orchestrator-cli runtime add ./server --listen http=tcp:0.0.0.0:80 --listen unix:/run/s,mode=0660
+  orchestrator-cli runtime add ./backup --schedule '30 3 * * *' --time-zone Europe/Berlin")]
     Add(RuntimeAdd),
 
-    /// Start instances and wait until their programs are executed.
+    /// Start instances and wait until their programs are executed. Schedules are run when it is
+    /// time, from now on.
     #[command(after_help = "Examples:
   orchestrator-cli runtime start ping
   orchestrator-cli runtime start ping pong --priority high")]
@@ -46,6 +48,16 @@ pub(crate) enum RuntimeCommand {
         /// time. Example: --priority low
         #[arg(long)]
         priority: Option<Priority>,
+    },
+
+    /// Have schedules run now, whatever the time, and wait until their programs are executed.
+    ///
+    /// If a run is under way, what --overlap says follows. A schedule that is stopped is not run.
+    #[command(after_help = "Example:\n  orchestrator-cli runtime run backup")]
+    Run {
+        /// Ids, unique prefixes of ids, or names. Example: runtime run backup
+        #[arg(required = true, value_name = "INSTANCE", add = complete::schedules())]
+        instances: Vec<String>,
     },
 
     /// Stop instances and wait until nothing of them is left.
@@ -105,7 +117,8 @@ pub(crate) enum RuntimeCommand {
         /// Ids, unique prefixes of ids, or names. Example: runtime wait server
         #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
-        /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed.
+        /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed (of
+        /// a schedule, its last run).
         /// Example: --for completed
         #[arg(long = "for", value_name = "STATE", default_value = "ready")]
         state: WaitState,
@@ -161,6 +174,7 @@ pub(crate) struct ListArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum StateWord {
     Stopped,
+    Scheduled,
     Waiting,
     Starting,
     Ready,
@@ -176,6 +190,7 @@ impl StateWord {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
+            Self::Scheduled => "scheduled",
             Self::Waiting => "waiting",
             Self::Starting => "starting",
             Self::Ready => "ready",

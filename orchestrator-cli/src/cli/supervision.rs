@@ -3,9 +3,11 @@
 use clap::{ArgGroup, Args};
 use orchestrator_proto::Millis;
 use orchestrator_proto::control::{
-    After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, RestartPolicy, Stop,
+    After, Check, Condition, OnFailure, Probe, Readiness, Requirement, RestartPolicy, Stop,
     StopStep, Supervision,
 };
+
+use super::schedule::KindArgs;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Supervision")]
@@ -14,9 +16,8 @@ use orchestrator_proto::control::{
 ])))]
 #[command(group(ArgGroup::new("liveness").args(["live_exec", "live_http", "live_tcp"])))]
 pub(crate) struct SupervisionArgs {
-    /// What it is for: a service runs for ever, a task once to its end. Example: --kind task
-    #[arg(long, value_name = "service|task", value_parser = kind, default_value = "service")]
-    kind: Kind,
+    #[command(flatten)]
+    kind: KindArgs,
 
     /// When it is started again by itself: never, on-failure, or always. Example: --restart always
     #[arg(long, value_name = "WHEN", value_parser = restart_policy, default_value = "never")]
@@ -159,12 +160,16 @@ pub(crate) struct SupervisionArgs {
 }
 
 impl SupervisionArgs {
+    /// # Errors
+    ///
+    /// A sentence, if options do not go together.
     pub(crate) fn into_supervision(
         self,
         stop_signal: Option<i32>,
         stop_timeout: Option<std::time::Duration>,
-    ) -> Supervision {
-        let mut rules = Supervision { kind: self.kind, ..Supervision::default() };
+    ) -> Result<Supervision, String> {
+        let (kind, run_timeout) = self.kind.into_kind()?;
+        let mut rules = Supervision { kind, run_timeout, ..Supervision::default() };
         let restart = &mut rules.restart;
         restart.policy = self.restart;
         restart.delay = self.restart_delay;
@@ -214,20 +219,12 @@ impl SupervisionArgs {
                 first.wait = timeout.into();
             }
         }
-        rules
+        Ok(rules)
     }
 }
 
 fn words(text: &str) -> Vec<String> {
     text.split_ascii_whitespace().map(Into::into).collect()
-}
-
-fn kind(text: &str) -> Result<Kind, String> {
-    match text {
-        "service" => Ok(Kind::Service),
-        "task" => Ok(Kind::Task),
-        other => Err(format!("{other:?} is not a kind; use service or task")),
-    }
 }
 
 fn restart_policy(text: &str) -> Result<RestartPolicy, String> {

@@ -10,7 +10,7 @@ use ratatui::widgets::{Block, Borders, Cell, Clear, Padding, Paragraph, Row, Tab
 use super::state::{App, Line, Link, Mode};
 use super::text;
 use crate::table::Tone;
-use crate::{format, list};
+use crate::{format, list, schedule};
 
 /// The smallest terminal that anything can be seen on.
 const SMALLEST: (u16, u16) = (40, 8);
@@ -270,7 +270,10 @@ fn draw_log(app: &App, frame: &mut Frame<'_>, area: Rect) {
     let title = match app.chosen() {
         Some(info) => {
             let name = info.name.clone().unwrap_or_else(|| info.id.to_string());
-            let why = list::why(&info.observed).map(|why| format!(" {why}")).unwrap_or_default();
+            let why = list::why(&info.observed)
+                .or_else(|| schedule::both(info, format::now_ms()))
+                .map(|why| format!(" {why}"))
+                .unwrap_or_default();
             let back = if app.back > 0 { " (page down goes on)" } else { "" };
             format!(" {}{} ", format::line(&format!("{name}{why}")), back)
         }

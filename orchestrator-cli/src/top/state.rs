@@ -367,7 +367,10 @@ impl App {
             return Vec::new();
         };
         let (id, will_end) = (info.id, info.observed.is_active());
-        let waits = matches!(info.observed, Observed::Waiting { .. } | Observed::BackOff { .. });
+        let waits = matches!(
+            info.observed,
+            Observed::Waiting { .. } | Observed::BackOff { .. } | Observed::Scheduled { .. }
+        );
         if will_end {
             self.mode = Mode::Confirm(act, id);
             return Vec::new();

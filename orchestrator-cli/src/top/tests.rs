@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Counters, Desired, Health, LinkInfo, LinkState, LogLine, LogStream, Observed, Policy, Priority,
-    RuntimeInfo, RuntimeVitals, TargetInfo, Usage, Vitals,
+    self, Counters, Desired, Health, LastRun, LinkInfo, LinkState, LogLine, LogStream, Observed,
+    Policy, Priority, RunResult, RuntimeInfo, RuntimeVitals, Schedule, ScheduleInfo, TargetInfo,
+    Usage, Vitals,
 };
 use orchestrator_proto::{InstanceId, LinkId};
 use proptest::prelude::*;
@@ -32,6 +33,7 @@ fn instance(number: u8, name: &str, observed: Observed) -> RuntimeVitals {
         starts: 1,
         connections: 0,
         status: String::new(),
+        schedule: None,
     };
     let usage = Usage {
         cpu_percent_100: 1250,
@@ -202,6 +204,9 @@ fn what_does_not_run_is_started_at_once_and_not_stopped() {
     };
     app.update(picture(vec![instance(2, "motor", back_off)], 0), Duration::ZERO);
     assert_eq!(char(&mut app, 'x'), [Order::Act(Act::Stop, id(2))]);
+    let next = Observed::Scheduled { next_ms: None };
+    app.update(picture(vec![instance(2, "motor", next)], 0), Duration::ZERO);
+    assert_eq!(char(&mut app, 'x'), [Order::Act(Act::Stop, id(2))]);
     let refused = Err("no such file".to_owned());
     app.update(Event::Done(Act::Start, refused), Duration::ZERO);
     assert!(screen(&app, 80, 24).contains("no such file"));
@@ -225,6 +230,28 @@ fn a_filter_shows_some_and_escape_shows_all() {
     assert!(text.contains("motor") && text.contains("[filter: mot]"), "{text}");
     press(&mut app, KeyCode::Esc);
     assert_eq!((app.filter.as_str(), app.shown().count()), ("", 2));
+}
+
+#[test]
+fn a_schedule_says_when_it_runs_and_how_it_ran() {
+    let mut app = two();
+    let mut backup = instance(1, "backup", Observed::Scheduled { next_ms: Some(u64::MAX / 2) });
+    let result = RunResult::Completed { exit: control::Exit::Code(0) };
+    backup.info.schedule = Some(ScheduleInfo {
+        schedule: Schedule::new("@daily"),
+        next_ms: Some(4_102_444_800_000),
+        last: Some(LastRun { began_ms: 1000, ended_ms: 3000, result }),
+        skipped: 0,
+    });
+    app.update(picture(vec![backup], 0), Duration::ZERO);
+    let text = screen(&app, 200, 24);
+    for part in ["scheduled", "backup runs next at 2", "last run: 19", "completed with exit code 0"]
+    {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    press(&mut app, KeyCode::Char('/'));
+    "sched".chars().for_each(|c| drop(char(&mut app, c)));
+    assert_eq!(app.shown().count(), 1);
 }
 
 #[test]

@@ -158,7 +158,8 @@ pub enum EventKind {
         /// How many times on end it has been started again by then.
         attempt: u32,
     },
-    /// The instance has failed, and will not be started again by itself.
+    /// The instance has failed, and will not be started again by itself; a schedule at its next
+    /// time.
     Failed {
         /// Why.
         reason: String,
@@ -167,5 +168,12 @@ pub enum EventKind {
     Changed {
         /// The keys of the manifest that differ, as in `args, env.LEVEL`.
         keys: String,
+    },
+    /// A run of the schedule was left out. If there are several on end, this is the first.
+    RunSkipped {
+        /// When it was due, milliseconds since 1970 (UTC).
+        due_ms: u64,
+        /// Why.
+        reason: String,
     },
 }

@@ -8,6 +8,7 @@ use super::execution::Execution;
 use super::limits::Limits;
 use super::listen::ListenInfo;
 use super::log::LogRules;
+use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
 use super::vitals::{PastExit, Vitals};
@@ -204,6 +205,11 @@ pub enum Observed {
         /// When.
         at_ms: u64,
     },
+    /// It waits for its time: a schedule of which no run is under way.
+    Scheduled {
+        /// When it runs; none if there is no such time.
+        next_ms: Option<u64>,
+    },
 }
 
 impl Observed {
@@ -220,6 +226,7 @@ impl Observed {
             Self::BackOff { .. } => "back-off",
             Self::Completed { .. } => "completed",
             Self::Failed { .. } => "failed",
+            Self::Scheduled { .. } => "scheduled",
         }
     }
 
@@ -289,6 +296,8 @@ pub struct RuntimeInfo {
     /// How it is, in its own words, see sd_notify(3): `STATUS=…`. One line of at most
     /// [`MAX_STATUS`](Self::MAX_STATUS) bytes. Empty if it has said nothing since it was executed.
     pub status: String,
+    /// When it ran last and runs next, if it is a schedule.
+    pub schedule: Option<ScheduleInfo>,
 }
 
 impl RuntimeInfo {

@@ -19,6 +19,7 @@ mod limits;
 mod listen;
 mod log;
 mod rlimit;
+mod schedule;
 mod scheduling;
 mod spec;
 mod supervision;
@@ -40,6 +41,7 @@ pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use rlimit::{Resource, Rlimit};
+pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
@@ -257,11 +259,18 @@ pub enum Request {
     /// What the machine and the installation allow, as the daemon sees it. Answered by
     /// [`Reply::Findings`].
     Doctor,
+    /// Begins a run of a schedule now. Answered by [`Reply::Started`] when its program has been
+    /// executed, or if one is under way that goes on; by [`Reply::Queued`] if the run begins when
+    /// that one is over.
+    RuntimeRun {
+        /// Which instance.
+        instance: Selector,
+    },
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 23;
+    pub const COUNT: u32 = 24;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -304,6 +313,7 @@ impl Request {
             Self::Export => "export",
             Self::RuntimeVitals { .. } => "runtime vitals",
             Self::Doctor => "doctor",
+            Self::RuntimeRun { .. } => "runtime run",
         }
     }
 }
@@ -411,6 +421,21 @@ pub enum Reply {
     Vitals(Vec<RuntimeVitals>),
     /// To [`Request::Doctor`], in the order in which they are to be read.
     Findings(Vec<Finding>),
+    /// To [`Request::RuntimeStart`] and [`Request::RuntimeRestart`] of a schedule: it runs when it
+    /// is time.
+    Scheduled {
+        /// The instance's id.
+        id: InstanceId,
+        /// When, milliseconds since 1970 (UTC); none if there is no such time.
+        next_ms: Option<u64>,
+        /// Whether this request started it; else it was started already.
+        changed: bool,
+    },
+    /// To [`Request::RuntimeRun`]: a run is under way, and another one follows it.
+    Queued {
+        /// The instance's id.
+        id: InstanceId,
+    },
 }
 
 /// One item of a stream.
@@ -500,7 +525,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::Doctor;
+        let last = Request::RuntimeRun { instance: "a".into() };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

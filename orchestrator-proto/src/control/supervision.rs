@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::info::Exit;
+use super::schedule::Schedule;
 use crate::millis::Millis;
 
 /// All of it. Every part has a default: a service that is never started again, counts as ready
@@ -32,10 +33,13 @@ pub struct Supervision {
     pub after: Vec<After>,
     /// How it is stopped.
     pub stop: Stop,
+    /// Until when each execution has to end, of what runs to its end; 0 is for ever. One that does
+    /// not is stopped, and has failed.
+    pub run_timeout: Millis,
 }
 
 /// What an instance is for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// To run for ever.
@@ -43,6 +47,29 @@ pub enum Kind {
     Service,
     /// To run once, to its end.
     Task,
+    /// To run again and again, each time to its end.
+    Schedule(Schedule),
+}
+
+impl Kind {
+    /// What it is in one word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Task => "task",
+            Self::Schedule(_) => "schedule",
+        }
+    }
+
+    /// Its schedule, if it has one.
+    #[must_use]
+    pub const fn schedule(&self) -> Option<&Schedule> {
+        match self {
+            Self::Schedule(schedule) => Some(schedule),
+            Self::Service | Self::Task => None,
+        }
+    }
 }
 
 /// When an instance is started again.

@@ -107,9 +107,13 @@ pub(super) fn check(
             whole.unique(&mut sockets, socket.clone(), *place, || format!("{socket} is given"));
         }
         let rules = &wanted.spec.supervision;
-        if rules.kind == Kind::Task && rules.restart.policy == RestartPolicy::Always {
-            let message = "a task runs to its end once; it can be restarted on-failure or never";
-            whole.wrong(*place, message.to_owned());
+        if rules.kind != Kind::Service && rules.restart.policy == RestartPolicy::Always {
+            let message = match rules.kind {
+                Kind::Schedule(_) => "a schedule runs to its end each time",
+                _ => "a task runs to its end once",
+            };
+            let message = format!("{message}; it can be restarted on-failure or never");
+            whole.wrong(*place, message);
         }
         if rules.requires.len() + rules.after.len() > MAX_DEPENDENCIES {
             let message = format!("an instance can need and wait for {MAX_DEPENDENCIES} at most");

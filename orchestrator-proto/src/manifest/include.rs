@@ -222,7 +222,9 @@ fn instance(
         source.wrong(at, "`program` is missing: what it executes");
     }
     let program = layer.program.clone()?;
-    Some(layer.over(defaults).finish(name, program))
+    let layer = layer.over(defaults);
+    layer.check(&table);
+    Some(layer.finish(name, program))
 }
 
 /// Whether a name is matched by a pattern: `*` is any text, `?` any character. A dot at the

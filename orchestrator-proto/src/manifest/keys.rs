@@ -79,7 +79,28 @@ macro_rules! instance_keys {
             "How favourably it is scheduled; without it as at its last start.",
         ),
         key("state", Choice(&["running", "stopped"]), "Whether it should run; running without it."),
-        key("kind", Choice(&["service", "task"]), "A service runs for ever, a task once to its end."),
+        key(
+            "kind",
+            Choice(&["service", "task", "schedule"]),
+            "A service runs for ever, a task once to its end, a schedule again and again to its end.",
+        ),
+        key(
+            "time-zone",
+            Text,
+            "The time zone of its schedule, such as Europe/Berlin; that of the machine without it.",
+        ),
+        key(
+            "overlap",
+            Choice(&["skip", "queue", "replace"]),
+            "What happens when it is time and the run before is not over: the new one is left out, \
+             waits, or takes its place; skip without it.",
+        ),
+        key("catch-up", Flag, "Whether there is one run after some were missed; not without it."),
+        key(
+            "run-timeout",
+            Time,
+            "It has failed if an execution does not end within this time; 0 is never.",
+        ),
         key(
             "restart",
             OneOf(&[RESTART_POLICY, Table(RESTART)]),
@@ -223,6 +244,11 @@ pub(super) static DEFAULTS: &[Key] = instance_keys![];
 /// Of an instance.
 pub(super) static INSTANCE: &[Key] = instance_keys![
     key("program", Text, "What to execute: a path, relative to this file."),
+    key(
+        "schedule",
+        Text,
+        "When it runs: five fields as in crontab(5), @daily and the like, or \"every 10s\".",
+    ),
     key("id", Text, "The id that it gets when it is added; without it the daemon chooses one."),
     key(
         "listen",

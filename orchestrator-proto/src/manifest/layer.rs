@@ -7,10 +7,11 @@ use super::execution::ExecutionLayer;
 use super::limits::LimitsLayer;
 use super::listen;
 use super::read::Table;
+use super::schedule::KindLayer;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
-    After, Desired, Kind, Listen, Priority, Probe, Readiness, Requirement, RuntimeSpec,
-    Supervision, Wanted,
+    After, Desired, Listen, Priority, Probe, Readiness, Requirement, RuntimeSpec, Supervision,
+    Wanted,
 };
 use crate::{InstanceId, Millis};
 
@@ -26,7 +27,7 @@ pub(super) struct Layer {
     privileged: Option<bool>,
     priority: Option<Priority>,
     state: Option<Desired>,
-    kind: Option<Kind>,
+    kind: KindLayer,
     restart: RestartLayer,
     readiness: Option<Readiness>,
     start_timeout: Option<Millis>,
@@ -40,7 +41,6 @@ pub(super) struct Layer {
 }
 
 const STATES: [(&str, Desired); 2] = [("running", Desired::Running), ("stopped", Desired::Stopped)];
-const KINDS: [(&str, Kind); 2] = [("service", Kind::Service), ("task", Kind::Task)];
 const PRIORITIES: [(&str, Priority); 3] =
     [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
 
@@ -57,7 +57,7 @@ impl Layer {
             privileged: table.read("privileged", |value| value.flag()),
             priority: table.read("priority", |value| value.choice(&PRIORITIES)),
             state: table.read("state", |value| value.choice(&STATES)),
-            kind: table.read("kind", |value| value.choice(&KINDS)),
+            kind: KindLayer::defaults(table),
             restart: RestartLayer::read(table),
             readiness: table.read("readiness", supervision::readiness),
             start_timeout: table.read("start-timeout", supervision::time),
@@ -73,11 +73,13 @@ impl Layer {
 
     /// An instance.
     pub(super) fn instance(table: &Table<'_>) -> Self {
+        let layer = Self::defaults(table);
         Self {
             program: table.read("program", |value| value.path()),
             id: table.read("id", |value| value.parsed()),
+            kind: layer.kind.and_schedule(table),
             listen: table.read("listen", listen::all),
-            ..Self::defaults(table)
+            ..layer
         }
     }
 
@@ -95,7 +97,7 @@ impl Layer {
             privileged: self.privileged.or(below.privileged),
             priority: self.priority.or(below.priority),
             state: self.state.or(below.state),
-            kind: self.kind.or(below.kind),
+            kind: self.kind.over(&below.kind),
             restart: self.restart.over(&below.restart),
             readiness: self.readiness.or_else(|| below.readiness.clone()),
             start_timeout: self.start_timeout.or(below.start_timeout),
@@ -109,8 +111,14 @@ impl Layer {
         }
     }
 
+    /// Tells what does not go together, of all that holds for the instance of this table.
+    pub(super) fn check(&self, table: &Table<'_>) {
+        self.kind.check(table);
+    }
+
     /// The instance that is meant, with defaults for what nobody has said.
     pub(super) fn finish(self, name: Option<String>, program: PathBuf) -> Wanted {
+        let (kind, run_timeout) = self.kind.finish();
         let spec = RuntimeSpec {
             id: self.id,
             name,
@@ -119,7 +127,7 @@ impl Layer {
             cwd: self.cwd.map(Into::into),
             privileged: self.privileged.unwrap_or_default(),
             supervision: Supervision {
-                kind: self.kind.unwrap_or_default(),
+                kind,
                 restart: self.restart.finish(),
                 readiness: self.readiness.unwrap_or_default(),
                 start_timeout: self.start_timeout.unwrap_or_default(),
@@ -128,6 +136,7 @@ impl Layer {
                 requires: self.requires.unwrap_or_default(),
                 after: self.after.unwrap_or_default(),
                 stop: self.stop.finish(),
+                run_timeout,
             },
             execution: self.execution.finish(),
             limits: self.limits.finish(),

@@ -53,6 +53,7 @@ mod link;
 mod listen;
 mod problem;
 mod read;
+mod schedule;
 mod schema;
 mod supervision;
 #[cfg(test)]

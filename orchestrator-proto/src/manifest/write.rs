@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::execution;
 use super::expand::escape;
 use crate::control::{
-    Check, Condition, Desired, Kind, Limits, LinkSpec, OnFailure, Policy, Probe, Program,
-    Readiness, Restart, RestartPolicy, Stop, Supervision, TargetSpec, Wanted, WantedSet,
+    Check, Condition, Desired, Kind, Limits, LinkSpec, OnFailure, Overlap, Policy, Probe, Program,
+    Readiness, Restart, RestartPolicy, Schedule, Stop, Supervision, TargetSpec, Wanted, WantedSet,
 };
 use crate::{Millis, OsBytes};
 
@@ -149,7 +149,12 @@ impl Entries {
 }
 
 fn supervision(all: &mut Entries, rules: &Supervision) {
-    all.add_if(rules.kind == Kind::Task, "kind", text("task"));
+    match &rules.kind {
+        Kind::Service => {}
+        Kind::Task => all.add("kind", text("task")),
+        Kind::Schedule(schedule) => self::schedule(all, schedule),
+    }
+    all.time("run-timeout", rules.run_timeout, Millis::ZERO);
     restart(all, &rules.restart);
     match &rules.readiness {
         Readiness::Running => {}
@@ -184,6 +189,20 @@ fn supervision(all: &mut Entries, rules: &Supervision) {
     if !rules.stop.command.is_empty() {
         all.add("stop-command", texts(&rules.stop.command));
     }
+}
+
+fn schedule(all: &mut Entries, schedule: &Schedule) {
+    all.add("kind", text("schedule"));
+    all.add("schedule", text(&schedule.expression));
+    if let Some(zone) = &schedule.time_zone {
+        all.add("time-zone", text(zone));
+    }
+    all.add_if(
+        schedule.overlap != Overlap::default(),
+        "overlap",
+        text(&schedule.overlap.to_string()),
+    );
+    all.add_if(schedule.catch_up, "catch-up", "true".to_owned());
 }
 
 fn limits(all: &mut Entries, limits: &Limits) {

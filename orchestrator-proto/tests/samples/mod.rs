@@ -63,6 +63,25 @@ fn spec() -> RuntimeSpec {
     }
 }
 
+fn schedule() -> Schedule {
+    Schedule {
+        expression: "30 3 * * *".into(),
+        time_zone: Some("Europe/Berlin".into()),
+        overlap: Overlap::Queue,
+        catch_up: true,
+    }
+}
+
+fn schedule_info() -> ScheduleInfo {
+    let result = RunResult::Completed { exit: Exit::Code(300) };
+    ScheduleInfo {
+        schedule: schedule(),
+        next_ms: Some(NOON_MS),
+        last: Some(LastRun { began_ms: NOON_MS, ended_ms: NOON_MS, result }),
+        skipped: 300,
+    }
+}
+
 fn supervision() -> Supervision {
     Supervision {
         kind: Kind::Task,
@@ -87,6 +106,7 @@ fn supervision() -> Supervision {
             command: vec!["/bin/quit".into()],
             steps: vec![StopStep { signal: Signal(2), wait: Millis(500) }],
         },
+        run_timeout: Millis(1000),
     }
 }
 
@@ -172,6 +192,7 @@ fn info() -> RuntimeInfo {
         starts: 300,
         connections: 2,
         status: "3 of 4 lenses".into(),
+        schedule: Some(schedule_info()),
     }
 }
 
@@ -487,7 +508,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::Apply { .. } => Request::Apply { set: wanted_set(), prune: true, dry_run: false },
             Request::Export => Request::Export,
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
-            Request::Doctor => Request::Doctor),
+            Request::Doctor => Request::Doctor,
+            Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() }),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -511,7 +533,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Plan(_) => Reply::Plan(Box::new(plan())),
             Reply::Exported(_) => Reply::Exported(Box::new(Exported { set: wanted_set(), warnings: vec!["a copy".into()] })),
             Reply::Vitals(_) => Reply::Vitals(vec![RuntimeVitals { info: info(), vitals: vitals() }]),
-            Reply::Findings(_) => Reply::Findings(vec![finding()])),
+            Reply::Findings(_) => Reply::Findings(vec![finding()]),
+            Reply::Scheduled { .. } => Reply::Scheduled { id, next_ms: Some(NOON_MS), changed: true },
+            Reply::Queued { .. } => Reply::Queued { id }),
         variants!(Level: Level::Ok => Level::Ok, Level::Warning => Level::Warning, Level::Problem => Level::Problem),
         variants!(ChangeKind:
             ChangeKind::Add => ChangeKind::Add, ChangeKind::Change => ChangeKind::Change,
@@ -565,7 +589,16 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(Policy:
             Policy::Block => Policy::Block, Policy::DropNewest => Policy::DropNewest,
             Policy::DropOldest => Policy::DropOldest, Policy::Latest => Policy::Latest),
-        variants!(Kind: Kind::Service => Kind::Service, Kind::Task => Kind::Task),
+        variants!(Kind:
+            Kind::Service => Kind::Service, Kind::Task => Kind::Task,
+            Kind::Schedule(_) => Kind::Schedule(schedule())),
+        variants!(Overlap:
+            Overlap::Skip => Overlap::Skip, Overlap::Queue => Overlap::Queue,
+            Overlap::Replace => Overlap::Replace),
+        variants!(RunResult:
+            RunResult::Completed { .. } => RunResult::Completed { exit: Exit::Code(300) },
+            RunResult::Failed { .. } => RunResult::Failed { reason: "no".into(), exit: Some(Exit::Code(300)) },
+            RunResult::Stopped => RunResult::Stopped),
         variants!(RestartPolicy:
             RestartPolicy::Never => RestartPolicy::Never,
             RestartPolicy::OnFailure => RestartPolicy::OnFailure,
@@ -599,7 +632,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Observed::Stopping { .. } => Observed::Stopping { pid: Some(300), since_ms: NOON_MS },
             Observed::BackOff { .. } => Observed::BackOff { reason: "exit code 3".into(), last_exit: Some(Exit::Code(300)), until_ms: NOON_MS, attempt: 400 },
             Observed::Completed { .. } => Observed::Completed { exit: Exit::Code(-1), at_ms: NOON_MS },
-            Observed::Failed { .. } => Observed::Failed { reason: "no".into(), exit: Some(Exit::Code(300)), at_ms: NOON_MS }),
+            Observed::Failed { .. } => Observed::Failed { reason: "no".into(), exit: Some(Exit::Code(300)), at_ms: NOON_MS },
+            Observed::Scheduled { .. } => Observed::Scheduled { next_ms: Some(NOON_MS) }),
         variants!(Exit:
             Exit::Code(_) => Exit::Code(255),
             Exit::Signal { .. } => Exit::Signal { signal: 64, core_dumped: true },
@@ -639,7 +673,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Unhealthy { .. } => EventKind::Unhealthy { reason: "deaf".into() },
             EventKind::BackOff { .. } => EventKind::BackOff { reason: "exit code 3".into(), delay_ms: 300, attempt: 400 },
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
-            EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() }),
+            EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
+            EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() }),
     ]
 }
 

@@ -170,6 +170,7 @@ impl Daemon {
             Request::Export => self.export(),
             Request::RuntimeVitals { instances } => self.runtime_vitals(&instances).await?,
             Request::Doctor => self.doctor().await?,
+            Request::RuntimeRun { instance } => self.runtime_run(&instance).await?,
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);

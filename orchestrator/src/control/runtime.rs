@@ -40,6 +40,11 @@ impl Daemon {
         self.registry.start(&instance, priority).await
     }
 
+    pub(super) async fn runtime_run(&self, instance: &Selector) -> Result<Reply, WireError> {
+        let instance = self.registry.find(instance)?;
+        self.registry.run(&instance).await
+    }
+
     pub(super) async fn runtime_stop(&self, instance: &Selector) -> Result<Reply, WireError> {
         let instance = self.registry.find(instance)?;
         let changed = self.registry.stop(&instance).await?;

@@ -44,11 +44,13 @@ fn open_to_others(check: &str, path: &str, mode: u32) -> Finding {
         let message = format!("others can write to {path}, which has the mode {mode:04o}");
         return Finding::problem(check, message, advice());
     }
-    if mode & 0o077 != 0 {
+    // Who may pass through and not read has to know the name of what is in it: that of a socket
+    // which belongs to the instance's own user.
+    if mode & 0o066 != 0 {
         let message = format!("others can look into {path}, which has the mode {mode:04o}");
         return Finding::warning(check, message, advice());
     }
-    Finding::ok(check, format!("{path} is this user's alone, and can be written to"))
+    Finding::ok(check, format!("only this user can look into {path} and write to it"))
 }
 
 /// The file system of the state directory.

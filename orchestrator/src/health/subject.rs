@@ -86,6 +86,7 @@ fn main(observed: &Observed, before: Main) -> Main {
         Observed::Stopping { pid: None, .. } => before,
         Observed::Stopped { .. }
         | Observed::Waiting { .. }
+        | Observed::Scheduled { .. }
         | Observed::BackOff { .. }
         | Observed::Completed { .. }
         | Observed::Failed { .. } => Main::None,

@@ -18,12 +18,14 @@
 //!   handle none, so that nothing has to be set back.
 #![allow(unsafe_code)]
 
+mod clone;
 mod listen;
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit};
@@ -56,6 +58,8 @@ struct Job {
     wishes: Wishes,
     /// None if it begins with a copy of all our files.
     seats: Option<Numbers>,
+    /// It is not in its cgroup yet.
+    is_to_move: bool,
     /// Where its number goes in the image; null if it is not wanted there.
     pid_at: *mut u8,
     /// Where it reports to. Closed by execve(2), as all our files are but those it is given.
@@ -74,7 +78,8 @@ pub(super) struct Wishes {
     pub(super) nice: Option<i32>,
     /// How many files it may have open.
     pub(super) files: Rlimit,
-    /// The `cgroup.procs` of the cgroup that it is to be in; none is ours.
+    /// The directory of the cgroup that it is to be in; none is ours. Stays open until it has
+    /// landed.
     pub(super) cgroup: Option<RawFd>,
 }
 
@@ -88,6 +93,8 @@ pub(super) struct Place {
     stack: &'static mut Stack,
     /// None if its process is to begin with a copy of all our files.
     seats: Option<Seats>,
+    /// Its processes have to move themselves to their cgroup, as one has found out.
+    moves: bool,
 }
 
 /// A process that may not have its own memory yet.
@@ -125,7 +132,8 @@ impl Place {
     /// So many, in one piece of memory, which is not touched before it is used.
     pub(super) fn several(count: usize) -> Vec<Self> {
         let stacks = Vec::leak(vec![0; count * STACK]);
-        let place = |(stack, image)| Self { image, job: Box::new(None), stack, seats: None };
+        let place =
+            |(stack, image)| Self { image, job: Box::new(None), stack, seats: None, moves: false };
         stacks.chunks_exact_mut(STACK).zip(Words::several(count)).map(place).collect()
     }
 
@@ -138,6 +146,12 @@ impl Place {
     #[cfg(test)]
     pub(super) fn without_seats(&mut self) {
         self.seats = None;
+    }
+
+    /// As without clone3(2).
+    #[cfg(test)]
+    pub(super) fn without_clone3(&mut self) {
+        self.moves = true;
     }
 
     /// Where the image goes, whatever was there before.
@@ -176,21 +190,23 @@ impl Place {
             _ => None,
         };
         let status = seats.map_or(its.as_raw_fd(), Numbers::status);
-        let shared = seats.is_some();
-        let job: *const Job = self.job.insert(Job { image, wishes, seats, pid_at, status });
+        let job = Job { image, wishes, seats, is_to_move: self.moves, pid_at, status };
+        let job = self.job.insert(job);
         // SAFETY: all three stay where they are with what they hold, since nobody else gets at
         // them: the flight gives the place back when the last writing end of the
         // pipe is closed (ours is at the end of this function and, in a seat, when the process
         // has its own files or has ended; the other one is the process's), and never if it is
         // dropped before.
-        match unsafe { begin(job, self.stack, shared) } {
+        let begun = unsafe { begin(job, self.stack) };
+        self.moves = self.job.as_ref().as_ref().is_some_and(|job| job.is_to_move);
+        match begun {
             Ok((pid, pidfd)) => {
                 let flight = Flight { place: Some(self), status: ours };
                 Ok(Begun { pid, pidfd, flight })
             }
-            Err(error) => {
+            Err((stage, errno)) => {
                 self.vacate();
-                failed(self, Stage::Clone, error)
+                failed(self, stage, errno.into())
             }
         }
     }
@@ -262,11 +278,40 @@ impl Drop for Flight {
 /// # Safety
 ///
 /// Until the last copy of `job.status` is closed, `job`, its image and `stack` stay where they
-/// are, unchanged, and are used for nothing else. With `shared`, the job has seats.
-unsafe fn begin(job: *const Job, stack: *mut Stack, shared: bool) -> io::Result<(i32, OwnedFd)> {
+/// are, unchanged, and are used for nothing else.
+unsafe fn begin(job: *mut Job, stack: *mut Stack) -> Result<(i32, OwnedFd), (Stage, Errno)> {
+    // SAFETY: by our caller's promise, and there is no process yet.
+    let (shares_files, cgroup, moves) =
+        unsafe { ((*job).seats.is_some(), (*job).wishes.cgroup, (*job).is_to_move) };
     let mut pidfd: RawFd = -1;
-    let files = if shared { libc::CLONE_FILES } else { 0 };
-    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | files | libc::SIGCHLD;
+    let files = if shares_files { libc::CLONE_FILES } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | files;
+    if let Some(cgroup) = cgroup
+        && !moves
+    {
+        let args = clone::Args {
+            flags: u64::from(flags.cast_unsigned()) | clone::INTO_CGROUP,
+            pidfd: &raw mut pidfd as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: stack.cast::<u128>() as u64,
+            stack_size: (stack.len() * size_of::<u128>()) as u64,
+            cgroup: u64::from(cgroup.cast_unsigned()),
+            ..clone::Args::default()
+        };
+        // SAFETY: as below.
+        match unsafe { clone::clone3(&args, child, job.cast()) } {
+            // SAFETY: as below.
+            Ok(pid) => return Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
+            // It is not there, or not in this form.
+            Err(Errno::NOSYS | Errno::TOOBIG | Errno::INVAL) => {}
+            Err(errno @ (Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE)) => {
+                return Err((Stage::Clone, errno));
+            }
+            Err(errno) => return Err((Stage::Cgroup, errno)),
+        }
+        // SAFETY: there is no process yet.
+        unsafe { (*job).is_to_move = true };
+    }
     // SAFETY: `child` is given a stack that is its own (it grows down from the end) and a job
     // that outlives it, both by our caller's promise. `CLONE_PIDFD` makes the kernel write a
     // file's number to `pidfd`, which lives until the call returns. The flags that are not set
@@ -274,10 +319,11 @@ unsafe fn begin(job: *const Job, stack: *mut Stack, shared: bool) -> io::Result<
     // directory.
     let pid = unsafe {
         let top = stack.cast::<u128>().add(stack.len()).cast::<c_void>();
-        libc::clone(child, top, flags, job.cast_mut().cast(), &raw mut pidfd)
+        libc::clone(child, top, flags | libc::SIGCHLD, job.cast(), &raw mut pidfd)
     };
     if pid < 0 {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        return Err((Stage::Clone, Errno::from_io_error(&error).unwrap_or(Errno::INVAL)));
     }
     // SAFETY: the kernel has just made this file for us; nobody else knows it.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
@@ -297,8 +343,10 @@ enum Never {}
 
 fn become_program(job: &Job, status: &mut RawFd) -> Result<Never, (Stage, Errno)> {
     let prepare = |errno| (Stage::Prepare, errno);
-    if let Some(cgroup) = job.wishes.cgroup {
-        rustix::io::write(open(cgroup), b"0").map_err(|errno| (Stage::Cgroup, errno))?;
+    if let Some(cgroup) = job.wishes.cgroup
+        && job.is_to_move
+    {
+        move_to(open(cgroup)).map_err(|errno| (Stage::Cgroup, errno))?;
     }
     if let Some(seats) = job.seats {
         seats.keep_only().map_err(prepare)?;
@@ -344,6 +392,14 @@ fn become_program(job: &Job, status: &mut RawFd) -> Result<Never, (Stage, Errno)
     unblocked.map_err(|errno| (Stage::Prepare, in_rustix(errno)))?;
     // SAFETY: the image stays as it is.
     Err((Stage::Exec, unsafe { execve(&job.image) }))
+}
+
+/// Has this process be in the cgroup of this directory.
+fn move_to(cgroup: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    // Closed before anybody can miss it: we may share this table of files.
+    let members = openat(cgroup, c"cgroup.procs", flags, Mode::empty())?;
+    rustix::io::write(members, b"0").map(drop)
 }
 
 /// Executes the program of an image in this process, which keeps its number, its children, the

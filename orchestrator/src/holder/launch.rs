@@ -65,7 +65,7 @@ pub(super) struct Failure {
 struct Underway {
     program: Launched,
     flight: Flight,
-    /// Open until it has entered it.
+    /// Open until it is in it.
     _cgroup: Option<OwnedFd>,
     failed: Option<(Stage, i32)>,
 }
@@ -252,6 +252,16 @@ mod tests {
     }
 
     fn launch(launches: &mut Launches, tag: u64, command: &[&str]) -> Pid {
+        launch_in(launches, tag, command, None)
+    }
+
+    fn launch_in(
+        launches: &mut Launches,
+        tag: u64,
+        command: &[&str],
+        cgroup: Option<&std::path::PathBuf>,
+    ) -> Pid {
+        let cgroup = cgroup.map(|directory| File::open(directory).unwrap().into());
         let args: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
         let (path, cwd) = (args[0], OsStr::new("/"));
         let image =
@@ -263,7 +273,7 @@ mod tests {
             image: &image,
             image_file: None,
             stdin: None,
-            cgroup: None,
+            cgroup,
             listeners: Listeners::default(),
             nice,
         };
@@ -332,6 +342,56 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_in_its_cgroup_however_it_gets_there() {
+        let mut launches = launches();
+        let Some(cgroup) = Cgroup::new() else {
+            eprintln!("skipped: no cgroup can be made here");
+            return;
+        };
+        for moves in [false, true] {
+            if moves {
+                launches.places.iter_mut().for_each(Place::without_clone3);
+            }
+            for seated in [true, false] {
+                if !seated {
+                    launches.places.iter_mut().for_each(Place::without_seats);
+                }
+                let pid = launch_in(&mut launches, 1, &["/bin/sleep", "1000"], Some(&cgroup.0));
+                let arrived = arrival(&mut launches).unwrap();
+                assert_eq!(arrived.pid, pid.as_raw());
+                assert_eq!(cgroup.members(), format!("{pid}\n"));
+                end(&mut launches, pid);
+            }
+        }
+    }
+
+    /// A cgroup of its own, removed at the end.
+    struct Cgroup(std::path::PathBuf);
+
+    impl Cgroup {
+        fn new() -> Option<Self> {
+            let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+            let root = mounts.lines().find(|line| line.contains(" cgroup2 "))?;
+            let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+            let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+            let directory = std::path::Path::new(root.split(' ').nth(1)?).join(own);
+            let directory = directory.join(format!("orchestrator-test-{}", std::process::id()));
+            std::fs::create_dir(&directory).ok()?;
+            Some(Self(directory))
+        }
+
+        fn members(&self) -> String {
+            std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap()
+        }
+    }
+
+    impl Drop for Cgroup {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
     fn a_program_has_its_streams_and_no_other_file() {
         let mut launches = launches();
         let other = launch(&mut launches, 0, &["/bin/sleep", "1000"]);
@@ -348,6 +408,8 @@ mod tests {
                 }
             };
             waitpid(pid, None).unwrap();
+            // Another thread's process may have a copy of the writing end until it has executed.
+            rustix::fs::fcntl_setfl(&arrived.stdout, rustix::fs::OFlags::empty()).unwrap();
             let mut printed = String::new();
             std::io::Read::read_to_string(&mut File::from(arrived.stdout), &mut printed).unwrap();
             // The fourth is the directory.

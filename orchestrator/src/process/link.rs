@@ -182,7 +182,7 @@ impl Link {
             cgroup: entry.is_some(),
             listeners,
         };
-        let files = file.iter().chain(entry.as_ref().map(|entry| &entry.procs));
+        let files = file.iter().chain(entry.as_ref().map(|entry| &entry.directory));
         let files: Vec<_> = files.map(AsFd::as_fd).collect();
         let image = if file.is_some() { &[] } else { &image[..] };
         let sent = self.order(order, image, &files).await;

@@ -22,6 +22,7 @@
 
 pub mod abilities;
 mod account;
+mod alarm;
 mod attribute;
 mod cgroup;
 mod env_file;
@@ -68,7 +69,8 @@ pub use env_file::EnvFileError;
 pub use cgroup::{CgroupChoice, Standing};
 pub use error::SpawnError;
 pub use keeper::{
-    Hooks, Keeper, QUEUE, RetireError, Said, StartError, Started, StopError, View, WAITING,
+    Begun, Hooks, Keeper, QUEUE, RetireError, Runs, Said, StartError, Started, StopError, View,
+    WAITING,
 };
 pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};

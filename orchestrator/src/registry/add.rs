@@ -261,7 +261,7 @@ impl Registry {
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let end_is_told =
             survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid()));
-        let notes = RunNotes::new(self.closing.clone(), rules.restart.clone(), run);
+        let notes = RunNotes::new(self.closing.clone(), rules.clone(), run);
         let notes = Arc::new(notes);
         let hooks = InstanceHooks {
             id,

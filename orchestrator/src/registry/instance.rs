@@ -21,7 +21,7 @@ use crate::events::EventLog;
 use crate::health::{Health, Notify, NotifySocket};
 use crate::listen::Listeners;
 use crate::logs::InstanceLog;
-use crate::process::{ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, View};
+use crate::process::{Begun, ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, Started, View};
 use crate::route::LinkTarget;
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Durability, NewEvent, Store, StoreError};
@@ -131,16 +131,28 @@ impl Instance {
             }
             return Err(not_stored(failed(), &error));
         }
-        Ok(Reply::Started {
-            id: self.id,
-            pid: started.pid,
-            changed: started.changed,
-            warnings: started.warnings,
-        })
+        Ok(self.started(started))
+    }
+
+    pub(super) fn started(&self, started: Started) -> Reply {
+        let Started { what, changed, warnings } = started;
+        let id = self.id;
+        match what {
+            Begun::Running { pid } => Reply::Started { id, pid, changed, warnings },
+            Begun::Scheduled => {
+                Reply::Scheduled { id, next_ms: self.keeper.view().runs.next_ms, changed }
+            }
+            Begun::Queued => Reply::Queued { id },
+        }
     }
 
     /// Why it was not started: with the last that it printed, if its program was executed.
-    async fn start_failed(&self, message: String, error: &StartError, before: &View) -> WireError {
+    pub(super) async fn start_failed(
+        &self,
+        message: String,
+        error: &StartError,
+        before: &View,
+    ) -> WireError {
         let run_ns = self.log.last_run_ns();
         let mut told = WireError::caused_by(ErrorCode::SpawnFailed, message, error);
         let joined = matches!(before.observed, Observed::Starting { pid: Some(_), .. });
@@ -155,7 +167,7 @@ impl Instance {
     }
 
     /// While nothing can be stored, nothing is begun.
-    async fn check_store(&self) -> Result<(), StoreError> {
+    pub(super) async fn check_store(&self) -> Result<(), StoreError> {
         match self.store.failing() {
             None => Ok(()),
             Some(_) => self.store.commit(self.durability).await,
@@ -208,12 +220,7 @@ impl Instance {
                 format!("instance {} was restarted, but that could not be stored", self.label());
             not_stored(message, &error)
         })?;
-        Ok(Reply::Started {
-            id: self.id,
-            pid: started.pid,
-            changed: true,
-            warnings: started.warnings,
-        })
+        Ok(self.started(started))
     }
 
     /// Sends SIGKILL to all of it, and waits until it is gone.
@@ -281,6 +288,8 @@ impl Instance {
             Observed::Ready { since_ms, .. } => {
                 now_ns() / 1_000_000 >= since_ms.saturating_add(well_after)
             }
+            // What comes next is another run, with all its attempts.
+            Observed::Scheduled { .. } => true,
             _ => false,
         };
         Vitals {
@@ -306,6 +315,7 @@ impl Instance {
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
+            schedule: self.schedule_info(view.runs),
         }
     }
 

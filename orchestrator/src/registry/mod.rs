@@ -19,6 +19,7 @@ mod needs;
 mod renew;
 mod restore;
 mod run;
+mod schedule;
 mod supervision;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use orchestrator_proto::control::{Desired, Observed, RuntimeSpec};
+use orchestrator_proto::control::{Desired, Observed, RunResult, RuntimeSpec};
 use orchestrator_proto::{InstanceId, WireError};
 use tokio::sync::Notify;
 
@@ -147,15 +147,22 @@ impl Dependencies {
 }
 
 /// How far an instance is, and whether it should run.
-const fn standing(view: &View) -> (Standing, bool) {
+fn standing(view: &View) -> (Standing, bool) {
+    let last = view.runs.last.as_ref();
+    let last_run_is_good = view.runs.seen_ms.is_some()
+        && last.is_some_and(|run| matches!(run.result, RunResult::Completed { .. }));
     let standing = match view.observed {
         Observed::Starting { pid: Some(_), .. } | Observed::Unhealthy { .. } => Standing::Started,
         Observed::Ready { .. } => Standing::Ready,
         Observed::Completed { .. } => Standing::Completed,
         Observed::Failed { .. } => Standing::Failed,
+        // Not lost when the next run of a schedule begins.
+        _ if last_run_is_good => Standing::Completed,
         _ => Standing::Off,
     };
-    (standing, matches!(view.desired, Desired::Running))
+    // A schedule between two runs is not about to run: nobody has to wait for its next time.
+    let is_to_run = !matches!(view.observed, Observed::Scheduled { .. });
+    (standing, is_to_run && matches!(view.desired, Desired::Running))
 }
 
 impl Registry {

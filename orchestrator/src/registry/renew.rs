@@ -153,7 +153,7 @@ impl Registry {
             after
         };
         self.kernel.limit(after.id, &after.spec.limits);
-        after.run.set_restart(rules.restart.clone());
+        after.run.set_rules(rules.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -228,7 +228,7 @@ impl Registry {
             if rules == told {
                 return Ok(newest);
             }
-            newest.run.set_restart(rules.restart.clone());
+            newest.run.set_rules(rules.clone());
             newest.keeper.set_rules(rules.clone()).await;
             told = rules;
         }

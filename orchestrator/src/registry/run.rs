@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Exit, Observed, Restart};
+use orchestrator_proto::control::{Desired, EventKind, Exit, Observed, Supervision};
 
-use crate::process::View;
-use crate::store::{ProcessRecord, Rest, RunRecord};
+use crate::process::{Runs, View};
+use crate::store::{ProcessRecord, Rest, RunRecord, ScheduleRecord};
 
 /// Finds out what is to be stored of one instance's runs.
 pub(super) struct RunNotes {
@@ -14,7 +14,7 @@ pub(super) struct RunNotes {
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
     /// As it is now.
-    restart: Mutex<Restart>,
+    rules: Mutex<Supervision>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
     /// When the main process was started that runs or ended last, milliseconds since 1970 (UTC).
@@ -23,19 +23,19 @@ pub(super) struct RunNotes {
 }
 
 impl RunNotes {
-    pub(super) fn new(ending: Arc<AtomicBool>, restart: Restart, run: RunRecord) -> Self {
+    pub(super) fn new(ending: Arc<AtomicBool>, rules: Supervision, run: RunRecord) -> Self {
         let started_ms = run.process.as_ref().map(|process| process.started_ms);
         Self {
             ending,
-            restart: Mutex::new(restart),
+            rules: Mutex::new(rules),
             run: Mutex::new(run),
             started_ms: Mutex::new(started_ms),
         }
     }
 
     /// From now on its end is judged by this.
-    pub(super) fn set_restart(&self, restart: Restart) {
-        *self.restart.lock().unwrap_or_else(PoisonError::into_inner) = restart;
+    pub(super) fn set_rules(&self, rules: Supervision) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     /// What is noted.
@@ -89,9 +89,9 @@ impl RunNotes {
 
     /// What the end of its main process means, while something else of it is left.
     fn ended(&self, exit: Exit, requested: bool, at_ms: u64) -> Rest {
-        let restart = self.restart.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_success = restart.is_success(exit);
-        if requested || restart.is_after(is_success) {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_success = rules.restart.is_success(exit);
+        if requested || rules.restart.is_after(is_success) || rules.kind.schedule().is_some() {
             // It will be started, if it is desired.
             Rest::Stopped { last_exit: Some(exit), at_ms: Some(at_ms) }
         } else if is_success {
@@ -125,6 +125,13 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         priority: run.priority,
         starts: run.starts,
         restarts: run.restarts,
+        runs: Runs {
+            seen_ms: run.schedule.seen_ms,
+            began_ms: run.schedule.began_ms,
+            next_ms: None,
+            last: run.schedule.last.clone(),
+            skipped: run.schedule.skipped,
+        },
         ..View::never_started()
     }
 }
@@ -172,6 +179,12 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
     run.priority = view.priority;
     run.starts = view.starts;
     run.restarts = view.restarts;
+    run.schedule = ScheduleRecord {
+        seen_ms: view.runs.seen_ms,
+        began_ms: view.runs.began_ms,
+        last: view.runs.last.clone(),
+        skipped: view.runs.skipped,
+    };
     match &view.observed {
         Observed::Starting { pid: None, .. } => {
             run.active = true;
@@ -208,7 +221,7 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
             run.process = None;
         }
         // It is at rest, until it is started by itself, or by the next daemon.
-        Observed::Waiting { .. } => {
+        Observed::Waiting { .. } | Observed::Scheduled { .. } => {
             let (last_exit, at_ms) = last_end(&run.rest);
             rest(run, Rest::Stopped { last_exit, at_ms });
         }
@@ -362,7 +375,7 @@ mod tests {
     #[test]
     fn an_end_is_kept_from_the_moment_when_it_is_told() {
         for requested in [false, true] {
-            let notes = RunNotes::new(Arc::default(), Restart::default(), running());
+            let notes = RunNotes::new(Arc::default(), Supervision::default(), running());
             let event = (EventKind::Exited { exit: EXIT, requested }, 8);
             let run = notes.happened(None, std::slice::from_ref(&event)).unwrap();
             assert_eq!(notes.happened(None, &[event]), None, "nothing new");
@@ -397,7 +410,7 @@ mod tests {
         let event = EventKind::Exited { exit: EXIT, requested: false };
         for end in [false, true] {
             for views in [vec![exited.clone()], vec![left.clone(), stopped.clone()]] {
-                let notes = RunNotes::new(ending.clone(), Restart::default(), running());
+                let notes = RunNotes::new(ending.clone(), Supervision::default(), running());
                 ending.store(end, Ordering::Release);
                 let mut views = views.into_iter();
                 let first = view(Desired::Running, views.next().unwrap());

@@ -3,7 +3,7 @@
 use orchestrator_proto::control::{
     Check, Kind, Probe, Readiness, Restart, RestartPolicy, Stop, Supervision,
 };
-use orchestrator_proto::{Millis, WireError};
+use orchestrator_proto::{Millis, WireError, timetable};
 
 use super::add::invalid;
 use super::shorten;
@@ -22,12 +22,7 @@ const MAX_TEXT: usize = 64 << 10;
 /// The first thing that is not, in the words of the command line.
 pub(super) fn check(rules: &Supervision) -> Result<(), WireError> {
     check_restart(&rules.restart)?;
-    if rules.kind == Kind::Task && rules.restart.policy == RestartPolicy::Always {
-        return Err(invalid(
-            "a task runs to its end once; it can be restarted on-failure or never, not always"
-                .to_owned(),
-        ));
-    }
+    check_kind(rules)?;
     check_time("the start timeout", rules.start_timeout)?;
     check_time("the watchdog time", rules.watchdog)?;
     if let Readiness::Probe(probe) = &rules.readiness {
@@ -49,6 +44,29 @@ pub(super) fn check(rules: &Supervision) -> Result<(), WireError> {
         )));
     }
     check_stop(&rules.stop)
+}
+
+fn check_kind(rules: &Supervision) -> Result<(), WireError> {
+    check_time("the run timeout", rules.run_timeout)?;
+    let what = match &rules.kind {
+        Kind::Service if rules.run_timeout != Millis::ZERO => {
+            let message = "a service runs for ever; a run timeout is for tasks and schedules";
+            return Err(invalid(message.to_owned()));
+        }
+        Kind::Service => return Ok(()),
+        Kind::Task => "a task runs to its end once",
+        Kind::Schedule(schedule) => {
+            let error = |error: timetable::NotTimetable| invalid(error.to_string());
+            timetable::Timetable::parse(&schedule.expression).map_err(error)?;
+            timetable::zone(schedule.time_zone.as_deref()).map_err(error)?;
+            "a schedule runs to its end each time"
+        }
+    };
+    if rules.restart.policy == RestartPolicy::Always {
+        let message = format!("{what}; it can be restarted on-failure or never, not always");
+        return Err(invalid(message));
+    }
+    Ok(())
 }
 
 fn check_restart(restart: &Restart) -> Result<(), WireError> {

@@ -63,7 +63,7 @@ pub use error::{StoreError, WriteFailure};
 pub use recent::{EventBatch, EventQuery};
 pub use record::{
     Change, InstanceRecord, LinkEnd, LinkRecord, NewEvent, ProcessRecord, Rest, RunRecord,
-    SetAside, Snapshot, TypeRecord,
+    ScheduleRecord, SetAside, Snapshot, TypeRecord,
 };
 
 use queue::{Queue, Refused, Timing};

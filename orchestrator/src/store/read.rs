@@ -13,7 +13,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::record::{
-    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, Snapshot, TypeRecord,
+    InstanceRecord, LinkEnd, LinkRecord, ProcessRecord, Rest, RunRecord, ScheduleRecord, Snapshot,
+    TypeRecord,
 };
 use super::write::OUT_OF_MEMORY;
 use super::{spec, write};
@@ -229,6 +230,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         end_noted: number(23)?,
         restarts: unsigned(row, 25).map_err(words)?,
         exits: exits(row)?,
+        schedule: schedule(row)?,
     })
 }
 
@@ -241,6 +243,13 @@ fn exits(row: &Row<'_>) -> Result<Vec<PastExit>, Bad> {
     });
     exits.drain(..exits.len().saturating_sub(PastExit::KEPT));
     Ok(exits)
+}
+
+fn schedule(row: &Row<'_>) -> Result<ScheduleRecord, Bad> {
+    match row.get::<_, Option<String>>(27).map_err(words)? {
+        Some(json) => serde_json::from_str(&json).map_err(|error| error.to_string()),
+        None => Ok(ScheduleRecord::default()),
+    }
 }
 
 fn process(row: &Row<'_>) -> rusqlite::Result<Option<ProcessRecord>> {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Exit, PastExit, Policy, Priority, RuntimeSpec,
+    Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec,
 };
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
+use serde::{Deserialize, Serialize};
 
 /// An instance as it was added.
 #[derive(Clone, PartialEq, Debug)]
@@ -82,6 +83,22 @@ pub struct RunRecord {
     pub restarts: u64,
     /// How its main process ended the last times, the newest last: [`PastExit::KEPT`] at most.
     pub exits: Vec<PastExit>,
+    /// What it has done as a schedule.
+    pub schedule: ScheduleRecord,
+}
+
+/// What a schedule has done. Times are milliseconds since 1970 (UTC).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduleRecord {
+    /// All times up to this one have been dealt with; none if it is stopped.
+    pub seen_ms: Option<u64>,
+    /// When the run began that is under way.
+    pub began_ms: Option<u64>,
+    /// The last run that is over.
+    pub last: Option<LastRun>,
+    /// How many were left out because the one before was not over.
+    pub skipped: u64,
 }
 
 /// An instance of which nothing runs.
@@ -132,6 +149,7 @@ impl Default for RunRecord {
             end_noted: None,
             restarts: 0,
             exits: Vec::new(),
+            schedule: ScheduleRecord::default(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -77,6 +77,8 @@ const MIGRATIONS: [&str; 4] = [
     // 4. How often instances were started again by themselves, and how they ended the last times.
     "ALTER TABLE runs ADD COLUMN restarts INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE runs ADD COLUMN exits TEXT NOT NULL DEFAULT '[]'; -- JSON, the newest last",
+    // 5. What a schedule has done, as JSON.
+    "ALTER TABLE runs ADD COLUMN schedule TEXT;",
 ];
 
 /// The version of today's tables.

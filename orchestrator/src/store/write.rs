@@ -7,7 +7,7 @@ use orchestrator_proto::control::{Desired, Event, EventKind, Exit};
 use orchestrator_proto::runtime::Direction;
 use rusqlite::{Connection, params};
 
-use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord};
+use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord, ScheduleRecord};
 use super::spec;
 use super::types::{Declared, TypeKey};
 
@@ -138,13 +138,14 @@ pub(super) fn note_run(
 ) -> rusqlite::Result<()> {
     const INSERT: &str = "INSERT INTO runs (number, desired, priority, starts, active, rest,
          exit_code, exit_signal, core_dumped, rest_ms, error, pid, start_ticks, boot_id,
-         started_ms, run, start_noted, end_noted, ready, restarts, exits)
+         started_ms, run, start_noted, end_noted, ready, restarts, exits, schedule)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-         ?19, ?20, ?21)";
+         ?19, ?20, ?21, ?22)";
     const UPDATE: &str = "UPDATE runs SET desired = ?2, priority = ?3, starts = ?4, active = ?5,
          rest = ?6, exit_code = ?7, exit_signal = ?8, core_dumped = ?9, rest_ms = ?10, error = ?11,
          pid = ?12, start_ticks = ?13, boot_id = ?14, started_ms = ?15, run = ?16,
-         start_noted = ?17, end_noted = ?18, ready = ?19, restarts = ?20, exits = ?21
+         start_noted = ?17, end_noted = ?18, ready = ?19, restarts = ?20, exits = ?21,
+         schedule = ?22
          WHERE number = ?1";
     let (rest, exit, at_ms, error) = match &record.rest {
         Rest::Stopped { last_exit, at_ms } => ("stopped", *last_exit, *at_ms, None),
@@ -155,6 +156,10 @@ pub(super) fn note_run(
     let exits = serde_json::to_string(&record.exits)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let process = record.process.as_ref();
+    let schedule = Some(&record.schedule).filter(|it| **it != ScheduleRecord::default());
+    let schedule = schedule.map(serde_json::to_string).transpose();
+    let schedule =
+        schedule.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let desired = match record.desired {
         Desired::Running => "running",
         Desired::Stopped => "stopped",
@@ -183,7 +188,8 @@ pub(super) fn note_run(
             record.end_noted.map(int),
             process.is_some_and(|process| process.ready),
             int(record.restarts),
-            exits
+            exits,
+            schedule
         ],
     )
 }

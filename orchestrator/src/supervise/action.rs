@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator_proto::control::Exit;
+use orchestrator_proto::control::{Exit, RunResult};
 
 /// Something to be done for an instance, in the order given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,8 +21,10 @@ pub enum Action {
     WatchTree,
     /// Tell whoever wants to know.
     Emit(Notice),
-    /// Answer every start and restart that waits.
+    /// Answer every start, restart and run that waits.
     AnswerStart(StartAnswer),
+    /// Answer the start, restart or run that has just come, and no other.
+    AnswerThisStart(StartAnswer),
     /// Answer every stop and kill that waits: nothing of the instance is left.
     AnswerStop {
         /// Whether there was anything to stop.
@@ -40,6 +42,13 @@ pub enum StartAnswer {
         /// False if it ran already when it was asked to.
         changed: bool,
     },
+    /// It has a schedule, and runs when it is time.
+    Scheduled {
+        /// False if it had been started already.
+        changed: bool,
+    },
+    /// It has a schedule, and runs when the run that is under way is over.
+    Queued,
     /// It does not.
     Failed {
         /// Why, with the errno in words if there is one.
@@ -106,6 +115,17 @@ pub enum Notice {
     },
     /// It will not be started again by itself.
     Failed {
+        /// Why.
+        reason: String,
+    },
+    /// A run of the schedule begins.
+    RunBegan,
+    /// The run of the schedule is over.
+    RunEnded(RunResult),
+    /// A run of the schedule is left out.
+    RunSkipped {
+        /// When it was due, milliseconds since 1970 (UTC).
+        at_ms: u64,
         /// Why.
         reason: String,
     },

@@ -11,6 +11,14 @@ pub enum Event {
     StartRequested,
     /// It should run, as a new process. Answered by [`AnswerStart`](super::Action::AnswerStart).
     RestartRequested,
+    /// It should run now, although it is not time as yet. Answered by
+    /// [`AnswerStart`](super::Action::AnswerStart).
+    RunRequested,
+    /// It is time. Comes only while it is [desired](super::Machine::desired) and has a schedule.
+    Due {
+        /// When it was, milliseconds since 1970 (UTC).
+        at_ms: u64,
+    },
     /// It should not run. Answered by [`AnswerStop`](super::Action::AnswerStop).
     StopRequested,
     /// It should not run, and is not asked but killed. Answered by

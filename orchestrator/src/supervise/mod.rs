@@ -15,6 +15,7 @@
 
 mod action;
 mod backoff;
+mod calendar;
 mod event;
 mod machine;
 mod needs;
@@ -24,6 +25,7 @@ mod state;
 mod tests;
 
 pub use action::{Action, Notice, StartAnswer};
+pub use calendar::{Calendar, Look};
 pub use event::{Effect, Event};
 pub use machine::Machine;
 pub use needs::{Consequence, Needs, Standing};

@@ -14,6 +14,8 @@ pub enum State {
         /// What, as in `db to be ready`.
         on: String,
     },
+    /// It waits for its time: a schedule of which no run is under way.
+    Scheduled,
     /// Its program is being executed.
     Executing,
     /// Its program is being executed, and will be stopped as soon as that is done: an
@@ -96,8 +98,10 @@ pub enum How {
 pub enum Then {
     /// Nothing.
     Rest,
-    /// A start.
+    /// A start: of a schedule, another run.
     Start,
+    /// Of a schedule, its next time.
+    Schedule,
     /// What its restart policy says.
     Judge(End),
 }

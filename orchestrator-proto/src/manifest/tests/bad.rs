@@ -297,3 +297,38 @@ fn sockets_that_can_not_be() {
         &["4:11: unix:/etc/x is given twice; first at 1:11"],
     );
 }
+
+#[test]
+fn schedules_that_are_none() {
+    bad_keys(
+        "schedule = \"61 3 * * *\"",
+        &["3:12: \"61 3 * * *\" is not a schedule: minute \"61\": value must be in range 0..=59; \
+           found 61"],
+    );
+    bad_keys(
+        "schedule = \"@daily\"\ntime-zone = \"../x\"\noverlap = \"kill\"\ncatch-up = 1",
+        &[
+            "4:13: \"../x\" is not a time zone that this machine knows; write a name such as \
+             Europe/Berlin or UTC, which are in /usr/share/zoneinfo",
+            "5:11: \"kill\" is none of skip, queue, replace",
+            "6:12: true or false is expected here, not a whole number",
+        ],
+    );
+    bad_keys(
+        "kind = \"schedule\"",
+        &["3:1: `schedule` is missing: when it runs, as in \"30 3 * * *\""],
+    );
+    bad_keys(
+        "kind = \"task\"\nschedule = \"@daily\"",
+        &["4:1: what has a schedule is of the kind schedule"],
+    );
+    bad_keys("overlap = \"queue\"", &["3:1: `overlap` is for what has a `schedule`"]);
+    bad_keys(
+        "run-timeout = 5",
+        &["3:1: a service runs for ever; `run-timeout` is for tasks and schedules"],
+    );
+    bad_keys(
+        "schedule = \"@daily\"\nrestart = \"always\"",
+        &["1:11: a schedule runs to its end each time; it can be restarted on-failure or never"],
+    );
+}

@@ -120,6 +120,7 @@ fn every_key_of_supervision() {
     let rules = rules(
         r#"
         kind = "task"
+        run-timeout = "1m30s"
         restart = { policy = "on-failure", delay = "1s", factor = 3, max-delay = "5m", jitter = 0, reset-after = 20, burst = 5, burst-within = "10s" }
         success-exit-codes = [0, 3]
         readiness = { exec = "bin/test -e /run/a", interval = "100ms", timeout = "2s", failures = 4, successes = 2 }
@@ -178,8 +179,53 @@ fn every_key_of_supervision() {
             command: vec!["/bin/quit".into(), "now please".into()],
             steps: vec![step(2, 1), step(15, 5), step(34, 10)],
         },
+        run_timeout: Millis::secs(90),
     };
     assert_eq!(rules, expected);
+}
+
+#[test]
+fn when_it_runs() {
+    let kind = |keys| rules(keys).kind;
+    let all = "kind = \"schedule\"\nschedule = \"30 3 * * *\"\ntime-zone = \"Europe/Berlin\"\n\
+         overlap = \"replace\"\ncatch-up = true";
+    let expected = Schedule {
+        expression: "30 3 * * *".into(),
+        time_zone: Some("Europe/Berlin".into()),
+        overlap: Overlap::Replace,
+        catch_up: true,
+    };
+    assert_eq!(kind(all), Kind::Schedule(expected));
+    let hourly = Kind::Schedule(Schedule::new("@hourly"));
+    assert_eq!(kind("schedule = \"@hourly\""), hourly, "the kind goes without saying");
+    let manifest = good(
+        r#"
+        [defaults]
+        kind = "task"
+        time-zone = "UTC"
+        run-timeout = "1m"
+
+        [instance.a]
+        program = "/a"
+
+        [instance.b]
+        program = "/b"
+        schedule = "@hourly"
+
+        [instance.c]
+        program = "/c"
+        kind = "service"
+        "#,
+    );
+    let rules = manifest.set.instances.iter().map(|it| &it.spec.supervision);
+    let rules: Vec<_> = rules.map(|it| (it.kind.clone(), it.run_timeout)).collect();
+    let utc = Schedule { time_zone: Some("UTC".into()), ..Schedule::new("@hourly") };
+    let minute = Millis::secs(60);
+    assert_eq!(
+        rules,
+        [(Kind::Task, minute), (Kind::Schedule(utc), minute), (Kind::Service, Millis::ZERO)],
+        "what can't be said of an instance does not hold for it"
+    );
 }
 
 #[test]

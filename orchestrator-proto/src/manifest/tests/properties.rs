@@ -96,18 +96,17 @@ fn supervision() -> impl Strategy<Value = Supervision> {
         prop::option::of(prop::collection::vec(text(), 0..2)),
     );
     let rest = (readiness, millis(), prop::option::of(probe()), millis());
-    (restart(), rest, lists).prop_map(
+    (restart(), rest, lists, (kind(), millis())).prop_map(
         |(
             restart,
             (readiness, start_timeout, liveness, watchdog),
             (requires, after, steps, command),
+            (kind, run_timeout),
         )| {
             let command = command.map(|args| [vec!["/bin/quit".to_owned()], args].concat());
             let stop = Stop { command: command.unwrap_or_default(), steps };
-            let kind = match restart.policy {
-                RestartPolicy::Always => Kind::Service,
-                _ => Kind::Task,
-            };
+            let kind = if restart.policy == RestartPolicy::Always { Kind::Service } else { kind };
+            let run_timeout = if kind == Kind::Service { Millis::ZERO } else { run_timeout };
             Supervision {
                 kind,
                 restart,
@@ -118,9 +117,25 @@ fn supervision() -> impl Strategy<Value = Supervision> {
                 requires,
                 after,
                 stop,
+                run_timeout,
             }
         },
     )
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let expression = prop_oneof![Just("30 3 * * mon-fri"), Just("@daily"), Just("every 1m30s")];
+    let zone = prop_oneof![Just(None), Just(Some("Europe/Berlin".to_owned()))];
+    let overlap = prop_oneof![Just(Overlap::Skip), Just(Overlap::Queue), Just(Overlap::Replace)];
+    let schedule = (expression, zone, overlap, any::<bool>()).prop_map(
+        |(expression, time_zone, overlap, catch_up)| Schedule {
+            time_zone,
+            overlap,
+            catch_up,
+            ..Schedule::new(expression)
+        },
+    );
+    prop_oneof![Just(Kind::Service), Just(Kind::Task), schedule.prop_map(Kind::Schedule)]
 }
 
 fn execution() -> impl Strategy<Value = Execution> {

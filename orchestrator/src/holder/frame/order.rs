@@ -18,8 +18,8 @@ pub enum Order {
         protocol: i32,
     },
     /// Execute a program. With it, in this order: its image if that does not follow the frame,
-    /// its standard input if that is not `/dev/null`; the `cgroup.procs` of its cgroup, to which it
-    /// writes `0` before anything else. Answered by [`News::Spawned`] or
+    /// its standard input if that is not `/dev/null`; the directory of the cgroup that it
+    /// is to be in. Answered by [`News::Spawned`] or
     /// [`News::NotSpawned`].
     Spawn {
         /// What to call it. Nothing that lives may have that name.
@@ -30,7 +30,7 @@ pub enum Order {
         image: bool,
         /// Whether a file to read from is there.
         stdin: bool,
-        /// Whether the file of a cgroup is there; only for holders that speak
+        /// Whether the directory of a cgroup is there; only for holders that speak
         /// [`WITH_CGROUPS`](super::WITH_CGROUPS) or more.
         cgroup: bool,
         /// How many listening sockets it is given, at most [`MAX_LISTENERS`](super::MAX_LISTENERS):

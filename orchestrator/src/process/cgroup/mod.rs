@@ -16,9 +16,8 @@
 //! It promises that
 //!
 //! - a cgroup that has no process any more is removed, and one that has is never;
-//! - a process of an instance is in its cgroup before its program begins: it enters that itself,
-//!   by a file that the order to execute it comes with. (`CLONE_INTO_CGROUP` would need clone3(2)
-//!   with a stack of its own, which no library offers: assembly for each architecture);
+//! - a process of an instance is in its cgroup before its program begins, if the kernel can do so
+//!   from its first moment on: by the directory that the order to execute it comes with;
 //! - no file is open for a cgroup unless somebody waits for its end;
 //! - what can't be had is said, with the reason: nothing that was asked for is silently left out.
 
@@ -30,7 +29,7 @@ mod place;
 mod remnant;
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -38,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Limits;
+use rustix::fs::{Mode, OFlags, open};
 
 use super::{FIRST_COMMAND, Part};
 use crate::holder::frame::Name;
@@ -105,8 +105,8 @@ struct Kept {
 pub(super) struct Entry {
     /// Removes it, if it is dropped before anything is in it.
     pub(super) _leaf: Arc<Leaf>,
-    /// Who writes `0` to it is in it.
-    pub(super) procs: OwnedFd,
+    /// Its directory, by which a process can begin in it.
+    pub(super) directory: OwnedFd,
 }
 
 impl Cgroups {
@@ -159,8 +159,9 @@ impl Cgroups {
             Ooms::of(&place.of_instance(instance)).unwrap_or_default()
         };
         let leaf = self.leaf_since(directory.clone(), before);
-        let procs = OpenOptions::new().write(true).open(directory.join("cgroup.procs"));
-        Ok(Some(Entry { _leaf: leaf, procs: procs.map_err(said)?.into() }))
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = open(&directory, flags, Mode::empty()).map_err(|errno| said(errno.into()))?;
+        Ok(Some(Entry { _leaf: leaf, directory: opened }))
     }
 
     /// Makes a cgroup, and that of the instance if it is not there. The answer is whether that was

@@ -1,6 +1,8 @@
 //! One instance, kept: the handle to the task that feeds its state machine.
 
+mod due;
 mod probing;
+mod runs;
 mod shown;
 mod task;
 #[cfg(test)]
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, Desired, EventKind, Health, Observed, Priority, Supervision,
+    Check, Desired, EventKind, Health, LastRun, Observed, Priority, Supervision,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -82,12 +84,14 @@ pub struct View {
     pub restarts_on_end: u32,
     /// The last answer to a probe since it was executed. Who watches is not told of a new one.
     pub health: Option<Health>,
+    /// What it does as a schedule.
+    pub runs: Runs,
 }
 
 impl View {
     /// A new instance.
     #[must_use]
-    pub const fn never_started() -> Self {
+    pub fn never_started() -> Self {
         Self {
             desired: Desired::Stopped,
             observed: Observed::Stopped { last_exit: None, at_ms: None },
@@ -97,19 +101,60 @@ impl View {
             restarts: 0,
             restarts_on_end: 0,
             health: None,
+            runs: Runs::default(),
         }
     }
+}
+
+/// What a schedule has done, and when it runs next. Times are milliseconds since 1970 (UTC).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Runs {
+    /// All times up to this one have been dealt with; none if it is stopped.
+    pub seen_ms: Option<u64>,
+    /// When the run began that is under way.
+    pub began_ms: Option<u64>,
+    /// The next time.
+    pub next_ms: Option<u64>,
+    /// The last run that is over.
+    pub last: Option<LastRun>,
+    /// How many were left out because the one before was not over.
+    pub skipped: u64,
 }
 
 /// A start that went well.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Started {
-    /// The main process.
-    pub pid: u32,
+    /// What follows now.
+    pub what: Begun,
     /// False if it ran already when it was asked to; then its priority was not changed.
     pub changed: bool,
     /// What was asked for and could not be had, a sentence each.
     pub warnings: Vec<String>,
+}
+
+impl Started {
+    /// The main process, if it runs.
+    #[must_use]
+    pub const fn pid(&self) -> Option<u32> {
+        match self.what {
+            Begun::Running { pid } => Some(pid),
+            Begun::Scheduled | Begun::Queued => None,
+        }
+    }
+}
+
+/// What a start has led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begun {
+    /// It runs.
+    Running {
+        /// The main process.
+        pid: u32,
+    },
+    /// It runs when it is time.
+    Scheduled,
+    /// It runs when the run that is under way is over.
+    Queued,
 }
 
 /// Why an instance does not run although it was asked to.
@@ -159,6 +204,7 @@ type StopAnswer = oneshot::Sender<Result<bool, StopError>>;
 enum Request {
     Start(Option<Priority>, StartAnswer),
     Restart(StartAnswer),
+    Run(StartAnswer),
     Stop(StopAnswer),
     Suspend(StopAnswer),
     Kill(StopAnswer),
@@ -203,6 +249,7 @@ impl Keeper {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(view);
         let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        task.interrupted();
         tokio::spawn(async move { task.run().await });
         Self { requests, view }
     }
@@ -240,6 +287,7 @@ impl Keeper {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let (shown, view) = watch::channel(view);
         let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        task.interrupted();
         tokio::spawn(async move {
             task.clean_up(rest).await;
             task.run().await;
@@ -266,6 +314,16 @@ impl Keeper {
     /// See [`StartError`].
     pub async fn restart(&self) -> Result<Started, StartError> {
         self.ask(Request::Restart).await.unwrap_or(Err(StartError::Retired))
+    }
+
+    /// Has an instance that has a schedule run now, and waits until its program was executed, or
+    /// it is known to be that later.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn run(&self) -> Result<Started, StartError> {
+        self.ask(Request::Run).await.unwrap_or(Err(StartError::Retired))
     }
 
     /// Stops the instance and waits until nothing of it is left. Answers whether there was

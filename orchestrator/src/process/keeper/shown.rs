@@ -8,12 +8,13 @@ use super::task::now_ms;
 use crate::supervise::{Machine, Main, Notice, State};
 
 /// The machine's state in the protocol's words; none if `shown` still says so. `exited_ms` is
-/// when the last main process ended, and `until_ms` says when a time of the machine is,
-/// milliseconds since 1970 (UTC).
+/// when the last main process ended, `next_ms` when a schedule runs next, and `until_ms` says when a
+/// time of the machine is, milliseconds since 1970 (UTC).
 pub(super) fn observed(
     machine: &Machine,
     shown: &Observed,
     exited_ms: Option<u64>,
+    next_ms: Option<u64>,
     until_ms: impl FnOnce(Duration) -> u64,
 ) -> Option<Observed> {
     let last_exit = machine.last_exit();
@@ -30,6 +31,7 @@ pub(super) fn observed(
     };
     let observed = match machine.state() {
         State::Stopped => Observed::Stopped { last_exit, at_ms: exited_ms },
+        State::Scheduled => Observed::Scheduled { next_ms },
         State::Waiting { on } => Observed::Waiting {
             on: on.clone(),
             since_ms: match shown {
@@ -92,6 +94,7 @@ pub(super) fn resume(rules: Supervision, seed: u64, observed: Observed) -> (Mach
             (State::Failed { reason, exit }, exit, exit.map(|_| at_ms))
         }
         Observed::Waiting { .. }
+        | Observed::Scheduled { .. }
         | Observed::BackOff { .. }
         | Observed::Starting { .. }
         | Observed::Ready { .. }
@@ -101,8 +104,11 @@ pub(super) fn resume(rules: Supervision, seed: u64, observed: Observed) -> (Mach
     (Machine::resume(rules, seed, state, last_exit), exited_ms)
 }
 
-pub(super) fn in_protocol(notice: Notice) -> EventKind {
-    match notice {
+/// None of what is shown but not told.
+pub(super) fn in_protocol(notice: Notice) -> Option<EventKind> {
+    Some(match notice {
+        Notice::RunBegan | Notice::RunEnded(_) => return None,
+        Notice::RunSkipped { at_ms, reason } => EventKind::RunSkipped { due_ms: at_ms, reason },
         Notice::Waiting { on } => EventKind::Waiting { on },
         Notice::Started { pid } => EventKind::Started { pid },
         Notice::Adopted { pid } => EventKind::Adopted { pid },
@@ -118,5 +124,5 @@ pub(super) fn in_protocol(notice: Notice) -> EventKind {
             EventKind::BackOff { reason, delay_ms, attempt }
         }
         Notice::Failed { reason } => EventKind::Failed { reason },
-    }
+    })
 }

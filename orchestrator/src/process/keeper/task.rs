@@ -10,10 +10,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
+use super::due::Due;
 use super::probing::Probing;
 use super::shown::{in_protocol, observed, resume};
 use super::{
-    Hooks, Request, Said, StartAnswer, StartError, Started, StopAnswer, StopError, View, WAITING,
+    Begun, Hooks, Request, Runs, Said, StartAnswer, StartError, Started, StopAnswer, StopError,
+    View, WAITING,
 };
 use crate::supervise::{self, Action, Event, Machine, Notice, SIGKILL, State};
 
@@ -34,16 +36,20 @@ enum Outcome {
 }
 
 pub(super) struct Task {
-    machine: Machine,
+    pub(super) machine: Machine,
     kernel: Arc<dyn Kernel>,
     hooks: Box<dyn Hooks>,
     inbox: mpsc::Receiver<Request>,
-    view: watch::Sender<View>,
+    pub(super) view: watch::Sender<View>,
     /// The epoch of the machine's time.
     epoch: Instant,
     awaited: Awaited,
     process: Option<Arc<dyn Process>>,
     probing: Probing,
+    /// When it runs next, if it has a schedule and is started.
+    pub(super) due: Due,
+    /// That times are left out is told, of the run that is under way.
+    pub(super) skip_is_told: bool,
     /// The command that asks it to stop, while that runs.
     stop_command: Option<Pending<Result<(), String>>>,
     warnings: Vec<String>,
@@ -55,7 +61,7 @@ pub(super) struct Task {
     /// The priority of the next execution.
     priority: Priority,
     /// Nobody has asked for the next execution.
-    by_itself: bool,
+    pub(super) by_itself: bool,
     starts_waiting: Vec<StartAnswer>,
     stops_waiting: Vec<StopAnswer>,
 }
@@ -80,6 +86,8 @@ impl Task {
             awaited: Awaited::Nothing,
             process: None,
             probing: Probing::default(),
+            due: Due::default(),
+            skip_is_told: false,
             stop_command: None,
             warnings: Vec::new(),
             suspended: true,
@@ -130,6 +138,7 @@ impl Task {
                     }
                     self.feed(Event::StopCommandEnded { worked }).await;
                 }
+                () = self.due.comes() => self.look().await,
                 () = until(deadline) => self.feed(Event::Deadline).await,
             }
         }
@@ -166,7 +175,7 @@ impl Task {
     async fn request(&mut self, request: Request) {
         let suspends = matches!(request, Request::Suspend(_) | Request::Kill(_));
         let event = match request {
-            Request::Start(_, answer) | Request::Restart(answer)
+            Request::Start(_, answer) | Request::Restart(answer) | Request::Run(answer)
                 if self.starts_waiting.len() >= WAITING =>
             {
                 let _ = answer.send(Err(StartError::Busy));
@@ -196,6 +205,10 @@ impl Task {
             Request::Restart(answer) => {
                 self.starts_waiting.push(answer);
                 Event::RestartRequested
+            }
+            Request::Run(answer) => {
+                self.starts_waiting.push(answer);
+                Event::RunRequested
             }
             Request::Stop(answer) | Request::Suspend(answer) => {
                 self.stops_waiting.push(answer);
@@ -283,17 +296,20 @@ impl Task {
         self.feed(event).await;
     }
 
-    async fn feed(&mut self, event: Event) {
-        let mut actions = self.machine.handle(self.epoch.elapsed(), event).into_iter().peekable();
+    pub(super) async fn feed(&mut self, event: Event) {
+        let mut actions = self.machine.handle(self.epoch.elapsed(), event);
+        let runs_changed = self.note_runs(&mut actions);
         self.by_itself |= matches!(self.machine.state(), State::BackOff { .. });
+        self.follow_schedule();
+        let mut actions = actions.into_iter().peekable();
         let mut events = Vec::new();
         while let Some(Action::Emit(notice)) =
             actions.next_if(|action| matches!(action, Action::Emit(_)))
         {
-            events.push(self.told(notice));
+            events.extend(self.told(notice));
         }
         // Before anybody is answered anything.
-        self.show(events);
+        self.show(events, runs_changed);
         let run = self.view.borrow().starts;
         self.probing.set(self.machine.probe(), &*self.hooks, run);
         for action in actions {
@@ -334,21 +350,19 @@ impl Task {
                     self.awaited = Awaited::TreeGone(process.tree_gone());
                 }
             }
-            Action::Emit(notice) => self.hooks.happened(None, vec![self.told(notice)]),
+            Action::Emit(notice) => {
+                if let Some(told) = self.told(notice) {
+                    self.hooks.happened(None, vec![told]);
+                }
+            }
+            Action::AnswerThisStart(answer) => {
+                let answer = self.answer(answer);
+                if let Some(this) = self.starts_waiting.pop() {
+                    let _ = this.send(answer);
+                }
+            }
             Action::AnswerStart(answer) => {
-                let answer = match answer {
-                    supervise::StartAnswer::Running { pid, changed } => Ok(Started {
-                        pid,
-                        changed,
-                        warnings: if changed {
-                            std::mem::take(&mut self.warnings)
-                        } else {
-                            Vec::new()
-                        },
-                    }),
-                    supervise::StartAnswer::Failed { error } => Err(StartError::Failed { error }),
-                    supervise::StartAnswer::Cancelled => Err(StartError::Cancelled),
-                };
+                let answer = self.answer(answer);
                 for waiting in self.starts_waiting.drain(..) {
                     // Whoever asked may have gone; the start is done all the same.
                     let _ = waiting.send(answer.clone());
@@ -362,17 +376,31 @@ impl Task {
         }
     }
 
+    fn answer(&mut self, answer: supervise::StartAnswer) -> Result<Started, StartError> {
+        use supervise::StartAnswer as Answer;
+        let (what, changed) = match answer {
+            Answer::Running { pid, changed } => (Begun::Running { pid }, changed),
+            Answer::Scheduled { changed } => (Begun::Scheduled, changed),
+            Answer::Queued => (Begun::Queued, true),
+            Answer::Failed { error } => return Err(StartError::Failed { error }),
+            Answer::Cancelled => return Err(StartError::Cancelled),
+        };
+        let is_new = changed && matches!(what, Begun::Running { .. });
+        let warnings = if is_new { std::mem::take(&mut self.warnings) } else { Vec::new() };
+        Ok(Started { what, changed, warnings })
+    }
+
     /// A notice in the protocol's words, and its time.
-    fn told(&self, notice: Notice) -> (EventKind, u64) {
+    fn told(&self, notice: Notice) -> Option<(EventKind, u64)> {
         let time_ms = match notice {
             Notice::Exited { .. } => self.exited_ms.unwrap_or_else(now_ms),
             _ => now_ms(),
         };
-        (in_protocol(notice), time_ms)
+        Some((in_protocol(notice)?, time_ms))
     }
 
-    /// Shows the machine's state to others, and tells of this.
-    fn show(&self, events: Vec<(EventKind, u64)>) {
+    /// Shows the machine's state to others, if that or `runs_changed` is new, and tells of this.
+    pub(super) fn show(&self, events: Vec<(EventKind, u64)>, runs_changed: bool) {
         let changed = self.view.send_if_modified(|view| {
             let desired = if self.suspended { view.desired } else { self.machine.desired() };
             let until_ms = |at: Duration| {
@@ -380,9 +408,19 @@ impl Task {
                 let ms = u64::try_from(from_now.as_millis()).unwrap_or(u64::MAX);
                 now_ms().saturating_add(ms)
             };
-            let observed = observed(&self.machine, &view.observed, self.exited_ms, until_ms);
-            let changed = view.desired != desired || observed.is_some();
+            let (next_ms, seen_ms) = match self.due.times() {
+                Some((next_ms, seen_ms)) => (next_ms, Some(seen_ms)),
+                // The next daemon goes on from there.
+                None if self.suspended => (None, view.runs.seen_ms),
+                None => (None, None),
+            };
+            let shown = &view.observed;
+            let observed = observed(&self.machine, shown, self.exited_ms, next_ms, until_ms);
+            let runs = Runs { next_ms, seen_ms, ..view.runs.clone() };
+            let changed =
+                view.desired != desired || observed.is_some() || view.runs != runs || runs_changed;
             view.desired = desired;
+            view.runs = runs;
             view.observed = observed.unwrap_or_else(|| view.observed.clone());
             changed
         });

@@ -77,7 +77,7 @@ async fn start_stop_and_what_is_seen_and_told() {
     let started = keeper.start(Some(Priority::Low)).await.unwrap();
     assert!(started.changed);
     let view = keeper.view();
-    assert_eq!(view.observed.pid(), Some(started.pid));
+    assert_eq!(view.observed.pid(), started.pid());
     assert_eq!((view.desired, view.starts), (Desired::Running, 1));
     assert_eq!(kernel.launches()[0].priority, Priority::Low);
     let again = keeper.start(Some(Priority::High)).await.unwrap();
@@ -97,7 +97,7 @@ async fn start_stop_and_what_is_seen_and_told() {
     };
     assert_eq!((last_exit, at_ms.is_some()), (Some(EXIT), true));
     let events = recorder.0.lock().unwrap().clone();
-    let pid = started.pid;
+    let pid = started.pid().unwrap();
     let requested = true;
     assert_eq!(
         events,
@@ -174,18 +174,18 @@ async fn a_start_that_fails_says_why() {
 async fn a_restart_and_a_start_while_stopping_make_a_new_process() {
     let kernel = FakeKernel::new();
     let (keeper, _) = keep(&kernel);
-    let first = keeper.start(None).await.unwrap().pid;
+    let first = keeper.start(None).await.unwrap().pid();
     let restart = ask!(keeper.restart());
     kernel.last().ends(EXIT);
     let second = restart.await.unwrap().unwrap();
-    assert!(second.changed && second.pid != first);
+    assert!(second.changed && second.pid() != first);
 
     let stop = ask!(keeper.stop());
     let start = ask!(keeper.start(Some(Priority::Low)));
     assert!(!stop.is_finished() && !start.is_finished());
     kernel.last().ends(EXIT);
     assert_eq!(stop.await.unwrap(), Ok(true));
-    assert_ne!(start.await.unwrap().unwrap().pid, second.pid);
+    assert_ne!(start.await.unwrap().unwrap().pid(), second.pid());
     assert_eq!(keeper.view().starts, 3);
     assert_eq!(kernel.launches()[2].priority, Priority::Low);
 }

@@ -104,7 +104,7 @@ async fn priorities() {
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
         let kept = Kept::new(linux.clone(), sh("exec sleep 1000"), LONG);
         let started = within(kept.keeper.start(Some(priority))).await.unwrap();
-        let pid = i32::try_from(started.pid).unwrap();
+        let pid = i32::try_from(started.pid().unwrap()).unwrap();
         let nice =
             rustix::process::getpriority_process(rustix::process::Pid::from_raw(pid)).unwrap();
         let field = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

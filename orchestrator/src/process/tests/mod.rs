@@ -104,7 +104,7 @@ impl Kept {
     async fn start(&self) -> i32 {
         let started = within(self.keeper.start(None)).await.unwrap();
         assert_eq!(started.warnings, Vec::<String>::new());
-        i32::try_from(started.pid).unwrap()
+        i32::try_from(started.pid().unwrap()).unwrap()
     }
 
     async fn stop(&self) -> bool {

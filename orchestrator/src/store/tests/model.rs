@@ -6,7 +6,7 @@ use std::fs;
 
 use orchestrator_proto::Size;
 use orchestrator_proto::TypeSchema::{self, String, U8, U16};
-use orchestrator_proto::control::{Desired, Exit, PastExit, Priority};
+use orchestrator_proto::control::{Desired, Exit, LastRun, PastExit, Priority, RunResult};
 use proptest::prelude::*;
 
 use super::*;
@@ -18,7 +18,7 @@ enum Step {
     Remove(prop::sample::Index),
     Link(Option<prop::sample::Index>, Option<prop::sample::Index>),
     Unlink(prop::sample::Index),
-    Run(prop::sample::Index, RunRecord),
+    Run(prop::sample::Index, Box<RunRecord>),
     /// A type in one of a few forms, or in none.
     Declare(prop::sample::Index, u8, Option<u8>),
     Event,
@@ -71,8 +71,19 @@ fn run() -> impl Strategy<Value = RunRecord> {
         });
     let priority = prop_oneof![Just(Priority::High), Just(Priority::Low)];
     let noted = any::<(Option<u32>, Option<u32>)>();
-    (any::<(bool, bool, u32)>(), rest, prop::option::of(process), priority, noted).prop_map(
-        |((wanted, active, starts), rest, process, priority, noted)| RunRecord {
+    let schedule = any::<(Option<u32>, Option<u32>, bool)>().prop_map(|(seen, began, ran)| {
+        let reason = "it did not end within 5s".to_owned();
+        let result = RunResult::Failed { reason, exit: Some(Exit::Code(3)) };
+        ScheduleRecord {
+            seen_ms: seen.map(u64::from),
+            began_ms: began.map(u64::from),
+            last: ran.then_some(LastRun { began_ms: 7, ended_ms: 8, result }),
+            skipped: seen.map_or(0, u64::from),
+        }
+    });
+    let process = prop::option::of(process);
+    (any::<(bool, bool, u32)>(), rest, process, priority, noted, schedule).prop_map(
+        |((wanted, active, starts), rest, process, priority, noted, schedule)| RunRecord {
             desired: if wanted { Desired::Running } else { Desired::Stopped },
             priority,
             starts: starts.into(),
@@ -90,6 +101,7 @@ fn run() -> impl Strategy<Value = RunRecord> {
                     requested: wanted,
                 })
                 .collect(),
+            schedule,
         },
     )
 }
@@ -101,7 +113,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => at().prop_map(Step::Remove),
         3 => (prop::option::of(at()), prop::option::of(at())).prop_map(|(a, b)| Step::Link(a, b)),
         1 => at().prop_map(Step::Unlink),
-        3 => (at(), run()).prop_map(|(at, run)| Step::Run(at, run)),
+        3 => (at(), run()).prop_map(|(at, run)| Step::Run(at, Box::new(run))),
         3 => (at(), 0..4_u8, prop::option::of(0..3_u8))
             .prop_map(|(at, name, form)| Step::Declare(at, name, form)),
         4 => Just(Step::Event),
@@ -193,8 +205,8 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Run(at, run) => {
                 let Some(order) = model.order(&at) else { continue };
-                store.note_run(order, run.clone());
-                model.instances.insert(order, run);
+                store.note_run(order, *run.clone());
+                model.instances.insert(order, *run);
             }
             Step::Declare(at, name, form) => {
                 // Of one that was removed too.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrator_proto::control::Exit;
+use orchestrator_proto::control::{Exit, RunResult};
 
 use super::super::{Action, End, Notice, StartAnswer, State, Then};
 use super::Machine;
@@ -34,9 +34,14 @@ impl Machine {
     pub(super) fn finish(&mut self, now: Duration, then: Then, todo: &mut Vec<Action>) -> State {
         todo.push(Action::Emit(Notice::Stopped));
         todo.push(Action::AnswerStop { changed: true });
+        if !matches!(then, Then::Judge(_)) {
+            self.end_run(RunResult::Stopped, todo);
+        }
         match then {
             Then::Rest => State::Stopped,
+            Then::Start if self.schedule().is_some() => self.begin_run(todo),
             Then::Start => self.begin(todo),
+            Then::Schedule => State::Scheduled,
             Then::Judge(end) => self.judge(now, end, todo),
         }
     }
@@ -55,13 +60,13 @@ impl Machine {
             End::Exited(exit) => (exit.to_string(), Some(exit), rules.is_success(exit)),
         };
         self.judged = exit;
-        if !rules.is_after(is_success) {
+        if !rules.is_after(is_success) || self.gives_way() {
             return match exit.filter(|_| is_success) {
                 Some(exit) => {
                     // Whoever waits for it to be ready.
                     let error = format!("it ended with {exit} before it was ready");
                     todo.push(Action::AnswerStart(StartAnswer::Failed { error }));
-                    State::Completed { exit }
+                    self.completed(exit, todo)
                 }
                 None => self.failed(reason, exit, todo),
             };
@@ -80,9 +85,18 @@ impl Machine {
         State::BackOff { until: now.saturating_add(delay), reason, attempt }
     }
 
-    /// It is not started again by itself.
+    /// It has run to its end.
+    pub(super) fn completed(&mut self, exit: Exit, todo: &mut Vec<Action>) -> State {
+        if self.schedule().is_none() {
+            return State::Completed { exit };
+        }
+        self.end_run(RunResult::Completed { exit }, todo);
+        self.after_run(todo)
+    }
+
+    /// It is not started again by itself, but for the next run of a schedule.
     pub(super) fn failed(
-        &self,
+        &mut self,
         reason: String,
         exit: Option<Exit>,
         todo: &mut Vec<Action>,
@@ -90,6 +104,10 @@ impl Machine {
         let error = reason.clone();
         todo.push(Action::AnswerStart(StartAnswer::Failed { error }));
         todo.push(Action::Emit(Notice::Failed { reason: reason.clone() }));
-        State::Failed { reason, exit }
+        if self.schedule().is_none() {
+            return State::Failed { reason, exit };
+        }
+        self.end_run(RunResult::Failed { reason, exit }, todo);
+        self.after_run(todo)
     }
 }

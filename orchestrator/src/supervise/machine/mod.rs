@@ -4,6 +4,7 @@ mod end;
 mod health;
 mod request;
 mod rules;
+mod schedule;
 mod stop;
 
 use std::mem;
@@ -21,6 +22,7 @@ use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
 /// | state | start | restart | stop, kill |
 /// | --- | --- | --- | --- |
 /// | stopped, completed, failed | → *begin* | as start | answer → stopped |
+/// | scheduled | answer | answer | answer → stopped |
 /// | waiting | joins | joins | answer → stopped |
 /// | executing | joins | joins | → cancelling |
 /// | cancelling | then start | then start | then rest |
@@ -47,11 +49,27 @@ use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
 /// | unhealthy | | | signal → stopping | | well: → ready |
 /// | back-off | | | stop: → failed | | |
 ///
+/// A schedule is started and stopped as the first table says, but that a start only leads to
+/// scheduled, and leaves alone what is under way; and it is run by these, one as the other but for
+/// their answers:
+///
+/// | state | it is time, or somebody wants it to run now |
+/// | --- | --- |
+/// | stopped, completed, failed | refused |
+/// | scheduled | → *begin* |
+/// | any other, then rest | refused |
+/// | any other | skip: it is left out; queue: another run follows; replace: signal → stopping, if it runs, then start |
+///
+/// Who wants it to run now joins a run that is not ready as yet, hurries one in back-off, and gets
+/// one after what is being stopped.
+///
 /// Every other event changes nothing. *Begin* goes to executing, or to waiting while something
 /// that it needs is not there. *Finish* does what was to come after the stop: rest in stopped,
 /// begin, or judge. *Judge* goes to completed if the end is no failure and the policy is not
 /// `always`; to failed if the policy is `never`, if it was started again too often, or if one that
-/// it needs was lost; else to back-off.
+/// it needs was lost; else to back-off. Of a schedule it goes to scheduled instead of completed and
+/// failed, or to *begin* if another run follows. What runs to its end and does not do that in time
+/// is stopped, and judged as a failure.
 ///
 /// New rules count from when they come: a time that is being waited for is waited for as they say, and
 /// what they would not have led to is undone, but for a stop that has begun; see `rules.rs`.
@@ -77,6 +95,12 @@ pub struct Machine {
     problem: Option<String>,
     /// How its main process ended, if that was why it was judged last.
     judged: Option<Exit>,
+    /// Another run of the schedule follows the one that is under way.
+    queued: bool,
+    /// A run of the schedule is under way.
+    in_run: bool,
+    /// When its main process has to have ended.
+    run_by: Option<Duration>,
 }
 
 impl Machine {
@@ -105,6 +129,9 @@ impl Machine {
             answers: (0, 0),
             problem: None,
             judged: None,
+            queued: false,
+            in_run: false,
+            run_by: None,
         }
     }
 
@@ -161,7 +188,11 @@ impl Machine {
         match self.state {
             State::Starting { ready_by: at, .. }
             | State::Ready { alive_by: at, .. }
-            | State::Unhealthy { alive_by: at, .. } => at,
+            | State::Unhealthy { alive_by: at, .. } => match (at, self.run_by) {
+                (Some(at), Some(run_by)) if at.as_nanos() < run_by.as_nanos() => Some(at),
+                (at, None) => at,
+                (_, run_by) => run_by,
+            },
             State::BackOff { until: at, .. }
             | State::Stopping {
                 phase:
@@ -184,6 +215,8 @@ impl Machine {
             Event::StartRequested | Event::RestartRequested => {
                 self.start_requested(now, state, event == Event::RestartRequested, &mut todo)
             }
+            Event::RunRequested => self.run_requested(now, state, &mut todo),
+            Event::Due { at_ms } => self.due(now, state, at_ms, &mut todo),
             Event::StopRequested => self.stop_requested(now, state, How::Ask, &mut todo),
             Event::KillRequested => self.stop_requested(now, state, How::Kill, &mut todo),
             Event::Blocked { by } => self.blocked(state, by, &mut todo),
@@ -216,6 +249,11 @@ impl Machine {
         use State as S;
         match state {
             S::BackOff { until, .. } if now >= until => self.begin(todo),
+            S::Starting { pid, .. } | S::Ready { pid, .. } | S::Unhealthy { pid, .. }
+                if self.run_by.is_some_and(|at| now >= at) =>
+            {
+                self.took_too_long(now, pid, todo)
+            }
             S::Starting { pid, ready_by: Some(at) } if now >= at => {
                 let time = self.rules.start_timeout;
                 let mut reason = format!("it was not ready within {time}");
@@ -260,6 +298,8 @@ impl Machine {
         match (state, event) {
             (S::Stopped | S::Completed { .. } | S::Failed { .. }, E::Adopted { pid, ready }) => {
                 todo.push(Action::Emit(Notice::Adopted { pid }));
+                self.in_run = self.schedule().is_some();
+                self.run_by = self.run_by(now);
                 self.answers = (0, 0);
                 if ready || self.rules.readiness == Readiness::Running {
                     self.ready_since = Some(now);
@@ -280,6 +320,7 @@ impl Machine {
 
             (S::Executing, E::Spawned { pid }) => {
                 todo.push(Action::Emit(Notice::Started { pid }));
+                self.run_by = self.run_by(now);
                 self.answers = (0, 0);
                 self.problem = None;
                 if self.early_ready || self.rules.readiness == Readiness::Running {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use orchestrator_proto::control::RunResult;
+
 use super::super::{Action, Cause, Effect, End, How, Notice, Phase, StartAnswer, State, Then};
 use super::Machine;
 
@@ -14,6 +16,9 @@ impl Machine {
         todo: &mut Vec<Action>,
     ) -> State {
         use State as S;
+        if self.schedule().is_some() {
+            return self.schedule_requested(now, state, anew, todo);
+        }
         match state {
             S::Stopped | S::Completed { .. } | S::Failed { .. } | S::BackOff { .. } => {
                 self.backoff.reset();
@@ -32,6 +37,8 @@ impl Machine {
                 S::Stopping { main, phase, cause, then: Then::Start }
             }
             S::Waiting { .. } | S::Executing | S::Starting { .. } => state,
+            // Only of a schedule.
+            S::Scheduled => self.begin(todo),
         }
     }
 
@@ -43,12 +50,14 @@ impl Machine {
         todo: &mut Vec<Action>,
     ) -> State {
         use State as S;
+        self.queued = false;
         match state {
             S::Stopped | S::Completed { .. } | S::Failed { .. } => {
                 todo.push(Action::AnswerStop { changed: false });
                 S::Stopped
             }
-            S::Waiting { .. } | S::BackOff { .. } => {
+            S::Waiting { .. } | S::BackOff { .. } | S::Scheduled => {
+                self.end_run(RunResult::Stopped, todo);
                 todo.push(Action::AnswerStart(StartAnswer::Cancelled));
                 todo.push(Action::Emit(Notice::Stopped));
                 todo.push(Action::AnswerStop { changed: true });

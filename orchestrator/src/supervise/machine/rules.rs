@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_proto::Millis;
-use orchestrator_proto::control::{Readiness, RestartPolicy, Supervision};
+use orchestrator_proto::control::{Kind, Readiness, RestartPolicy, Supervision};
 
 use super::super::{Action, Cause, End, How, Notice, State, Then};
 use super::Machine;
@@ -20,6 +20,11 @@ impl Machine {
         todo: &mut Vec<Action>,
     ) -> State {
         let before = std::mem::replace(&mut self.rules, rules);
+        let state = self.kind_changed(&before, state, todo);
+        self.run_by = match self.rules.run_timeout {
+            new if self.rules.kind == Kind::Service || new == Millis::ZERO => None,
+            new => moved(now, self.run_by, before.run_timeout, new),
+        };
         let rules = &self.rules;
         if before.readiness != rules.readiness || before.liveness != rules.liveness {
             self.answers = (0, 0);
@@ -57,7 +62,7 @@ impl Machine {
                     return State::BackOff { until: until.min(latest), reason, attempt };
                 }
                 match self.judged.filter(|_| is_success) {
-                    Some(exit) => State::Completed { exit },
+                    Some(exit) => self.completed(exit, todo),
                     None => self.failed(reason, self.judged, todo),
                 }
             }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use orchestrator_proto::Millis;
 use orchestrator_proto::control::{
-    Check, Desired, Exit, Kind, Probe, Readiness, Restart, RestartPolicy, Signal, Stop, StopStep,
-    Supervision,
+    Check, Desired, Exit, Kind, Overlap, Probe, Readiness, Restart, RestartPolicy, Schedule,
+    Signal, Stop, StopStep, Supervision,
 };
 use proptest::prelude::*;
 
 use super::*;
+
+mod schedule;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TERM: i32 = 15;
@@ -40,6 +42,8 @@ struct World {
     /// Signals since the last spawn, and the most that any of its rules has had.
     signals: usize,
     most_signals: usize,
+    /// A run of a schedule is under way.
+    in_run: bool,
     log: Vec<Notice>,
 }
 
@@ -65,6 +69,8 @@ enum Step {
     Probe(bool),
     MoreTime(u64),
     CommandEnds(bool),
+    RunNow,
+    Due,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -88,6 +94,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<bool>().prop_map(Step::Probe),
         1 => (0_u64..20_000).prop_map(Step::MoreTime),
         2 => any::<bool>().prop_map(Step::CommandEnds),
+        2 => Just(Step::RunNow),
+        3 => Just(Step::Due),
     ]
 }
 
@@ -123,24 +131,35 @@ fn rules() -> impl Strategy<Value = Supervision> {
     ];
     let times = (prop_oneof![Just(0_u64), 1_u64..20_000], prop_oneof![Just(0_u64), 1_u64..20_000]);
     let stop = (any::<bool>(), prop::collection::vec(0_u64..10_000, 1..4));
-    (restart, readiness, prop::option::of(probe()), times, stop).prop_map(
-        |(restart, readiness, liveness, (start_timeout, watchdog), (command, waits))| Supervision {
-            kind: Kind::Service,
-            restart,
-            readiness,
-            start_timeout: Millis(start_timeout),
-            liveness,
-            watchdog: Millis(watchdog),
-            stop: Stop {
-                command: if command { vec!["/bin/quit".into()] } else { Vec::new() },
-                steps: waits
-                    .into_iter()
-                    .map(|wait| StopStep { signal: Signal(TERM), wait: Millis(wait) })
-                    .collect(),
-            },
-            ..Supervision::default()
+    (restart, readiness, prop::option::of(probe()), times, stop, kind()).prop_map(
+        |(restart, readiness, liveness, (start_timeout, watchdog), (command, waits), kind)| {
+            Supervision {
+                run_timeout: Millis(kind.1),
+                kind: kind.0,
+                restart,
+                readiness,
+                start_timeout: Millis(start_timeout),
+                liveness,
+                watchdog: Millis(watchdog),
+                stop: Stop {
+                    command: if command { vec!["/bin/quit".into()] } else { Vec::new() },
+                    steps: waits
+                        .into_iter()
+                        .map(|wait| StopStep { signal: Signal(TERM), wait: Millis(wait) })
+                        .collect(),
+                },
+                ..Supervision::default()
+            }
         },
     )
+}
+
+/// Every kind, and how long it may run.
+fn kind() -> impl Strategy<Value = (Kind, u64)> {
+    let schedule = schedule::overlap()
+        .prop_map(|overlap| Kind::Schedule(Schedule { overlap, ..Schedule::new("every 10s") }));
+    let kind = prop_oneof![1 => Just(Kind::Service), 1 => Just(Kind::Task), 2 => schedule];
+    (kind, prop_oneof![Just(0_u64), 1_u64..20_000])
 }
 
 impl World {
@@ -165,6 +184,7 @@ impl World {
             stops_waiting: 0,
             asked_at: None,
             killed: false,
+            in_run: false,
             log: Vec::new(),
         }
     }
@@ -231,6 +251,11 @@ impl World {
                 self.feed(Event::Probed(if well { Ok(()) } else { Err("deaf".into()) }));
             }
             Step::MoreTime(ms) => self.feed(Event::MoreTime(Duration::from_millis(ms))),
+            Step::RunNow => {
+                self.starts_waiting += 1;
+                self.feed(Event::RunRequested);
+            }
+            Step::Due => self.feed(Event::Due { at_ms: 7 }),
             Step::CommandEnds(worked) if self.commanded => {
                 self.commanded = false;
                 self.feed(Event::StopCommandEnded { worked });
@@ -292,6 +317,18 @@ impl World {
                     }
                     self.starts_waiting = 0;
                 }
+                Action::AnswerThisStart(answer) => {
+                    match answer {
+                        StartAnswer::Running { pid, .. } => assert_eq!(self.main, Some(pid)),
+                        StartAnswer::Scheduled { .. } | StartAnswer::Queued => {
+                            assert!(self.machine.schedule().is_some());
+                            assert_eq!(self.machine.desired(), Desired::Running);
+                        }
+                        StartAnswer::Failed { .. } | StartAnswer::Cancelled => {}
+                    }
+                    assert!(self.starts_waiting > 0, "an answer to nobody");
+                    self.starts_waiting -= 1;
+                }
                 Action::AnswerStop { .. } => {
                     assert!(self.empty() && !self.spawning, "a lie");
                     self.stops_waiting = 0;
@@ -314,6 +351,15 @@ impl World {
                 assert!(self.empty(), "something is left");
                 assert!(!matches!(last, Some(Notice::Started { .. })));
             }
+            Notice::RunBegan => {
+                assert!(!self.in_run, "two runs");
+                self.in_run = true;
+            }
+            Notice::RunEnded(_) => {
+                assert!(self.in_run, "a run that has not begun");
+                self.in_run = false;
+            }
+            Notice::RunSkipped { .. } => assert!(self.machine.schedule().is_some()),
             _ => {}
         }
         self.log.push(notice);
@@ -338,6 +384,12 @@ impl World {
                 assert!(!self.empty());
                 machine.next_deadline().expect("a stop has a deadline");
             }
+            State::Scheduled => {
+                assert!(machine.schedule().is_some() && !self.in_run);
+                assert!(self.empty() && !self.spawning);
+                assert_eq!(machine.next_deadline(), None, "a timer for nothing");
+                assert_eq!((self.starts_waiting, self.stops_waiting), (0, 0));
+            }
             State::Waiting { .. } => {
                 assert!(self.blocked && self.empty() && !self.spawning);
                 assert_eq!(machine.next_deadline(), None, "a timer for nothing");
@@ -348,6 +400,14 @@ impl World {
                 assert!(*until <= self.now + longest);
             }
             _ => {}
+        }
+        if machine.schedule().is_some() {
+            assert!(!matches!(machine.state(), State::Completed { .. } | State::Failed { .. }));
+        } else {
+            assert!(!self.in_run);
+        }
+        if machine.is_final() {
+            assert!(!self.in_run, "a run without an end");
         }
         if machine.rules().restart.policy == RestartPolicy::Never {
             assert!(!matches!(machine.state(), State::BackOff { .. }));
@@ -453,6 +513,7 @@ proptest! {
         // It is ready as soon as it runs, and stays well.
         rules.readiness = Readiness::Running;
         rules.watchdog = Millis::ZERO;
+        rules.run_timeout = Millis::ZERO;
         let mut world = World::with(rules);
         for step in steps {
             world.step(step);
@@ -466,6 +527,7 @@ proptest! {
             world.settle();
         }
         let runs = matches!(world.machine.state(), State::Ready { .. } | State::Unhealthy { .. });
+        let runs = runs || world.machine.state() == &State::Scheduled;
         prop_assert!(runs, "{:?}", world.machine.state());
         prop_assert_eq!(world.starts_waiting, 0);
     }
@@ -474,6 +536,8 @@ proptest! {
     fn what_should_run_is_started_again_until_it_is_given_up(
         mut rules in rules(), steps in prop::collection::vec(step(), 0..200),
     ) {
+        rules.kind = Kind::Service;
+        rules.run_timeout = Millis::ZERO;
         rules.restart.policy = RestartPolicy::Always;
         rules.restart.burst = 3;
         rules.restart.burst_within = Millis::secs(1_000_000);
@@ -875,8 +939,8 @@ fn the_table_of_the_readme_is_that_of_the_code() {
             .map(Into::into)
             .collect()
     };
-    let code = table(include_str!("machine/mod.rs"), "///");
-    let readme = table(include_str!("../../../README.md"), "");
+    let code = table(include_str!("../machine/mod.rs"), "///");
+    let readme = table(include_str!("../../../../README.md"), "");
     assert!(code.len() > 20);
     assert_eq!(readme[..code.len()], code[..]);
 }
