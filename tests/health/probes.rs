@@ -178,7 +178,7 @@ fn what_was_printed_while_there_was_no_daemon_counts() {
     );
     add(&daemon, &program, "late", &["--ready-output", "^ready$"], &[]);
     let starting = start(&daemon, "late");
-    becomes(&daemon, "late", "starting");
+    eventually("it is started", || daemon.info("late").observed.pid());
     stored(&daemon);
     let main = pid(&daemon, "late");
     let before = daemon.pid();

@@ -170,7 +170,7 @@ fn what_is_said_while_there_is_no_daemon_is_heard() {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     add_speaker(&daemon, "speaks", &["--ready-notify"], &args);
     let starting = start(&daemon, "speaks");
-    becomes(&daemon, "speaks", "starting");
+    eventually("it is started", || daemon.info("speaks").observed.pid());
     stored(&daemon);
     let (main, before) = (pid(&daemon, "speaks"), daemon.pid());
     processes::suspend(before);
@@ -214,7 +214,8 @@ fn a_runtime_says_through_its_socket_that_it_is_ready() {
     let error = start_fails(&daemon, "other");
     assert!(error.contains("it was not ready within 1s"), "{error}");
     let starting = start(&daemon, "runtime");
-    becomes(&daemon, "runtime", "starting");
+    // Its program is executed, not about to be.
+    eventually("it is started", || daemon.info("runtime").observed.pid());
     stored(&daemon);
     daemon.replace_killed();
     over(starting);

@@ -292,8 +292,8 @@ pub struct Stop {
     /// instance has as long to go as after the first signal, which is sent after that time, or at
     /// once if the program fails.
     pub command: Vec<String>,
-    /// Signals for the whole process group, each with the time until the next one. After the last
-    /// one comes SIGKILL. 1 to [`Stop::MAX_STEPS`].
+    /// Signals for all that came of the instance, each with the time until the next one. After the
+    /// last one comes SIGKILL. 1 to [`Stop::MAX_STEPS`].
     pub steps: Vec<StopStep>,
 }
 

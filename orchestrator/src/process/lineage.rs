@@ -21,6 +21,14 @@ use crate::supervise::SIGKILL;
 /// How long SIGKILL follows what forks.
 const CHASE: Duration = Duration::from_secs(2);
 
+/// How often in a row nobody must be found until nobody is there. While it is read who the children
+/// of a process are, they are skipped if others end; see `/proc/PID/task/TID/children` in proc(5).
+const LOOKS: usize = 3;
+
+/// How many looks may be in doubt, in a row: what can't be told apart from one that begins may stay
+/// that way.
+const MAX_DOUBTS: usize = 20;
+
 /// How many processes of one execution are looked at.
 const MAX_MEMBERS: usize = 1 << 16;
 
@@ -46,6 +54,23 @@ pub(super) struct Relative {
     pub(super) pidfd: OwnedFd,
 }
 
+/// What was found at one time.
+#[derive(Default)]
+struct Look {
+    relatives: Vec<Relative>,
+    /// Somebody began or ended meanwhile, and may have left others behind who were not seen.
+    is_doubtful: bool,
+}
+
+/// What the environment of an orphan says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Ours,
+    Others,
+    /// Nothing: it has ended, or is being executed, or has no environment.
+    Nothing,
+}
+
 impl Lineage {
     /// Those outside of the group.
     ///
@@ -53,6 +78,11 @@ impl Lineage {
     ///
     /// When `/proc` can't be read, or there is no file descriptor left.
     pub(super) fn relatives(&self, link: &Link) -> io::Result<Vec<Relative>> {
+        Ok(self.look(link)?.relatives)
+    }
+
+    fn look(&self, link: &Link) -> io::Result<Look> {
+        let mut look = Look::default();
         let mut found = HashSet::new();
         if link.is_alive(self.name) {
             let mut below = HashSet::new();
@@ -62,26 +92,31 @@ impl Lineage {
                 found = below;
             }
         }
-        let orphans = if self.is_command { Vec::new() } else { self.orphans(link)? };
+        let orphans = if self.is_command { Vec::new() } else { self.orphans(link, &mut look)? };
         for pid in orphans {
             if found.insert(pid) {
                 descend(pid, &mut found);
             }
         }
-        let mut relatives = Vec::new();
         for pid in found {
-            let Some(before) = self.stat(pid) else { continue };
+            let Some(before) = self.stat(pid) else {
+                look.is_doubtful |= !Stat::of(pid).is_some_and(|stat| stat.is_alive());
+                continue;
+            };
             let pidfd = match sys::pidfd_open(pid) {
                 Ok(pidfd) => pidfd,
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                    look.is_doubtful = true;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             // The same process before and after: then the pidfd is its own.
             if self.stat(pid).is_some_and(|after| after.started == before.started) {
-                relatives.push(Relative { pid, started: before.started, pidfd });
+                look.relatives.push(Relative { pid, started: before.started, pidfd });
             }
         }
-        Ok(relatives)
+        Ok(look)
     }
 
     fn stat(&self, pid: i32) -> Option<Stat> {
@@ -89,7 +124,7 @@ impl Lineage {
     }
 
     /// Those that have lost their parents.
-    fn orphans(&self, link: &Link) -> io::Result<Vec<i32>> {
+    fn orphans(&self, link: &Link, look: &mut Look) -> io::Result<Vec<i32>> {
         let candidates = if self.everywhere {
             pids()?
         } else {
@@ -98,14 +133,27 @@ impl Lineage {
             let known = link.numbers();
             children.into_iter().filter(|pid| !known.contains(pid)).collect()
         };
-        Ok(candidates
-            .into_iter()
-            .filter(|pid| *pid != self.leader && self.is_marked(*pid))
-            .collect())
+        let mut orphans = Vec::new();
+        for pid in candidates.into_iter().filter(|pid| *pid != self.leader) {
+            match self.says(pid) {
+                Says::Ours => orphans.push(pid),
+                // Everywhere there are many that say nothing, such as the kernel's own.
+                Says::Nothing if !self.everywhere => look.is_doubtful = true,
+                Says::Nothing | Says::Others => {}
+            }
+        }
+        Ok(orphans)
     }
 
-    fn is_marked(&self, pid: i32) -> bool {
-        mark(pid).is_some_and(|(instance, run)| instance == self.instance && run < FIRST_COMMAND)
+    fn says(&self, pid: i32) -> Says {
+        match mark(pid) {
+            Some((instance, run)) if instance == self.instance && run < FIRST_COMMAND => Says::Ours,
+            Some(_) => Says::Others,
+            None if fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| !it.is_empty()) => {
+                Says::Others
+            }
+            None => Says::Nothing,
+        }
     }
 
     /// Sends them a signal, once each; SIGKILL until there is none any more. The answer is whether
@@ -115,17 +163,25 @@ impl Lineage {
     ///
     /// As [`relatives`](Self::relatives); when one may not be signalled by us.
     pub(super) fn signal(&self, link: &Link, signal: i32) -> io::Result<bool> {
+        let (mut quiet, mut doubts) = (0, 0);
         if signal == 0 {
-            return Ok(!self.relatives(link)?.is_empty());
+            while quiet < LOOKS && doubts < MAX_DOUBTS {
+                let look = self.look(link)?;
+                if !look.relatives.is_empty() {
+                    return Ok(true);
+                }
+                count(&look, &mut quiet, &mut doubts);
+            }
+            return Ok(false);
         }
         let mut signalled = HashSet::new();
         let mut failed = None;
         let _first = (signal == SIGKILL).then(First::be);
         let until = Instant::now() + CHASE;
         loop {
-            let relatives = self.relatives(link)?;
+            let look = self.look(link)?;
             let mut is_new = false;
-            for relative in &relatives {
+            for relative in &look.relatives {
                 if !signalled.insert((relative.pid, relative.started)) {
                     continue;
                 }
@@ -137,11 +193,29 @@ impl Lineage {
             }
             // What a process starts when it is asked to end may be what cleans up after it, so it
             // is asked once.
-            if signal != SIGKILL || !is_new || Instant::now() > until {
+            if signal != SIGKILL || Instant::now() > until {
+                break;
+            }
+            if is_new {
+                (quiet, doubts) = (0, 0);
+            } else {
+                count(&look, &mut quiet, &mut doubts);
+            }
+            if quiet == LOOKS || doubts == MAX_DOUBTS {
                 break;
             }
         }
         failed.map_or(Ok(!signalled.is_empty()), Err)
+    }
+}
+
+/// Takes note of a look that has found nobody new.
+fn count(look: &Look, quiet: &mut usize, doubts: &mut usize) {
+    if look.is_doubtful {
+        (*quiet, *doubts) = (0, *doubts + 1);
+        std::thread::yield_now();
+    } else {
+        *quiet += 1;
     }
 }
 
