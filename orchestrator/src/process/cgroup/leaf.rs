@@ -32,7 +32,6 @@ pub(in super::super) struct Leaf {
 /// A process that was alive when it was looked at.
 struct Member {
     pid: i32,
-    group: i32,
     pidfd: OwnedFd,
 }
 
@@ -68,9 +67,9 @@ impl Leaf {
             return Ok(!was_empty);
         }
         let mut failed = None;
-        let members = self.members()?;
-        let there = !members.is_empty();
-        for member in members.iter().filter(|member| Some(member.group) != but) {
+        let (members, mut there) = self.members(but)?;
+        for member in members {
+            there = true;
             match sys::pidfd_send_signal(member.pidfd.as_fd(), signal, 0) {
                 Err(error) if error.raw_os_error() != Some(libc::ESRCH) => failed = Some(error),
                 _ => {}
@@ -86,7 +85,7 @@ impl Leaf {
             return;
         }
         for _ in 0..MAX_SEARCHES {
-            let Ok(members) = self.members() else { return };
+            let Ok((members, _)) = self.members(None) else { return };
             if members.is_empty() {
                 return;
             }
@@ -96,10 +95,18 @@ impl Leaf {
         }
     }
 
-    /// Those that are alive, also in cgroups below.
-    fn members(&self) -> io::Result<Vec<Member>> {
-        let mut members = Vec::new();
+    /// Those that are alive, also in cgroups below, without those of the process group `but`; and
+    /// whether there is any of those.
+    fn members(&self, but: Option<i32>) -> io::Result<(Vec<Member>, bool)> {
+        let (mut members, mut others) = (Vec::new(), false);
         for pid in pids(&self.directory)? {
+            // First, because most often it is the only one, and all else takes much longer.
+            if but.is_some()
+                && Stat::of(pid).is_some_and(|stat| stat.is_alive() && Some(stat.group) == but)
+            {
+                others = true;
+                continue;
+            }
             let pidfd = match sys::pidfd_open(pid) {
                 Ok(pidfd) => pidfd,
                 // It has ended; or it is of another PID namespace, and has the number 0 here.
@@ -110,14 +117,12 @@ impl Leaf {
             };
             // If it is here after that, the pidfd is that of one that is: nobody else could have
             // got its number in between and be here too, unless it was born here.
-            if let Some(stat) = Stat::of(pid).filter(Stat::is_alive)
-                && self.has(pid)
-            {
-                members.push(Member { pid, group: stat.group, pidfd });
+            if Stat::of(pid).is_some_and(|stat| stat.is_alive()) && self.has(pid) {
+                members.push(Member { pid, pidfd });
             }
         }
         members.dedup_by_key(|member| member.pid);
-        Ok(members)
+        Ok((members, others))
     }
 
     fn has(&self, pid: i32) -> bool {
