@@ -255,7 +255,7 @@ case ${1:-} in
     useless) useless ;;
     shell) leave_running ;;
     test) run_tests ;;
-    install | uninstall) exec packaging/install.sh "$@" ;;
+    install | uninstall) exec orchestrator/packaging/install.sh "$@" ;;
     -h | --help | help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
     *) fail "there is no '$1'; use one of: pair, useless, shell, test, install, uninstall, or nothing" ;;
 esac

@@ -51,7 +51,7 @@ if [ -n "$root" ]; then
     root=$(cd "$root" && pwd)
     root=${root%/}
 fi
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 list=$prefix/share/orchestrator/installed
 case $prefix in
@@ -85,7 +85,7 @@ put() {
 }
 
 unit() {
-    sed -e "s|@bindir@|$prefix/bin|g" -e "s|@sysconfdir@|$sysconf|g" "packaging/systemd/$1" | put 644 "$2"
+    sed -e "s|@bindir@|$prefix/bin|g" -e "s|@sysconfdir@|$sysconf|g" "orchestrator/packaging/systemd/$1" | put 644 "$2"
 }
 
 build() {
@@ -116,7 +116,7 @@ build() {
             unit $scope/orchestrator.service "$prefix/lib/systemd/$scope/orchestrator.service"
             unit $scope/orchestrator.socket "$prefix/lib/systemd/$scope/orchestrator.socket"
         done
-        put 644 "$sysconf/default/orchestrator" <packaging/default
+        put 644 "$sysconf/default/orchestrator" <orchestrator/packaging/default
     fi
 }
 
