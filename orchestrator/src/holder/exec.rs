@@ -51,6 +51,10 @@ const WARNING: u8 = 255;
 /// In the place of a stage: it has files of its own.
 const APART: u8 = 254;
 
+/// With so many files open, a process is better off without a copy of them all: to be told when it
+/// has its own takes as long as to copy that many.
+const MANY_FILES: RawFd = 128;
+
 /// What the new process has to do.
 #[derive(Debug)]
 struct Job {
@@ -137,9 +141,9 @@ impl Place {
         stacks.chunks_exact_mut(STACK).zip(Words::several(count)).map(place).collect()
     }
 
-    /// Its processes will have these files.
-    pub(super) fn with_seats(self, seats: Seats) -> Self {
-        Self { seats: Some(seats), ..self }
+    /// Its processes may have these files.
+    pub(super) fn seat(&mut self, seats: Seats) {
+        self.seats = Some(seats);
     }
 
     /// As without close_range(2).
@@ -183,10 +187,13 @@ impl Place {
         };
         let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| image.byte(offset));
         let seats = match &mut self.seats {
-            Some(seats) if !has_listeners => match wishes.fill(seats, its.as_fd()) {
-                Ok(numbers) => Some(numbers),
-                Err(error) => return failed(self, Stage::Clone, error),
-            },
+            // The lowest number that was free: all below are in use.
+            Some(seats) if !has_listeners && ours.as_raw_fd() >= MANY_FILES => {
+                match wishes.fill(seats, its.as_fd()) {
+                    Ok(numbers) => Some(numbers),
+                    Err(error) => return failed(self, Stage::Clone, error),
+                }
+            }
             _ => None,
         };
         let status = seats.map_or(its.as_raw_fd(), Numbers::status);

@@ -18,6 +18,10 @@ use super::seats::Seats;
 /// need more than one or two.
 pub const PLACES: usize = 32;
 
+/// Those of them that have seats: there are seldom more in use at once, and the last ones are used
+/// first. Each costs as many files that a process without seats has copies of.
+const SEATED: usize = 4;
+
 /// The largest image: more than execve(2) takes.
 const MAX_IMAGE: u64 = 16 << 20;
 
@@ -88,8 +92,9 @@ impl Launches {
         let nothing = Arc::new(File::open("/dev/null")?);
         let mut places = Place::several(PLACES);
         if Seats::work() {
-            let seated = |place: Place| Ok(place.with_seats(Seats::reserve(&nothing)?));
-            places = places.into_iter().map(seated).collect::<io::Result<_>>()?;
+            for place in places.iter_mut().rev().take(SEATED) {
+                place.seat(Seats::reserve(&nothing)?);
+            }
         }
         Ok(Self {
             places,
@@ -248,6 +253,9 @@ mod tests {
         // As in a holder.
         SigSet::all().thread_set_mask().unwrap();
         crate::holder::pass_on_no_files().unwrap();
+        // As many as it takes for seats to be used.
+        static FILES: std::sync::OnceLock<Vec<File>> = std::sync::OnceLock::new();
+        FILES.get_or_init(|| (0..200).map(|_| File::open("/dev/null").unwrap()).collect());
         Launches::new(getrlimit(Resource::Nofile)).unwrap()
     }
 
