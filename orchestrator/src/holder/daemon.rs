@@ -9,6 +9,7 @@ use rustix::process::Rlimit;
 
 use super::exec::{Begun, Landing, Listeners, Place, Wishes};
 use super::frame::News;
+use super::seats::SEATED;
 use super::{AGAIN, DAEMON, ENV_ROLE, HOLDER, image, socket};
 
 /// A daemon that has not ended.
@@ -49,7 +50,9 @@ impl Daemon {
         }
         let streams = [its.as_raw_fd(), 1, 2];
         let listeners = Listeners::default();
-        let wishes = Wishes { streams, listeners, nice: None, files, cgroup: None };
+        // Nobody can be held up by it who is not held up by us meanwhile.
+        let taken = [None; SEATED];
+        let wishes = Wishes { streams, listeners, nice: None, files, cgroup: None, taken };
         let Begun { pid, mut flight, .. } = match place.begin(wishes) {
             Ok(begun) => begun,
             Err((place, _, error)) => {

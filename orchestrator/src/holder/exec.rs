@@ -8,7 +8,8 @@
 //!
 //! - it has a stack of its own, and what it reads (a [`Job`], an image) stays where it is, and
 //!   unchanged, until the end of its writing end of the status pipe tells that it has gone: the
-//!   kernel closes that after it has given the process its own memory, or has taken it away;
+//!   kernel closes that after it has given the process its own memory, or has taken it away; or
+//!   until it was collected;
 //! - it makes system calls and nothing else, by rustix, and syscalls, which call the kernel
 //!   themselves: nothing in it allocates, locks, panics, or touches `errno`, which it shares with
 //!   us;
@@ -34,7 +35,7 @@ use syscalls::{Sysno, syscall};
 use super::attributes;
 use super::frame::Stage;
 use super::image::{self, Located, Words};
-use super::seats::{Numbers, Seats};
+use super::seats::{Numbers, SEATED, Seats};
 pub(super) use listen::Listeners;
 
 /// Pieces of the stack of a process that has not been given its own memory. It needs a few
@@ -85,6 +86,10 @@ pub(super) struct Wishes {
     /// The directory of the cgroup that it is to be in; none is ours. Stays open until it has
     /// landed.
     pub(super) cgroup: Option<RawFd>,
+    /// Where others have their seats at the moment. With copies of what is there, it would let
+    /// nobody see for as long as it is on its way that they have landed, or that their output has
+    /// ended.
+    pub(super) taken: [Option<Numbers>; SEATED],
 }
 
 /// A stack, in pieces that are aligned as the processor wants it.
@@ -106,6 +111,9 @@ pub(super) struct Flight {
     /// None when it has landed.
     place: Option<Place>,
     status: OwnedFd,
+    /// The process was collected. It needs nothing any more, whoever may have a copy of its end of
+    /// the pipe.
+    has_ended: bool,
 }
 
 /// A process that was begun.
@@ -200,15 +208,15 @@ impl Place {
         let job = Job { image, wishes, seats, is_to_move: self.moves, pid_at, status };
         let job = self.job.insert(job);
         // SAFETY: all three stay where they are with what they hold, since nobody else gets at
-        // them: the flight gives the place back when the last writing end of the
-        // pipe is closed (ours is at the end of this function and, in a seat, when the process
-        // has its own files or has ended; the other one is the process's), and never if it is
-        // dropped before.
+        // them: the flight gives the place back when the process was collected or the last writing
+        // end of the pipe is closed (ours is at the end of this function and, in a seat, when the
+        // process has its own files or has ended; the other one is the process's), and never if it
+        // is dropped before.
         let begun = unsafe { begin(job, self.stack) };
         self.moves = self.job.as_ref().as_ref().is_some_and(|job| job.is_to_move);
         match begun {
             Ok((pid, pidfd)) => {
-                let flight = Flight { place: Some(self), status: ours };
+                let flight = Flight { place: Some(self), status: ours, has_ended: false };
                 Ok(Begun { pid, pidfd, flight })
             }
             Err((stage, errno)) => {
@@ -257,15 +265,33 @@ impl Flight {
                         None => Landing::Warning(errno),
                     }
                 }
-                Ok(0) => self.place.take().map_or(Landing::Underway, Landing::Landed),
+                Ok(0) => self.land(),
+                Ok(_) | Err(_) if self.has_ended => self.land(),
                 Ok(_) | Err(_) => Landing::Underway,
             };
         }
     }
 
+    fn land(&mut self) -> Landing {
+        self.place.take().map_or(Landing::Underway, Landing::Landed)
+    }
+
     /// The process has ended, and was collected: perhaps before it had files of its own.
     pub(super) fn ended(&mut self) {
+        self.has_ended = true;
         self.vacate();
+    }
+
+    /// Where its process has its seats, if it has any.
+    pub(super) fn seats(&self) -> Option<Numbers> {
+        self.place.as_ref()?.job.as_ref().as_ref()?.seats
+    }
+
+    /// A copy of its end of the pipe, as another new process may have one for a while.
+    #[cfg(test)]
+    pub(super) fn copy_of_its_end(&self) -> OwnedFd {
+        let number = self.seats().unwrap().status();
+        open(number).try_clone_to_owned().unwrap()
     }
 
     fn vacate(&mut self) {
@@ -284,8 +310,8 @@ impl Drop for Flight {
 
 /// # Safety
 ///
-/// Until the last copy of `job.status` is closed, `job`, its image and `stack` stay where they
-/// are, unchanged, and are used for nothing else.
+/// Until the last copy of `job.status` is closed, or the process was collected, `job`, its image
+/// and `stack` stay where they are, unchanged, and are used for nothing else.
 unsafe fn begin(job: *mut Job, stack: *mut Stack) -> Result<(i32, OwnedFd), (Stage, Errno)> {
     // SAFETY: by our caller's promise, and there is no process yet.
     let (shares_files, cgroup, moves) =
@@ -355,9 +381,12 @@ fn become_program(job: &Job, status: &mut RawFd) -> Result<Never, (Stage, Errno)
     {
         move_to(open(cgroup)).map_err(|errno| (Stage::Cgroup, errno))?;
     }
-    if let Some(seats) = job.seats {
-        seats.keep_only().map_err(prepare)?;
-        report(*status, APART, 0);
+    match job.seats {
+        Some(seats) => {
+            seats.keep_only().map_err(prepare)?;
+            report(*status, APART, 0);
+        }
+        None => job.wishes.taken.iter().flatten().for_each(|seats| seats.close()),
     }
     rustix::process::setpgid(None, None).map_err(prepare)?;
     let [stdin, stdout, stderr] = job.seats.map_or(job.wishes.streams, Numbers::streams);

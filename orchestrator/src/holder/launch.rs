@@ -12,15 +12,11 @@ use rustix::process::Rlimit;
 use super::exec::{Begun, Flight, Landing, Listeners, Place, Wishes};
 use super::frame::{Name, Stage};
 use super::image::{self, Words};
-use super::seats::Seats;
+use super::seats::{SEATED, Seats};
 
 /// Programs that can be on their way at once. It takes a file system that does not answer to
 /// need more than one or two.
 pub const PLACES: usize = 32;
-
-/// Those of them that have seats: there are seldom more in use at once, and the last ones are used
-/// first. Each costs as many files that a process without seats has copies of.
-const SEATED: usize = 4;
 
 /// The largest image: more than execve(2) takes.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -146,6 +142,9 @@ impl Launches {
             self.places.push(place);
             return Err(failure(Stage::Image, &error));
         }
+        let mut taken = [None; SEATED];
+        let others = self.underway.iter().filter_map(|underway| underway.flight.seats());
+        taken.iter_mut().zip(others).for_each(|(seats, numbers)| *seats = Some(numbers));
         let stdin = launch.stdin.as_ref().map_or(self.nothing.as_fd(), AsFd::as_fd);
         let wishes = Wishes {
             streams: [stdin.as_raw_fd(), to_stdout.as_raw_fd(), to_stderr.as_raw_fd()],
@@ -153,6 +152,7 @@ impl Launches {
             nice: (launch.nice != self.nice).then_some(launch.nice),
             files: self.files,
             cgroup: launch.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            taken,
         };
         match place.begin(wishes) {
             Ok(Begun { pid, pidfd, flight }) => {
@@ -241,6 +241,9 @@ mod tests {
     use std::ffi::OsStr;
     use std::time::{Duration, Instant};
 
+    use nix::sys::fanotify::{
+        EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
+    };
     use nix::sys::signal::{SigSet, Signal, kill};
     use nix::sys::wait::waitpid;
     use nix::unistd::Pid;
@@ -324,6 +327,63 @@ mod tests {
             assert!(!launches.is_any_underway());
         }
         assert_eq!(launches.places.len(), PLACES);
+    }
+
+    /// As long as another one has begun, but has not come to close what it needs not.
+    #[test]
+    fn one_that_has_ended_has_arrived_whoever_has_a_copy_of_its_files() {
+        let mut launches = launches();
+        for seated in [true, false] {
+            if !seated {
+                launches.places.iter_mut().for_each(Place::without_seats);
+            }
+            let pid = launch(&mut launches, 1, &["/bin/sleep", "1000"]);
+            let underway = launches.underway.last().unwrap();
+            assert_eq!(underway.flight.seats().is_some(), seated);
+            // Without seats, ours has been closed.
+            let copy = seated.then(|| underway.flight.copy_of_its_end());
+            end(&mut launches, pid);
+            assert_eq!(arrival(&mut launches).unwrap().pid, pid.as_raw());
+            drop(copy);
+        }
+        assert_eq!(launches.places.len(), PLACES);
+    }
+
+    /// As one on a file system that does not answer.
+    #[test]
+    fn one_that_is_held_up_while_it_is_executed_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sleep");
+        // By another process: a child of this one could have it open for writing for a moment.
+        let copied = std::process::Command::new("cp").arg("/bin/sleep").arg(&path).status();
+        assert!(copied.unwrap().success());
+        let flags = InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC;
+        let gate = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC);
+        let mark = |gate: &Fanotify| {
+            let mask = MaskFlags::FAN_OPEN_EXEC_PERM;
+            gate.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(&path))
+        };
+        let gate = match gate.and_then(|gate| mark(&gate).map(|()| gate)) {
+            Ok(gate) => gate,
+            Err(errno) => {
+                eprintln!("skipped: nothing can be held up here: {errno}");
+                return;
+            }
+        };
+        let mut launches = launches();
+        let other = launch(&mut launches, 1, &["/bin/sleep", "1000"]);
+        assert!(launches.underway[0].flight.seats().is_some());
+        launches.places.iter_mut().for_each(Place::without_seats);
+        let held = launch(&mut launches, 2, &[path.to_str().unwrap(), "1000"]);
+        let event = gate.read_events().unwrap().remove(0);
+        assert_eq!(event.pid(), held.as_raw());
+
+        assert_eq!(arrival(&mut launches).unwrap().pid, other.as_raw());
+        let allow = FanotifyResponse::new(event.fd().unwrap(), Response::FAN_ALLOW);
+        gate.write_response(allow).unwrap();
+        assert_eq!(arrival(&mut launches).unwrap().pid, held.as_raw());
+        end(&mut launches, other);
+        end(&mut launches, held);
     }
 
     #[test]

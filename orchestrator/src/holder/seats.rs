@@ -8,6 +8,10 @@
 //!
 //! From the clone until it has done so, we must not touch what is in its seats; and for as long as
 //! its status is in ours, its end can't be told by the end of that pipe. So it says when it has.
+//!
+//! Meanwhile others that begin get copies of what is there, and have them for a moment, or for as
+//! long as somebody stops them in that moment. So the end of a process that was collected is known
+//! without that pipe, and who has begun with a copy of everything closes the seats of others first.
 
 use std::fs::File;
 use std::io;
@@ -20,6 +24,10 @@ use super::exec::close_range;
 
 /// Its standard input, output and errors, and where it reports to.
 pub(super) const SEATS: usize = 4;
+
+/// Places that have seats: there are seldom more in use at once, and the last ones are used first.
+/// Each costs as many files that a process without seats has copies of.
+pub(super) const SEATED: usize = 4;
 
 /// The first number that no program finds in use.
 const FIRST: RawFd = 3;
@@ -86,6 +94,16 @@ impl Numbers {
 
     pub(super) const fn status(self) -> RawFd {
         self.0[SEATS - 1]
+    }
+
+    /// Closes a copy of what is in the seats of others. In the new process: nothing but system
+    /// calls.
+    pub(super) fn close(self) {
+        for seat in self.0 {
+            let seat = seat.cast_unsigned();
+            // It can't fail.
+            let _ = close_range(seat, seat, 0);
+        }
     }
 
     /// Gives this process files of its own, which are the first three and those in its seats. In
