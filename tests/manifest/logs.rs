@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use orchestrator_proto::control::{Exit, LogStream};
-use tests::logs::{bytes, detail, files, lines, log_dir, query, read};
+use orchestrator_proto::control::{Exit, LogQuery, LogStream};
+use tests::logs::{bytes, detail, files, log_dir, query, read};
 use tests::{Daemon, eventually};
 
 use super::{apply, pid, run, sleeper};
@@ -54,10 +54,10 @@ fn rules_change_in_a_flood_without_a_restart_and_no_line_is_missing() {
     assert_eq!((pid(&daemon, "flood"), daemon.info("flood").starts), before);
     fs::write(daemon.dir().join("stop"), "").unwrap();
     assert_eq!(daemon.exited("flood"), Exit::Code(0), "{}", daemon.log());
+    let last = || LogQuery { tail: Some(1), ..query("flood", false) };
     let items = eventually("its last line is in the log", || {
-        let items = read(&daemon, query("flood", false));
-        let last = lines(&items).last().is_some_and(|line| line.text.0 == b"the end");
-        last.then_some(items)
+        let there = bytes(&read(&daemon, last()), LogStream::Stdout) == b"the end\n";
+        there.then(|| read(&daemon, query("flood", false)))
     });
     let text = String::from_utf8(bytes(&items, LogStream::Stdout)).unwrap();
     let mut lines = text.lines().filter(|line| *line != "the end");
