@@ -54,6 +54,60 @@ fn a_fork_bomb_with_setsid_has_no_survivors() {
     }
 }
 
+/// Each forks as fast as it can, in a session of its own, as long as its user may have more
+/// processes; and then goes on trying.
+const DOUBLING: &str = "import os, signal
+for it in signal.SIGTERM, signal.SIGINT, signal.SIGHUP: signal.signal(it, signal.SIG_IGN)
+while True:
+    try:
+        if os.fork() == 0: os.setsid()
+    except OSError: pass
+";
+
+#[test]
+fn a_bomb_that_doubles_stands_still_before_it_is_killed() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can bound the processes of a user who has no others");
+    }
+    for way in WAYS {
+        let daemon = Daemon::start_with(way);
+        let bomb = daemon.dir().join("doubling");
+        let script = format!("{DOUBLING}# {}", bomb.display());
+        daemon.add([
+            "/usr/bin/env",
+            "--name",
+            "bomb",
+            "--stop-timeout",
+            "200ms",
+            "--user",
+            "61236",
+            "--group",
+            "61236",
+            "--rlimit",
+            "nproc=30",
+            "--",
+            "python3",
+            "-c",
+            &script,
+        ]);
+        daemon.ok(["runtime", "start", "bomb"]);
+        eventually("it has gone off", || (running(&bomb).len() >= 30).then_some(()));
+        daemon.ok(["runtime", "stop", "bomb"]);
+        assert_eq!(running(&bomb), [0; 0], "{way:?}");
+        let mut killed_ms = None;
+        let took_ms = daemon.event("nothing of it is left", |event| {
+            if matches!(event.kind, EventKind::Killed) {
+                killed_ms = Some(event.time_ms);
+            }
+            let stopped = matches!(event.kind, EventKind::Stopped);
+            stopped.then(|| event.time_ms - killed_ms.unwrap())
+        });
+        // It is far less where nothing else is under way, such as other tests.
+        assert!(took_ms < 10_000, "{way:?}: {took_ms} ms");
+        println!("{way:?}: {took_ms} ms from SIGKILL until nothing is left");
+    }
+}
+
 #[test]
 fn what_outlives_its_main_process_in_a_session_of_its_own_is_stopped() {
     for way in WAYS {

@@ -2,6 +2,9 @@
 //! what is below the main process, and orphans that the holder was given (see
 //! `PR_SET_CHILD_SUBREAPER`) and whose environment says whose they are. What has cleared its
 //! environment and lost its parent is not found: it is ended when the holder ends.
+//!
+//! Before they are killed they are stopped, until no new one is found: what is stopped does not
+//! fork, and keeps its place among as many processes as its user may have.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,7 +21,12 @@ use super::{FIRST_COMMAND, sys};
 use crate::holder::frame::Name;
 use crate::supervise::SIGKILL;
 
-/// How long SIGKILL follows what forks.
+const SIGSTOP: i32 = libc::SIGSTOP;
+
+/// Goes before all that is not real-time, and after all that is.
+const LOWEST_REALTIME: i32 = 1;
+
+/// How long a signal follows what forks.
 const CHASE: Duration = Duration::from_secs(2);
 
 /// How often in a row nobody must be found until nobody is there. While it is read who the children
@@ -78,10 +86,11 @@ impl Lineage {
     ///
     /// When `/proc` can't be read, or there is no file descriptor left.
     pub(super) fn relatives(&self, link: &Link) -> io::Result<Vec<Relative>> {
-        Ok(self.look(link)?.relatives)
+        Ok(self.look(link, &HashSet::new())?.relatives)
     }
 
-    fn look(&self, link: &Link) -> io::Result<Look> {
+    /// Those who are not known by number and start.
+    fn look(&self, link: &Link, known: &HashSet<(i32, u64)>) -> io::Result<Look> {
         let mut look = Look::default();
         let mut found = HashSet::new();
         if link.is_alive(self.name) {
@@ -103,6 +112,9 @@ impl Lineage {
                 look.is_doubtful |= !Stat::of(pid).is_some_and(|stat| stat.is_alive());
                 continue;
             };
+            if known.contains(&(pid, before.started)) {
+                continue;
+            }
             let pidfd = match sys::pidfd_open(pid) {
                 Ok(pidfd) => pidfd,
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
@@ -163,49 +175,72 @@ impl Lineage {
     ///
     /// As [`relatives`](Self::relatives); when one may not be signalled by us.
     pub(super) fn signal(&self, link: &Link, signal: i32) -> io::Result<bool> {
-        let (mut quiet, mut doubts) = (0, 0);
         if signal == 0 {
-            while quiet < LOOKS && doubts < MAX_DOUBTS {
-                let look = self.look(link)?;
-                if !look.relatives.is_empty() {
-                    return Ok(true);
-                }
-                count(&look, &mut quiet, &mut doubts);
-            }
-            return Ok(false);
+            return self.is_there(link);
         }
+        let _first = First::be();
+        // What a process starts when it is asked to end may be what cleans up after it, so it is
+        // asked once.
+        if signal != SIGKILL {
+            let mut signalled = HashSet::new();
+            return self.signal_new(link, signal, &mut signalled).map(|_| !signalled.is_empty());
+        }
+        // Who forks as fast as it can takes the place of each that is killed; of those that stand
+        // still there are no more. If one may not be stopped, it may not be killed either.
+        let _ = self.chase(link, SIGSTOP);
+        self.chase(link, SIGKILL)
+    }
+
+    fn is_there(&self, link: &Link) -> io::Result<bool> {
+        let (mut quiet, mut doubts) = (0, 0);
+        while quiet < LOOKS && doubts < MAX_DOUBTS {
+            let look = self.look(link, &HashSet::new())?;
+            if !look.relatives.is_empty() {
+                return Ok(true);
+            }
+            count(&look, &mut quiet, &mut doubts);
+        }
+        Ok(false)
+    }
+
+    /// Sends a signal to all, and to those that are born meanwhile, until there is nobody new. The
+    /// answer is whether there was any.
+    fn chase(&self, link: &Link, signal: i32) -> io::Result<bool> {
+        let (mut quiet, mut doubts) = (0, 0);
         let mut signalled = HashSet::new();
         let mut failed = None;
-        let _first = (signal == SIGKILL).then(First::be);
         let until = Instant::now() + CHASE;
-        loop {
-            let look = self.look(link)?;
-            let mut is_new = false;
-            for relative in &look.relatives {
-                if !signalled.insert((relative.pid, relative.started)) {
-                    continue;
+        while quiet < LOOKS && doubts < MAX_DOUBTS && Instant::now() < until {
+            let known = signalled.len();
+            match self.signal_new(link, signal, &mut signalled) {
+                Ok(_) if signalled.len() > known => (quiet, doubts) = (0, 0),
+                Ok(look) => count(&look, &mut quiet, &mut doubts),
+                Err(error) => {
+                    failed = Some(error);
+                    quiet += 1;
                 }
-                is_new = true;
-                match sys::pidfd_send_signal(relative.pidfd.as_fd(), signal, 0) {
-                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => failed = Some(error),
-                    _ => {}
-                }
-            }
-            // What a process starts when it is asked to end may be what cleans up after it, so it
-            // is asked once.
-            if signal != SIGKILL || Instant::now() > until {
-                break;
-            }
-            if is_new {
-                (quiet, doubts) = (0, 0);
-            } else {
-                count(&look, &mut quiet, &mut doubts);
-            }
-            if quiet == LOOKS || doubts == MAX_DOUBTS {
-                break;
             }
         }
         failed.map_or(Ok(!signalled.is_empty()), Err)
+    }
+
+    /// Sends a signal to those who have not had it.
+    fn signal_new(
+        &self,
+        link: &Link,
+        signal: i32,
+        signalled: &mut HashSet<(i32, u64)>,
+    ) -> io::Result<Look> {
+        let look = self.look(link, signalled)?;
+        let mut failed = None;
+        for relative in &look.relatives {
+            signalled.insert((relative.pid, relative.started));
+            match sys::pidfd_send_signal(relative.pidfd.as_fd(), signal, 0) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => failed = Some(error),
+                _ => {}
+            }
+        }
+        failed.map_or(Ok(look), Err)
     }
 }
 
@@ -220,21 +255,20 @@ fn count(look: &Look, quiet: &mut usize, doubts: &mut usize) {
 }
 
 /// While it is there, this thread goes before others, if it may: who forks as fast as it can has
-/// all processors otherwise.
-struct First(Option<i32>);
+/// all processors otherwise. A nice value would not do where each session has its own share of a
+/// processor (`sched_autogroup_enabled`, see sched(7)).
+struct First(bool);
 
 impl First {
     fn be() -> Self {
-        let before = rustix::process::getpriority_process(None).ok();
-        let raised = before.filter(|_| rustix::process::setpriority_process(None, -20).is_ok());
-        Self(raised)
+        Self(sys::is_ordinary() && sys::set_realtime(Some(LOWEST_REALTIME)).is_ok())
     }
 }
 
 impl Drop for First {
     fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            let _ = rustix::process::setpriority_process(None, before);
+        if self.0 {
+            let _ = sys::set_realtime(None);
         }
     }
 }
