@@ -66,6 +66,7 @@ fn what_needs_a_restart_and_what_does_not() {
     check(&|it| it.spec.privileged = true, nothing, "privileged: - → true");
     let delay = |it: &mut Wanted| it.spec.supervision.restart.delay = Millis::secs(1);
     check(&delay, nothing, "restart.delay: - → \"1s\"");
+    check(&|it| it.spec.log.keep = Some(2), nothing, "log-keep: - → 2");
     check(&|it| it.desired = Desired::Stopped, Effect::Stop, "state: - → \"stopped\"");
     let listen = |it: &mut Wanted| it.spec.listen = vec!["tcp:127.0.0.1:80".parse().unwrap()];
     check(&listen, restart, "listen: - → [\"tcp:127.0.0.1:80\"]");
