@@ -227,8 +227,12 @@ impl World {
         for step in &all.links {
             match step {
                 LinkStep::Remove(id) => self.links.retain(|link| link.id != *id),
-                LinkStep::Make { instead_of, route, policy, capacity } => {
-                    self.links.retain(|link| Some(link.id) != *instead_of);
+                LinkStep::Change { id, policy, capacity } => {
+                    let link = self.links.iter_mut().find(|link| link.id == *id).unwrap();
+                    assert_ne!((link.policy, link.capacity), (*policy, *capacity));
+                    (link.policy, link.capacity) = (*policy, *capacity);
+                }
+                LinkStep::Make { route, policy, capacity } => {
                     let end = |end: &End| match end {
                         End::Present(id) => *id,
                         End::New(place) => new[place],
