@@ -13,7 +13,9 @@ use clap::{CommandFactory, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
-use orchestrator_proto::control::{LinkInfo, Reply, Request, RuntimeInfo, TargetInfo};
+use orchestrator_proto::control::{
+    LinkInfo, ReplicaSetInfo, Reply, Request, RuntimeInfo, TargetInfo,
+};
 
 use crate::cli::{Cli, CompletedShell};
 use crate::failure::{Exit, Failure};
@@ -66,9 +68,19 @@ fn program() -> String {
     path.map_or(called, Into::into).to_string_lossy().into_owned()
 }
 
-/// Completes names of instances, and ids of those that have none.
+/// Completes names of instances, ids of those that have none, and names of sets of replicas.
 pub(crate) fn instances() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| offer_instances(current, |_| true))
+    ArgValueCompleter::new(|current: &OsStr| {
+        let mut all = offer_sets(current);
+        all.extend(offer_instances(current, |_| true));
+        all.truncate(MAX_OFFERED);
+        all
+    })
+}
+
+/// Completes names of sets of replicas.
+pub(crate) fn sets() -> ArgValueCompleter {
+    ArgValueCompleter::new(offer_sets)
 }
 
 /// Completes names of instances that have a schedule.
@@ -76,6 +88,17 @@ pub(crate) fn schedules() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         offer_instances(current, |info| info.schedule.is_some())
     })
+}
+
+fn offer_sets(current: &OsStr) -> Vec<CompletionCandidate> {
+    match ask(Request::ReplicaSets) {
+        Some(Reply::ReplicaSets(all)) => {
+            let set =
+                |set: &ReplicaSetInfo| (set.name.clone(), format!("{} replicas", set.replicas));
+            offer(current, all.iter().map(set))
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn offer_instances(
@@ -113,6 +136,7 @@ fn link(link: &LinkInfo) -> (String, String) {
         TargetInfo::Instance { name: Some(name), .. } => name.clone(),
         TargetInfo::Instance { id, name: None } => id.to_string(),
         TargetInfo::Udp { address } => format!("udp:{address}"),
+        TargetInfo::Set { name } => name.clone(),
     };
     (link.id.to_string(), format!("{from} -> {to}, {}", link.type_name))
 }

@@ -13,6 +13,7 @@ use crate::cli::{LogArgs, LogRange, LogsArgs};
 use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
+use crate::replicas::{self, Shown};
 
 /// What stands before a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,15 @@ pub(crate) async fn one_stream(
     stream: LogStream,
 ) -> Result<Exit, Failure> {
     let form = if args.range.timestamps { Form::Time } else { Form::Raw };
-    let instances = vec![args.instance.into()];
+    let instance = Selector(args.instance);
+    if let Shown::Set(_) = replicas::show(client, instance.clone()).await? {
+        // Bytes of several have no order that anybody could make sense of.
+        return Err(Failure::invalid(format!(
+            "{instance} is a set of replicas; give one of them, or see `runtime logs {instance} \
+             --stream {stream}`"
+        )));
+    }
+    let instances = vec![instance];
     let query = LogQuery { instances, stream: Some(stream), ..LogQuery::default() };
     print(client, out, query, args.range, form, Some(stream)).await
 }
@@ -65,10 +74,7 @@ async fn print(
     let now_ns = format::now_ns();
     let mut query = query;
     // Both before anything is printed: how wide their names are, and whether they run.
-    let known = match (query.instances.len(), range.follow()) {
-        (1, Some(_)) => Vec::new(),
-        _ => meant(client, &mut query.instances).await?,
-    };
+    let known = meant(client, &mut query.instances).await?;
     query.tail = range.tail;
     query.since_ns = range.since.map(|since| since.ns(now_ns));
     query.until_ns = range.until.map(|until| until.ns(now_ns));
@@ -123,9 +129,9 @@ async fn meant(
         }
     }
     for instance in selectors.drain(..) {
-        match client.request(Request::RuntimeShow { instance }).await? {
-            Reply::Runtime(detail) => known.push(detail.info),
-            _ => return Err(Failure::unexpected_reply()),
+        match replicas::show(client, instance).await? {
+            Shown::Instance(detail) => known.push(detail.info),
+            Shown::Set(detail) => known.extend(detail.instances),
         }
     }
     let mut ids = HashSet::new();

@@ -18,6 +18,7 @@ mod info;
 mod limits;
 mod listen;
 mod log;
+mod replicas;
 mod rlimit;
 mod schedule;
 mod scheduling;
@@ -26,7 +27,8 @@ mod supervision;
 mod vitals;
 
 pub use apply::{
-    ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
+    ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, SetChange, Wanted,
+    WantedSet,
 };
 pub use capability::Capability;
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
@@ -40,6 +42,9 @@ pub use info::{
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use replicas::{
+    Named, Outcome, Replica, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, Replicas, Scaled,
+};
 pub use rlimit::{Resource, Rlimit};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
@@ -266,11 +271,22 @@ pub enum Request {
         /// Which instance.
         instance: Selector,
     },
+    /// Gives a set so many replicas. Answered by [`Reply::Scaled`], or with an error: then nothing
+    /// was changed. The answer comes when that is stored, and the starts and stops that follow are
+    /// asked for; it does not wait for processes.
+    RuntimeScale {
+        /// Which set, by its name.
+        set: Selector,
+        /// How many.
+        replicas: Replicas,
+    },
+    /// All sets of replicas. Answered by [`Reply::ReplicaSets`].
+    ReplicaSets,
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 26;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -282,7 +298,7 @@ impl Request {
     /// everything is.
     #[must_use]
     pub const fn is_glance(&self) -> bool {
-        matches!(self, Self::RuntimeVitals { .. } | Self::LinkList)
+        matches!(self, Self::RuntimeVitals { .. } | Self::LinkList | Self::ReplicaSets)
     }
 
     /// The name in the daemon's log.
@@ -314,6 +330,8 @@ impl Request {
             Self::RuntimeVitals { .. } => "runtime vitals",
             Self::Doctor => "doctor",
             Self::RuntimeRun { .. } => "runtime run",
+            Self::RuntimeScale { .. } => "runtime scale",
+            Self::ReplicaSets => "replica sets",
         }
     }
 }
@@ -436,6 +454,28 @@ pub enum Reply {
         /// The instance's id.
         id: InstanceId,
     },
+    /// To [`Request::RuntimeAdd`] of a set, and to [`Request::RuntimeScale`].
+    Scaled(Box<Scaled>),
+    /// To [`Request::ReplicaSets`], by their names.
+    ReplicaSets(Vec<ReplicaSetInfo>),
+    /// To [`Request::RuntimeShow`] of a set.
+    ReplicaSet(Box<ReplicaSetDetail>),
+    /// To a request to start, stop, restart or run a set: what came of it for each replica.
+    Each {
+        /// The name of the set.
+        set: String,
+        /// The first replica first.
+        outcomes: Vec<ReplicaOutcome>,
+    },
+    /// To [`Request::RuntimeRemove`] of a set: nothing of it is left.
+    SetRemoved {
+        /// The name of the set.
+        set: String,
+        /// Its replicas, the first one first.
+        instances: Vec<Named>,
+        /// The links that went with them.
+        links: Vec<LinkId>,
+    },
 }
 
 /// One item of a stream.
@@ -525,7 +565,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::RuntimeRun { instance: "a".into() };
+        let last = Request::ReplicaSets;
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -7,11 +7,12 @@ use super::execution::ExecutionLayer;
 use super::limits::LimitsLayer;
 use super::listen;
 use super::read::Table;
+use super::replicas;
 use super::schedule::KindLayer;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
-    After, Desired, Listen, Priority, Probe, Readiness, Requirement, RuntimeSpec, Supervision,
-    Wanted,
+    After, Desired, Listen, Priority, Probe, Readiness, Replicas, Requirement, RuntimeSpec,
+    Supervision, Wanted,
 };
 use crate::{InstanceId, Millis};
 
@@ -21,6 +22,7 @@ pub(super) struct Layer {
     pub(super) program: Option<PathBuf>,
     pub(super) id: Option<InstanceId>,
     listen: Option<Vec<Listen>>,
+    replicas: Option<Replicas>,
     args: Option<Vec<String>>,
     env: BTreeMap<String, String>,
     cwd: Option<PathBuf>,
@@ -51,6 +53,7 @@ impl Layer {
             program: None,
             id: None,
             listen: None,
+            replicas: None,
             args: table.read("args", |value| value.texts()),
             env: table.read("env", |value| value.variables()).into_iter().flatten().collect(),
             cwd: table.read("cwd", |value| value.path()),
@@ -79,6 +82,7 @@ impl Layer {
             id: table.read("id", |value| value.parsed()),
             kind: layer.kind.and_schedule(table),
             listen: table.read("listen", listen::all),
+            replicas: table.read("replicas", replicas::replicas),
             ..layer
         }
     }
@@ -91,6 +95,7 @@ impl Layer {
             program: self.program,
             id: self.id,
             listen: self.listen,
+            replicas: self.replicas,
             args: self.args.or_else(|| below.args.clone()),
             env,
             cwd: self.cwd.or_else(|| below.cwd.clone()),
@@ -114,6 +119,7 @@ impl Layer {
     /// Tells what does not go together, of all that holds for the instance of this table.
     pub(super) fn check(&self, table: &Table<'_>) {
         self.kind.check(table);
+        replicas::check(table);
     }
 
     /// The instance that is meant, with defaults for what nobody has said.
@@ -141,6 +147,7 @@ impl Layer {
             execution: self.execution.finish(),
             limits: self.limits.finish(),
             listen: self.listen.unwrap_or_default(),
+            replicas: self.replicas,
             ..RuntimeSpec::new(program)
         };
         Wanted { spec, desired: self.state.unwrap_or(Desired::Running), priority: self.priority }

@@ -68,6 +68,7 @@ fn is_same(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
         && a.supervision == b.supervision
         && a.limits == b.limits
         && a.listen == b.listen
+        && a.replicas == b.replicas
 }
 
 /// What the kernel is told when the program is executed.

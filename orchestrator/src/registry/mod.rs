@@ -17,6 +17,7 @@ mod links;
 mod listen;
 mod needs;
 mod renew;
+mod replicas;
 mod restore;
 mod run;
 mod schedule;
@@ -37,11 +38,12 @@ use crate::logs::{Capture, InstanceLog};
 use crate::process::Kernel;
 use crate::route::Router;
 use crate::runtime::{Peers, Telemetry};
-use crate::store::{Change, Durability, Store, StoreError};
+use crate::store::{Change, Durability, SetLinkRecord, Store, StoreError};
 
 pub use instance::Instance;
 use left::LeftFiles;
 use needs::Dependencies;
+pub use replicas::Meant;
 pub use restore::Restored;
 
 /// Instances of one daemon.
@@ -90,6 +92,10 @@ pub struct Registry {
     link_changes: Mutex<()>,
     /// Held while what is wanted is applied.
     applying: tokio::sync::Mutex<()>,
+    /// Links from and to sets of replicas.
+    set_links: Mutex<BTreeMap<LinkId, SetLinkRecord>>,
+    /// How many instances and sets were removed.
+    removed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -99,6 +105,7 @@ struct Instances {
     /// Of instances that are being added: they are on their way to the disk.
     reserved_ids: HashSet<InstanceId>,
     reserved_names: HashSet<String>,
+    sets: replicas::Sets,
 }
 
 impl Registry {
@@ -138,6 +145,8 @@ impl Registry {
             },
             link_changes: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
+            set_links: Mutex::default(),
+            removed: watch::Sender::new(0),
         })
     }
 
@@ -199,6 +208,11 @@ impl Registry {
         };
         if let Some(instance) = exact.and_then(|id| instances.by_id.get(&id)) {
             return Ok(instance.clone());
+        }
+        if instances.sets.is_there(text) {
+            let message =
+                format!("{text} is a set of replicas; give one of them here, such as {text}.1");
+            return Err(WireError::new(ErrorCode::InvalidArgument, message));
         }
         let prefix = text.to_ascii_lowercase();
         let mut matches = instances
@@ -360,19 +374,25 @@ impl Registry {
             tracing::debug!(instance = instance.label(), %error, "its removal waits");
             tokio::task::yield_now().await;
         }
-        let links = self.router.remove_instance(instance.id);
+        let mut links = self.router.remove_instance(instance.id);
+        links.extend(self.forget_links_between(instance.id));
         instance.discard().await;
         // Last, so that whoever gets the id or the name next finds nothing of it.
-        let mut instances = self.write();
-        instances.by_id.remove(&instance.id);
-        if let Some(name) = &instance.name {
-            instances.by_name.remove(name);
+        {
+            let mut instances = self.write();
+            instances.by_id.remove(&instance.id);
+            if let Some(name) = &instance.name {
+                instances.by_name.remove(name);
+            }
         }
-        drop(instances);
         self.dependencies.remove(instance.id);
         self.kernel.unlimit(instance.id);
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
+        self.removed.send_modify(|count| *count += 1);
+        if let Some(replica) = &instance.replica {
+            self.settle_set(&replica.set).await;
+        }
         Ok(links)
     }
 
@@ -408,6 +428,14 @@ impl Registry {
                 ErrorCode::WrongState,
                 format!("{running} instances run; stop them first, or clear with --force"),
             ));
+        }
+        {
+            let _one_at_a_time = self.applying.lock().await;
+            for set in self.sets().iter().filter_map(|set| set.spec.name.as_deref()) {
+                self.begin_leaving_set(set).await?;
+                // It may have no replicas.
+                self.settle_set(set).await;
+            }
         }
         let mut tasks = tokio::task::JoinSet::new();
         for instance in all {

@@ -8,6 +8,7 @@ use orchestrator_proto::runtime::Direction;
 use rusqlite::{Connection, params};
 
 use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord, ScheduleRecord};
+use super::sets;
 use super::spec;
 use super::types::{Declared, TypeKey};
 
@@ -30,6 +31,9 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
         }
         Change::AddLink(record) => add_link(connection, record),
         Change::RemoveLink(id) => run(connection, "DELETE FROM links WHERE id = ?1", [int(id.0)]),
+        Change::PutSet(record) => sets::put(connection, record),
+        Change::RemoveSet(name) => sets::remove(connection, name),
+        Change::AddSetLink(record) => sets::add_link(connection, record),
         // Carried out by the writer, which knows what could not be read.
         Change::RemoveUnreadable => Ok(()),
         #[cfg(test)]
@@ -37,7 +41,11 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
     }
 }
 
-fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+pub(super) fn run(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(params).map(|_| ())
 }
 
@@ -160,16 +168,12 @@ pub(super) fn note_run(
     let schedule = schedule.map(serde_json::to_string).transpose();
     let schedule =
         schedule.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let desired = match record.desired {
-        Desired::Running => "running",
-        Desired::Stopped => "stopped",
-    };
     run(
         connection,
         if new { INSERT } else { UPDATE },
         params![
             int(order),
-            desired,
+            desired(record.desired),
             record.priority.to_string(),
             int(record.starts),
             record.active,
@@ -192,6 +196,14 @@ pub(super) fn note_run(
             schedule
         ],
     )
+}
+
+/// The word for it in the table.
+pub(super) const fn desired(desired: Desired) -> &'static str {
+    match desired {
+        Desired::Running => "running",
+        Desired::Stopped => "stopped",
+    }
 }
 
 /// The word for it in the table.
