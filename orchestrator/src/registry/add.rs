@@ -341,14 +341,14 @@ fn check_free(
         let message = format!("the id {id} is taken; leave --id out for a new one");
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
     }
+    if let Some(name) = spec.name.as_ref().filter(|_| !is_planned) {
+        instances.sets.check_free(name)?;
+    }
     if let Some(name) = &spec.name
         && let Some(owner) = instances.by_name.get(name)
     {
         let message = format!("the name {name:?} is taken by instance {owner}");
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
-    }
-    if let Some(name) = spec.name.as_ref().filter(|_| !is_planned) {
-        instances.sets.check_free(name)?;
     }
     if let Some(name) = &spec.name
         && instances.reserved_names.contains(name)

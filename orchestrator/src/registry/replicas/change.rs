@@ -25,6 +25,7 @@ impl Registry {
     pub async fn add_set(self: &Arc<Self>, spec: RuntimeSpec) -> Result<Scaled, WireError> {
         self.check_open()?;
         add::check(&spec)?;
+        self.dependencies.check(&spec)?;
         let _one_at_a_time = self.applying.lock().await;
         let name = spec.name.clone().unwrap_or_default();
         check_set_free(&self.read(), &name)?;

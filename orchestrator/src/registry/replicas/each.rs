@@ -44,7 +44,13 @@ impl Registry {
             self.set_desired(name, Desired::Stopped, None),
             self.each(name, before.clone(), stop)
         );
-        set?;
+        set.map_err(|error| {
+            let message = format!(
+                "the replicas of {name} are stopped, but it could not be stored that new ones are \
+                 not to run"
+            );
+            WireError::caused_by(error.code, message, &error)
+        })?;
         // Those that were added when the set was still to run.
         let mut new = staying(self.replicas(name));
         new.retain(|it| before.iter().all(|known| known.id != it.id));
