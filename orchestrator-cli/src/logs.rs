@@ -36,15 +36,7 @@ pub(crate) async fn one_stream(
     stream: LogStream,
 ) -> Result<Exit, Failure> {
     let form = if args.range.timestamps { Form::Time } else { Form::Raw };
-    let instance = Selector(args.instance);
-    if let Shown::Set(_) = replicas::show(client, instance.clone()).await? {
-        // Bytes of several have no order that anybody could make sense of.
-        return Err(Failure::invalid(format!(
-            "{instance} is a set of replicas; give one of them, or see `runtime logs {instance} \
-             --stream {stream}`"
-        )));
-    }
-    let instances = vec![instance];
+    let instances = vec![args.instance.into()];
     let query = LogQuery { instances, stream: Some(stream), ..LogQuery::default() };
     print(client, out, query, args.range, form, Some(stream)).await
 }
@@ -74,7 +66,7 @@ async fn print(
     let now_ns = format::now_ns();
     let mut query = query;
     // Both before anything is printed: how wide their names are, and whether they run.
-    let known = meant(client, &mut query.instances).await?;
+    let known = meant(client, &mut query.instances, wanted).await?;
     query.tail = range.tail;
     query.since_ns = range.since.map(|since| since.ns(now_ns));
     query.until_ns = range.until.map(|until| until.ns(now_ns));
@@ -120,6 +112,7 @@ async fn print(
 async fn meant(
     client: &Client,
     selectors: &mut Vec<Selector>,
+    wanted: Option<LogStream>,
 ) -> Result<Vec<RuntimeInfo>, Failure> {
     let mut known = Vec::new();
     if selectors.is_empty() {
@@ -129,9 +122,16 @@ async fn meant(
         }
     }
     for instance in selectors.drain(..) {
-        match replicas::show(client, instance).await? {
-            Shown::Instance(detail) => known.push(detail.info),
-            Shown::Set(detail) => known.extend(detail.instances),
+        match (replicas::show(client, instance.clone()).await?, wanted) {
+            (Shown::Instance(detail), _) => known.push(detail.info),
+            (Shown::Set(detail), None) => known.extend(detail.instances),
+            // Bytes of several have no order that anybody could make sense of.
+            (Shown::Set(_), Some(stream)) => {
+                return Err(Failure::invalid(format!(
+                    "{instance} is a set of replicas; give one of them, or see `runtime logs \
+                     {instance} --stream {stream}`"
+                )));
+            }
         }
     }
     let mut ids = HashSet::new();
