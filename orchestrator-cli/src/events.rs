@@ -96,6 +96,9 @@ fn what(kind: &EventKind) -> String {
         EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
         EventKind::SetRemoved => "removed with all replicas".into(),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
+        EventKind::LinkChanged { link, policy, capacity } => {
+            format!("link {link} changed: policy {policy}, capacity {capacity}")
+        }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),
         EventKind::MessagesLost { link, count } => {

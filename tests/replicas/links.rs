@@ -49,6 +49,15 @@ fn they_are_made_and_removed_as_one_and_follow_scaling() {
     assert!(parts(whole).all(|it| (it.policy, it.capacity) == (Policy::Block, 32)));
     assert_eq!((parts(whole).count(), parts(each).count()), (2, 2));
     let part = parts(whole).next().unwrap().id;
+    let set = ["link", "set", &part.to_string(), "--policy", "latest"];
+    let error = refused(&daemon, &set);
+    assert!(error.contains(&format!("`link set {whole}` changes all of it")), "{error}");
+    daemon.ok(["link", "set", &whole.to_string(), "--capacity", "7"]);
+    let rules = || daemon.links().into_iter().map(|it| (it.part_of.unwrap_or(it.id), it.capacity));
+    assert!(rules().filter(|it| it.0 == whole).all(|it| it.1 == 7), "{:?}", daemon.links());
+    daemon.ok(["link", "set", &whole.to_string(), "--capacity", "32", "--policy", "drop-newest"]);
+    assert_eq!(rules().filter(|it| *it == (whole, 32)).count(), 3);
+    assert_eq!(rules().filter(|it| *it == (each, 1024)).count(), 3);
     let error = refused(&daemon, &["link", "remove", &part.to_string()]);
     assert!(error.contains(&format!("`link remove {whole}` removes all of it")), "{error}");
 

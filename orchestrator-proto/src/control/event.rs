@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Policy;
 use super::info::Exit;
 use crate::id::{InstanceId, LinkId};
 
@@ -175,6 +176,15 @@ pub enum EventKind {
         due_ms: u64,
         /// Why.
         reason: String,
+    },
+    /// A link has another policy or capacity.
+    LinkChanged {
+        /// Which.
+        link: LinkId,
+        /// What happens now when there is no room.
+        policy: Policy,
+        /// Messages that may wait now.
+        capacity: u32,
     },
     /// A set of replicas is to have another number of them. It is about no instance, and its name is
     /// that of the set.

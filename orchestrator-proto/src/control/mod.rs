@@ -271,6 +271,16 @@ pub enum Request {
         /// Which instance.
         instance: Selector,
     },
+    /// Gives a link another policy or capacity, for what waits in it as well. Answered by
+    /// [`Reply::LinkSet`].
+    LinkSet {
+        /// Which link.
+        link: LinkId,
+        /// What happens when there is no room; none leaves it as it is.
+        policy: Option<Policy>,
+        /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; none leaves it as it is.
+        capacity: Option<u32>,
+    },
     /// Gives a set so many replicas. Answered by [`Reply::Scaled`], or with an error: then nothing
     /// was changed. The answer comes when that is stored, and the starts and stops that follow are
     /// asked for; it does not wait for processes.
@@ -286,7 +296,7 @@ pub enum Request {
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 26;
+    pub const COUNT: u32 = 27;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -316,6 +326,7 @@ impl Request {
             Self::Logs(_) => "runtime logs",
             Self::LinkAdd(_) => "link add",
             Self::LinkRemove { .. } => "link remove",
+            Self::LinkSet { .. } => "link set",
             Self::LinkList => "link list",
             Self::LinkTap(_) => "link tap",
             Self::Clear { .. } => "clear",
@@ -453,6 +464,15 @@ pub enum Reply {
     Queued {
         /// The instance's id.
         id: InstanceId,
+    },
+    /// To [`Request::LinkSet`].
+    LinkSet {
+        /// The link's id.
+        id: LinkId,
+        /// Whether anything is different now.
+        changed: bool,
+        /// Messages that were waiting in it and had to give way.
+        dropped: u64,
     },
     /// To [`Request::RuntimeAdd`] of a set, and to [`Request::RuntimeScale`].
     Scaled(Box<Scaled>),

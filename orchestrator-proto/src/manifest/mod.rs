@@ -53,6 +53,7 @@ mod layer;
 mod limits;
 mod link;
 mod listen;
+mod log;
 mod problem;
 mod read;
 mod replicas;

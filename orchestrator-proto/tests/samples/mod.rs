@@ -543,6 +543,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
             Request::Doctor => Request::Doctor,
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
+            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets),
         variants!(SuccessorSpec:
@@ -571,6 +572,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Findings(_) => Reply::Findings(vec![finding()]),
             Reply::Scheduled { .. } => Reply::Scheduled { id, next_ms: Some(NOON_MS), changed: true },
             Reply::Queued { .. } => Reply::Queued { id },
+            Reply::LinkSet { .. } => Reply::LinkSet { id: LinkId(300), changed: true, dropped: 7 },
             Reply::Scaled(_) => Reply::Scaled(Box::new(scaled())),
             Reply::ReplicaSets(_) => Reply::ReplicaSets(vec![set_info()]),
             Reply::ReplicaSet(_) => Reply::ReplicaSet(Box::new(set_detail())),
@@ -722,6 +724,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved),
     ]

@@ -63,8 +63,11 @@ pub(super) fn diff(
             },
             keys: keys.unwrap_or_default(),
         };
-        let instead_of = before.map(|before| before.id);
-        made.push((LinkStep::Make { instead_of, route, policy, capacity }, shown));
+        let step = match before {
+            Some(before) => LinkStep::Change { id: before.id, policy, capacity },
+            None => LinkStep::Make { route, policy, capacity },
+        };
+        made.push((step, shown));
     }
     for Implied { route, policy, capacity, shown } in implied {
         if !seen.insert(route.clone()) {
@@ -74,8 +77,8 @@ pub(super) fn diff(
             kept.insert(before.id);
             continue;
         }
-        let (instead_of, route) = (None, route.clone());
-        let step = LinkStep::Make { instead_of, route, policy: *policy, capacity: *capacity };
+        let route = route.clone();
+        let step = LinkStep::Make { route, policy: *policy, capacity: *capacity };
         made.push((step, shown.clone()));
     }
     if prune {

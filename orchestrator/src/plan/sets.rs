@@ -75,10 +75,17 @@ pub enum SetStep {
 pub enum SetLinkStep {
     /// Remove it.
     Remove(LinkId),
-    /// Make it; the one that joins the same ends is removed.
+    /// Change it.
+    Change {
+        /// The one that joins the same ends.
+        id: LinkId,
+        /// What it does when there is no room.
+        policy: Policy,
+        /// Messages that may wait.
+        capacity: u32,
+    },
+    /// Make it.
     Make {
-        /// That one, if there is one.
-        instead_of: Option<LinkId>,
         /// Its ends and its type.
         route: Route<Side<End>>,
         /// What it does when there is no room.
@@ -304,16 +311,19 @@ impl Ends<'_> {
                 let spec = LinkSpec { policy, capacity, ..link.clone() };
                 differing(link_entries(&spec), link_entries(link))
             });
-            let instead_of = before.map(|before| before.id);
             let shown = LinkChange {
                 kind: if before.is_some() { ChangeKind::Change } else { ChangeKind::Add },
-                id: instead_of,
+                id: before.map(|before| before.id),
                 from: link.from.as_ref().map(ToString::to_string),
                 type_name: link.type_name.clone(),
                 to: shown_target(&link.to),
                 keys: keys.unwrap_or_default(),
             };
-            made.push((SetLinkStep::Make { instead_of, route, policy, capacity }, shown));
+            let step = match before {
+                Some(before) => SetLinkStep::Change { id: before.id, policy, capacity },
+                None => SetLinkStep::Make { route, policy, capacity },
+            };
+            made.push((step, shown));
         }
         for gone in present.iter().filter(|it| prune && !kept.contains(&it.id)) {
             whole.set_links.push(SetLinkStep::Remove(gone.id));

@@ -53,6 +53,7 @@ impl Registry {
             if parts.contains_key(&(link.from, link.type_name.clone(), link.to.clone())) {
                 continue;
             }
+            let (policy, capacity) = link.rules();
             exported.set.links.push(LinkSpec {
                 from: link.from.map(|from| label(from).into()),
                 type_name: link.type_name.to_string(),
@@ -60,10 +61,9 @@ impl Registry {
                     LinkTarget::Instance(to) => TargetSpec::Instance(label(*to).into()),
                     LinkTarget::Udp(address) => TargetSpec::Udp(address.to_string()),
                 },
-                policy: Some(link.policy).filter(|it| *it != Policy::default()),
-                capacity: Some(link.capacity).filter(|it| {
-                    *it != LinkSpec::DEFAULT_CAPACITY && link.policy != Policy::Latest
-                }),
+                policy: Some(policy).filter(|it| *it != Policy::default()),
+                capacity: Some(capacity)
+                    .filter(|it| *it != LinkSpec::DEFAULT_CAPACITY && policy != Policy::Latest),
             });
         }
         exported

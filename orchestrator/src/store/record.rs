@@ -273,6 +273,8 @@ pub enum Change {
     },
     /// A link was made.
     AddLink(LinkRecord),
+    /// A link has another policy or capacity.
+    ChangeLink(LinkRecord),
     /// A link is removed.
     RemoveLink(LinkId),
     /// A set of replicas was added or changed.
@@ -281,6 +283,8 @@ pub enum Change {
     RemoveSet(String),
     /// A link from or to a set was made; it is removed like any other.
     AddSetLink(SetLinkRecord),
+    /// The policy or the capacity of a link from or to a set was changed.
+    ChangeSetLink(SetLinkRecord),
     /// What could not be read when the database was opened is removed, but for events.
     RemoveUnreadable,
     /// All of these, or none.

@@ -7,7 +7,9 @@ use orchestrator_proto::control::{Desired, Event, EventKind, Exit};
 use orchestrator_proto::runtime::Direction;
 use rusqlite::{Connection, params};
 
-use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord, ScheduleRecord};
+use super::record::{
+    Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord, ScheduleRecord, SetLinkRecord,
+};
 use super::sets;
 use super::spec;
 use super::types::{Declared, TypeKey};
@@ -30,6 +32,12 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
             run(connection, "DELETE FROM instances WHERE number = ?1", [number])
         }
         Change::AddLink(record) => add_link(connection, record),
+        Change::ChangeLink(LinkRecord { id, policy, capacity, .. })
+        | Change::ChangeSetLink(SetLinkRecord { id, policy, capacity, .. }) => run(
+            connection,
+            "UPDATE links SET policy = ?2, capacity = ?3 WHERE id = ?1",
+            params![int(id.0), policy.to_string(), capacity],
+        ),
         Change::RemoveLink(id) => run(connection, "DELETE FROM links WHERE id = ?1", [int(id.0)]),
         Change::PutSet(record) => sets::put(connection, record),
         Change::RemoveSet(name) => sets::remove(connection, name),

@@ -89,8 +89,11 @@ impl Sets {
         for step in &whole.set_links {
             match step {
                 SetLinkStep::Remove(id) => self.links.retain(|link| link.id != *id),
-                SetLinkStep::Make { instead_of, route, policy, capacity } => {
-                    self.links.retain(|link| Some(link.id) != *instead_of);
+                SetLinkStep::Change { id, policy, capacity } => {
+                    let link = self.links.iter_mut().find(|link| link.id == *id).unwrap();
+                    (link.policy, link.capacity) = (*policy, *capacity);
+                }
+                SetLinkStep::Make { route, policy, capacity } => {
                     let side = |side: &Side<End>| match side {
                         Side::Set(name) => Side::Set(name.clone()),
                         Side::One(End::Present(id)) => Side::One(*id),

@@ -4,24 +4,29 @@ use orchestrator_proto::control::EventKind;
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
 use super::super::Registry;
-use super::super::links::record;
+use super::super::links::{kept, record};
 use super::Built;
 use crate::plan::{End, LinkStep, Route, SetLinkStep, Side, Target};
-use crate::route::{Link, LinkRequest, LinkTarget};
+use crate::route::{LinkRequest, LinkTarget, RouteError};
 use crate::store::{Change, LinkEnd, LinkRecord, SetLinkEnd, SetLinkRecord};
 
 /// What is to be done with links from and to sets of replicas, once it is stored.
 #[derive(Default)]
 pub(super) struct SetLinked {
     pub(super) made: Vec<SetLinkRecord>,
-    pub(super) removed: Vec<LinkId>,
+    changed: Vec<SetLinkRecord>,
+    removed: Vec<LinkId>,
 }
 
 /// What was done with links, so that it can be undone or told.
 #[derive(Default)]
 pub(super) struct Linked {
     made: Vec<LinkRecord>,
+    /// Each as it was, and as it is.
+    changed: Vec<(LinkRecord, LinkRecord)>,
     removed: Vec<LinkRecord>,
+    /// Messages that waited in links that were changed, and had to give way.
+    pub(super) dropped: u64,
 }
 
 impl Registry {
@@ -30,25 +35,21 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// What was done before the first that can't be made, and why.
+    /// Why one of them can't be: then `linked` has what was done before.
     pub(super) fn link_all(
         &self,
         steps: &[LinkStep],
         built: &[Built],
         changes: &mut Vec<Change>,
-    ) -> Result<Linked, (Linked, WireError)> {
-        let mut linked = Linked::default();
-        // Last of all those that take the place of others: what waits in these is lost.
-        let is_last = |step: &&LinkStep| {
-            matches!(step, LinkStep::Remove(_) | LinkStep::Make { instead_of: Some(_), .. })
-        };
+        linked: &mut Linked,
+    ) -> Result<(), WireError> {
+        // Last of all those after which messages are lost, which can't be undone.
+        let is_last = |step: &&LinkStep| !matches!(step, LinkStep::Make { .. });
         let first = steps.iter().filter(|step| !is_last(step));
         for step in first.chain(steps.iter().filter(is_last)) {
-            if let Err(error) = self.link_one(step, built, changes, &mut linked) {
-                return Err((linked, error));
-            }
+            self.link_one(step, built, changes, linked)?;
         }
-        Ok(linked)
+        Ok(())
     }
 
     fn link_one(
@@ -58,37 +59,38 @@ impl Registry {
         changes: &mut Vec<Change>,
         linked: &mut Linked,
     ) -> Result<(), WireError> {
-        let (instead_of, request) = match step {
-            LinkStep::Remove(id) => (Some(*id), None),
-            LinkStep::Make { instead_of, route, policy, capacity } => {
+        match step {
+            LinkStep::Make { route, policy, capacity } => {
                 let (from, type_name, to) = resolve(route, built)?;
                 let (policy, capacity) = (*policy, *capacity);
                 let request = LinkRequest { from, type_name, to, policy, capacity };
                 self.check_ends(&request)?;
-                (*instead_of, Some(request))
-            }
-        };
-        if let Some(id) = instead_of {
-            let links = self.router().links();
-            // If it is gone already, that is as well.
-            if let Some(link) = links.iter().find(|link| link.id == id) {
-                if request.is_some()
-                    && let Some(error) = link.mismatch()
-                {
-                    return Err(error);
+                let (id, created) = self.router().add_link(&request)?;
+                if created {
+                    let record = record(id, &request);
+                    changes.push(Change::AddLink(record.clone()));
+                    linked.made.push(record);
                 }
-                if self.router().remove_link(id).is_ok() {
-                    changes.push(Change::RemoveLink(id));
+            }
+            LinkStep::Change { id, policy, capacity } => {
+                let links = self.router().links();
+                let link = links.iter().find(|link| link.id == *id);
+                let before = kept(link.ok_or(RouteError::NoLink(*id))?);
+                linked.dropped += self.router().change_link(*id, *policy, *capacity)?;
+                let (policy, capacity) = (*policy, *capacity);
+                let after = LinkRecord { policy, capacity, ..before.clone() };
+                changes.push(Change::ChangeLink(after.clone()));
+                linked.changed.push((before, after));
+            }
+            LinkStep::Remove(id) => {
+                let links = self.router().links();
+                // If it is gone already, that is as well.
+                if let Some(link) = links.iter().find(|link| link.id == *id)
+                    && self.router().remove_link(*id).is_ok()
+                {
+                    changes.push(Change::RemoveLink(*id));
                     linked.removed.push(kept(link));
                 }
-            }
-        }
-        if let Some(request) = request {
-            let (id, created) = self.router().add_link(&request)?;
-            if created {
-                let record = record(id, &request);
-                changes.push(Change::AddLink(record.clone()));
-                linked.made.push(record);
             }
         }
         Ok(())
@@ -108,9 +110,18 @@ impl Registry {
     ) -> Result<SetLinked, WireError> {
         let mut linked = SetLinked::default();
         for step in steps {
-            let (instead_of, made) = match step {
-                SetLinkStep::Remove(id) => (Some(*id), None),
-                SetLinkStep::Make { instead_of, route, policy, capacity } => {
+            match step {
+                SetLinkStep::Remove(id) => {
+                    changes.push(Change::RemoveLink(*id));
+                    linked.removed.push(*id);
+                }
+                SetLinkStep::Change { id, policy, capacity } => {
+                    let before = self.set_link_record(*id).ok_or(RouteError::NoLink(*id))?;
+                    let after = SetLinkRecord { policy: *policy, capacity: *capacity, ..before };
+                    changes.push(Change::ChangeSetLink(after.clone()));
+                    linked.changed.push(after);
+                }
+                SetLinkStep::Make { route, policy, capacity } => {
                     let side = |side: &Side<End>| match side {
                         Side::Set(name) => Ok::<_, WireError>(SetLinkEnd::Set(name.clone())),
                         Side::One(end) => {
@@ -132,16 +143,9 @@ impl Registry {
                         policy: *policy,
                         capacity: *capacity,
                     };
-                    (*instead_of, Some(record))
+                    changes.push(Change::AddSetLink(record.clone()));
+                    linked.made.push(record);
                 }
-            };
-            if let Some(id) = instead_of {
-                changes.push(Change::RemoveLink(id));
-                linked.removed.push(id);
-            }
-            if let Some(record) = made {
-                changes.push(Change::AddSetLink(record.clone()));
-                linked.made.push(record);
             }
         }
         Ok(linked)
@@ -164,9 +168,15 @@ impl Registry {
         request.from.into_iter().chain(to).try_for_each(|id| self.check_end(id))
     }
 
-    /// As it was before. What waited in links that were removed is lost.
+    /// As it was before. What waited in links that were removed is lost, and so is what others gave
+    /// up.
     pub(super) fn unlink_all(&self, linked: Linked) {
-        let Linked { made, removed } = linked;
+        let Linked { made, changed, removed, .. } = linked;
+        for (LinkRecord { id, policy, capacity, .. }, _) in changed {
+            if let Err(error) = self.router().change_link(id, policy, capacity) {
+                tracing::error!(%id, %error, "a link could not be changed back");
+            }
+        }
         if made.is_empty() && removed.is_empty() {
             return;
         }
@@ -192,6 +202,11 @@ impl Registry {
         for link in linked.removed {
             self.events().record(None, None, EventKind::LinkRemoved { link });
         }
+        for record in linked.changed {
+            let SetLinkRecord { id: link, policy, capacity, .. } = record;
+            self.events().record(None, None, EventKind::LinkChanged { link, policy, capacity });
+            self.enter_set_link(record);
+        }
         for record in linked.made {
             self.tell_set_link(&record);
             self.enter_set_link(record);
@@ -202,6 +217,9 @@ impl Registry {
     pub(super) fn tell_links(&self, linked: &Linked) {
         for link in &linked.removed {
             self.events().record(None, None, EventKind::LinkRemoved { link: link.id });
+        }
+        for (_, link) in &linked.changed {
+            self.tell_changed_link(link);
         }
         for link in &linked.made {
             self.tell_link(link);
@@ -231,15 +249,4 @@ fn resolve_end(end: &End, built: &[Built]) -> Result<InstanceId, WireError> {
             found.ok_or_else(|| WireError::new(ErrorCode::Internal, message))
         }
     }
-}
-
-fn kept(link: &Link) -> LinkRecord {
-    let request = LinkRequest {
-        from: link.from,
-        type_name: link.type_name.clone(),
-        to: link.to.clone(),
-        policy: link.policy,
-        capacity: link.capacity,
-    };
-    record(link.id, &request)
 }

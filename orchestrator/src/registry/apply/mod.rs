@@ -46,6 +46,8 @@ pub(super) struct Done {
     pub(super) added: Vec<Named>,
     /// Links from and to sets of replicas that were made.
     pub(super) set_links: Vec<LinkId>,
+    /// Messages that waited in links that were changed, and had to give way.
+    pub(super) dropped: u64,
 }
 
 impl Registry {
@@ -142,18 +144,21 @@ impl Registry {
                 is_stale: instance.is_stale(),
             }
         });
-        let links = self.router.links().into_iter().map(|link| PresentLink {
-            id: link.id,
-            route: Route {
-                from: link.from,
-                type_name: link.type_name.to_string(),
-                to: match &link.to {
-                    LinkTarget::Instance(id) => Target::Instance(*id),
-                    LinkTarget::Udp(address) => Target::Udp(address.to_string()),
+        let links = self.router.links().into_iter().map(|link| {
+            let (policy, capacity) = link.rules();
+            PresentLink {
+                id: link.id,
+                route: Route {
+                    from: link.from,
+                    type_name: link.type_name.to_string(),
+                    to: match &link.to {
+                        LinkTarget::Instance(id) => Target::Instance(*id),
+                        LinkTarget::Udp(address) => Target::Udp(address.to_string()),
+                    },
                 },
-            },
-            policy: link.policy,
-            capacity: link.capacity,
+                policy,
+                capacity,
+            }
         });
         (present.collect(), links.collect())
     }
@@ -186,19 +191,18 @@ impl Registry {
                 records.push(record);
             }
         }
-        let linked = {
+        let mut linked = Linked::default();
+        let begun = {
             // The database sees links and removed instances in the order in which the router does.
             let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            match self.link_sets(&whole.set_links, &built, &mut changes) {
-                Err(error) => Err((Linked::default(), error)),
-                Ok(of_sets) => self
-                    .link_all(&all.links, &built, &mut changes)
-                    .map(|linked| (linked, of_sets, self.store.change(Change::All(changes)))),
-            }
+            self.link_sets(&whole.set_links, &built, &mut changes).and_then(|of_sets| {
+                self.link_all(&all.links, &built, &mut changes, &mut linked)?;
+                Ok((of_sets, self.store.change(Change::All(changes))))
+            })
         };
-        let (linked, of_sets, stored) = match linked {
-            Ok(linked) => linked,
-            Err((linked, error)) => return Err(self.undo(linked, built, error).await),
+        let (of_sets, stored) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Err(self.undo(linked, built, error).await),
         };
         if let Err(error) = stored.await {
             let error = not_stored("nothing was changed".to_owned(), &error);
@@ -207,6 +211,7 @@ impl Registry {
         let named = |it: &Built| Named { id: it.instance.id, name: it.instance.short() };
         let added = built.iter().map(named).collect();
         let set_links = of_sets.made.iter().map(|link| link.id).collect();
+        let dropped = linked.dropped;
         self.enter_sets(sets, &whole.sets);
         self.take_effect(set, all, built, (records, coming), (linked, of_sets)).await;
         for step in &whole.sets {
@@ -215,7 +220,7 @@ impl Registry {
                 self.settle_set(name).await;
             }
         }
-        Ok(Done { added, set_links })
+        Ok(Done { added, set_links, dropped })
     }
 
     /// Sets as they are to be kept.

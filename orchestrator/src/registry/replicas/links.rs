@@ -11,6 +11,7 @@ use orchestrator_proto::control::{
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
 use super::super::apply::one_cause;
+use super::super::links::capacity_after;
 use super::super::{Registry, not_stored};
 use crate::plan::{LinkStep, PresentSetLink, Route, SetLinkStep, Side, Target};
 use crate::route::{Link, LinkTarget};
@@ -151,17 +152,17 @@ impl Registry {
         let wanted = WantedSet { instances: Vec::new(), links: vec![spec] };
         let whole = self.differences(&wanted, false).map_err(one_cause)?;
         let taken = whole.all.links.iter().find_map(|step| match step {
-            LinkStep::Make { instead_of, .. } => *instead_of,
-            LinkStep::Remove(_) => None,
+            LinkStep::Change { id, .. } => Some(*id),
+            _ => None,
         });
         let other = whole.set_links.iter().find_map(|step| match step {
-            SetLinkStep::Make { instead_of, .. } => *instead_of,
-            SetLinkStep::Remove(_) => None,
+            SetLinkStep::Change { id, .. } => Some(*id),
+            _ => None,
         });
         if let Some(id) = other.or(taken) {
             let message = format!(
-                "link {id} joins the same ends already, with another policy or capacity; remove \
-                 it first to change it"
+                "link {id} joins the same ends already, with another policy or capacity; \
+                 `link set {id}` changes it"
             );
             return Err(WireError::new(ErrorCode::AlreadyExists, message));
         }
@@ -172,6 +173,55 @@ impl Registry {
             (None, Some(id)) => Ok((id, false)),
             (None, None) => Err(WireError::new(ErrorCode::Internal, "the link was not made")),
         }
+    }
+
+    /// The link of this id, if it is from or to a set.
+    pub(in super::super) fn set_link_record(&self, id: LinkId) -> Option<SetLinkRecord> {
+        self.set_links().get(&id).cloned()
+    }
+
+    /// Refuses what is to be done with a link alone that belongs to one from or to a set.
+    fn check_whole(&self, id: LinkId, [verb, does]: [&str; 2]) -> Result<(), WireError> {
+        let all = self.router().links();
+        let ends = all.iter().find(|it| it.id == id).map(|it| ends(it));
+        let Some(whole) = ends.and_then(|ends| self.parts().get(&ends).copied()) else {
+            return Ok(());
+        };
+        let message = format!(
+            "link {id} is a part of link {whole}, which leads from or to a set of replicas; \
+             `link {verb} {whole}` {does} all of it"
+        );
+        Err(WireError::new(ErrorCode::WrongState, message))
+    }
+
+    /// Gives a link from or to a set, and all that belong to it, another policy or capacity. None
+    /// if it is no such link.
+    ///
+    /// # Errors
+    ///
+    /// When it belongs to one, or that can't be stored; then nothing was changed.
+    pub(in super::super) async fn change_set_link(
+        self: &Arc<Self>,
+        id: LinkId,
+        policy: Option<Policy>,
+        capacity: Option<u32>,
+    ) -> Result<Option<(bool, u64)>, WireError> {
+        if self.set_links().is_empty() {
+            return Ok(None);
+        }
+        let _one_at_a_time = self.applying.lock().await;
+        let Some(record) = self.set_link_record(id) else {
+            return self.check_whole(id, ["set", "changes"]).map(|()| None);
+        };
+        let policy = policy.unwrap_or(record.policy);
+        let capacity = capacity_after((record.policy, record.capacity), policy, capacity);
+        let spec = self.set_link_spec(&record);
+        let link = LinkSpec { policy: Some(policy), capacity: Some(capacity), ..spec };
+        let wanted = WantedSet { instances: Vec::new(), links: vec![link] };
+        let whole = self.differences(&wanted, false).map_err(one_cause)?;
+        let changed = !whole.set_links.is_empty();
+        let done = self.bring_about(&whole).await.map_err(one_cause)?;
+        Ok(Some((changed, done.dropped)))
     }
 
     /// Removes a link from or to a set with all that belong to it; the answer is how many messages
@@ -189,19 +239,8 @@ impl Registry {
         }
         let _one_at_a_time = self.applying.lock().await;
         let all = self.router().links();
-        let ends = |link: &Link| (link.from, link.type_name.clone(), link.to.clone());
         if !self.set_links().contains_key(&id) {
-            let whole = all.iter().find(|it| it.id == id).map(|it| ends(it));
-            return match whole.and_then(|ends| self.parts().get(&ends).copied()) {
-                None => Ok(None),
-                Some(whole) => Err(WireError::new(
-                    ErrorCode::WrongState,
-                    format!(
-                        "link {id} is a part of link {whole}, which leads from or to a set of \
-                         replicas; `link remove {whole}` removes all of it"
-                    ),
-                )),
-            };
+            return self.check_whole(id, ["remove", "removes"]).map(|()| None);
         }
         let record = self.set_links().remove(&id);
         // Those that belong to another one too stay.
@@ -272,26 +311,41 @@ impl Registry {
 
     /// All links from and to sets, as somebody would ask for them.
     pub(in super::super) fn export_set_links(&self) -> Vec<LinkSpec> {
+        let records: Vec<_> = self.set_links().values().cloned().collect();
+        let spec = |record: &SetLinkRecord| {
+            let (policy, capacity) = (record.policy, record.capacity);
+            let counts = capacity != LinkSpec::DEFAULT_CAPACITY && policy != Policy::Latest;
+            LinkSpec {
+                policy: Some(policy).filter(|it| *it != Policy::default()),
+                capacity: Some(capacity).filter(|_| counts),
+                ..self.set_link_spec(record)
+            }
+        };
+        records.iter().map(spec).collect()
+    }
+
+    fn set_link_spec(&self, record: &SetLinkRecord) -> LinkSpec {
         let label = |id: InstanceId| self.name_of(id).unwrap_or_else(|| id.to_string());
         let name = |end: &SetLinkEnd| match end {
             SetLinkEnd::Set(name) => name.clone(),
             SetLinkEnd::Single(LinkEnd::Instance(id)) => label(*id),
             SetLinkEnd::Single(LinkEnd::Udp(address)) => format!("udp:{address}"),
         };
-        let records: Vec<_> = self.set_links().values().cloned().collect();
-        let spec = |record: SetLinkRecord| LinkSpec {
+        LinkSpec {
             from: record.from.as_ref().map(|from| name(from).into()),
             type_name: record.type_name.to_string(),
             to: match &record.to {
                 SetLinkEnd::Single(LinkEnd::Udp(address)) => TargetSpec::Udp(address.to_string()),
                 to => TargetSpec::Instance(name(to).into()),
             },
-            policy: Some(record.policy).filter(|it| *it != Policy::default()),
-            capacity: Some(record.capacity)
-                .filter(|it| *it != LinkSpec::DEFAULT_CAPACITY && record.policy != Policy::Latest),
-        };
-        records.into_iter().map(spec).collect()
+            policy: Some(record.policy),
+            capacity: Some(record.capacity),
+        }
     }
+}
+
+fn ends(link: &Link) -> Ends {
+    (link.from, link.type_name.clone(), link.to.clone())
 }
 
 fn touches(link: &SetLinkRecord, name: &str) -> bool {
