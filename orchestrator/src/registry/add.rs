@@ -347,7 +347,11 @@ fn check_free(
     if let Some(name) = &spec.name
         && let Some(owner) = instances.by_name.get(name)
     {
-        let message = format!("the name {name:?} is taken by instance {owner}");
+        let leaving = |it: &Arc<Instance>| it.leaving.load(Ordering::Acquire);
+        let message = match instances.by_id.get(owner).is_some_and(leaving) {
+            true => format!("the name {name:?} is that of an instance that is being removed"),
+            false => format!("the name {name:?} is taken by instance {owner}"),
+        };
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
     }
     if let Some(name) = &spec.name

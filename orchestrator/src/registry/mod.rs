@@ -94,8 +94,8 @@ pub struct Registry {
     applying: tokio::sync::Mutex<()>,
     /// Links from and to sets of replicas.
     set_links: Mutex<BTreeMap<LinkId, SetLinkRecord>>,
-    /// How many instances and sets were removed.
-    removed: watch::Sender<u64>,
+    /// How many removals of instances and sets have come to an end, whatever came of them.
+    removals: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -146,7 +146,7 @@ impl Registry {
             link_changes: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
             set_links: Mutex::default(),
-            removed: watch::Sender::new(0),
+            removals: watch::Sender::new(0),
         })
     }
 
@@ -367,6 +367,7 @@ impl Registry {
         // While it stops it is still listed, as stopping.
         if let Err(error) = self.forget(instance).await {
             instance.leaving.store(false, Ordering::Release);
+            self.removals.send_modify(|count| *count += 1);
             return Err(error);
         }
         while let Err(error) = instance.leave().await {
@@ -389,7 +390,7 @@ impl Registry {
         self.kernel.unlimit(instance.id);
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
-        self.removed.send_modify(|count| *count += 1);
+        self.removals.send_modify(|count| *count += 1);
         if let Some(replica) = &instance.replica {
             self.settle_set(&replica.set).await;
         }
@@ -429,20 +430,22 @@ impl Registry {
                 format!("{running} instances run; stop them first, or clear with --force"),
             ));
         }
-        {
+        let of_sets = {
             let _one_at_a_time = self.applying.lock().await;
+            let of_sets = self.forget_all_set_links();
             for set in self.sets().iter().filter_map(|set| set.spec.name.as_deref()) {
                 self.begin_leaving_set(set).await?;
                 // It may have no replicas.
                 self.settle_set(set).await;
             }
-        }
+            of_sets
+        };
         let mut tasks = tokio::task::JoinSet::new();
         for instance in all {
             let registry = self.clone();
             tasks.spawn(async move { registry.remove(&instance, force).await });
         }
-        let (mut runtimes, mut links, mut failure) = (0, 0, None);
+        let (mut runtimes, mut links, mut failure) = (0, of_sets, None);
         while let Some(result) = tasks.join_next().await {
             match result {
                 Ok(Ok(gone)) => {

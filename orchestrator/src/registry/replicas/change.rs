@@ -106,7 +106,7 @@ impl Registry {
     /// Waits until so many replicas of a set can be there, because those of before that have such
     /// names are gone.
     pub async fn names_free(&self, set: &str, replicas: Replicas) {
-        let mut removed = self.removed.subscribe();
+        let mut removed = self.removals.subscribe();
         while self.is_name_left(set, replicas) {
             // Fails only without a sender, and that is part of `self`.
             let _ = removed.changed().await;
@@ -156,7 +156,10 @@ impl Registry {
                 );
                 return Err(WireError::new(ErrorCode::WrongState, message));
             }
-            self.begin_leaving_set(name).await?;
+            // Another attempt may not have come to its end.
+            if !self.is_leaving(name) {
+                self.begin_leaving_set(name).await?;
+            }
             instances
         };
         let mut links = self.links_of_set(name);
@@ -180,6 +183,10 @@ impl Registry {
         }
         self.names_free(name, Replicas(Replicas::MAX)).await;
         self.settle_set(name).await;
+        if self.is_leaving(name) {
+            let message = format!("not all of {name} could be removed; try again");
+            return Err(WireError::new(ErrorCode::WrongState, message));
+        }
         links.sort_unstable();
         links.dedup();
         Ok((all, links))
@@ -220,12 +227,13 @@ impl Registry {
         Ok(())
     }
 
+    fn is_leaving(&self, name: &str) -> bool {
+        self.read().sets.by_name.get(name).is_some_and(|record| record.leaving)
+    }
+
     /// If a set is to go and has no replicas any more, it goes.
     pub(in super::super) async fn settle_set(&self, name: &str) {
-        let is_leaving = |registry: &Self| {
-            registry.read().sets.by_name.get(name).is_some_and(|record| record.leaving)
-        };
-        if !is_leaving(self) || !self.replicas(name).is_empty() {
+        if !self.is_leaving(name) || !self.replicas(name).is_empty() {
             return;
         }
         if let Err(error) = self.store.change(Change::RemoveSet(name.to_owned())).await {
@@ -239,7 +247,7 @@ impl Registry {
         self.forget_set_links(name);
         self.dependencies.remove_set(name);
         self.events.record(None, Some(name), EventKind::SetRemoved);
-        self.removed.send_modify(|count| *count += 1);
+        self.removals.send_modify(|count| *count += 1);
     }
 }
 

@@ -47,6 +47,17 @@ impl Registry {
         self.set_links().retain(|id, _| !gone.contains(id));
     }
 
+    /// All sets are to go. The answer is how many links went with them.
+    pub(in super::super) fn forget_all_set_links(&self) -> u64 {
+        std::mem::take(&mut *self.set_links()).len() as u64
+    }
+
+    /// How many links there are: between instances, and from and to sets.
+    #[must_use]
+    pub fn count_links(&self) -> u64 {
+        (self.router().links().len() + self.set_links().len()) as u64
+    }
+
     /// An instance is gone. The answer is which links to or from sets went with it.
     pub(in super::super) fn forget_links_between(&self, id: InstanceId) -> Vec<LinkId> {
         let end = SetLinkEnd::Single(LinkEnd::Instance(id));
@@ -182,6 +193,9 @@ impl Registry {
 
     /// Refuses what is to be done with a link alone that belongs to one from or to a set.
     fn check_whole(&self, id: LinkId, [verb, does]: [&str; 2]) -> Result<(), WireError> {
+        if self.set_links().is_empty() {
+            return Ok(());
+        }
         let all = self.router().links();
         let ends = all.iter().find(|it| it.id == id).map(|it| ends(it));
         let Some(whole) = ends.and_then(|ends| self.parts().get(&ends).copied()) else {
@@ -206,13 +220,12 @@ impl Registry {
         policy: Option<Policy>,
         capacity: Option<u32>,
     ) -> Result<Option<(bool, u64)>, WireError> {
-        if self.set_links().is_empty() {
-            return Ok(None);
+        if self.set_link_record(id).is_none() {
+            return self.check_whole(id, ["set", "changes"]).map(|()| None);
         }
         let _one_at_a_time = self.applying.lock().await;
-        let Some(record) = self.set_link_record(id) else {
-            return self.check_whole(id, ["set", "changes"]).map(|()| None);
-        };
+        // It may have gone meanwhile.
+        let Some(record) = self.set_link_record(id) else { return Ok(None) };
         let policy = policy.unwrap_or(record.policy);
         let capacity = capacity_after((record.policy, record.capacity), policy, capacity);
         let spec = self.set_link_spec(&record);
@@ -234,18 +247,17 @@ impl Registry {
         &self,
         id: LinkId,
     ) -> Result<Option<u64>, WireError> {
-        if self.set_links().is_empty() {
-            return Ok(None);
+        if self.set_link_record(id).is_none() {
+            return self.check_whole(id, ["remove", "removes"]).map(|()| None);
         }
         let _one_at_a_time = self.applying.lock().await;
         let all = self.router().links();
-        if !self.set_links().contains_key(&id) {
-            return self.check_whole(id, ["remove", "removes"]).map(|()| None);
-        }
         let record = self.set_links().remove(&id);
+        // It may have gone meanwhile.
+        let Some(record) = record else { return Ok(None) };
         // Those that belong to another one too stay.
         let others = self.parts();
-        let mine: HashSet<_> = record.iter().flat_map(|record| self.ends_of(record)).collect();
+        let mine: HashSet<_> = self.ends_of(&record).into_iter().collect();
         let gone: Vec<_> = all
             .iter()
             .filter(|it| mine.contains(&ends(it)) && !others.contains_key(&ends(it)))
@@ -254,9 +266,7 @@ impl Registry {
         let changes = std::iter::once(&id).chain(&gone).map(|id| Change::RemoveLink(*id));
         let stored = self.store.change(Change::All(changes.collect())).await;
         if let Err(error) = stored {
-            if let Some(record) = record {
-                self.enter_set_link(record);
-            }
+            self.enter_set_link(record);
             return Err(not_stored(format!("link {id} was not removed"), &error));
         }
         let mut discarded = 0;
