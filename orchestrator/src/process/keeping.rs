@@ -71,7 +71,7 @@ fn sent(
     send: impl Fn(Order, &[BorrowedFd<'_>]) -> io::Result<()>,
 ) -> bool {
     let sent = match file {
-        Some(file) => send(Order::Keep { file: name }, &[file.as_fd()]),
+        Some(file) => send(Order::Keep { file: name, confirm: false }, &[file.as_fd()]),
         None => send(Order::Forget { file: name }, &[]),
     };
     match sent {
@@ -110,7 +110,7 @@ mod tests {
                 }
                 room.set(room.get() - 1);
                 match order {
-                    Order::Keep { file } => {
+                    Order::Keep { file, .. } => {
                         assert_eq!(files.len(), 1);
                         kept.borrow_mut().insert(file);
                     }

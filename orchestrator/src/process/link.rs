@@ -1,7 +1,7 @@
 //! The connection to the holder: whoever wants something sends an order; one task reads what the
 //! holder says and passes it on to who waits for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,9 @@ use super::cgroup::{Cgroups, Entry, Leaf};
 use super::group::Others;
 use super::group::{Calls, Group, LinuxProcess};
 use super::keeping::{Keeping, Told};
+use super::leader::Leader;
 use super::linux::{Left, Survivor};
+use super::output::{Fetched, Output, Outputs};
 use super::prepare::{Prepared, Surroundings};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
@@ -86,6 +88,10 @@ pub(super) struct Table {
     pub(super) groups: HashMap<i32, Weak<Group>>,
     /// Ends that the holder need not remember any more.
     pub(super) released: Vec<Name>,
+    /// What programs print into that is being read.
+    pub(super) outputs: Outputs,
+    /// Who waits for the output of a child that the holder has, in the order of the orders.
+    pub(super) outputs_asked: HashMap<Name, VecDeque<oneshot::Sender<Fetched<Output>>>>,
     /// Who waits to hear whether there is a daemon whose place this one is to take.
     pub(super) welcome: Option<oneshot::Sender<bool>>,
     /// Who waits for what an earlier daemon has left, and that, as far as it is known.
@@ -381,11 +387,19 @@ impl Link {
                     let _ = asker.send(Err(Refusal { stage, error }));
                 }
             }
-            News::Exited { child, how, time_ns, .. } => {
+            News::Exited { child, pid, how, time_ns } => {
                 let mut table = self.table();
                 let alive = table.alive.remove(&child);
                 if alive.is_none() && !table.asked {
                     return;
+                }
+                let [pidfd, stdout, stderr] = files;
+                table.outputs.ended(child, stdout.zip(stderr));
+                let group = table.groups.get(&pid).and_then(Weak::upgrade);
+                if let (Some(group), Some(pidfd)) = (&group, pidfd)
+                    && group.name() == child
+                {
+                    group.leader_collected(pidfd);
                 }
                 if let Some((left, _)) = &mut table.left {
                     let name = |it: &Survivor| (*it.instance.as_bytes(), it.spawned.run);
@@ -421,6 +435,11 @@ impl Link {
             News::NotKept { file } => {
                 tracing::error!(?file, "the holder has no room for a file");
             }
+            News::Output { child, is_there } => {
+                let [stdout, stderr, _] = files;
+                self.output_came(child, is_there, stdout.zip(stderr));
+            }
+            News::Fetched { .. } => {}
             News::Renewed { version } => {
                 let mut table = self.table();
                 table.holder_version = version;
@@ -465,7 +484,8 @@ impl Link {
             }
             return;
         };
-        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self), None);
+        let leader = Leader::new(pid, pidfd, table.holder_gives());
+        let group = Group::new(leader, self.calls, child, Arc::clone(self), None);
         let group = Arc::new(group);
         if self.cgroups().is_some() {
             group.others();
@@ -515,6 +535,11 @@ impl Link {
 }
 
 impl Table {
+    /// Whether the holder can be asked for what it has open, so that it need not be open here.
+    pub(super) fn holder_gives(&self) -> bool {
+        self.holder_protocol.is_none_or(|it| it >= frame::WITH_FETCHING)
+    }
+
     fn remember(&mut self, pid: i32, group: &Arc<Group>) {
         if self.groups.len() > 2 * self.alive.len() + 64 {
             self.groups.retain(|_, group| group.strong_count() > 0);
@@ -584,6 +609,7 @@ impl Link {
         table.ended = true;
         table.spawns.clear();
         table.signals.clear();
+        table.outputs_asked.clear();
         table.left = None;
         table.welcome = None;
         table.successor = None;
