@@ -29,7 +29,7 @@ use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig};
 use crate::options::{Options, Sync};
 use crate::process::{CgroupChoice, Left, Linux, Meter, Standing};
 use crate::registry::{Directories, Instance, Registry};
-use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
+use crate::runtime::{IpcConfig, IpcSocket, Porter, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
 use activation::Activated;
 use pipes::HeldPipes;
@@ -166,11 +166,12 @@ async fn begin(
         Sync::Soon => Durability::Logged,
         Sync::Full => Durability::Synced,
     };
+    let porter = Porter::start().context("cannot wait for what instances connect to")?;
     let registry = Registry::new(
         Arc::new(kernel.clone()),
         capture,
         events.clone(),
-        options.telemetry.clone().map(Telemetry::start),
+        (options.telemetry.clone().map(Telemetry::start), porter),
         Directories {
             sockets: place.sockets.clone(),
             logs: place.state.join("logs"),

@@ -1,7 +1,7 @@
 //! The connection to the holder: whoever wants something sends an order; one task reads what the
 //! holder says and passes it on to who waits for it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,12 +18,13 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::cgroup::{Cgroups, Entry, Leaf};
+use super::deposit::Deposits;
 use super::group::Others;
 use super::group::{Calls, Group, LinuxProcess};
-use super::keeping::{Keeping, Told};
+use super::keeping::{Keeping, Told, Wish};
 use super::leader::Leader;
 use super::linux::{Left, Survivor};
-use super::output::{Fetched, Output, Outputs};
+use super::output::Outputs;
 use super::prepare::{Prepared, Surroundings};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
@@ -90,8 +91,8 @@ pub(super) struct Table {
     pub(super) released: Vec<Name>,
     /// What programs print into that is being read.
     pub(super) outputs: Outputs,
-    /// Who waits for the output of a child that the holder has, in the order of the orders.
-    pub(super) outputs_asked: HashMap<Name, VecDeque<oneshot::Sender<Fetched<Output>>>>,
+    /// Files that are to be with the holder alone.
+    pub(super) deposits: Deposits,
     /// Who waits to hear whether there is a daemon whose place this one is to take.
     pub(super) welcome: Option<oneshot::Sender<bool>>,
     /// Who waits for what an earlier daemon has left, and that, as far as it is known.
@@ -290,15 +291,15 @@ impl Link {
     }
 
     /// Has a file kept under this name, or none any more; later, if the holder does not keep up.
-    pub(super) fn keep(self: &Arc<Self>, name: Name, file: Option<OwnedFd>) {
-        let told = self.keeping.tell(name, file, |order, files| self.try_order(order, &[], files));
+    pub(super) fn keep(self: &Arc<Self>, name: Name, wish: Wish) {
+        let told = self.keeping.tell(name, wish, |order, files| self.try_keeping(order, files));
         // If there is no runtime any more, this process is about to end.
         if told == Told::BeginsToBeLate
             && let Ok(runtime) = Handle::try_current()
         {
             let link = Arc::clone(self);
             runtime.spawn(async move {
-                while !link.keeping.catch_up(|order, files| link.try_order(order, &[], files)) {
+                while !link.keeping.catch_up(|order, files| link.try_keeping(order, files)) {
                     if link.writable().await.is_err() {
                         sleep(RELEASE).await;
                     }
@@ -423,8 +424,13 @@ impl Link {
             }
             News::Kept { file } => {
                 let [kept, ..] = files;
-                if let (Some((left, _)), Some(kept)) = (&mut self.table().left, kept) {
-                    left.files.insert(file, kept);
+                let mut table = self.table();
+                match (&mut table.left, kept) {
+                    (Some((left, _)), Some(kept)) => {
+                        left.files.insert(file, kept);
+                    }
+                    (_, None) => table.deposits.kept(file, true),
+                    (None, Some(_)) => {}
                 }
             }
             News::Complete => {
@@ -434,12 +440,16 @@ impl Link {
             }
             News::NotKept { file } => {
                 tracing::error!(?file, "the holder has no room for a file");
+                self.table().deposits.kept(file, false);
             }
             News::Output { child, is_there } => {
                 let [stdout, stderr, _] = files;
-                self.output_came(child, is_there, stdout.zip(stderr));
+                self.table().outputs.asked.came(child, is_there, stdout.zip(stderr));
             }
-            News::Fetched { .. } => {}
+            News::Fetched { file, is_there } => {
+                let [fetched, ..] = files;
+                self.table().deposits.asked.came(file, is_there, fetched);
+            }
             News::Renewed { version } => {
                 let mut table = self.table();
                 table.holder_version = version;
@@ -609,7 +619,8 @@ impl Link {
         table.ended = true;
         table.spawns.clear();
         table.signals.clear();
-        table.outputs_asked.clear();
+        table.outputs.asked.clear();
+        table.deposits.asked.clear();
         table.left = None;
         table.welcome = None;
         table.successor = None;

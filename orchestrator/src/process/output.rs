@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use orchestrator_proto::InstanceId;
-use tokio::sync::oneshot;
 
+use super::asked::{Asked, Fetched, answer};
 use super::link::Link;
 use super::{Linux, Pending};
 use crate::holder::frame::{Name, Order};
@@ -19,12 +19,12 @@ use crate::holder::frame::{Name, Order};
 /// Standard output and standard error of a program, to read from.
 pub type Output = (OwnedFd, OwnedFd);
 
-/// None if it is not there (any more).
-pub(super) type Fetched<T> = io::Result<Option<T>>;
-
 /// Those that are being read.
 #[derive(Debug, Default)]
-pub(super) struct Outputs(HashMap<Name, Where>);
+pub(super) struct Outputs {
+    all: HashMap<Name, Where>,
+    pub(super) asked: Asked<Output>,
+}
 
 /// Where the reading ends are.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ enum Where {
 impl Outputs {
     /// A child was collected, and the holder has sent this along.
     pub(super) fn ended(&mut self, child: Name, output: Option<Output>) {
-        match (self.0.get_mut(&child), output) {
+        match (self.all.get_mut(&child), output) {
             (Some(it @ Where::WithHolder), Some(output)) => *it = Where::Here(output),
             (Some(Where::WithHolder), None) => {
                 tracing::error!(
@@ -70,7 +70,7 @@ impl Linux {
             let copy = |file: &dyn AsFd| file.as_fd().try_clone_to_owned();
             Where::Here((copy(&stdout)?, copy(&stderr)?))
         };
-        table.outputs.0.insert(child, place);
+        table.outputs.all.insert(child, place);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Linux {
         let child = Name { key: *instance.as_bytes(), tag: run };
         let link = self.link();
         Box::pin(async move {
-            match link.table().outputs.0.get(&child) {
+            match link.table().outputs.all.get(&child) {
                 None => return Ok(None),
                 Some(Where::Here((stdout, stderr))) => {
                     return Ok(Some((stdout.try_clone()?, stderr.try_clone()?)));
@@ -98,32 +98,15 @@ impl Linux {
     pub fn release_output(&self, instance: InstanceId, run: u64) {
         let child = Name { key: *instance.as_bytes(), tag: run };
         // Closed while nobody waits for the table.
-        let released = self.link().table().outputs.0.remove(&child);
+        let released = self.link().table().outputs.all.remove(&child);
         drop(released);
     }
 }
 
 impl Link {
     async fn ask_for_output(&self, child: Name) -> Fetched<Output> {
-        let (answer, answered) = oneshot::channel();
-        self.table().outputs_asked.entry(child).or_default().push_back(answer);
+        let answered = self.table().outputs.asked.add(child);
         self.order(Order::Output { child }, &[], &[]).await?;
-        answered.await.unwrap_or_else(|_| Err(io::Error::other("the holder has ended")))
-    }
-
-    /// The holder has answered.
-    pub(super) fn output_came(&self, child: Name, is_there: bool, output: Option<Output>) {
-        let mut table = self.table();
-        let asker = table.outputs_asked.get_mut(&child).and_then(|askers| askers.pop_front());
-        table.outputs_asked.retain(|_, askers| !askers.is_empty());
-        drop(table);
-        let answer = match (is_there, output) {
-            (false, _) => Ok(None),
-            (true, Some(output)) => Ok(Some(output)),
-            (true, None) => Err(rustix::io::Errno::MFILE.into()),
-        };
-        if let Some(asker) = asker {
-            let _ = asker.send(answer);
-        }
+        answer(answered).await
     }
 }

@@ -229,7 +229,7 @@ impl Registry {
                     left: self.left.clone(),
                     kernel: self.kernel.clone(),
                 }),
-                begun: self.begun.subscribe(),
+                porter: self.porter.clone(),
             })
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);

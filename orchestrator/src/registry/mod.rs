@@ -30,13 +30,12 @@ use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, LogRules, Priority, Reply, RuntimeInfo, Selector};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
-use tokio::sync::watch;
 
 use crate::events::EventLog;
 use crate::logs::{Capture, InstanceLog};
 use crate::process::Kernel;
 use crate::route::Router;
-use crate::runtime::{Peers, Telemetry};
+use crate::runtime::{Peers, Porter, Telemetry};
 use crate::store::{Change, Durability, Store, StoreError};
 
 pub use instance::Instance;
@@ -77,8 +76,8 @@ pub struct Registry {
     directories: Directories,
     /// Files that an earlier daemon has left, until the instance is built whose they are.
     left: LeftFiles,
-    /// Whether that is over, and the links are there.
-    begun: watch::Sender<bool>,
+    /// Who waits for those that connect to instances.
+    porter: Arc<Porter>,
     store: Store,
     /// What a start and a stop wait for before they are answered.
     durability: Durability,
@@ -109,7 +108,7 @@ impl Registry {
         kernel: Arc<dyn Kernel>,
         capture: Capture,
         events: Arc<EventLog>,
-        telemetry: Option<Telemetry>,
+        (telemetry, porter): (Option<Telemetry>, Arc<Porter>),
         directories: Directories,
         (store, durability): (Store, Durability),
     ) -> Arc<Self> {
@@ -127,7 +126,7 @@ impl Registry {
             telemetry,
             directories,
             left: LeftFiles::default(),
-            begun: watch::Sender::new(false),
+            porter,
             store,
             durability,
             last_order: AtomicU64::new(0),

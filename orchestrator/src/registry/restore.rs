@@ -130,7 +130,7 @@ impl Registry {
         survivors.kill_the_rest().await;
         self.kernel.tidy();
         self.forget_the_rest(&snapshot.ids);
-        self.begun.send_replace(true);
+        self.porter.begin();
         restored
     }
 

@@ -165,7 +165,7 @@ impl Daemon {
         let socket = || OwnedFd::from(UnixDatagram::unbound().unwrap());
         for tag in processes::open_files(parent_id())..size.holder_files {
             let (file, kept) = (Name { key: [0; 16], tag: tag as u64 }, socket());
-            self.order(Order::Keep { file }, &[], &[kept.as_fd()]).await;
+            self.order(Order::Keep { file, confirm: false }, &[], &[kept.as_fd()]).await;
             // As the sockets of instances, which the daemon listens on.
             self.ballast.push(kept);
         }
