@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -106,6 +107,7 @@ fn into_a_root_of_its_own_and_out_of_it() {
         "usr/share/fish/vendor_completions.d/orchestrator-cli.fish",
         "usr/share/man/man1/orchestrator-cli.1",
         "usr/share/man/man1/orchestrator-cli-runtime-add.1",
+        "usr/share/man/man8/orchestrator.8",
         "usr/share/zsh/site-functions/_orchestrator-cli",
     ] {
         assert!(files.contains(&at(path)), "{path}: {files:?}");
@@ -114,6 +116,8 @@ fn into_a_root_of_its_own_and_out_of_it() {
     let unit = text(&at("usr/lib/systemd/system/orchestrator.service"));
     assert!(unit.contains("\nExecStart=/usr/bin/orchestrator\n"), "{unit}");
     assert!(unit.contains("\nEnvironmentFile=-/etc/default/orchestrator\n"), "{unit}");
+    let page = text(&at("usr/share/man/man8/orchestrator.8"));
+    assert!(page.contains(".TH orchestrator 8 ") && page.contains("state\\-dir"), "{page}");
     let mode = |path: &str| fs::metadata(at(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("usr/bin/orchestrator"), mode("usr/bin")), (0o755, 0o755));
     assert_eq!(mode("etc/default/orchestrator"), 0o644);
@@ -183,6 +187,111 @@ fn it_works(bin: &Path) {
     processes::signal(daemon.id(), Signal::SIGTERM);
     let ended = eventually("it has ended", || daemon.try_wait().unwrap());
     assert_eq!(ended.code(), Some(0));
+}
+
+/// Who is nobody else, as numbers: no user database is asked.
+const SCRATCH: u32 = 61_234;
+
+/// With root's rights, as a user who has no others than its own; else as who runs this.
+fn as_user(home: &Path) -> impl Fn(&Path) -> Command + use<> {
+    let home = home.to_owned();
+    let other = nix::unistd::geteuid().is_root().then_some(SCRATCH);
+    if let Some(uid) = other {
+        std::os::unix::fs::chown(&home, Some(uid), Some(uid)).unwrap();
+    }
+    move |program| {
+        let mut command = Command::new(program);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("HOME", &home).current_dir(&home);
+        if let Some(uid) = other {
+            command.uid(uid).gid(uid);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+#[test]
+fn an_ordinary_user_has_it_below_its_home() {
+    let dir = tempfile::Builder::new().prefix("orc").tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // What is in this directory may be closed to others.
+    let (packaging, built) = (dir.path().join("orchestrator/packaging"), dir.path().join("built"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../orchestrator/packaging");
+    fs::create_dir_all(&built).unwrap();
+    for from in all_below(&source) {
+        let to = packaging.join(from.strip_prefix(&source).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+    for program in ["orchestrator", "orchestrator-cli"] {
+        fs::copy(binary(program), built.join(program)).unwrap();
+    }
+    let home = dir.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let user = as_user(&home);
+    let run = |action: &str, from: &Path| {
+        let mut command = user(&packaging.join("install.sh"));
+        command.arg(action).arg("--prefix").arg(home.join(".local"));
+        if action == "install" {
+            command.arg("--from").arg(from);
+        }
+        Said::of(command)
+    };
+    let said = run("install", &dir.path().join("nowhere"));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("there are no programs orchestrator and"), "{said:?}");
+    assert_eq!(all_below(&home), Vec::<PathBuf>::new());
+
+    let said = run("install", &built);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains("next: systemctl --user daemon-reload"), "{said:?}");
+    let files = all_below(&home);
+    let at = |path: &str| home.join(".local").join(path);
+    for path in [
+        "bin/orchestrator",
+        "bin/orchestrator-cli",
+        "share/bash-completion/completions/orchestrator-cli",
+        "share/man/man1/orchestrator-cli.1",
+        "share/man/man8/orchestrator.8",
+        "share/systemd/user/orchestrator.service",
+        "share/systemd/user/orchestrator.socket",
+    ] {
+        assert!(files.contains(&at(path)), "{path}: {files:?}");
+    }
+    // Nothing is for anybody else.
+    for dir in ["lib", "etc"] {
+        assert!(!at(dir).exists(), "{files:?}");
+    }
+    let unit = text(&at("share/systemd/user/orchestrator.service"));
+    let program = format!("\nExecStart={}\n", at("bin/orchestrator").display());
+    assert!(unit.contains(&program), "{unit}");
+
+    // It needs no options.
+    let mut daemon = user(&at("bin/orchestrator"));
+    let log = fs::File::create(dir.path().join("log")).unwrap();
+    let mut daemon = daemon.env("XDG_RUNTIME_DIR", &home).stderr(log).spawn().unwrap();
+    let cli = |args: &[&str]| {
+        let mut command = user(&at("bin/orchestrator-cli"));
+        command.env("XDG_RUNTIME_DIR", &home).args(args);
+        Said::of(command)
+    };
+    eventually("the daemon is there", || {
+        assert_eq!(daemon.try_wait().unwrap(), None);
+        (cli(&["version"]).code == Some(0)).then_some(())
+    });
+    assert!(home.join("orchestrator.socket").exists());
+    assert_eq!(cli(&["runtime", "add", "/bin/sleep", "--name", "a", "--", "1000"]).code, Some(0));
+    assert_eq!(cli(&["runtime", "start", "a"]).code, Some(0));
+    processes::signal(daemon.id(), Signal::SIGTERM);
+    let ended = eventually("it has ended", || daemon.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
+
+    let said = run("uninstall", &built);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let left = all_below(&home);
+    let state = at("state/orchestrator");
+    assert!(left.iter().all(|path| path.starts_with(&state)), "{left:?}");
 }
 
 #[test]

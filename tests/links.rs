@@ -173,7 +173,7 @@ fn the_same_link_twice_is_one_link_and_says_so() {
     latest.extend(["--policy", "latest", "--capacity", "7"]);
     let said = daemon.cli(&latest);
     assert_eq!(said.code, Some(1), "{said:?}");
-    for part in ["link 1", "drop-oldest", "1024", "remove it first"] {
+    for part in ["link 1", "drop-oldest", "1024", "link set 1"] {
         assert!(said.stderr.contains(part), "{part}: {said:?}");
     }
     let refused = daemon.try_link("a", "n", "b", Policy::DropOldest, 1023);

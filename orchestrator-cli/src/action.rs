@@ -109,6 +109,12 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         }
         Reply::LinkAdded { id, created: true } => format!("added link {id}"),
         Reply::LinkAdded { id, created: false } => format!("link {id} was there already"),
+        Reply::LinkSet { id, changed: false, .. } => format!("link {id} was like that already"),
+        Reply::LinkSet { id, changed: true, dropped: 0 } => format!("changed link {id}"),
+        Reply::LinkSet { id, changed: true, dropped } => {
+            let dropped = format::count(*dropped, "waiting message");
+            format!("changed link {id} and dropped {dropped}, for which there is no room now")
+        }
         Reply::LinkRemoved { id, discarded: 0 } => format!("removed link {id}"),
         Reply::LinkRemoved { id, discarded } => {
             let dropped = format::count(*discarded, "waiting message");
@@ -149,7 +155,15 @@ mod tests {
             links: links.iter().map(|link| LinkId(*link)).collect(),
         };
         let link = |discarded| Reply::LinkRemoved { id: LinkId(3), discarded };
+        let set = |changed, dropped| Reply::LinkSet { id: LinkId(3), changed, dropped };
         let cases = [
+            (set(false, 0), "link 3 was like that already".into()),
+            (set(true, 0), "changed link 3".into()),
+            (
+                set(true, 2),
+                "changed link 3 and dropped 2 waiting messages, for which there is no room now"
+                    .into(),
+            ),
             (started(true), format!("started instance {zero}")),
             (started(false), format!("instance {zero} was already running")),
             (Reply::Stopped { id, changed: true }, format!("stopped instance {zero}")),

@@ -94,6 +94,9 @@ fn what(kind: &EventKind) -> String {
         EventKind::Failed { reason } => format!("failed: {reason}"),
         EventKind::Changed { keys } => format!("definition changed: {keys}"),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
+        EventKind::LinkChanged { link, policy, capacity } => {
+            format!("link {link} changed: policy {policy}, capacity {capacity}")
+        }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),
         EventKind::MessagesLost { link, count } => {

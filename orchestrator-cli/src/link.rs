@@ -4,7 +4,7 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{LinkInfo, LinkSpec, LinkState, Reply, Request, TargetInfo};
 
-use crate::cli::LinkCommand;
+use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
@@ -26,6 +26,10 @@ pub(crate) async fn run(
             policy: args.policy,
             capacity: args.capacity,
         })],
+        LinkCommand::Set(LinkSet { links, policy, capacity }) => {
+            let request = |link| Request::LinkSet { link, policy, capacity };
+            links.into_iter().map(request).collect()
+        }
         LinkCommand::Remove { links } => {
             let request = |link| Request::LinkRemove { link };
             links.into_iter().map(request).collect()

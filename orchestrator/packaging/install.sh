@@ -2,11 +2,12 @@
 # Puts the programs, the units of systemd, shell completions and manual pages in place, or takes
 # away what was put there.
 #
-#   ./run.sh install   [--prefix DIR] [--root DIR] [--debug]
+#   ./run.sh install   [--prefix DIR] [--root DIR] [--from DIR] [--debug]
 #   ./run.sh uninstall [--prefix DIR] [--root DIR]
 #
 #   --prefix DIR  where to: /usr/local without it; ~/.local is for this user alone
 #   --root DIR    below this directory, which is / for those who will run it, as for a package
+#   --from DIR    programs that are there already, of this machine's kind; else they are built
 #   --debug       programs that were built without optimizations
 #
 # What was installed is written down in PREFIX/share/orchestrator/installed. State, in
@@ -22,19 +23,24 @@ fail() {
 
 action=${1:-}
 shift || true
-prefix=/usr/local root='' profile=release
+prefix=/usr/local root='' from='' profile=release
 while [ $# -gt 0 ]; do
     case $1 in
-        --prefix | --root)
+        --prefix | --root | --from)
             [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a directory"
-            if [ "$1" = --prefix ]; then prefix=$2; else root=$2; fi
+            case $1 in
+                --prefix) prefix=$2 ;;
+                --root) root=$2 ;;
+                --from) from=$2 ;;
+            esac
             shift
             ;;
         --prefix=*) prefix=${1#*=} ;;
         --root=*) root=${1#*=} ;;
+        --from=*) from=${1#*=} ;;
         --debug) profile=debug ;;
         -h | --help)
-            sed -n '2,15s/^# \{0,1\}//p' "$0"
+            sed -n '2,16s/^# \{0,1\}//p' "$0"
             exit
             ;;
         *) fail "there is no option '$1'; see ./run.sh $action --help" ;;
@@ -50,6 +56,11 @@ if [ -n "$root" ]; then
     mkdir -p "$root"
     root=$(cd "$root" && pwd)
     root=${root%/}
+fi
+if [ -n "$from" ]; then
+    [ -x "$from/orchestrator" ] && [ -x "$from/orchestrator-cli" ] ||
+        fail "there are no programs orchestrator and orchestrator-cli in '$from'"
+    from=$(cd "$from" && pwd)
 fi
 cd "$(dirname "$0")/../.."
 
@@ -89,14 +100,16 @@ unit() {
 }
 
 build() {
-    local bin
-    if [ $profile = release ]; then
-        cargo build --release -p orchestrator -p orchestrator-cli
-    else
-        cargo build --workspace --bins
+    local bin=$from
+    if [ -z "$bin" ]; then
+        if [ $profile = release ]; then
+            cargo build --release -p orchestrator -p orchestrator-cli
+        else
+            cargo build --workspace --bins
+        fi
+        bin=$(cargo metadata --format-version 1 --no-deps |
+            sed -E 's/.*"target_directory":"([^"]+)".*/\1/')/$profile
     fi
-    bin=$(cargo metadata --format-version 1 --no-deps |
-        sed -E 's/.*"target_directory":"([^"]+)".*/\1/')/$profile
     put 755 "$prefix/bin/orchestrator" <"$bin/orchestrator"
     put 755 "$prefix/bin/orchestrator-cli" <"$bin/orchestrator-cli"
     local cli=$bin/orchestrator-cli page
@@ -107,6 +120,7 @@ build() {
     for page in "$stage"/man/*.1; do
         put 644 "$prefix/share/man/man1/$(basename "$page")" <"$page"
     done
+    "$bin/orchestrator" --man | put 644 "$prefix/share/man/man8/orchestrator.8"
     if $is_for_user; then
         unit user/orchestrator.service "$prefix/share/systemd/user/orchestrator.service"
         unit user/orchestrator.socket "$prefix/share/systemd/user/orchestrator.socket"

@@ -124,6 +124,9 @@ fn say(event: &NewEvent) {
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }
+        EventKind::LinkChanged { link, policy, capacity } => {
+            tracing::info!(link = link.0, %policy, capacity, "link changed");
+        }
         EventKind::LinkRemoved { link } => tracing::info!(link = link.0, "link removed"),
         EventKind::LinkMismatched { link, error } => {
             tracing::warn!(link = link.0, error, "link carries nothing");

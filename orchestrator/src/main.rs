@@ -1,6 +1,6 @@
 //! The daemon's command. See the library for what it does.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::{ExitCode, exit};
 use std::time::Duration;
 
@@ -21,6 +21,15 @@ fn main() -> ExitCode {
         Role::Daemon(holder) => holder,
     };
     let options = Options::parse();
+    if options.man {
+        return match std::io::stdout().write_all(Options::manual().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: cannot print the manual page: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let filter = match EnvFilter::try_new(&options.log) {
         Ok(filter) => filter,
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use ipnet::IpNet;
 
 use crate::process::CgroupChoice;
@@ -28,6 +28,9 @@ Examples:
 Signals: SIGTERM and SIGINT stop all instances and end the daemon; a second one kills them. SIGHUP
 applies the manifest again, if there is one, and does the same as SIGTERM if there is none. (To
 replace the daemon: orchestrator-cli daemon upgrade.)";
+
+/// Of the manual: commands of system administration, see man-pages(7).
+const SECTION: &str = "8";
 
 /// Supervises programs and routes typed messages between them.
 ///
@@ -110,6 +113,24 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub client_timeout: u64,
+
+    /// Print the manual page, for man(1), and end
+    #[arg(long)]
+    pub man: bool,
+}
+
+impl Options {
+    /// The manual page, in the form that man(1) reads.
+    #[must_use]
+    pub fn manual() -> String {
+        let page = clap_mangen::Man::new(Self::command()).section(SECTION);
+        let mut text = Vec::new();
+        // A vector takes everything.
+        let _ = page.render(&mut text);
+        let text = String::from_utf8_lossy(&text);
+        let see = ".SH \"SEE ALSO\"\n.BR orchestrator\\-cli (1)\n";
+        text.replace(".SH EXTRA", ".SH \"EXAMPLES AND SIGNALS\"") + see
+    }
 }
 
 /// See [`Options::sync`].
@@ -150,11 +171,21 @@ fn parse_net(text: &str) -> Result<IpNet, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_page_has_every_option() {
+        let page = Options::manual();
+        assert!(page.contains(".TH orchestrator 8 "), "{page}");
+        for option in Options::command().get_arguments().filter_map(|it| it.get_long()) {
+            let shown = option.replace('-', "\\-");
+            assert!(page.contains(&format!("\\fB\\-\\-{shown}\\fR")), "{option}: {page}");
+        }
+        assert!(page.contains("EXAMPLES AND SIGNALS") && !page.contains(".SH EXTRA"));
     }
 
     #[test]

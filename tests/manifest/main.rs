@@ -5,6 +5,7 @@ mod applied;
 mod bad;
 mod daemon;
 mod documents;
+mod logs;
 mod wait;
 
 use std::fs;

@@ -18,6 +18,15 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
     Add(LinkAdd),
 
+    /// Change the policy or the capacity of links, while messages pass over them.
+    ///
+    /// What waits in a link stays in it, in its order, but for what there is no room for under
+    /// `drop-oldest` or `latest`.
+    #[command(after_help = "Examples:
+  orchestrator-cli link set 3 --capacity 64
+  orchestrator-cli link set 3 4 --policy block")]
+    Set(LinkSet),
+
     /// Remove links. Messages that wait in them are dropped.
     #[command(after_help = "Example:\n  orchestrator-cli link remove 3 4")]
     Remove {
@@ -59,6 +68,24 @@ pub(crate) struct LinkAdd {
     pub(crate) policy: Option<Policy>,
 
     /// How many messages may wait, 1 to 1048576; 1024 without it. Example: --capacity 64
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
+    pub(crate) capacity: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkSet {
+    /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
+    #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
+          add = complete::links())]
+    pub(crate) links: Vec<LinkId>,
+
+    /// What happens from now on when there is no room: block, drop-newest, drop-oldest or latest.
+    /// Example: --policy block
+    #[arg(long, required_unless_present = "capacity")]
+    pub(crate) policy: Option<Policy>,
+
+    /// How many messages may wait from now on, 1 to 1048576. Example: --capacity 64
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,

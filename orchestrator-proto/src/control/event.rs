@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Policy;
 use super::info::Exit;
 use crate::id::{InstanceId, LinkId};
 
@@ -175,5 +176,14 @@ pub enum EventKind {
         due_ms: u64,
         /// Why.
         reason: String,
+    },
+    /// A link has another policy or capacity.
+    LinkChanged {
+        /// Which.
+        link: LinkId,
+        /// What happens now when there is no room.
+        policy: Policy,
+        /// Messages that may wait now.
+        capacity: u32,
     },
 }

@@ -38,6 +38,28 @@ impl LogRules {
     pub const MAX_SIZE: Size = Size(1 << 36);
     /// The largest `keep`.
     pub const MAX_KEEP: u32 = 10_000;
+    /// The longest `max_age`: a year.
+    pub const MAX_AGE: Millis = Millis(365 * 86_400_000);
+
+    /// Whether all of it can be.
+    ///
+    /// # Errors
+    ///
+    /// The key of the first that can't, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let (least, most) = (Self::MIN_SIZE, Self::MAX_SIZE);
+        if let Some(size) = self.max_size.filter(|size| !(least..=most).contains(size)) {
+            return Err(("log-max-size", format!("{size} is not {least} to {most}")));
+        }
+        if self.max_age > Self::MAX_AGE {
+            return Err(("log-max-age", format!("{} is more than a year", self.max_age)));
+        }
+        let most = Self::MAX_KEEP;
+        match self.keep.filter(|keep| !(1..=most).contains(keep)) {
+            Some(keep) => Err(("log-keep", format!("{keep} is not 1 to {most}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How complete log files are kept.

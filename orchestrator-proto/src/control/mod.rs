@@ -266,11 +266,21 @@ pub enum Request {
         /// Which instance.
         instance: Selector,
     },
+    /// Gives a link another policy or capacity, for what waits in it as well. Answered by
+    /// [`Reply::LinkSet`].
+    LinkSet {
+        /// Which link.
+        link: LinkId,
+        /// What happens when there is no room; none leaves it as it is.
+        policy: Option<Policy>,
+        /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; none leaves it as it is.
+        capacity: Option<u32>,
+    },
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 25;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -300,6 +310,7 @@ impl Request {
             Self::Logs(_) => "runtime logs",
             Self::LinkAdd(_) => "link add",
             Self::LinkRemove { .. } => "link remove",
+            Self::LinkSet { .. } => "link set",
             Self::LinkList => "link list",
             Self::LinkTap(_) => "link tap",
             Self::Clear { .. } => "clear",
@@ -436,6 +447,15 @@ pub enum Reply {
         /// The instance's id.
         id: InstanceId,
     },
+    /// To [`Request::LinkSet`].
+    LinkSet {
+        /// The link's id.
+        id: LinkId,
+        /// Whether anything is different now.
+        changed: bool,
+        /// Messages that were waiting in it and had to give way.
+        dropped: u64,
+    },
 }
 
 /// One item of a stream.
@@ -525,7 +545,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::RuntimeRun { instance: "a".into() };
+        let last = Request::LinkSet { link: LinkId(1), policy: None, capacity: None };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

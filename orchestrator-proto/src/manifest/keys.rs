@@ -207,6 +207,35 @@ macro_rules! instance_keys {
             Flag,
             "Whether it is not started where these limits can't be in force.",
         ),
+        key(
+            "log-max-size",
+            Size,
+            "A new log file is begun when one has so many bytes, 64KiB to 64GiB; without it as the \
+             daemon was told.",
+        ),
+        key(
+            "log-max-age",
+            Time,
+            "A new log file is begun with the first line that comes so long after the first one of \
+             the file; 0 is never.",
+        ),
+        key(
+            "log-keep",
+            Number { least: 1, most: crate::control::LogRules::MAX_KEEP as u64 },
+            "So many log files are kept, the one that is written included; without it as the daemon \
+             was told.",
+        ),
+        key(
+            "log-compress",
+            Choice(&["none", "zstd"]),
+            "How log files are kept that are complete, but for the newest of those; none without it.",
+        ),
+        key(
+            "log-when-full",
+            Choice(&["block", "drop"]),
+            "If the disk is full, or it prints faster than can be written: it waits, or output is \
+             lost, counted and marked in the log; block without it.",
+        ),
     ] };
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::execution::ExecutionLayer;
 use super::limits::LimitsLayer;
 use super::listen;
+use super::log::LogLayer;
 use super::read::Table;
 use super::schedule::KindLayer;
 use super::supervision::{self, RestartLayer, StopLayer};
@@ -38,6 +39,7 @@ pub(super) struct Layer {
     stop: StopLayer,
     execution: ExecutionLayer,
     limits: LimitsLayer,
+    log: LogLayer,
 }
 
 const STATES: [(&str, Desired); 2] = [("running", Desired::Running), ("stopped", Desired::Stopped)];
@@ -68,6 +70,7 @@ impl Layer {
             stop: StopLayer::read(table),
             execution: ExecutionLayer::read(table),
             limits: LimitsLayer::read(table),
+            log: LogLayer::read(table),
         }
     }
 
@@ -108,6 +111,7 @@ impl Layer {
             stop: self.stop.over(&below.stop),
             execution: self.execution.over(&below.execution),
             limits: self.limits.over(&below.limits),
+            log: self.log.over(&below.log),
         }
     }
 
@@ -140,6 +144,7 @@ impl Layer {
             },
             execution: self.execution.finish(),
             limits: self.limits.finish(),
+            log: self.log.finish(),
             listen: self.listen.unwrap_or_default(),
             ..RuntimeSpec::new(program)
         };

@@ -51,6 +51,7 @@ mod layer;
 mod limits;
 mod link;
 mod listen;
+mod log;
 mod problem;
 mod read;
 mod schedule;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::execution;
 use super::expand::escape;
+use super::{execution, log};
 use crate::control::{
     Check, Condition, Desired, Kind, Limits, LinkSpec, OnFailure, Overlap, Policy, Probe, Program,
     Readiness, Restart, RestartPolicy, Schedule, Stop, Supervision, TargetSpec, Wanted, WantedSet,
@@ -92,6 +92,7 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     supervision(&mut all, &spec.supervision);
     execution::entries(&mut all, &spec.execution);
     limits(&mut all, &spec.limits);
+    log::entries(&mut all, &spec.log);
     let listen = spec.listen.iter().map(|it| text(&it.to_string()));
     all.add_if(!spec.listen.is_empty(), "listen", list(listen));
     all.0
@@ -133,13 +134,13 @@ impl Entries {
         self.0.push((key.to_owned(), value));
     }
 
-    fn add_if(&mut self, differs: bool, key: &str, value: String) {
+    pub(super) fn add_if(&mut self, differs: bool, key: &str, value: String) {
         if differs {
             self.add(key, value);
         }
     }
 
-    fn time(&mut self, key: &str, value: Millis, default: Millis) {
+    pub(super) fn time(&mut self, key: &str, value: Millis, default: Millis) {
         self.add_if(value != default, key, time(value));
     }
 

@@ -509,7 +509,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::Export => Request::Export,
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
             Request::Doctor => Request::Doctor,
-            Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() }),
+            Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
+            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) }),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -535,7 +536,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Vitals(_) => Reply::Vitals(vec![RuntimeVitals { info: info(), vitals: vitals() }]),
             Reply::Findings(_) => Reply::Findings(vec![finding()]),
             Reply::Scheduled { .. } => Reply::Scheduled { id, next_ms: Some(NOON_MS), changed: true },
-            Reply::Queued { .. } => Reply::Queued { id }),
+            Reply::Queued { .. } => Reply::Queued { id },
+            Reply::LinkSet { .. } => Reply::LinkSet { id: LinkId(300), changed: true, dropped: 7 }),
         variants!(Level: Level::Ok => Level::Ok, Level::Warning => Level::Warning, Level::Problem => Level::Problem),
         variants!(ChangeKind:
             ChangeKind::Add => ChangeKind::Add, ChangeKind::Change => ChangeKind::Change,
@@ -674,7 +676,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::BackOff { .. } => EventKind::BackOff { reason: "exit code 3".into(), delay_ms: 300, attempt: 400 },
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
-            EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() }),
+            EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 }),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{Item, LinkSpec, Reply, TapFilter, TapMessage};
+use orchestrator_proto::control::{Item, LinkSpec, Policy, Reply, TapFilter, TapMessage};
 use orchestrator_proto::frame::MAX_CONTROL;
 use orchestrator_proto::{ErrorCode, LinkId, WireError};
 
@@ -23,6 +23,18 @@ impl Daemon {
         let registry = self.registry.clone();
         let (id, created) = to_its_end(async move { registry.add_link(&spec).await }).await?;
         Ok(Reply::LinkAdded { id, created })
+    }
+
+    pub(super) async fn link_set(
+        &self,
+        link: LinkId,
+        policy: Option<Policy>,
+        capacity: Option<u32>,
+    ) -> Result<Reply, WireError> {
+        let registry = self.registry.clone();
+        let set = async move { registry.set_link(link, policy, capacity).await };
+        let (changed, dropped) = to_its_end(set).await?;
+        Ok(Reply::LinkSet { id: link, changed, dropped })
     }
 
     pub(super) async fn link_remove(&self, link: LinkId) -> Result<Reply, WireError> {

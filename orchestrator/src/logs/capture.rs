@@ -24,7 +24,6 @@ use super::{CaptureConfig, LogError, file};
 /// and no daemon has come for 10 s. The logs are closed for this daemon then.
 #[derive(Debug)]
 pub struct Capture {
-    config: CaptureConfig,
     link: Arc<Link>,
     /// None once it was taken for the end.
     task: Option<JoinHandle<bool>>,
@@ -54,9 +53,9 @@ impl Capture {
         source: Arc<dyn PipeSource>,
     ) -> Self {
         let first = start::connect(&socket, &starter);
-        let link = Link::new(socket, starter, source, Handle::current());
+        let link = Link::new(config, socket, starter, source, Handle::current());
         let task = tokio::spawn(link.clone().run(first));
-        Self { config, link, task: Some(task) }
+        Self { link, task: Some(task) }
     }
 
     /// Opens an instance's log under the default rules; see [`open_with`](Self::open_with).
@@ -88,7 +87,7 @@ impl Capture {
         let failed = |source| LogError::Open { dir: dir.clone(), source };
         let dir = std::path::absolute(&dir).map_err(failed)?;
         let end = file::prepare(&dir).map_err(failed)?;
-        let rules = Rules::new(self.config, rules);
+        let rules = Rules::new(self.link.config, rules);
         let shared = Shared::new(self.link.clone(), instance, dir, rules, end);
         let shared = Arc::new(shared);
         if !self.link.add(&shared) {

@@ -174,9 +174,11 @@ impl LogFiles {
         Ok(len - whole)
     }
 
-    /// Changes the bounds, from the next file on.
+    /// Changes the bounds, and deletes the oldest files if there are too many now.
     pub(super) fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+        // On failure it is tried again before the next file is begun.
+        let _ = self.delete_oldest(rules.max_files.max(1));
     }
 
     /// The oldest file that is to be compressed now: one that is complete, but not the newest of

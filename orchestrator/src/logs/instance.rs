@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::{LogLine, LogStream};
+use orchestrator_proto::control::{LogLine, LogRules, LogStream};
 use tokio::sync::watch;
 
 use super::file::Position;
@@ -40,7 +40,6 @@ pub struct InstanceLog {
 pub(super) struct Shared {
     pub(super) instance: InstanceId,
     pub(super) dir: PathBuf,
-    pub(super) rules: Rules,
     link: Arc<Link>,
     outbox: Mutex<Outbox>,
     /// When the pipes of the last run were attached, nanoseconds since 1970 (UTC); 0 before.
@@ -106,6 +105,18 @@ impl InstanceLog {
         self.shared.add(Run::new(run, None))?;
         self.shared.clone().fetch_missing();
         Ok(())
+    }
+
+    /// Changes what is kept, while whatever prints goes on. The bounds count for what is written
+    /// from then on; files beyond the number that is kept are deleted, the oldest first; complete
+    /// files are compressed from then on, or not; who waits for a full disk and is not to wait any
+    /// more goes on, and what was held for it is counted as lost. Never waits: the capture process
+    /// is told when it is there.
+    pub fn set_rules(&self, rules: &LogRules) {
+        let rules = Rules::new(self.shared.link.config, rules);
+        let mut outbox = self.shared.outbox();
+        outbox.set_rules(rules);
+        self.shared.flush(&mut outbox);
     }
 
     /// Adds lines that come from inside the daemon: telemetry, or its own remarks. Never
@@ -242,9 +253,8 @@ impl Shared {
         Self {
             instance,
             dir,
-            rules,
             link,
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox::new(rules)),
             last_run_ns: AtomicU64::new(0),
             progress,
         }

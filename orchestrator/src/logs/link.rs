@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::CaptureConfig;
 use super::asked::{Inventories, Renewal};
 use super::instance::Shared;
 use super::record::now_ns;
@@ -39,6 +40,8 @@ const TURN: usize = 64;
 
 /// See the module.
 pub(super) struct Link {
+    /// What holds for logs with rules that say nothing.
+    pub(super) config: CaptureConfig,
     socket_path: PathBuf,
     starter: Starter,
     source: Arc<dyn PipeSource>,
@@ -85,12 +88,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// For the logs.
 impl Link {
     pub(super) fn new(
+        config: CaptureConfig,
         socket_path: PathBuf,
         starter: Starter,
         source: Arc<dyn PipeSource>,
         runtime: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
+            config,
             socket_path,
             starter,
             source,

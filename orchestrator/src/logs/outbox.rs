@@ -14,6 +14,7 @@ use orchestrator_proto::{InstanceId, OsBytes};
 use super::file::Position;
 use super::instance::Shared;
 use super::record::newline;
+use super::rules::Rules;
 use super::socket::Watched;
 use super::source::Pipes;
 use super::wire::{self, Dropped, MAX_APPEND, Order, ProcessId, State, TEXT_COST, Text};
@@ -27,6 +28,8 @@ const MAX_QUEUED_BYTES: usize = 1 << 20;
 /// See the module.
 #[derive(Default, Debug)]
 pub(super) struct Outbox {
+    /// With which the log is opened.
+    rules: Rules,
     phase: Phase,
     /// The runs whose pipes are to be read: at most [`wire::MAX_RUNS`], which whoever adds one
     /// sees to.
@@ -140,6 +143,21 @@ impl Run {
 
 /// What is wanted.
 impl Outbox {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// The log is to be kept by these rules. Who opens a log that is open changes its rules: a
+    /// capture process of any age knows that.
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        if rules == std::mem::replace(&mut self.rules, rules) {
+            return;
+        }
+        if let Phase::Open(socket) | Phase::Opening { socket, .. } = &self.phase {
+            self.phase = Phase::Opening { socket: socket.clone(), sent: false };
+        }
+    }
+
     pub(super) fn append(&mut self, time_ns: u64, stream: LogStream, text: &[u8]) {
         let text = text.strip_suffix(b"\n").unwrap_or(text);
         let bytes = text.len() as u64 + 1;
@@ -378,7 +396,7 @@ impl Outbox {
         instance: InstanceId,
         log: &Shared,
     ) -> io::Result<bool> {
-        let order = Order::Open { instance, dir: log.dir.as_os_str().into(), rules: log.rules };
+        let order = Order::Open { instance, dir: log.dir.as_os_str().into(), rules: self.rules };
         send(socket, &order)?;
         self.phase = Phase::Opening { socket: socket.clone(), sent: true };
         Ok(true)

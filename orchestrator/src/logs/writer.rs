@@ -77,7 +77,8 @@ impl Writer {
         at.is_none()
     }
 
-    /// Changes what is kept, from the next file on.
+    /// Changes what is kept. What is held stays so until the next write, even if nobody is to wait
+    /// any more.
     pub(super) fn set_rules(&mut self, rules: Rules) {
         self.when_full = rules.when_full;
         self.files.set_rules(rules);

@@ -48,16 +48,13 @@ pub(super) fn change(wanted: &Wanted, present: &Present) -> Option<(InstanceStep
     Some((step, shown))
 }
 
-/// The spec that is wanted for this one: under its name, with its copy if that is meant, and with
-/// its log as it is kept.
+/// The spec that is wanted for this one: under its name, and with its copy if that is meant.
 fn meant(wanted: &RuntimeSpec, present: &Present) -> RuntimeSpec {
     let is_there = matches!(&wanted.program, Program::Path(path) if *path == present.program);
     RuntimeSpec {
         id: present.spec.id,
         name: present.spec.name.clone(),
         program: if is_there { present.spec.program.clone() } else { wanted.program.clone() },
-        // A manifest says nothing of it.
-        log: present.spec.log.clone(),
         ..wanted.clone()
     }
 }
@@ -68,6 +65,7 @@ fn is_same(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
         && a.supervision == b.supervision
         && a.limits == b.limits
         && a.listen == b.listen
+        && a.log == b.log
 }
 
 /// What the kernel is told when the program is executed.

@@ -63,8 +63,11 @@ pub(super) fn diff(
             },
             keys: keys.unwrap_or_default(),
         };
-        let instead_of = before.map(|before| before.id);
-        made.push((LinkStep::Make { instead_of, route, policy, capacity }, shown));
+        let step = match before {
+            Some(before) => LinkStep::Change { id: before.id, policy, capacity },
+            None => LinkStep::Make { route, policy, capacity },
+        };
+        made.push((step, shown));
     }
     if prune {
         for gone in present.iter().filter(|link| !kept.contains(&link.id)) {

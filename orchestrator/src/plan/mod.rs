@@ -134,12 +134,19 @@ pub enum InstanceStep {
 pub enum LinkStep {
     /// Remove it.
     Remove(LinkId),
-    /// Make it; the one that joins the same ends is removed.
+    /// Make it.
     Make {
-        /// That one, if there is one.
-        instead_of: Option<LinkId>,
         /// Its ends and its type.
         route: Route<End>,
+        /// What it does when there is no room.
+        policy: Policy,
+        /// Messages that may wait.
+        capacity: u32,
+    },
+    /// Change it, with what waits in it.
+    Change {
+        /// The one that joins the same ends.
+        id: LinkId,
         /// What it does when there is no room.
         policy: Policy,
         /// Messages that may wait.

@@ -66,6 +66,7 @@ fn what_needs_a_restart_and_what_does_not() {
     check(&|it| it.spec.privileged = true, nothing, "privileged: - → true");
     let delay = |it: &mut Wanted| it.spec.supervision.restart.delay = Millis::secs(1);
     check(&delay, nothing, "restart.delay: - → \"1s\"");
+    check(&|it| it.spec.log.keep = Some(2), nothing, "log-keep: - → 2");
     check(&|it| it.desired = Desired::Stopped, Effect::Stop, "state: - → \"stopped\"");
     let listen = |it: &mut Wanted| it.spec.listen = vec!["tcp:127.0.0.1:80".parse().unwrap()];
     check(&listen, restart, "listen: - → [\"tcp:127.0.0.1:80\"]");
@@ -226,8 +227,12 @@ impl World {
         for step in &all.links {
             match step {
                 LinkStep::Remove(id) => self.links.retain(|link| link.id != *id),
-                LinkStep::Make { instead_of, route, policy, capacity } => {
-                    self.links.retain(|link| Some(link.id) != *instead_of);
+                LinkStep::Change { id, policy, capacity } => {
+                    let link = self.links.iter_mut().find(|link| link.id == *id).unwrap();
+                    assert_ne!((link.policy, link.capacity), (*policy, *capacity));
+                    (link.policy, link.capacity) = (*policy, *capacity);
+                }
+                LinkStep::Make { route, policy, capacity } => {
                     let end = |end: &End| match end {
                         End::Present(id) => *id,
                         End::New(place) => new[place],

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use orchestrator_proto::InstanceId;
 
 use super::link::Link;
-use super::orphan::mark;
+use super::orphan::mark_in;
 use super::procfs::{Stat, pids};
 use super::{FIRST_COMMAND, sys};
 use crate::holder::frame::Name;
@@ -21,13 +21,12 @@ use crate::supervise::SIGKILL;
 /// How long SIGKILL follows what forks.
 const CHASE: Duration = Duration::from_secs(2);
 
-/// How often in a row nobody must be found until nobody is there. While it is read who the children
-/// of a process are, they are skipped if others end; see `/proc/PID/task/TID/children` in proc(5).
+/// How often in a row nobody must be found until nobody is there.
 const LOOKS: usize = 3;
 
-/// How many looks may be in doubt, in a row: what can't be told apart from one that begins may stay
-/// that way.
-const MAX_DOUBTS: usize = 20;
+/// How long between two looks if the first has left doubts: they end when others get on, who may
+/// have to wait for a processor.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// How many processes of one execution are looked at.
 const MAX_MEMBERS: usize = 1 << 16;
@@ -58,8 +57,47 @@ pub(super) struct Relative {
 #[derive(Default)]
 struct Look {
     relatives: Vec<Relative>,
+    /// Orphans that have ended and were not collected, by number and start.
+    dead: Vec<(i32, u64)>,
     /// Somebody began or ended meanwhile, and may have left others behind who were not seen.
     is_doubtful: bool,
+}
+
+/// What was seen in one look after the other.
+struct Looks {
+    /// Of the last ones, those that have found nobody and leave no doubt.
+    quiet: usize,
+    dead: HashSet<(i32, u64)>,
+    until: Instant,
+}
+
+impl Looks {
+    fn new() -> Self {
+        Self { quiet: 0, dead: HashSet::new(), until: Instant::now() + CHASE }
+    }
+
+    fn found_somebody(&mut self) {
+        self.quiet = 0;
+    }
+
+    /// Takes note of a look that has found nobody new. The answer is whether nobody is left.
+    fn found_nobody(&mut self, look: &Look) -> bool {
+        let mut is_doubtful = look.is_doubtful;
+        for dead in &look.dead {
+            // Who had ended by an earlier look had left its children to the holder by then, among
+            // whose children this one has seen them.
+            is_doubtful |= self.dead.insert(*dead);
+        }
+        self.quiet = if is_doubtful { 0 } else { self.quiet + 1 };
+        if is_doubtful {
+            pause();
+        }
+        self.quiet == LOOKS
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() > self.until
+    }
 }
 
 /// What the environment of an orphan says.
@@ -67,7 +105,9 @@ struct Look {
 enum Says {
     Ours,
     Others,
-    /// Nothing: it has ended, or is being executed, or has no environment.
+    /// Nothing, because it has ended. It was started then, clock ticks since boot.
+    Dead(u64),
+    /// Nothing yet, or not any more: it is being executed, or about to end.
     Nothing,
 }
 
@@ -86,7 +126,7 @@ impl Lineage {
         let mut found = HashSet::new();
         if link.is_alive(self.name) {
             let mut below = HashSet::new();
-            descend(self.leader, &mut below);
+            look.is_doubtful |= !descend(self.leader, &mut below);
             // Its number was its own all the time, if it is now.
             if link.is_alive(self.name) {
                 found = below;
@@ -95,7 +135,7 @@ impl Lineage {
         let orphans = if self.is_command { Vec::new() } else { self.orphans(link, &mut look)? };
         for pid in orphans {
             if found.insert(pid) {
-                descend(pid, &mut found);
+                look.is_doubtful |= !descend(pid, &mut found);
             }
         }
         for pid in found {
@@ -128,8 +168,13 @@ impl Lineage {
         let candidates = if self.everywhere {
             pids()?
         } else {
-            let children =
-                children(link.holder).map_or_else(|| children_by_search(link.holder), Ok)?;
+            let children = match children(link.holder) {
+                Some(children) => {
+                    look.is_doubtful |= !children.is_settled;
+                    children.pids
+                }
+                None => children_by_search(link.holder)?,
+            };
             let known = link.numbers();
             children.into_iter().filter(|pid| !known.contains(pid)).collect()
         };
@@ -137,47 +182,65 @@ impl Lineage {
         for pid in candidates.into_iter().filter(|pid| *pid != self.leader) {
             match self.says(pid) {
                 Says::Ours => orphans.push(pid),
+                Says::Others => {}
                 // Everywhere there are many that say nothing, such as the kernel's own.
-                Says::Nothing if !self.everywhere => look.is_doubtful = true,
-                Says::Nothing | Says::Others => {}
+                _ if self.everywhere => {}
+                Says::Dead(started) => look.dead.push((pid, started)),
+                Says::Nothing => look.is_doubtful = true,
             }
         }
         Ok(orphans)
     }
 
     fn says(&self, pid: i32) -> Says {
-        match mark(pid) {
+        let environment = || fs::read(format!("/proc/{pid}/environ"));
+        match environment() {
+            Ok(first) if !first.is_empty() => return self.reads(&first),
+            // Such as one with the rights of somebody else, which we could not end either.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Says::Others,
+            _ => {}
+        }
+        match Stat::of(pid) {
+            Some(stat) if !stat.is_alive() => Says::Dead(stat.started),
+            // It has one, which may be there only since then.
+            Some(stat) if stat.environment != 0 => match environment() {
+                Ok(second) => self.reads(&second),
+                Err(_) => Says::Nothing,
+            },
+            _ => Says::Nothing,
+        }
+    }
+
+    fn reads(&self, environment: &[u8]) -> Says {
+        match mark_in(environment) {
             Some((instance, run)) if instance == self.instance && run < FIRST_COMMAND => Says::Ours,
-            Some(_) => Says::Others,
-            None if fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| !it.is_empty()) => {
-                Says::Others
-            }
-            None => Says::Nothing,
+            _ => Says::Others,
         }
     }
 
     /// Sends them a signal, once each; SIGKILL until there is none any more. The answer is whether
-    /// there was any.
+    /// there was any; with signal 0, which is not sent, whether there may be any.
     ///
     /// # Errors
     ///
     /// As [`relatives`](Self::relatives); when one may not be signalled by us.
     pub(super) fn signal(&self, link: &Link, signal: i32) -> io::Result<bool> {
-        let (mut quiet, mut doubts) = (0, 0);
+        let mut looks = Looks::new();
         if signal == 0 {
-            while quiet < LOOKS && doubts < MAX_DOUBTS {
+            while !looks.is_over() {
                 let look = self.look(link)?;
                 if !look.relatives.is_empty() {
                     return Ok(true);
                 }
-                count(&look, &mut quiet, &mut doubts);
+                if looks.found_nobody(&look) {
+                    return Ok(false);
+                }
             }
-            return Ok(false);
+            return Ok(true);
         }
         let mut signalled = HashSet::new();
         let mut failed = None;
         let _first = (signal == SIGKILL).then(First::be);
-        let until = Instant::now() + CHASE;
         loop {
             let look = self.look(link)?;
             let mut is_new = false;
@@ -193,15 +256,12 @@ impl Lineage {
             }
             // What a process starts when it is asked to end may be what cleans up after it, so it
             // is asked once.
-            if signal != SIGKILL || Instant::now() > until {
+            if signal != SIGKILL || looks.is_over() {
                 break;
             }
             if is_new {
-                (quiet, doubts) = (0, 0);
-            } else {
-                count(&look, &mut quiet, &mut doubts);
-            }
-            if quiet == LOOKS || doubts == MAX_DOUBTS {
+                looks.found_somebody();
+            } else if looks.found_nobody(&look) {
                 break;
             }
         }
@@ -209,14 +269,9 @@ impl Lineage {
     }
 }
 
-/// Takes note of a look that has found nobody new.
-fn count(look: &Look, quiet: &mut usize, doubts: &mut usize) {
-    if look.is_doubtful {
-        (*quiet, *doubts) = (0, *doubts + 1);
-        std::thread::yield_now();
-    } else {
-        *quiet += 1;
-    }
+#[expect(clippy::disallowed_methods, reason = "nobody tells when a process is executed or ended")]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 /// While it is there, this thread goes before others, if it may: who forks as fast as it can has
@@ -239,21 +294,41 @@ impl Drop for First {
     }
 }
 
-/// All below a process, as far as they can be seen.
-fn descend(ancestor: i32, found: &mut HashSet<i32>) {
+/// All below a process, as far as they can be seen. The answer is whether all were.
+fn descend(ancestor: i32, found: &mut HashSet<i32>) -> bool {
+    let mut are_all = true;
     let mut parents = vec![ancestor];
     while let Some(parent) = parents.pop() {
-        for child in children(parent).unwrap_or_default() {
+        // One that is not there any more is missed when it is looked at itself.
+        let Some(children) = children(parent) else { continue };
+        are_all &= children.is_settled;
+        for child in children.pids {
             if found.len() < MAX_MEMBERS && found.insert(child) {
                 parents.push(child);
             }
         }
     }
+    are_all
+}
+
+/// The children of a process.
+struct Children {
+    pids: Vec<i32>,
+    /// None of them has gone while they were read. While they are, the kernel skips some if others
+    /// go that it has told already; see `/proc/PID/task/TID/children` in proc(5).
+    is_settled: bool,
 }
 
 /// The children of all threads of a process. None if it is not there, or the kernel does not say
 /// (`CONFIG_PROC_CHILDREN`).
-fn children(parent: i32) -> Option<Vec<i32>> {
+fn children(parent: i32) -> Option<Children> {
+    let first = children_now(parent)?;
+    let second: HashSet<i32> = children_now(parent).unwrap_or_default().into_iter().collect();
+    let is_settled = first.iter().all(|pid| second.contains(pid));
+    Some(Children { pids: first, is_settled })
+}
+
+fn children_now(parent: i32) -> Option<Vec<i32>> {
     let mut children = Vec::new();
     let mut is_told = false;
     for thread in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {

@@ -102,7 +102,11 @@ fn stray(pid: i32, holder: i32) -> Option<Stray> {
 
 /// Of which instance a process is, and of which execution.
 pub(super) fn mark(pid: i32) -> Option<(InstanceId, u64)> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    mark_in(&fs::read(format!("/proc/{pid}/environ")).ok()?)
+}
+
+/// The same for what is in its environment.
+pub(super) fn mark_in(environment: &[u8]) -> Option<(InstanceId, u64)> {
     let value = |name: &str| {
         let mut variables = environment.split(|byte| *byte == 0);
         let value =

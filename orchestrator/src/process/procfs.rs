@@ -12,6 +12,9 @@ pub(super) struct Stat {
     pub(super) threads: i64,
     /// Clock ticks since boot. With the number, it names one process for ever.
     pub(super) started: u64,
+    /// Where its environment begins, also if that is empty. 0 while it is being executed, when it is
+    /// about to end or has ended, and if it is none of our business.
+    pub(super) environment: u64,
     /// Of a zombie: its status as waitpid(2) would give it. 0 for others, and if it is none of
     /// our business.
     pub(super) exit_code: i32,
@@ -35,7 +38,8 @@ impl Stat {
             group: fields.next()?.parse().ok()?,
             threads: fields.nth(14)?.parse().ok()?,
             started: fields.nth(1)?.parse().ok()?,
-            exit_code: fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0),
+            environment: fields.nth(27).and_then(|field| field.parse().ok()).unwrap_or(0),
+            exit_code: fields.nth(1).and_then(|field| field.parse().ok()).unwrap_or(0),
         })
     }
 
@@ -115,13 +119,15 @@ mod tests {
         23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 9\n";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.state, stat.parent, stat.group), (b'S', 7, 8));
-        assert_eq!((stat.threads, stat.started, stat.exit_code), (3, 777, 9));
+        assert_eq!((stat.threads, stat.started), (3, 777));
+        assert_eq!((stat.environment, stat.exit_code), (50, 9));
     }
 
     #[test]
     fn ourselves() {
         let stat = Stat::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(stat.is_alive() && stat.started > 0 && stat.threads >= 1);
+        assert!(stat.environment > 0);
         assert!(Stat::of(0).is_none());
     }
 }

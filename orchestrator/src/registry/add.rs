@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use orchestrator_proto::control::{EventKind, LogRules, Program, RuntimeSpec};
+use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::host::RegistryHost;
@@ -378,28 +378,10 @@ pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
         )));
     }
     listen::check(spec)?;
-    check_log(&spec.log)?;
+    spec.log.check().map_err(|(key, why)| invalid(format!("{key}: {why}")))?;
     execution::check(&spec.execution)?;
     spec.limits.check().map_err(|(key, why)| invalid(format!("{key}: {why}")))?;
     supervision::check(&spec.supervision)
-}
-
-fn check_log(rules: &LogRules) -> Result<(), WireError> {
-    let sizes = LogRules::MIN_SIZE..=LogRules::MAX_SIZE;
-    if let Some(size) = rules.max_size.filter(|size| !sizes.contains(size)) {
-        return Err(invalid(format!(
-            "the size of a log file, {size}, is not {} to {}",
-            LogRules::MIN_SIZE,
-            LogRules::MAX_SIZE
-        )));
-    }
-    if let Some(keep) = rules.keep.filter(|keep| !(1..=LogRules::MAX_KEEP).contains(keep)) {
-        let most = LogRules::MAX_KEEP;
-        return Err(invalid(format!(
-            "the number of log files to keep, {keep}, is not 1 to {most}"
-        )));
-    }
-    supervision::check_time("the age of a log file", rules.max_age)
 }
 
 fn check_name(name: &str) -> Result<(), WireError> {

@@ -32,6 +32,7 @@ impl Registry {
         }
         let label = |id| self.name_of(id).unwrap_or_else(|| id.to_string());
         for link in self.router.links() {
+            let (policy, capacity) = link.rules();
             exported.set.links.push(LinkSpec {
                 from: link.from.map(|from| label(from).into()),
                 type_name: link.type_name.to_string(),
@@ -39,10 +40,9 @@ impl Registry {
                     LinkTarget::Instance(to) => TargetSpec::Instance(label(*to).into()),
                     LinkTarget::Udp(address) => TargetSpec::Udp(address.to_string()),
                 },
-                policy: Some(link.policy).filter(|it| *it != Policy::default()),
-                capacity: Some(link.capacity).filter(|it| {
-                    *it != LinkSpec::DEFAULT_CAPACITY && link.policy != Policy::Latest
-                }),
+                policy: Some(policy).filter(|it| *it != Policy::default()),
+                capacity: Some(capacity)
+                    .filter(|it| *it != LinkSpec::DEFAULT_CAPACITY && policy != Policy::Latest),
             });
         }
         exported

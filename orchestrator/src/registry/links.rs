@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
 use orchestrator_proto::control::{
-    EventKind, LinkInfo, LinkSpec, LinkState, TargetInfo, TargetSpec,
+    EventKind, LinkInfo, LinkSpec, LinkState, Policy, TargetInfo, TargetSpec,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -59,6 +59,19 @@ impl Surroundings for Around {
 
 /// When a change is stored, or could not be.
 type Stored = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
+/// A link as it is.
+pub(super) fn kept(link: &Link) -> LinkRecord {
+    let (policy, capacity) = link.rules();
+    let request = LinkRequest {
+        from: link.from,
+        type_name: link.type_name.clone(),
+        to: link.to.clone(),
+        policy,
+        capacity,
+    };
+    record(link.id, &request)
+}
 
 pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
     let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
@@ -190,6 +203,81 @@ impl Registry {
         Ok((link, created, stored))
     }
 
+    /// Gives a link another policy, another capacity, or both, while messages pass over it. The
+    /// answer is whether anything is different, and how many messages that waited had to give way.
+    /// It is on the disk when this is answered. To be carried to its end once it is begun.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, nothing to change is given, the capacity is out of bounds, or it
+    /// can't be stored.
+    pub async fn set_link(
+        &self,
+        link: LinkId,
+        policy: Option<Policy>,
+        capacity: Option<u32>,
+    ) -> Result<(bool, u64), WireError> {
+        self.check_open()?;
+        if policy.is_none() && capacity.is_none() {
+            let message = "neither a policy nor a capacity is given";
+            return Err(WireError::new(ErrorCode::InvalidArgument, message));
+        }
+        if let Some(capacity) = capacity
+            && !(1..=LinkSpec::MAX_CAPACITY).contains(&capacity)
+        {
+            let most = LinkSpec::MAX_CAPACITY;
+            let message = format!("a capacity of {capacity}; it must be 1 to {most}");
+            return Err(WireError::new(ErrorCode::InvalidArgument, message));
+        }
+        let (before, after, dropped, stored) = self.begin_set(link, policy, capacity)?;
+        if let Err(error) = stored.await {
+            let LinkRecord { policy, capacity, .. } = before;
+            let _ = self.router.change_link(link, policy, capacity);
+            return Err(not_stored(format!("link {link} was not changed"), &error));
+        }
+        let changed = before != after;
+        if changed {
+            self.tell_changed_link(&after);
+        }
+        Ok((changed, dropped))
+    }
+
+    /// As [`begin_link`](Self::begin_link): the link before and after, and how many messages gave
+    /// way.
+    fn begin_set(
+        &self,
+        id: LinkId,
+        policy: Option<Policy>,
+        capacity: Option<u32>,
+    ) -> Result<(LinkRecord, LinkRecord, u64, Stored), WireError> {
+        let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = self.router.links();
+        let link = links.iter().find(|link| link.id == id).ok_or(RouteError::NoLink(id))?;
+        let before = kept(link);
+        let policy = policy.unwrap_or(before.policy);
+        let capacity = match (policy, before.policy) {
+            // The newest is one.
+            (Policy::Latest, _) => 1,
+            (_, Policy::Latest) => capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY),
+            _ => capacity.unwrap_or(before.capacity),
+        };
+        let after = LinkRecord { policy, capacity, ..before.clone() };
+        if after == before {
+            let stored = Box::pin(self.store.commit(Durability::Synced));
+            return Ok((before, after, 0, stored));
+        }
+        let dropped = self.router.change_link(id, policy, capacity)?;
+        let stored = Box::pin(self.store.change(Change::ChangeLink(after.clone())));
+        Ok((before, after, dropped, stored))
+    }
+
+    /// Tells of a link that was changed.
+    pub(super) fn tell_changed_link(&self, changed: &LinkRecord) {
+        let LinkRecord { id: link, policy, capacity, .. } = *changed;
+        let kind = EventKind::LinkChanged { link, policy, capacity };
+        self.events.record(None, None, kind);
+    }
+
     /// Removes a link; the answer is how many messages waited in it. It is gone from the disk
     /// when this is answered. To be carried to its end once it is begun.
     ///
@@ -226,6 +314,7 @@ impl Registry {
     }
 
     fn link_info(&self, link: &Link) -> LinkInfo {
+        let (policy, capacity) = link.rules();
         LinkInfo {
             id: link.id,
             from: link.from,
@@ -237,8 +326,8 @@ impl Registry {
                 }
                 LinkTarget::Udp(address) => TargetInfo::Udp { address: address.to_string() },
             },
-            policy: link.policy,
-            capacity: link.capacity,
+            policy,
+            capacity,
             state: match link.mismatch() {
                 None => LinkState::Open,
                 Some(error) => LinkState::Mismatched { error },

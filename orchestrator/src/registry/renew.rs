@@ -153,6 +153,7 @@ impl Registry {
             after
         };
         self.kernel.limit(after.id, &after.spec.limits);
+        after.log.set_rules(&after.spec.log);
         after.run.set_rules(rules.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;

@@ -50,10 +50,6 @@ pub struct Link {
     pub type_name: Arc<str>,
     /// Who gets them.
     pub to: LinkTarget,
-    /// What happens when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) mismatch: Mutex<Option<WireError>>,
     queue: Mutex<Queue<Entry>>,
@@ -68,8 +64,6 @@ impl Link {
             from,
             type_name,
             to,
-            policy,
-            capacity: if policy == Policy::Latest { 1 } else { capacity },
             mailbox,
             mismatch: Mutex::new(None),
             queue: Mutex::new(Queue::new(policy, capacity)),
@@ -80,6 +74,27 @@ impl Link {
     fn queue(&self) -> MutexGuard<'_, Queue<Entry>> {
         // No code that holds this lock can panic half way through a change.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happens when there is no room, and how many messages may wait: 1 under
+    /// [`Policy::Latest`].
+    #[must_use]
+    pub fn rules(&self) -> (Policy, u32) {
+        let (policy, messages) = self.queue().rules();
+        (policy, u32::try_from(messages).unwrap_or(u32::MAX))
+    }
+
+    /// Other rules, for what waits as well. The answer is how many messages gave way. Whoever
+    /// feeds it has to be told, see [`Source::refresh`](super::Source::refresh).
+    pub(super) fn change(&self, policy: Policy, capacity: u32) -> u64 {
+        let mut dropped = Vec::new();
+        self.queue().change(policy, capacity, |entry| dropped.push(entry));
+        for entry in &dropped {
+            if let Some(credit) = &entry.origin.credit {
+                credit.discarded(1);
+            }
+        }
+        dropped.len() as u64
     }
 
     /// What passed.

@@ -93,7 +93,7 @@ pub struct Credit {
     /// Messages that came to the link, counted likewise.
     pushed: AtomicU64,
     /// Messages that may be under way, as far as they are small.
-    window: u64,
+    window: AtomicU64,
     /// The largest message that came, bytes. Where messages are large, fewer may be under way.
     largest: AtomicU64,
     /// Who is told.
@@ -119,7 +119,7 @@ impl Credit {
             settled: AtomicU64::new(already),
             told: AtomicU64::new(already),
             pushed: AtomicU64::new(already),
-            window,
+            window: AtomicU64::new(window),
             largest: AtomicU64::new(0),
             upstream,
             channel,
@@ -138,7 +138,13 @@ impl Credit {
     /// Messages that may be under way: about [`Limits::BYTES`] of payload, at least one.
     fn window(&self) -> u64 {
         let largest = self.largest.load(Ordering::Acquire).max(1);
-        self.window.min((Limits::BYTES as u64 / largest).max(1))
+        let window = self.window.load(Ordering::Acquire);
+        window.min((Limits::BYTES as u64 / largest).max(1))
+    }
+
+    /// From now on so many messages may be under way. Has to be told: [`Credit::announce`].
+    pub(super) fn set_window(&self, messages: u64) {
+        self.window.store(messages, Ordering::Release);
     }
 
     /// The total that this route allows.

@@ -69,9 +69,14 @@ pub(super) struct Queue<T> {
     pub(super) scheduled: bool,
 }
 
+/// Messages that may wait.
+fn messages(policy: Policy, capacity: u32) -> usize {
+    if policy == Policy::Latest { 1 } else { capacity.max(1) as usize }
+}
+
 impl<T: Sizable> Queue<T> {
     pub(super) fn new(policy: Policy, capacity: u32) -> Self {
-        let messages = if policy == Policy::Latest { 1 } else { capacity.max(1) as usize };
+        let messages = messages(policy, capacity);
         Self {
             waiting: VecDeque::new(),
             bytes: 0,
@@ -83,6 +88,26 @@ impl<T: Sizable> Queue<T> {
             drops: Drops::default(),
             last_ms: None,
             scheduled: false,
+        }
+    }
+
+    /// Its policy, and how many messages may wait.
+    pub(super) const fn rules(&self) -> (Policy, usize) {
+        (self.policy, self.limits.messages)
+    }
+
+    /// Another policy and capacity for what waits and what comes. What is now too much gives way
+    /// where the new policy gives up the oldest; where it keeps these, it has its place, and
+    /// nothing new has one until there is room.
+    pub(super) fn change(&mut self, policy: Policy, capacity: u32, mut dropped: impl FnMut(T)) {
+        self.policy = policy;
+        self.limits.messages = messages(policy, capacity);
+        if matches!(policy, Policy::DropOldest | Policy::Latest) {
+            while self.waiting.len() > self.limits.messages {
+                let Some(oldest) = self.pop() else { break };
+                self.drops.full += 1;
+                dropped(oldest);
+            }
         }
     }
 
@@ -248,6 +273,7 @@ mod tests {
         GiveUp,
         PutBack,
         TakeBack,
+        Change(Policy, u32),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -258,6 +284,7 @@ mod tests {
             1 => Just(Step::GiveUp),
             1 => Just(Step::PutBack),
             1 => Just(Step::TakeBack),
+            1 => (policies(), 1..8_u32).prop_map(|(policy, capacity)| Step::Change(policy, capacity)),
         ];
         prop::collection::vec(step, 0..400)
     }
@@ -281,6 +308,7 @@ mod tests {
             let (mut next, mut in_hand, mut dropped) = (0, VecDeque::new(), 0);
             let mut delivered = Vec::new();
             let mut last_taken = None;
+            let (mut policy, mut capacity, mut always_block) = (policy, capacity, true);
             for step in steps {
                 match step {
                     Step::Push(size) => {
@@ -307,6 +335,14 @@ mod tests {
                         }
                         last_taken = None;
                     }
+                    Step::Change(other, messages) => {
+                        (policy, capacity) = (other, messages);
+                        let before = dropped;
+                        queue.change(policy, capacity, |_| dropped += 1);
+                        if matches!(policy, Policy::Block | Policy::DropNewest) {
+                            prop_assert_eq!(before, dropped);
+                        }
+                    }
                     Step::GiveUp => if in_hand.pop_front().is_some() {
                         queue.give_up(1, DropReason::TooLong);
                         dropped += 1;
@@ -323,7 +359,8 @@ mod tests {
                 prop_assert_eq!(counters.sent, u64::from(next));
                 prop_assert_eq!(counters.dropped, dropped);
                 prop_assert_eq!(counters.sent, counters.delivered + counters.dropped + counters.queued);
-                if policy == Policy::Block && granted {
+                always_block &= policy == Policy::Block;
+                if always_block && granted {
                     prop_assert_eq!(counters.drops.full, 0);
                 } else if matches!(policy, Policy::DropOldest | Policy::Latest) {
                     let bound = if policy == Policy::Latest { 1 } else { u64::from(capacity) };

@@ -50,7 +50,7 @@ pub enum RouteError {
     /// The same ends and type, but another policy or capacity.
     #[error(
         "link {id} joins the same ends already, with the policy {policy} and a capacity of \
-         {capacity}; remove it first to change it"
+         {capacity}; to change these: link set {id}"
     )]
     Differs {
         /// The link that is there.
@@ -314,10 +314,11 @@ impl Router {
         }
         if let Some(link) = table.find(request) {
             let capacity = if request.policy == Policy::Latest { 1 } else { request.capacity };
-            return if (link.policy, link.capacity) == (request.policy, capacity) {
+            let (there, room) = link.rules();
+            return if (there, room) == (request.policy, capacity) {
                 Ok((link.id, false))
             } else {
-                let (policy, capacity) = (link.policy, link.capacity);
+                let (policy, capacity) = (there, room);
                 Err(RouteError::Differs { id: link.id, policy, capacity })
             };
         }
@@ -365,6 +366,25 @@ impl Router {
     /// When there is no such link.
     pub fn remove_link(&self, id: LinkId) -> Result<u64, RouteError> {
         self.unlink(&mut self.table(), id).ok_or(RouteError::NoLink(id))
+    }
+
+    /// Gives a link another policy and capacity, for what waits in it as well: nothing of that is
+    /// lost but what the new policy gives up. The answer is how much that is.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn change_link(
+        &self,
+        id: LinkId,
+        policy: Policy,
+        capacity: u32,
+    ) -> Result<u64, RouteError> {
+        let mut table = self.table();
+        let link = table.links.get(&id).cloned().ok_or(RouteError::NoLink(id))?;
+        let dropped = link.change(policy, capacity);
+        table.refresh(&link.type_name);
+        Ok(dropped)
     }
 
     fn unlink(&self, table: &mut Table, id: LinkId) -> Option<u64> {

@@ -157,7 +157,7 @@ impl Source {
         woken: &mut Woken,
     ) {
         let mut routed = false;
-        for route in output.routes.iter().filter(|route| route.link.policy == Policy::Block) {
+        for route in output.routes.iter().filter(|route| route.link.rules().0 == Policy::Block) {
             routed = true;
             let bodies = bodies.iter().cloned();
             let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
@@ -229,11 +229,19 @@ impl Source {
         let before = output.grant();
         let mut old = std::mem::take(&mut output.routes);
         for link in links.iter().filter(|link| self.feeds(link)) {
-            // A route that stays keeps its credit.
-            let route = match old.iter().position(|route| Arc::ptr_eq(&route.link, link)) {
+            // A route that stays keeps its credit, unless it needs one that it had not, or had one
+            // that it does not need.
+            let kept = old.iter().position(|route| {
+                Arc::ptr_eq(&route.link, link)
+                    && route.origin.credit.is_some() == self.is_granted(link)
+            });
+            let route = match kept {
                 Some(at) => old.swap_remove(at),
                 None => Route { link: link.clone(), origin: self.origin(output, link) },
             };
+            if let Some(credit) = &route.origin.credit {
+                credit.set_window(u64::from(link.rules().1));
+            }
             output.routes.push(route);
         }
         let (after, channel) = (output.grant(), output.channel);
@@ -254,11 +262,16 @@ impl Source {
         }
     }
 
+    /// Whether what this source may send to a link is granted to it.
+    fn is_granted(&self, link: &Link) -> bool {
+        self.upstream.is_some() && link.rules().0 == Policy::Block
+    }
+
     fn origin(&self, output: &Output, link: &Link) -> Arc<Origin> {
         let credit = match &self.upstream {
-            Some(upstream) if link.policy == Policy::Block => Some(Credit::new(
+            Some(upstream) if self.is_granted(link) => Some(Credit::new(
                 output.received.load(Ordering::Acquire),
-                u64::from(link.capacity),
+                u64::from(link.rules().1),
                 upstream.clone(),
                 output.channel,
                 output.numbering.is_some(),

@@ -237,6 +237,8 @@ pub enum Change {
     },
     /// A link was made.
     AddLink(LinkRecord),
+    /// A link has another policy or capacity.
+    ChangeLink(LinkRecord),
     /// A link is removed.
     RemoveLink(LinkId),
     /// What could not be read when the database was opened is removed, but for events.

@@ -29,6 +29,11 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
             run(connection, "DELETE FROM instances WHERE number = ?1", [number])
         }
         Change::AddLink(record) => add_link(connection, record),
+        Change::ChangeLink(LinkRecord { id, policy, capacity, .. }) => run(
+            connection,
+            "UPDATE links SET policy = ?2, capacity = ?3 WHERE id = ?1",
+            params![int(id.0), policy.to_string(), capacity],
+        ),
         Change::RemoveLink(id) => run(connection, "DELETE FROM links WHERE id = ?1", [int(id.0)]),
         // Carried out by the writer, which knows what could not be read.
         Change::RemoveUnreadable => Ok(()),

@@ -117,6 +117,34 @@ fn values_out_of_range() {
 }
 
 #[test]
+fn logs_that_can_not_be_kept() {
+    bad_keys(
+        "log-max-size = \"63KiB\"\nlog-max-age = \"400d\"\nlog-keep = 0\n\
+         log-compress = \"zst\"\nlog-when-full = \"wait\"",
+        &[
+            "3:1: log-max-size: 63KiB is not 64KiB to 64GiB",
+            "4:15: 400d is more than a year",
+            "5:12: 0 is not 1 to 10000",
+            "6:16: \"zst\" is none of none, zstd; did you mean `zstd`?",
+            "7:17: \"wait\" is none of block, drop",
+        ],
+    );
+    bad_keys(
+        "log-max-size = \"8 MiB\"\nlog-keep = \"4\"\nlog-compress = true",
+        &[
+            "3:16: \"8 MiB\" is not a size; write 64KiB, 8MiB, 1GiB, 500kB, 10MB, or a number of \
+             bytes",
+            "4:12: a whole number is expected here, not a text",
+            "5:16: a text in quotes is expected here, not true or false",
+        ],
+    );
+    bad_keys(
+        "log_max_size = 1",
+        &["3:1: there is no key \"log_max_size\" here; did you mean `log-max-size`?"],
+    );
+}
+
+#[test]
 fn words_that_are_none() {
     bad_keys(
         "restart = \"onfailure\"\nreadiness = \"notfy\"\nrequires = [\"b:redy\", \"c:ready:stopp\"]\n\

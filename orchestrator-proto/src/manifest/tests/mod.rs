@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::control::*;
-use crate::{InstanceId, Millis};
+use crate::{InstanceId, Millis, Size};
 
 /// Files and variables of a test.
 #[derive(Default)]
@@ -243,6 +243,29 @@ fn the_other_forms() {
     assert_eq!(steps("stop-signal = \"INT\""), step(2, 10));
     assert_eq!(steps("stop-signal = 3\nstop-timeout = \"2s\""), step(3, 2));
     assert_eq!(rules("stop-command = \"quit now\"").stop.command, ["/etc/quit", "now"]);
+}
+
+#[test]
+fn every_key_of_a_log() {
+    let log = |keys: &str| one(keys).spec.log;
+    let rules = log("log-max-size = \"1MiB\"\nlog-max-age = \"1d\"\nlog-keep = 10\n\
+                     log-compress = \"zstd\"\nlog-when-full = \"drop\"");
+    let expected = LogRules {
+        max_size: Some(Size::mib(1)),
+        max_age: Millis::secs(86_400),
+        keep: Some(10),
+        compress: Compression::Zstd,
+        when_full: WhenFull::Drop,
+    };
+    assert_eq!(rules, expected);
+    assert_eq!(log("log-max-size = 65536").max_size, Some(LogRules::MIN_SIZE));
+    // The nearer one wins, key by key.
+    let defaults = "[defaults]\nlog-keep = 10\nlog-compress = \"zstd\"\nlog-max-age = 60\n";
+    let manifest = good(&format!(
+        "{defaults}[instance.a]\nprogram = \"/a\"\nlog-keep = 2\nlog-compress = \"none\"\n"
+    ));
+    let nearer = LogRules { keep: Some(2), max_age: Millis::secs(60), ..LogRules::default() };
+    assert_eq!(manifest.set.instances[0].spec.log, nearer);
 }
 
 #[test]

@@ -208,6 +208,21 @@ fn limits() -> impl Strategy<Value = Limits> {
     })
 }
 
+fn log() -> impl Strategy<Value = LogRules> {
+    let size = prop::option::of((LogRules::MIN_SIZE.0..=LogRules::MAX_SIZE.0).prop_map(Size));
+    let age = (0..=LogRules::MAX_AGE.0).prop_map(Millis);
+    let keep = prop::option::of(1..=LogRules::MAX_KEEP);
+    (size, age, keep, any::<bool>(), any::<bool>()).prop_map(
+        |(max_size, max_age, keep, packs, drops)| LogRules {
+            max_size,
+            max_age,
+            keep,
+            compress: if packs { Compression::Zstd } else { Compression::None },
+            when_full: if drops { WhenFull::Drop } else { WhenFull::Block },
+        },
+    )
+}
+
 /// Each at another address.
 fn listen() -> impl Strategy<Value = Vec<Listen>> {
     let name = "([a-z.]{1,3}=)?";
@@ -235,13 +250,14 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     let basics = (name(), text(), prop::collection::vec(text(), 0..3), env, listen());
     let state =
         (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
-    (basics, state, supervision(), execution(), limits()).prop_map(
+    (basics, state, supervision(), execution(), limits(), log()).prop_map(
         |(
             (name, path, args, env, listen),
             (priority, runs, privileged, cwd),
             supervision,
             execution,
             limits,
+            log,
         )| {
             let spec = RuntimeSpec {
                 id: None,
@@ -252,7 +268,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 cwd: cwd.map(|cwd| format!("/x{cwd}").into()),
                 privileged,
                 supervision,
-                log: LogRules::default(),
+                log,
                 execution,
                 limits,
                 listen,

@@ -140,12 +140,18 @@ impl Log {
 
     /// Changes what is kept.
     pub(super) fn set_rules(self: &Rc<Self>, rules: Rules) {
-        {
+        let gives_up = {
             let mut inner = self.inner.borrow_mut();
             inner.writer.set_rules(rules);
             inner.packed_below = 0;
+            inner.writer.drops() && inner.writer.is_blocked()
+        };
+        if gives_up {
+            // What is held for room on the disk is written now, or lost.
+            self.retry();
+        } else {
+            self.check();
         }
-        self.check();
     }
 
     /// Whether nothing more is to be read for now.

@@ -3,6 +3,7 @@
 mod apart;
 mod blocking;
 mod capturing;
+mod changing;
 mod disk;
 mod merging;
 mod reading;
@@ -18,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Compression, LogRules, LogStream, WhenFull};
+use orchestrator_proto::{InstanceId, Millis, Size};
 use tempfile::TempDir;
 
 use super::file::{Disk, Kernel};

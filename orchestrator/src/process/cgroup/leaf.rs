@@ -224,7 +224,7 @@ pub(super) fn is_populated(directory: &Path) -> io::Result<bool> {
     is_populated_in(File::open(directory.join("cgroup.events"))?)
 }
 
-fn is_populated_in(events: impl AsFd) -> io::Result<bool> {
+pub(super) fn is_populated_in(events: impl AsFd) -> io::Result<bool> {
     let mut text = [0; 256];
     let len = rustix::io::pread(events, &mut text, 0)?;
     Ok(text[..len].split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))

@@ -5,16 +5,22 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use orchestrator_proto::InstanceId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sha2::{Digest, Sha256};
 
 use super::super::{FIRST_COMMAND, Part};
 use super::controllers::{self, Controller, Controllers};
+use super::leaf::is_populated_in;
 use super::{Standing, find, tag_of};
 
 /// The name of the one that has those of instances in it.
 const INSTANCES: &str = "instances";
+
+/// How long the daemon's own processes may take to end, at its end.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A cgroup of the daemon's, with that of its own processes and those of its instances.
 #[derive(Debug)]
@@ -168,15 +174,31 @@ impl Place {
         if !others.any(|entry| is_child(&entry) && entry.path() != self.directory) {
             let _ = controllers::disable(&self.parent);
         }
-        // Others of ours may still end there, such as the one that captures output.
+        // Others of ours may still be there, such as the one that captures output.
         let procs = fs::read_to_string(self.of_daemon().join("cgroup.procs")).unwrap_or_default();
         let back = self.parent.join("cgroup.procs");
         if fs::write(&back, holder.to_string()).is_ok() {
             for pid in procs.split_ascii_whitespace() {
                 let _ = fs::write(&back, pid);
             }
+            // Who is about to end can't be moved any more.
+            self.wait_for_daemon();
         }
         self.remove();
+    }
+
+    /// Waits until the cgroup of the daemon is empty, if that is soon.
+    fn wait_for_daemon(&self) {
+        let Ok(events) = fs::File::open(self.of_daemon().join("cgroup.events")) else { return };
+        let until = Instant::now() + PATIENCE;
+        while is_populated_in(&events).unwrap_or(false) {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(left) = Timespec::try_from(left) else { return };
+            let mut files = [PollFd::new(&events, PollFlags::PRI)];
+            if !poll(&mut files, Some(&left)).is_ok_and(|changed| changed > 0) {
+                return;
+            }
+        }
     }
 }
 

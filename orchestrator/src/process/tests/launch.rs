@@ -129,9 +129,9 @@ async fn any_number_can_be_started_at_once() {
     for _ in 0..4 * crate::holder::PLACES {
         starts.spawn(linux.spawn(sh("exit 0")));
     }
-    while let Some(started) = starts.join_next().await {
+    while let Some(started) = within(starts.join_next()).await {
         let started = started.unwrap().expect("none is refused because of others");
-        assert_eq!(started.exited.await.unwrap().exit, Exit::Code(0));
+        assert_eq!(within(started.exited).await.unwrap().exit, Exit::Code(0));
     }
 }
 

@@ -4,16 +4,18 @@ use orchestrator_proto::control::EventKind;
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use super::super::Registry;
-use super::super::links::record;
+use super::super::links::{kept, record};
 use super::Built;
 use crate::plan::{End, LinkStep, Route, Target};
-use crate::route::{Link, LinkRequest, LinkTarget};
+use crate::route::{LinkRequest, LinkTarget, RouteError};
 use crate::store::{Change, LinkRecord};
 
 /// What was done with links, so that it can be undone or told.
 #[derive(Default)]
 pub(super) struct Linked {
     made: Vec<LinkRecord>,
+    /// Each as it was, and as it is.
+    changed: Vec<(LinkRecord, LinkRecord)>,
     removed: Vec<LinkRecord>,
 }
 
@@ -23,25 +25,21 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// What was done before the first that can't be made, and why.
+    /// Why one of them can't be: then `linked` has what was done before.
     pub(super) fn link_all(
         &self,
         steps: &[LinkStep],
         built: &[Built],
         changes: &mut Vec<Change>,
-    ) -> Result<Linked, (Linked, WireError)> {
-        let mut linked = Linked::default();
-        // Last of all those that take the place of others: what waits in these is lost.
-        let is_last = |step: &&LinkStep| {
-            matches!(step, LinkStep::Remove(_) | LinkStep::Make { instead_of: Some(_), .. })
-        };
+        linked: &mut Linked,
+    ) -> Result<(), WireError> {
+        // Last of all those after which messages are lost, which can't be undone.
+        let is_last = |step: &&LinkStep| !matches!(step, LinkStep::Make { .. });
         let first = steps.iter().filter(|step| !is_last(step));
         for step in first.chain(steps.iter().filter(is_last)) {
-            if let Err(error) = self.link_one(step, built, changes, &mut linked) {
-                return Err((linked, error));
-            }
+            self.link_one(step, built, changes, linked)?;
         }
-        Ok(linked)
+        Ok(())
     }
 
     fn link_one(
@@ -51,37 +49,38 @@ impl Registry {
         changes: &mut Vec<Change>,
         linked: &mut Linked,
     ) -> Result<(), WireError> {
-        let (instead_of, request) = match step {
-            LinkStep::Remove(id) => (Some(*id), None),
-            LinkStep::Make { instead_of, route, policy, capacity } => {
+        match step {
+            LinkStep::Make { route, policy, capacity } => {
                 let (from, type_name, to) = resolve(route, built)?;
                 let (policy, capacity) = (*policy, *capacity);
                 let request = LinkRequest { from, type_name, to, policy, capacity };
                 self.check_ends(&request)?;
-                (*instead_of, Some(request))
-            }
-        };
-        if let Some(id) = instead_of {
-            let links = self.router().links();
-            // If it is gone already, that is as well.
-            if let Some(link) = links.iter().find(|link| link.id == id) {
-                if request.is_some()
-                    && let Some(error) = link.mismatch()
-                {
-                    return Err(error);
+                let (id, created) = self.router().add_link(&request)?;
+                if created {
+                    let record = record(id, &request);
+                    changes.push(Change::AddLink(record.clone()));
+                    linked.made.push(record);
                 }
-                if self.router().remove_link(id).is_ok() {
-                    changes.push(Change::RemoveLink(id));
+            }
+            LinkStep::Change { id, policy, capacity } => {
+                let links = self.router().links();
+                let link = links.iter().find(|link| link.id == *id);
+                let before = kept(link.ok_or(RouteError::NoLink(*id))?);
+                self.router().change_link(*id, *policy, *capacity)?;
+                let (policy, capacity) = (*policy, *capacity);
+                let after = LinkRecord { policy, capacity, ..before.clone() };
+                changes.push(Change::ChangeLink(after.clone()));
+                linked.changed.push((before, after));
+            }
+            LinkStep::Remove(id) => {
+                let links = self.router().links();
+                // If it is gone already, that is as well.
+                if let Some(link) = links.iter().find(|link| link.id == *id)
+                    && self.router().remove_link(*id).is_ok()
+                {
+                    changes.push(Change::RemoveLink(*id));
                     linked.removed.push(kept(link));
                 }
-            }
-        }
-        if let Some(request) = request {
-            let (id, created) = self.router().add_link(&request)?;
-            if created {
-                let record = record(id, &request);
-                changes.push(Change::AddLink(record.clone()));
-                linked.made.push(record);
             }
         }
         Ok(())
@@ -101,9 +100,15 @@ impl Registry {
         Ok(())
     }
 
-    /// As it was before. What waited in links that were removed is lost.
+    /// As it was before. What waited in links that were removed is lost, and so is what others gave
+    /// up.
     pub(super) fn unlink_all(&self, linked: Linked) {
-        let Linked { made, removed } = linked;
+        let Linked { made, changed, removed } = linked;
+        for (LinkRecord { id, policy, capacity, .. }, _) in changed {
+            if let Err(error) = self.router().change_link(id, policy, capacity) {
+                tracing::error!(%id, %error, "a link could not be changed back");
+            }
+        }
         if made.is_empty() && removed.is_empty() {
             return;
         }
@@ -127,6 +132,9 @@ impl Registry {
     pub(super) fn tell_links(&self, linked: &Linked) {
         for link in &linked.removed {
             self.events().record(None, None, EventKind::LinkRemoved { link: link.id });
+        }
+        for (_, link) in &linked.changed {
+            self.tell_changed_link(link);
         }
         for link in &linked.made {
             self.tell_link(link);
@@ -152,15 +160,4 @@ fn resolve(
     };
     let from = route.from.as_ref().map(id).transpose()?;
     Ok((from, route.type_name.as_str().into(), to))
-}
-
-fn kept(link: &Link) -> LinkRecord {
-    let request = LinkRequest {
-        from: link.from,
-        type_name: link.type_name.clone(),
-        to: link.to.clone(),
-        policy: link.policy,
-        capacity: link.capacity,
-    };
-    record(link.id, &request)
 }

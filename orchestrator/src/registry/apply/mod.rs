@@ -121,18 +121,21 @@ impl Registry {
                 is_stale: instance.is_stale(),
             }
         });
-        let links = self.router.links().into_iter().map(|link| PresentLink {
-            id: link.id,
-            route: Route {
-                from: link.from,
-                type_name: link.type_name.to_string(),
-                to: match &link.to {
-                    LinkTarget::Instance(id) => Target::Instance(*id),
-                    LinkTarget::Udp(address) => Target::Udp(address.to_string()),
+        let links = self.router.links().into_iter().map(|link| {
+            let (policy, capacity) = link.rules();
+            PresentLink {
+                id: link.id,
+                route: Route {
+                    from: link.from,
+                    type_name: link.type_name.to_string(),
+                    to: match &link.to {
+                        LinkTarget::Instance(id) => Target::Instance(*id),
+                        LinkTarget::Udp(address) => Target::Udp(address.to_string()),
+                    },
                 },
-            },
-            policy: link.policy,
-            capacity: link.capacity,
+                policy,
+                capacity,
+            }
         });
         (present.collect(), links.collect())
     }
@@ -160,15 +163,16 @@ impl Registry {
                 records.push(record);
             }
         }
-        let linked = {
+        let mut linked = Linked::default();
+        let begun = {
             // The database sees links and removed instances in the order in which the router does.
             let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            self.link_all(&all.links, &built, &mut changes)
-                .map(|linked| (linked, self.store.change(Change::All(changes))))
+            self.link_all(&all.links, &built, &mut changes, &mut linked)
+                .map(|()| self.store.change(Change::All(changes)))
         };
-        let (linked, stored) = match linked {
-            Ok((linked, stored)) => (linked, stored),
-            Err((linked, error)) => return Err(self.undo(linked, built, error).await),
+        let stored = match begun {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.undo(linked, built, error).await),
         };
         if let Err(error) = stored.await {
             let error = not_stored("nothing was changed".to_owned(), &error);

@@ -1,0 +1,201 @@
+//! Links that are changed while messages wait in them and pass over them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use orchestrator_proto::control::{Counters, EventKind, LinkInfo, Policy, Reply, Request};
+use orchestrator_proto::{ErrorCode, LinkId};
+use tests::{Daemon, eventually};
+
+fn set(daemon: &Daemon, link: LinkId, policy: Option<Policy>, capacity: Option<u32>) -> u64 {
+    match daemon.request(Request::LinkSet { link, policy, capacity }).unwrap() {
+        Reply::LinkSet { id, dropped, .. } if id == link => dropped,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rules(daemon: &Daemon) -> Vec<(Policy, u32)> {
+    daemon.links().iter().map(|LinkInfo { policy, capacity, .. }| (*policy, *capacity)).collect()
+}
+
+#[test]
+fn another_capacity_under_traffic_loses_doubles_and_reorders_nothing_under_block() {
+    let daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    let link = daemon.link_with("a", "n", "b", Policy::Block, 64);
+    let mut receiver = daemon.receiver(&b, "n");
+    let mut sender = daemon.sender(&a, "n");
+    let stop = AtomicBool::new(false);
+    let total = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| sender.numbers_until(|| stop.load(Ordering::Relaxed)));
+        let reading = scope.spawn(|| {
+            for expected in 0.. {
+                match receiver.next_number().unwrap() {
+                    u32::MAX => return expected,
+                    number => assert_eq!(number, expected),
+                }
+            }
+            unreachable!()
+        });
+        for capacity in [1, 1000, 7, 64, 2, 300].into_iter().cycle().take(24) {
+            let before = daemon.counters(link).delivered;
+            assert_eq!(set(&daemon, link, None, Some(capacity)), 0);
+            assert_eq!(rules(&daemon), [(Policy::Block, capacity)]);
+            eventually("messages pass", || {
+                (daemon.counters(link).delivered > before).then_some(())
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        let total = sending.join().unwrap();
+        assert_eq!(reading.join().unwrap(), total);
+        total
+    });
+    let Counters { dropped, delivered, .. } = daemon.settled(link, u64::from(total) + 1);
+    assert_eq!((dropped, delivered), (0, u64::from(total) + 1));
+}
+
+#[test]
+fn another_policy_under_traffic_keeps_the_order_and_counts_every_drop() {
+    let daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    let link = daemon.link_with("a", "n", "b", Policy::Block, 16);
+    let mut receiver = daemon.receiver(&b, "n");
+    let mut sender = daemon.sender(&a, "n");
+    let stop = AtomicBool::new(false);
+    let policies = [Policy::DropOldest, Policy::Block, Policy::Latest, Policy::DropNewest];
+    let (total, seen) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| sender.numbers_until(|| stop.load(Ordering::Relaxed)));
+        let reading = scope.spawn(|| {
+            let numbers = std::iter::from_fn(|| receiver.next_number());
+            Vec::from_iter(numbers.take_while(|number| *number != u32::MAX))
+        });
+        for policy in policies.into_iter().cycle().take(16) {
+            let before = daemon.counters(link).delivered;
+            set(&daemon, link, Some(policy), Some(16));
+            eventually("messages pass", || {
+                (daemon.counters(link).delivered > before).then_some(())
+            });
+        }
+        // The last one must not be given up.
+        set(&daemon, link, Some(Policy::Block), None);
+        stop.store(true, Ordering::Relaxed);
+        (sending.join().unwrap(), reading.join().unwrap())
+    });
+    assert!(seen.is_sorted_by(|a, b| a < b), "in order and none twice");
+    let Counters { sent, delivered, dropped, .. } = daemon.settled(link, u64::from(total) + 1);
+    assert_eq!(sent, delivered + dropped);
+    assert_eq!(delivered, seen.len() as u64 + 1);
+}
+
+#[test]
+fn what_waits_stays_unless_there_is_no_room_for_it() {
+    let daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    let link = daemon.link_with("a", "n", "b", Policy::DropNewest, 100);
+    let mut sender = daemon.sender(&a, "n");
+    sender.numbers(0..10);
+    assert_eq!(daemon.given(link, 10).queued, 10);
+
+    assert_eq!(daemon.ok(["link", "set", "1", "--policy", "block"]), "changed link 1\n");
+    assert_eq!(daemon.ok(["link", "set", "1", "--capacity", "4"]), "changed link 1\n");
+    assert_eq!(daemon.given(link, 10).queued, 10);
+    assert_eq!(
+        daemon.ok(["link", "set", "1", "--policy", "block", "--capacity", "4"]),
+        "link 1 was like that already\n"
+    );
+    assert_eq!(
+        daemon.ok(["link", "set", "1", "--policy", "drop-oldest"]),
+        "changed link 1 and dropped 6 waiting messages, for which there is no room now\n"
+    );
+    let Counters { queued, dropped, .. } = daemon.given(link, 10);
+    assert_eq!((queued, dropped), (4, 6));
+    assert_eq!(daemon.receiver(&b, "n").take_numbers(4), [6, 7, 8, 9]);
+
+    // The newest is one; whoever wants more again gets as many as without a wish.
+    daemon.ok(["link", "set", "1", "--policy", "latest", "--capacity", "50"]);
+    assert_eq!(rules(&daemon), [(Policy::Latest, 1)]);
+    daemon.ok(["link", "set", "1", "--policy", "drop-newest"]);
+    assert_eq!(rules(&daemon), [(Policy::DropNewest, 1024)]);
+
+    let mut changes = Vec::new();
+    daemon.event("the last change", |event| match event.kind {
+        EventKind::LinkChanged { policy, capacity, .. } => {
+            changes.push((policy, capacity));
+            (policy == Policy::DropNewest).then_some(())
+        }
+        _ => None,
+    });
+    let expected = [
+        (Policy::Block, 100),
+        (Policy::Block, 4),
+        (Policy::DropOldest, 4),
+        (Policy::Latest, 1),
+        (Policy::DropNewest, 1024),
+    ];
+    assert_eq!(changes, expected);
+    // It is on the disk when it is answered.
+    daemon.replace_killed();
+    assert_eq!(rules(&daemon), [(Policy::DropNewest, 1024)]);
+}
+
+#[test]
+fn what_can_not_be_set_is_refused() {
+    let daemon = Daemon::start();
+    daemon.put("a");
+    let link = daemon.link_with("a", "n", "a", Policy::Block, 16);
+    let refused = |link, policy, capacity| {
+        let request = Request::LinkSet { link, policy, capacity };
+        match daemon.request(request) {
+            Err(orchestrator_proto::client::ClientError::Failed(error)) => error.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused(LinkId(7), Some(Policy::Block), None), ErrorCode::NotFound);
+    assert_eq!(refused(link, None, None), ErrorCode::InvalidArgument);
+    assert_eq!(refused(link, None, Some(0)), ErrorCode::InvalidArgument);
+    assert_eq!(refused(link, None, Some(u32::MAX)), ErrorCode::InvalidArgument);
+    assert_eq!(rules(&daemon), [(Policy::Block, 16)]);
+    for args in [
+        &["link", "set", "1"][..],
+        &["link", "set", "--policy", "block"],
+        &["link", "set", "1", "--capacity", "0"],
+        &["link", "set", "1", "--policy", "lossless"],
+    ] {
+        let said = daemon.cli(args);
+        assert_eq!(said.code, Some(2), "{said:?}");
+    }
+    // It says how to change the one that is there.
+    let error = daemon.try_link("a", "n", "a", Policy::Block, 17).unwrap_err();
+    assert!(error.to_string().contains("link set 1"), "{error}");
+}
+
+#[test]
+fn what_waits_in_a_link_that_a_manifest_changes_stays() {
+    let daemon = Daemon::start();
+    let manifest = daemon.dir().join("orchestrator.toml");
+    let write = |rules: &str| {
+        let text = format!(
+            "[instance.a]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [instance.b]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [[link]]\nfrom = \"a\"\ntype = \"n\"\nto = \"b\"\n{rules}\n"
+        );
+        fs::write(&manifest, text).unwrap();
+    };
+    write("policy = \"drop-newest\"\ncapacity = 20");
+    daemon.ok(["apply", manifest.to_str().unwrap()]);
+    let id = |name| daemon.detail(name).info.id.to_string();
+    let mut sender = daemon.sender(&id("a"), "n");
+    sender.numbers(0..10);
+    let before = daemon.links().remove(0).id;
+    assert_eq!(daemon.given(before, 10).queued, 10);
+    write("policy = \"block\"\ncapacity = 5");
+    daemon.ok(["apply", manifest.to_str().unwrap()]);
+    assert_eq!(rules(&daemon), [(Policy::Block, 5)]);
+    assert_eq!(daemon.links().remove(0).id, before, "it is the same link");
+    let mut receiver = daemon.receiver(&id("b"), "n");
+    assert_eq!(receiver.take_numbers(10), Vec::from_iter(0..10));
+    sender.numbers(10..12);
+    assert_eq!(receiver.take_numbers(2), [10, 11]);
+    assert_eq!(daemon.settled(before, 12).dropped, 0);
+}
