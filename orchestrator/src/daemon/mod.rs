@@ -173,7 +173,7 @@ async fn begin(
         events.clone(),
         (options.telemetry.clone().map(Telemetry::start), porter),
         Directories {
-            sockets: place.sockets.clone(),
+            sockets: place.sockets.as_path().into(),
             logs: place.state.join("logs"),
             programs: place.state.join("programs"),
         },

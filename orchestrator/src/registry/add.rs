@@ -11,7 +11,7 @@ use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::host::RegistryHost;
-use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launch};
+use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launching};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{
@@ -196,6 +196,7 @@ impl Registry {
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
         let Plan { record, run, types, survivor, rest, outputs, listeners, before } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
+        let spec = Arc::new(spec);
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
             (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
@@ -244,20 +245,21 @@ impl Registry {
             WireError::caused_by(ErrorCode::Io, "cannot make the sockets of the instance", error)
         };
         let sockets = sockets.map_err(|error| unmade(&error))?;
-        let rules = spec.supervision.clone();
+        let rules = Arc::new(spec.supervision.clone());
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
         self.kernel.limit(id, &spec.limits);
         let listeners = self.listeners(id, &spec, listeners, before.as_deref());
         let view = view_of(&run);
-        let launch = launch(id, &spec, program.clone(), &sockets, notify.as_ref());
+        let launching = launching(id, &spec, &program, &sockets, notify.as_ref());
         if survivor.is_some()
-            && let Err(error) = give_sockets_again(&launch)
+            && let Err(error) = give_sockets_again(&launching())
         {
             // It goes on, and can't connect again.
             tracing::error!(instance = %id, %error, "it can't get at its sockets");
         }
-        let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
+        let kernel = self.kernel.clone();
+        let health = Arc::new(Health::new(id, launching.clone(), log.clone(), kernel));
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let end_is_told =
             survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid()));
@@ -266,7 +268,7 @@ impl Registry {
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
-            launch,
+            launching,
             health: health.clone(),
             dependencies: self.dependencies.clone(),
             listeners: listeners.clone(),
@@ -305,7 +307,7 @@ impl Registry {
             listeners,
             leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
             sockets: Arc::new(Mutex::new(Some(sockets))),
-            launches: Arc::new(spec.clone()),
+            launches: spec.clone(),
             from_start,
             run: notes,
             acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),

@@ -23,7 +23,7 @@ mod schedule;
 mod supervision;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -56,7 +56,7 @@ const LAST_OUTPUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Directories {
     /// Sockets of instances. Private, and as short-lived as the daemon.
-    pub sockets: PathBuf,
+    pub sockets: Arc<Path>,
     /// One directory of log files for each instance.
     pub logs: PathBuf,
     /// Programs that clients sent, in one directory for each instance.

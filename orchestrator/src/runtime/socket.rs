@@ -41,12 +41,25 @@ pub struct SocketError {
 
 /// The two sockets of an instance. They exist, and listen, for as long as this value.
 pub struct InstanceSockets {
-    /// The native dialect.
-    pub native: PathBuf,
-    /// The Veecle OS dialect.
-    pub veecle: PathBuf,
+    place: Place,
     rooms: Arc<Rooms>,
     _watched: Watched,
+}
+
+/// Where the sockets of an instance are.
+#[derive(Clone, Debug)]
+pub struct Place {
+    dir: Arc<Path>,
+    instance: InstanceId,
+}
+
+impl Place {
+    /// The path of the native dialect's, and that of the Veecle OS dialect's.
+    #[must_use]
+    pub fn paths(&self) -> [PathBuf; 2] {
+        [DialectName::Native, DialectName::Veecle]
+            .map(|dialect| self.dir.join(format!("{}.{}", self.instance.simple(), dialect.text())))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -95,12 +108,9 @@ impl InstanceSockets {
     /// # Errors
     ///
     /// When a socket can't be made there.
-    pub fn open(dir: &Path, endpoint: &Arc<Endpoint>) -> Result<Self, SocketError> {
-        let path = |id: InstanceId, dialect: DialectName| {
-            dir.join(format!("{}.{}", id.simple(), dialect.text()))
-        };
-        let native = path(endpoint.instance, DialectName::Native);
-        let veecle = path(endpoint.instance, DialectName::Veecle);
+    pub fn open(dir: &Arc<Path>, endpoint: &Arc<Endpoint>) -> Result<Self, SocketError> {
+        let place = Place { dir: dir.clone(), instance: endpoint.instance };
+        let [native, veecle] = place.paths();
         let (before, places) = take_up(endpoint);
         let has_before = !before.is_empty();
         let inside = Inside { before, places, connections: JoinSet::new(), opening: [None; 2] };
@@ -121,7 +131,13 @@ impl InstanceSockets {
                 doors.upgrade().inspect(|rooms| rooms.go_on());
             });
         }
-        Ok(Self { native, veecle, rooms, _watched: watched })
+        Ok(Self { place, rooms, _watched: watched })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place.clone()
     }
 }
 
@@ -133,8 +149,8 @@ impl Drop for InstanceSockets {
         for dialect in [DialectName::Native, DialectName::Veecle] {
             self.rooms.endpoint.shelf.clear(dialect.place());
         }
-        for path in [&self.native, &self.veecle] {
-            if let Err(error) = fs::remove_file(path)
+        for path in self.place.paths() {
+            if let Err(error) = fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(?path, %error, "a socket could not be removed");
