@@ -487,9 +487,10 @@ async fn signal_tree(process: Option<Arc<dyn Process>>, signal: i32) {
     }
 }
 
+/// A timer has its room only while it runs.
 async fn until(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+        Some(deadline) => Box::pin(sleep_until(deadline)).await,
         None => pending().await,
     }
 }
