@@ -11,7 +11,7 @@ use orchestrator_proto::control::{EventKind, Program, RuntimeSpec};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::host::RegistryHost;
-use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launch};
+use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launching};
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{
@@ -201,6 +201,7 @@ impl Registry {
     pub(super) fn build(self: &Arc<Self>, plan: Plan) -> Result<Instance, WireError> {
         let Plan { record, run, types, survivor, rest, outputs, listeners, before } = plan;
         let InstanceRecord { order, id, spec, copy, added_ms, from_start } = record;
+        let spec = Arc::new(spec);
         let program = match (&spec.program, &copy) {
             (Program::Path(path), _) => path.as_path().to_owned(),
             (Program::Upload { .. }, Some(copy)) => self.directories.programs.join(copy),
@@ -234,7 +235,7 @@ impl Registry {
                     left: self.left.clone(),
                     kernel: self.kernel.clone(),
                 }),
-                begun: self.begun.subscribe(),
+                porter: self.porter.clone(),
             })
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);
@@ -249,7 +250,7 @@ impl Registry {
             WireError::caused_by(ErrorCode::Io, "cannot make the sockets of the instance", error)
         };
         let sockets = sockets.map_err(|error| unmade(&error))?;
-        let rules = spec.supervision.clone();
+        let rules = Arc::new(spec.supervision.clone());
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
         self.kernel.limit(id, &spec.limits);
@@ -257,14 +258,15 @@ impl Registry {
         let view = view_of(&run);
         let replica = self.replica_of(spec.name.as_deref());
         let index = replica.as_ref().map(|replica| replica.index);
-        let launch = launch(id, &spec, program.clone(), (&sockets, notify.as_ref()), index);
+        let launching = launching(id, &spec, &program, (&sockets, notify.as_ref()), index);
         if survivor.is_some()
-            && let Err(error) = give_sockets_again(&launch)
+            && let Err(error) = give_sockets_again(&launching())
         {
             // It goes on, and can't connect again.
             tracing::error!(instance = %id, %error, "it can't get at its sockets");
         }
-        let health = Arc::new(Health::new(launch.clone(), log.clone(), self.kernel.clone()));
+        let kernel = self.kernel.clone();
+        let health = Arc::new(Health::new(id, launching.clone(), log.clone(), kernel));
         health.changed(survivor.as_ref().map_or(&view, |(_, view)| view));
         let end_is_told =
             survivor.as_ref().is_some_and(|(it, _)| end_was_told(&run, it.process.pid()));
@@ -273,7 +275,7 @@ impl Registry {
         let hooks = InstanceHooks {
             id,
             name: spec.name.clone(),
-            launch,
+            launching,
             health: health.clone(),
             dependencies: self.dependencies.clone(),
             listeners: listeners.clone(),
@@ -313,7 +315,7 @@ impl Registry {
             listeners,
             leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
             sockets: Arc::new(Mutex::new(Some(sockets))),
-            launches: Arc::new(spec.clone()),
+            launches: spec.clone(),
             from_start,
             run: notes,
             acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),

@@ -41,7 +41,7 @@ impl Registry {
             let spec = RuntimeSpec {
                 id: instance.name.is_none().then_some(instance.id),
                 program: Program::Path(instance.program.as_os_str().into()),
-                ..instance.spec.clone()
+                ..RuntimeSpec::clone(&instance.spec)
             };
             let priority = Some(view.priority).filter(|it| *it != Priority::default());
             exported.set.instances.push(Wanted { spec, desired: view.desired, priority });

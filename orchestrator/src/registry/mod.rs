@@ -24,7 +24,7 @@ mod schedule;
 mod supervision;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -37,7 +37,7 @@ use crate::events::EventLog;
 use crate::logs::{Capture, InstanceLog};
 use crate::process::Kernel;
 use crate::route::Router;
-use crate::runtime::{Peers, Telemetry};
+use crate::runtime::{Peers, Porter, Telemetry};
 use crate::store::{Change, Durability, SetLinkRecord, Store, StoreError};
 
 pub use instance::Instance;
@@ -59,7 +59,7 @@ const LAST_OUTPUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub struct Directories {
     /// Sockets of instances. Private, and as short-lived as the daemon.
-    pub sockets: PathBuf,
+    pub sockets: Arc<Path>,
     /// One directory of log files for each instance.
     pub logs: PathBuf,
     /// Programs that clients sent, in one directory for each instance.
@@ -79,8 +79,8 @@ pub struct Registry {
     directories: Directories,
     /// Files that an earlier daemon has left, until the instance is built whose they are.
     left: LeftFiles,
-    /// Whether that is over, and the links are there.
-    begun: watch::Sender<bool>,
+    /// Who waits for those that connect to instances.
+    porter: Arc<Porter>,
     store: Store,
     /// What a start and a stop wait for before they are answered.
     durability: Durability,
@@ -116,7 +116,7 @@ impl Registry {
         kernel: Arc<dyn Kernel>,
         capture: Capture,
         events: Arc<EventLog>,
-        telemetry: Option<Telemetry>,
+        (telemetry, porter): (Option<Telemetry>, Arc<Porter>),
         directories: Directories,
         (store, durability): (Store, Durability),
     ) -> Arc<Self> {
@@ -134,7 +134,7 @@ impl Registry {
             telemetry,
             directories,
             left: LeftFiles::default(),
-            begun: watch::Sender::new(false),
+            porter,
             store,
             durability,
             last_order: AtomicU64::new(0),

@@ -139,7 +139,7 @@ impl Registry {
         survivors.kill_the_rest().await;
         self.kernel.tidy();
         self.forget_the_rest(&snapshot.ids);
-        self.begun.send_replace(true);
+        self.porter.begin();
         self.finish_scaling(surplus);
         restored
     }

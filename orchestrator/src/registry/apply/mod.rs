@@ -137,7 +137,7 @@ impl Registry {
             let view = instance.keeper.view();
             Present {
                 id: instance.id,
-                spec: instance.spec.clone(),
+                spec: RuntimeSpec::clone(&instance.spec),
                 program: instance.program.as_os_str().into(),
                 desired: view.desired,
                 priority: view.priority,
