@@ -99,6 +99,11 @@ fn a_set_that_was_being_removed_is_gone_after_all() {
     // Nobody can have its name until it is gone.
     let said = daemon.cli(["runtime", "add", "/bin/true", "--name", "worker", "--replicas", "1"]);
     assert_eq!(said.code, Some(1), "{said:?}");
+    for name in ["worker", "\"worker.9\""] {
+        std::fs::write(&path, format!("[instance.{name}]\nprogram = \"/bin/true\"\n")).unwrap();
+        let said = daemon.cli(["apply", path.to_str().unwrap()]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+    }
     stopping(&daemon, "worker.2");
     daemon.replace_killed();
     daemon.event("it is removed", |event: &Event| {

@@ -170,7 +170,7 @@ impl Registry {
         check_free(&self.read(), spec, false)
     }
 
-    /// Keeps an id and a name for one that is new: of a set of replicas too, if names are planned.
+    /// Keeps an id and a name for one that is new; the name of a replica if that is planned.
     pub(super) fn reserve(
         self: &Arc<Self>,
         spec: &RuntimeSpec,

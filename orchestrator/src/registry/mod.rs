@@ -377,6 +377,7 @@ impl Registry {
         }
         let mut links = self.router.remove_instance(instance.id);
         links.extend(self.forget_links_between(instance.id));
+        links.sort_unstable();
         instance.discard().await;
         // Last, so that whoever gets the id or the name next finds nothing of it.
         {

@@ -6,13 +6,14 @@
 mod carry_out;
 mod link;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Execution, KeyChange, Named, Plan as Shown, Priority, Program, Replicas,
-    RuntimeSpec, WantedSet,
+    Desired, EventKind, Execution, KeyChange, Named, Plan as Shown, Priority, Program, Replica,
+    Replicas, RuntimeSpec, WantedSet,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -172,7 +173,7 @@ impl Registry {
         let Whole { singly: set, all, .. } = whole;
         let _names = self.reserve_sets(&whole.sets)?;
         let sets = self.set_records(&whole.sets);
-        let built = self.build_new(set, all).await?;
+        let built = self.build_new(whole).await?;
         let coming = match self.prepare_sockets(set, all).await {
             Ok(coming) => coming,
             Err(error) => return Err(self.undo(Linked::default(), built, error).await),
@@ -252,17 +253,23 @@ impl Registry {
     }
 
     /// Builds what is to be added.
-    async fn build_new(
-        self: &Arc<Self>,
-        set: &WantedSet,
-        all: &Differences,
-    ) -> Result<Vec<Built>, WireError> {
+    async fn build_new(self: &Arc<Self>, whole: &Whole) -> Result<Vec<Built>, WireError> {
+        let Whole { singly: set, all, .. } = whole;
+        let staying = self.sets();
+        let put = whole.sets.iter().filter_map(|step| match step {
+            SetStep::Put { set, .. } => Some(&**set),
+            SetStep::Remove(_) => None,
+        });
+        let sets = staying.iter().chain(put).filter_map(|it| it.spec.name.as_deref());
+        let sets: HashSet<_> = sets.collect();
         let mut reserved = Vec::new();
         for step in &all.instances {
             if let InstanceStep::Add(place) = step
                 && let Some(wanted) = set.instances.get(*place)
             {
-                let mine = self.reserve(&wanted.spec, true)?;
+                let replica = wanted.spec.name.as_deref().and_then(Replica::of_name);
+                let is_planned = replica.is_some_and(|it| sets.contains(it.set.as_str()));
+                let mine = self.reserve(&wanted.spec, is_planned)?;
                 let record = InstanceRecord {
                     order: self.last_order.fetch_add(1, Ordering::Relaxed) + 1,
                     id: mine.id(),
@@ -433,7 +440,7 @@ fn circles(whole: &Whole, there: &There) -> Vec<String> {
         InstanceStep::Remove(id) => Some(*id),
         _ => None,
     });
-    let other: std::collections::HashSet<_> = gone.chain(new.iter().map(|(id, _)| *id)).collect();
+    let other: HashSet<_> = gone.chain(new.iter().map(|(id, _)| *id)).collect();
     let mut needs = Needs::default();
     let kept = there.sets.iter().filter_map(|it| it.spec.name.as_deref());
     let put = whole.sets.iter().filter_map(|step| match step {
