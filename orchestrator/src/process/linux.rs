@@ -17,8 +17,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::cgroup::{CgroupChoice, Cgroups, Remnant, Standing};
 use super::group::{Calls, LinuxProcess};
+use super::hearing::read;
 use super::keeping::{Keeping, Wish};
-use super::link::{Link, Refusal, SERVICES, read};
+use super::link::{Link, Refusal, SERVICES};
 use super::prepare::Surroundings;
 use super::rest::Rest;
 use super::{Exited, Kernel, Launch, Part, Pending, Process, SpawnError, Spawned, Stray, sys};

@@ -31,6 +31,7 @@ mod env_file;
 mod environment;
 mod error;
 mod group;
+mod hearing;
 mod keeper;
 mod keeping;
 mod kin;
