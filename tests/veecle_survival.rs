@@ -498,6 +498,7 @@ fn a_peer_that_has_gone_meanwhile_is_seen_to_have_gone() {
     // What was for nobody waits for the next connection.
     let stream = UnixStream::connect(daemon.veecle_socket(&b)).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
+    daemon.connections("b", 1);
     drop(stream);
     daemon.connections("b", 0);
     let mut next = connect(&daemon, "b", &b);

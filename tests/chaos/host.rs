@@ -93,9 +93,10 @@ impl Host {
         std::thread::park_timeout(pause);
         let deadline = Instant::now() + SOON;
         let mut attempts = 0;
-        *child = loop {
+        loop {
             attempts += 1;
-            let mut next = command(&self.dir)
+            // Known from the beginning: whatever comes of it, it is the one that is to be ended.
+            *child = command(&self.dir)
                 .and_then(|mut command| command.spawn())
                 .map_err(|error| error.to_string())?;
             let up = loop {
@@ -104,7 +105,7 @@ impl Host {
                 if block_on(answers(&self.socket())) {
                     break true;
                 }
-                if let Ok(Some(_)) = next.try_wait() {
+                if let Ok(Some(_)) = child.try_wait() {
                     break false;
                 }
                 if Instant::now() > deadline {
@@ -115,13 +116,13 @@ impl Host {
                 std::thread::park_timeout(Duration::from_millis(2));
             };
             if up {
-                break next;
+                break;
             }
             if Instant::now() > deadline {
                 return Err(format!("{attempts} holders ended at once after one was killed"));
             }
             std::thread::park_timeout(Duration::from_millis(50));
-        };
+        }
         self.current.store(child.id(), Ordering::Release);
         self.gaps.lock().unwrap().push((began, now_ms()));
         Ok(())
@@ -145,6 +146,8 @@ impl Host {
                 break status;
             }
             if Instant::now() > deadline {
+                // Who follows its events waits for its end.
+                let _ = child.kill().and_then(|()| child.wait());
                 return Err(format!("it has not ended {SOON:?} after SIGTERM"));
             }
             std::thread::park_timeout(Duration::from_millis(5));

@@ -18,7 +18,7 @@ impl Daemon {
             },
             state_dir: self.state_dir.as_path().to_owned(),
             logs: directories.logs.clone(),
-            sockets: directories.sockets.clone(),
+            sockets: directories.sockets.to_path_buf(),
             warnings: self.warnings(),
             cgroups: self.kernel.cgroups(),
             instances: self.registry.all().len() as u64,

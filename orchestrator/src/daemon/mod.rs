@@ -4,6 +4,7 @@ mod activation;
 mod handover;
 mod leftovers;
 mod manifest;
+mod pipes;
 mod place;
 mod service;
 mod settle;
@@ -24,13 +25,14 @@ use tokio::task::JoinHandle;
 
 use crate::control::{self, Daemon};
 use crate::events::EventLog;
-use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig, Kept};
+use crate::logs::{CAPTURE_ROLE, Capture, CaptureConfig};
 use crate::options::{Options, Sync};
 use crate::process::{CgroupChoice, Left, Linux, Meter, Standing};
 use crate::registry::{Directories, Instance, Registry};
-use crate::runtime::{IpcConfig, IpcSocket, Telemetry, now_ns};
+use crate::runtime::{IpcConfig, IpcSocket, Porter, Telemetry, now_ns};
 use crate::store::{Durability, SetAside, Store};
 use activation::Activated;
+use pipes::HeldPipes;
 use place::Place;
 use service::Service;
 
@@ -150,7 +152,8 @@ async fn begin(
         Arc::new(move |listener| kernel.serve(CAPTURE_ROLE, &listener))
     };
     let socket = place.sockets.join(place::CAPTURE);
-    let capture = Capture::start(bounds, socket, starter, Arc::<Kept>::default());
+    let pipes = Arc::new(HeldPipes(kernel.clone()));
+    let capture = Capture::start(bounds, socket, starter, pipes);
     let events = Arc::new(EventLog::new(store.clone()));
     kernel.forget_when({
         let store = store.clone();
@@ -163,13 +166,14 @@ async fn begin(
         Sync::Soon => Durability::Logged,
         Sync::Full => Durability::Synced,
     };
+    let porter = Porter::start().context("cannot wait for what instances connect to")?;
     let registry = Registry::new(
         Arc::new(kernel.clone()),
         capture,
         events.clone(),
-        options.telemetry.clone().map(Telemetry::start),
+        (options.telemetry.clone().map(Telemetry::start), porter),
         Directories {
-            sockets: place.sockets.clone(),
+            sockets: place.sockets.as_path().into(),
             logs: place.state.join("logs"),
             programs: place.state.join("programs"),
         },

@@ -65,12 +65,15 @@ pub fn check(check: &Check) -> Result<(), String> {
     }
 }
 
+/// How an instance's program is executed.
+pub type Launching = Arc<dyn Fn() -> Launch + Send + Sync>;
+
 /// Asks one instance.
 pub struct Health {
     subject: Arc<Subject>,
     kernel: Arc<dyn Kernel>,
-    /// How the instance's program is executed.
-    launch: Launch,
+    instance: InstanceId,
+    launching: Launching,
     output: Output,
     /// One probe at a time.
     probe: Arc<Semaphore>,
@@ -81,11 +84,17 @@ pub struct Health {
 impl Health {
     /// For the instance that is executed like this, and prints to this log.
     #[must_use]
-    pub fn new(launch: Launch, log: InstanceLog, kernel: Arc<dyn Kernel>) -> Self {
+    pub fn new(
+        instance: InstanceId,
+        launching: Launching,
+        log: InstanceLog,
+        kernel: Arc<dyn Kernel>,
+    ) -> Self {
         Self {
-            subject: Arc::new(Subject::new(launch.instance)),
+            subject: Arc::new(Subject::new(instance)),
             kernel,
-            launch,
+            instance,
+            launching,
             output: Output::new(log),
             probe: Arc::new(Semaphore::new(1)),
             stop: Arc::new(Semaphore::new(1)),
@@ -95,7 +104,7 @@ impl Health {
     /// Whose.
     #[must_use]
     pub fn instance(&self) -> InstanceId {
-        self.launch.instance
+        self.instance
     }
 
     /// Its program is about to be executed.
@@ -146,7 +155,8 @@ impl Health {
             [program, args @ ..] => (program.as_str(), args),
             [] => ("", &[][..]),
         };
-        let mut env = self.launch.env.clone();
+        let launch = (self.launching)();
+        let mut env = launch.env;
         let not_passed = [ENV_NOTIFY, ENV_WATCHDOG, ENV_RUN];
         env.retain(|(name, _)| !not_passed.iter().any(|not| OsStr::new(not) == name));
         env.push((ENV_RUN.into(), (FIRST_COMMAND | run).to_string().into()));
@@ -162,10 +172,10 @@ impl Health {
             // Its files are its program's to read.
             execution: Arc::new(Execution {
                 stdin: Stdin::Null,
-                ..Execution::clone(&self.launch.execution)
+                ..Execution::clone(&launch.execution)
             }),
             sockets: Vec::new(),
-            ..self.launch.clone()
+            ..launch
         }
     }
 }

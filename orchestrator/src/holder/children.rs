@@ -1,10 +1,12 @@
 //! The children of the holder, and what their daemon has not been told of them.
 
 use std::collections::TryReserveError;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::frame::{How, Name, News};
 use super::launch::{Failure, Launched, PLACES};
+use super::sys;
 
 /// Children that there can be, alive or ended and not released.
 /// Taken in one piece at the start; memory that is never used is never had.
@@ -65,6 +67,29 @@ impl Children {
         }
     }
 
+    /// Has a pidfd of each child, so that they can be handed over.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for so many files.
+    pub(super) fn open_pidfds(&mut self) -> io::Result<()> {
+        for child in self.all.iter_mut().filter(|child| child.program.pidfd.is_none()) {
+            child.program.pidfd = Some(match child.is_alive() {
+                true => sys::pidfd_open(child.program.pid)?,
+                // There was no room for it when it ended. Nobody can have it any more.
+                false => child.program.stdout.try_clone()?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Closes those that can be had again.
+    pub(super) fn close_pidfds(&mut self) {
+        for child in self.all.iter_mut().filter(|child| child.is_alive() && child.started_told) {
+            child.program.pidfd = None;
+        }
+    }
+
     /// Whether there is no room for another one.
     pub(super) const fn is_full(&self) -> bool {
         self.all.len() >= MAX_CHILDREN
@@ -72,6 +97,12 @@ impl Children {
 
     pub(super) fn find(&self, name: Name) -> Option<&Child> {
         self.all.iter().find(|child| child.program.child == name)
+    }
+
+    /// The reading ends of the output and the errors of a child.
+    pub(super) fn output(&self, name: Name) -> Option<[BorrowedFd<'_>; 2]> {
+        let program = &self.find(name)?.program;
+        Some([program.stdout.as_fd(), program.stderr.as_fd()])
     }
 
     /// A program runs, or did.
@@ -84,6 +115,18 @@ impl Children {
     pub(super) fn failed(&mut self, failure: Failure) {
         self.untold += 1;
         self.failed.push(failure);
+    }
+
+    /// A process has ended, and is about to be collected. It need not be one of these. From then on
+    /// only who has a pidfd of it can signal those that it has left in its group, see
+    /// pidfd_send_signal(2).
+    pub(super) fn ending(&mut self, pid: i32) {
+        if let Some(child) =
+            self.all.iter_mut().rev().find(|it| it.program.pid == pid && it.is_alive())
+            && child.program.pidfd.is_none()
+        {
+            child.program.pidfd = sys::pidfd_open(pid).ok();
+        }
     }
 
     /// A process was collected. It need not be one of these.
@@ -152,23 +195,24 @@ impl Children {
         {
             let Launched { child: name, pid, warning, .. } = child.program;
             if !child.started_told {
-                let program = &child.program;
-                let files = [program.pidfd.as_fd(), program.stdout.as_fd(), program.stderr.as_fd()];
-                if !tell(News::Spawned { child: name, pid, warning }, &files) {
+                if !child
+                    .with_files(|files| tell(News::Spawned { child: name, pid, warning }, files))
+                {
                     return false;
                 }
                 child.started_told = true;
                 self.untold -= 1;
             }
-            if let Some(ended) = &mut child.ended
-                && !ended.told
-            {
-                let Ended { how, time_ns, .. } = *ended;
-                if !tell(News::Exited { child: name, pid, how, time_ns }, &[]) {
+            if let Some(Ended { how, time_ns, told: false }) = child.ended {
+                let news = News::Exited { child: name, pid, how, time_ns };
+                if !child.with_files(|files| tell(news, files)) {
                     return false;
                 }
-                ended.told = true;
+                child.ended = Some(Ended { how, time_ns, told: true });
                 self.untold -= 1;
+            }
+            if child.is_alive() {
+                child.program.pidfd = None;
             }
             self.told += 1;
         }
@@ -179,6 +223,19 @@ impl Children {
 impl Child {
     fn untold(&self) -> usize {
         usize::from(!self.started_told) + usize::from(self.ended.is_some_and(|ended| !ended.told))
+    }
+
+    /// Hands its files on: a pidfd, the reading ends of its output and its errors.
+    fn with_files<T>(&self, then: impl FnOnce(&[BorrowedFd<'_>]) -> T) -> T {
+        let Launched { pid, pidfd, stdout, stderr, .. } = &self.program;
+        let opened: Option<OwnedFd> = match pidfd {
+            None if self.is_alive() => sys::pidfd_open(*pid).ok(),
+            _ => None,
+        };
+        // If there is no room for one more file, one in its place that is no pidfd: the daemon then
+        // does without.
+        let pidfd = pidfd.as_ref().or(opened.as_ref()).unwrap_or(stdout);
+        then(&[pidfd.as_fd(), stdout.as_fd(), stderr.as_fd()])
     }
 
     /// Whether its number is its own.

@@ -83,6 +83,11 @@ impl Daemon {
         self.reply = Some(news);
     }
 
+    /// An answer that it has had no room for.
+    pub(super) const fn reply(&self) -> Option<News> {
+        self.reply
+    }
+
     /// Whether there is an answer that it has had no room for.
     pub(super) const fn owes(&self) -> bool {
         self.reply.is_some()
@@ -101,10 +106,10 @@ impl Daemon {
         }
     }
 
-    /// Tells it what it is owed. False if it does not listen at the moment.
-    pub(super) fn tell_reply(&mut self) -> bool {
+    /// Tells it what it is owed, with `files`. False if it does not listen at the moment.
+    pub(super) fn tell_reply(&mut self, files: &[BorrowedFd<'_>]) -> bool {
         if let Some(reply) = self.reply {
-            if !self.tell(reply, &[]) {
+            if !self.tell(reply, files) {
                 return false;
             }
             self.reply = None;

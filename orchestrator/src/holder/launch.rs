@@ -45,7 +45,9 @@ pub(super) struct Launch<'a> {
 pub(super) struct Launched {
     pub(super) child: Name,
     pub(super) pid: i32,
-    pub(super) pidfd: OwnedFd,
+    /// While it lives, only until the daemon has been told: its number is its own until we collect
+    /// it, so that another one can be had at any time.
+    pub(super) pidfd: Option<OwnedFd>,
     /// The reading ends of what it prints.
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
@@ -156,6 +158,7 @@ impl Launches {
         };
         match place.begin(wishes) {
             Ok(Begun { pid, pidfd, flight }) => {
+                let pidfd = Some(pidfd);
                 let program = Launched { child, pid, pidfd, stdout, stderr, warning: 0 };
                 self.underway.push(Underway {
                     program,

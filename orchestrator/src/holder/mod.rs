@@ -248,10 +248,11 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
-/// Open files that are enough for as many instances as a daemon takes, with five of each.
+/// Open files that are enough for as many instances as a daemon takes, with connections and sockets
+/// of their own.
 const FILES: u64 = 64 << 10;
 
-/// Each instance costs us and the daemon several files. The answer is how many this process could
+/// Each instance costs us several files, and the daemon those that it talks over. The answer is how many this process could
 /// have open, which is what programs get.
 fn more_files() -> io::Result<Rlimit> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

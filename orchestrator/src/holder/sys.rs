@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use rustix::process::{Pid, PidfdFlags};
 use syscalls::{Sysno, syscall};
 
 /// kill(2) for a whole process group. Its number must be above 1, and ours.
@@ -17,6 +18,31 @@ pub(super) fn kill_group(group: i32, signal: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// The number of a child, ours or adopted, that has ended and was not collected; none if there is
+/// none. It is not collected by this, so that the number is its own until that is done.
+pub(super) fn ended_child() -> Option<i32> {
+    // SAFETY: it is made of integers; the kernel leaves it alone if no child has ended.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    loop {
+        // SAFETY: `info` lives until the call returns.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } == 0 {
+            break;
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+    // SAFETY: waitid(2) has filled it, or it is zero as before.
+    Some(unsafe { info.si_pid() }).filter(|pid| *pid > 0)
+}
+
+/// pidfd_open(2), of a child that was not collected: its number is its own.
+pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 /// Handles and ignores no signal from now on: what is executed inherits what is ignored.

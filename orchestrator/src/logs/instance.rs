@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{LogLine, LogRules, LogStream};
-use tokio::sync::watch;
 
 use super::file::Position;
 use super::link::Link;
@@ -22,6 +21,7 @@ use super::socket::Watched;
 use super::source::Pipes;
 use super::wire::{MAX_RUNS, ProcessId, State};
 use super::{LogError, LogStats};
+use crate::shown::Shower;
 
 /// The most lines that tell why a program did not become ready: 10.
 const LAST_LINES: usize = 10;
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     /// When the pipes of the last run were attached, nanoseconds since 1970 (UTC); 0 before.
     last_run_ns: AtomicU64,
     /// Tells readers that the log has grown, and whoever waits for the end of the output.
-    pub(super) progress: watch::Sender<Progress>,
+    pub(super) progress: Shower<Progress>,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -249,7 +249,7 @@ impl Shared {
         rules: Rules,
         end: Position,
     ) -> Self {
-        let progress = watch::Sender::new(Progress { end, ..Progress::default() });
+        let progress = Shower::new(Progress { end, ..Progress::default() });
         Self {
             instance,
             dir,

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{LogLine, LogStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +20,7 @@ use super::names::numbers;
 use super::record::{Record, newline};
 use super::stored::Stored;
 use super::{InstanceLog, LogError, tail, writer};
+use crate::shown::Looker;
 
 /// The most bytes of a file that are read at once; more than any record has.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -93,7 +93,7 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub struct LogReader {
     shared: Arc<Shared>,
-    progress: watch::Receiver<Progress>,
+    progress: Looker<Progress>,
     query: ReadQuery,
     /// The question how far the log goes, asked when the reader was opened.
     look: u64,

@@ -2,7 +2,7 @@
 //! those that have left it, known by their cgroup, or by their [`Lineage`] where there is none.
 //!
 //! Since Linux 6.9 the kernel does both through the leader's pidfd, also when the leader has
-//! been collected and only others are left. On older kernels the holder, which collects the
+//! been collected and only others are left, see [`Leader`]. On older kernels the holder, which collects the
 //! leader, uses the group's number until then, when nobody else can have it; and after that
 //! `/proc` is searched for members below the holder, each of which is signalled by a pidfd.
 
@@ -18,6 +18,7 @@ use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Exit;
 
 use super::cgroup::Leaf;
+use super::leader::Leader;
 use super::lineage::Lineage;
 use super::link::Link;
 use super::procfs::{self, Stat};
@@ -44,8 +45,7 @@ pub(super) enum Calls {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Group {
-    leader: i32,
-    pidfd: OwnedFd,
+    leader: Leader,
     calls: Calls,
     /// What the holder calls the leader.
     name: Name,
@@ -83,8 +83,7 @@ struct Member {
 
 impl Group {
     pub(super) fn new(
-        leader: i32,
-        pidfd: OwnedFd,
+        leader: Leader,
         calls: Calls,
         name: Name,
         holder: Arc<Link>,
@@ -92,7 +91,7 @@ impl Group {
     ) -> Self {
         let (reused, killed) = (AtomicBool::new(false), AtomicBool::new(false));
         let others = others.map_or_else(OnceLock::new, OnceLock::from);
-        Self { leader, pidfd, calls, name, holder, reused, others, killed }
+        Self { leader, calls, name, holder, reused, others, killed }
     }
 
     /// How those are known that have left it.
@@ -102,14 +101,14 @@ impl Group {
 
     fn lineage(&self, is_command: bool, everywhere: bool) -> Lineage {
         let instance = InstanceId::from_bytes(self.name.key);
-        Lineage { leader: self.leader, name: self.name, instance, is_command, everywhere }
+        Lineage { leader: self.leader(), name: self.name, instance, is_command, everywhere }
     }
 
     /// Signals those that have left the group; SIGKILL all of them. The answer is whether there was
     /// any, in the group or not.
     async fn signal_others(self: &Arc<Self>, signal: i32) -> io::Result<bool> {
         match self.others() {
-            Others::InCgroup(leaf) => leaf.signal(signal, Some(self.leader)),
+            Others::InCgroup(leaf) => leaf.signal(signal, Some(self.leader())),
             Others::ByLineage { is_command, everywhere } => {
                 let lineage = self.lineage(*is_command, *everywhere);
                 search(Arc::clone(self), move |it| lineage.signal(&it.holder, signal)).await
@@ -143,7 +142,17 @@ impl Group {
     }
 
     pub(super) const fn leader(&self) -> i32 {
-        self.leader
+        self.leader.pid()
+    }
+
+    /// What the holder calls its leader.
+    pub(super) const fn name(&self) -> Name {
+        self.name
+    }
+
+    /// Its leader was collected; see [`Leader::collected`].
+    pub(super) fn leader_collected(&self, pidfd: OwnedFd) {
+        self.leader.collected(pidfd);
     }
 
     /// Which of its instance's processes it is.
@@ -158,13 +167,10 @@ impl Group {
 
     /// Signals the group with one system call, if the kernel has one for that.
     fn signal_at_once(&self, signal: i32) -> Option<io::Result<bool>> {
-        if self.calls == Calls::Current {
-            let sent = sys::pidfd_send_signal(self.pidfd.as_fd(), signal, sys::PROCESS_GROUP);
-            match sent {
-                // The kernel doesn't know the flag; or the signal, which we then hear again.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-                sent => return Some(was_there(sent)),
-            }
+        if self.calls == Calls::Current
+            && let Some(sent) = self.leader.signal_group(signal)
+        {
+            return Some(was_there(sent));
         }
         self.reused.load(Ordering::Acquire).then_some(Ok(false))
     }
@@ -172,7 +178,7 @@ impl Group {
     /// Signals the group without waiting and without hearing whether it worked.
     pub(super) fn signal_unheard(&self, signal: i32) {
         if let Others::InCgroup(leaf) = self.others() {
-            let _ = leaf.signal(signal, Some(self.leader));
+            let _ = leaf.signal(signal, Some(self.leader()));
         }
         if self.signal_at_once(signal).is_none() {
             self.holder.signal_unheard(self.name, signal);
@@ -209,7 +215,7 @@ impl Group {
             Some(Ok(true) | Err(_)) => None,
             Some(Ok(false)) => Some(true),
             // If no group at all has that number, ours hasn't.
-            None => (!sys::group_is_there(self.leader)).then_some(true),
+            None => (!sys::group_is_there(self.leader())).then_some(true),
         }
     }
 
@@ -229,7 +235,7 @@ impl Group {
     fn members(&self) -> io::Result<Vec<Member>> {
         let mut members = Vec::new();
         for pid in procfs::pids()? {
-            if getpgid(Some(Pid::from_raw(pid))) != Ok(Pid::from_raw(self.leader)) {
+            if getpgid(Some(Pid::from_raw(pid))) != Ok(Pid::from_raw(self.leader())) {
                 continue;
             }
             let Some(before) = self.stat_of_member(pid) else {
@@ -251,7 +257,7 @@ impl Group {
     }
 
     fn stat_of_member(&self, pid: i32) -> Option<Stat> {
-        Stat::of(pid).filter(|stat| stat.group == self.leader && stat.is_alive())
+        Stat::of(pid).filter(|stat| stat.group == self.leader() && stat.is_alive())
     }
 
     /// Forgets members of another group that has been given the same number.

@@ -15,7 +15,18 @@ use crate::holder::frame::{Name, Order};
 /// before it. So there are never more than names.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    late: Mutex<BTreeMap<Name, Option<OwnedFd>>>,
+    late: Mutex<BTreeMap<Name, Wish>>,
+}
+
+/// What is to become of a file.
+#[derive(Debug)]
+pub(super) enum Wish {
+    /// It is to be kept, instead of another one of that name.
+    Keep(OwnedFd),
+    /// The same, and the holder is to say that it is.
+    KeepAndSay(OwnedFd),
+    /// It is to be closed, if there is one.
+    Forget,
 }
 
 /// What became of an order.
@@ -29,22 +40,22 @@ pub(super) enum Told {
 }
 
 impl Keeping {
-    /// Has a file kept, instead of another one of that name; or none any more.
+    /// Has a file kept, or none any more.
     pub(super) fn tell(
         &self,
         name: Name,
-        file: Option<OwnedFd>,
+        wish: Wish,
         send: impl Fn(Order, &[BorrowedFd<'_>]) -> io::Result<()>,
     ) -> Told {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         if !late.is_empty() {
-            late.insert(name, file);
+            late.insert(name, wish);
             return Told::Enough;
         }
-        if sent(name, file.as_ref(), &send) {
+        if sent(name, &wish, &send) {
             return Told::Enough;
         }
-        late.insert(name, file);
+        late.insert(name, wish);
         Told::BeginsToBeLate
     }
 
@@ -55,7 +66,7 @@ impl Keeping {
     ) -> bool {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(first) = late.first_entry() {
-            if !sent(*first.key(), first.get().as_ref(), &send) {
+            if !sent(*first.key(), first.get(), &send) {
                 return false;
             }
             first.remove();
@@ -67,12 +78,14 @@ impl Keeping {
 /// False if it is to be tried again.
 fn sent(
     name: Name,
-    file: Option<&OwnedFd>,
+    wish: &Wish,
     send: impl Fn(Order, &[BorrowedFd<'_>]) -> io::Result<()>,
 ) -> bool {
-    let sent = match file {
-        Some(file) => send(Order::Keep { file: name }, &[file.as_fd()]),
-        None => send(Order::Forget { file: name }, &[]),
+    let keep = |confirm, file: &OwnedFd| send(Order::Keep { file: name, confirm }, &[file.as_fd()]);
+    let sent = match wish {
+        Wish::Keep(file) => keep(false, file),
+        Wish::KeepAndSay(file) => keep(true, file),
+        Wish::Forget => send(Order::Forget { file: name }, &[]),
     };
     match sent {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -110,7 +123,7 @@ mod tests {
                 }
                 room.set(room.get() - 1);
                 match order {
-                    Order::Keep { file } => {
+                    Order::Keep { file, .. } => {
                         assert_eq!(files.len(), 1);
                         kept.borrow_mut().insert(file);
                     }
@@ -124,13 +137,18 @@ mod tests {
             let (mut expected, mut behind) = (BTreeSet::new(), false);
             for (tag, keep, more_room) in orders {
                 room.set(room.get() + more_room);
-                let file = keep.then(|| OwnedFd::from(UnixStream::pair().unwrap().0));
+                let file = || OwnedFd::from(UnixStream::pair().unwrap().0);
+                let wish = match (keep, tag % 2) {
+                    (true, 0) => Wish::Keep(file()),
+                    (true, _) => Wish::KeepAndSay(file()),
+                    (false, _) => Wish::Forget,
+                };
                 if keep {
                     expected.insert(name(tag));
                 } else {
                     expected.remove(&name(tag));
                 }
-                let told = keeping.tell(name(tag), file, send);
+                let told = keeping.tell(name(tag), wish, send);
                 prop_assert!(!(behind && told == Told::BeginsToBeLate));
                 behind |= told == Told::BeginsToBeLate;
                 if behind && more_room == 2 {

@@ -18,10 +18,13 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::cgroup::{Cgroups, Entry, Leaf};
+use super::deposit::Deposits;
 use super::group::Others;
 use super::group::{Calls, Group, LinuxProcess};
-use super::keeping::{Keeping, Told};
+use super::keeping::{Keeping, Told, Wish};
+use super::leader::Leader;
 use super::linux::{Left, Survivor};
+use super::output::Outputs;
 use super::prepare::{Prepared, Surroundings};
 use super::program::{self, in_file};
 use super::{Ended, Exited, FIRST_COMMAND, Launch, Part, Pending, Spawned, sys};
@@ -86,6 +89,10 @@ pub(super) struct Table {
     pub(super) groups: HashMap<i32, Weak<Group>>,
     /// Ends that the holder need not remember any more.
     pub(super) released: Vec<Name>,
+    /// What programs print into that is being read.
+    pub(super) outputs: Outputs,
+    /// Files that are to be with the holder alone.
+    pub(super) deposits: Deposits,
     /// Who waits to hear whether there is a daemon whose place this one is to take.
     pub(super) welcome: Option<oneshot::Sender<bool>>,
     /// Who waits for what an earlier daemon has left, and that, as far as it is known.
@@ -284,15 +291,15 @@ impl Link {
     }
 
     /// Has a file kept under this name, or none any more; later, if the holder does not keep up.
-    pub(super) fn keep(self: &Arc<Self>, name: Name, file: Option<OwnedFd>) {
-        let told = self.keeping.tell(name, file, |order, files| self.try_order(order, &[], files));
+    pub(super) fn keep(self: &Arc<Self>, name: Name, wish: Wish) {
+        let told = self.keeping.tell(name, wish, |order, files| self.try_keeping(order, files));
         // If there is no runtime any more, this process is about to end.
         if told == Told::BeginsToBeLate
             && let Ok(runtime) = Handle::try_current()
         {
             let link = Arc::clone(self);
             runtime.spawn(async move {
-                while !link.keeping.catch_up(|order, files| link.try_order(order, &[], files)) {
+                while !link.keeping.catch_up(|order, files| link.try_keeping(order, files)) {
                     if link.writable().await.is_err() {
                         sleep(RELEASE).await;
                     }
@@ -381,11 +388,19 @@ impl Link {
                     let _ = asker.send(Err(Refusal { stage, error }));
                 }
             }
-            News::Exited { child, how, time_ns, .. } => {
+            News::Exited { child, pid, how, time_ns } => {
                 let mut table = self.table();
                 let alive = table.alive.remove(&child);
                 if alive.is_none() && !table.asked {
                     return;
+                }
+                let [pidfd, stdout, stderr] = files;
+                table.outputs.ended(child, stdout.zip(stderr));
+                let group = table.groups.get(&pid).and_then(Weak::upgrade);
+                if let (Some(group), Some(pidfd)) = (&group, pidfd)
+                    && group.name() == child
+                {
+                    group.leader_collected(pidfd);
                 }
                 if let Some((left, _)) = &mut table.left {
                     let name = |it: &Survivor| (*it.instance.as_bytes(), it.spawned.run);
@@ -409,8 +424,13 @@ impl Link {
             }
             News::Kept { file } => {
                 let [kept, ..] = files;
-                if let (Some((left, _)), Some(kept)) = (&mut self.table().left, kept) {
-                    left.files.insert(file, kept);
+                let mut table = self.table();
+                match (&mut table.left, kept) {
+                    (Some((left, _)), Some(kept)) => {
+                        left.files.insert(file, kept);
+                    }
+                    (_, None) => table.deposits.kept(file, true),
+                    (None, Some(_)) => {}
                 }
             }
             News::Complete => {
@@ -420,6 +440,15 @@ impl Link {
             }
             News::NotKept { file } => {
                 tracing::error!(?file, "the holder has no room for a file");
+                self.table().deposits.kept(file, false);
+            }
+            News::Output { child, is_there } => {
+                let [stdout, stderr, _] = files;
+                self.table().outputs.asked.came(child, is_there, stdout.zip(stderr));
+            }
+            News::Fetched { file, is_there } => {
+                let [fetched, ..] = files;
+                self.table().deposits.asked.came(file, is_there, fetched);
             }
             News::Renewed { version } => {
                 let mut table = self.table();
@@ -465,7 +494,8 @@ impl Link {
             }
             return;
         };
-        let group = Group::new(pid, pidfd, self.calls, child, Arc::clone(self), None);
+        let leader = Leader::new(pid, pidfd, table.holder_gives());
+        let group = Group::new(leader, self.calls, child, Arc::clone(self), None);
         let group = Arc::new(group);
         if self.cgroups().is_some() {
             group.others();
@@ -515,6 +545,11 @@ impl Link {
 }
 
 impl Table {
+    /// Whether the holder can be asked for what it has open, so that it need not be open here.
+    pub(super) fn holder_gives(&self) -> bool {
+        self.holder_protocol.is_none_or(|it| it >= frame::WITH_FETCHING)
+    }
+
     fn remember(&mut self, pid: i32, group: &Arc<Group>) {
         if self.groups.len() > 2 * self.alive.len() + 64 {
             self.groups.retain(|_, group| group.strong_count() > 0);
@@ -584,6 +619,8 @@ impl Link {
         table.ended = true;
         table.spawns.clear();
         table.signals.clear();
+        table.outputs.asked.clear();
+        table.deposits.asked.clear();
         table.left = None;
         table.welcome = None;
         table.successor = None;

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::cgroup::{CgroupChoice, Cgroups, Remnant, Standing};
 use super::group::{Calls, LinuxProcess};
-use super::keeping::Keeping;
+use super::keeping::{Keeping, Wish};
 use super::link::{Link, Refusal, SERVICES, read};
 use super::prepare::Surroundings;
 use super::rest::Rest;
@@ -359,10 +359,24 @@ impl Kernel for Linux {
     }
 
     fn keep(&self, name: Name, file: OwnedFd) {
-        self.0.keep(name, Some(file));
+        self.0.keep(name, Wish::Keep(file));
     }
 
     fn forget(&self, name: Name) {
-        self.0.keep(name, None);
+        self.0.table().deposits.forget(name);
+        self.0.keep(name, Wish::Forget);
+    }
+
+    fn deposit(&self, name: Name, file: OwnedFd) {
+        self.0.deposit(name, file);
+    }
+
+    fn is_deposited(&self, name: Name, file: OwnedFd) {
+        self.0.is_deposited(name, file);
+    }
+
+    fn fetch(&self, name: Name) -> Pending<io::Result<Option<OwnedFd>>> {
+        let link = Arc::clone(&self.0);
+        Box::pin(async move { link.fetch(name).await })
     }
 }

@@ -54,7 +54,7 @@ impl Link {
                          `orchestrator-cli daemon upgrade`";
             return Err(refusal(io::Error::other(error)));
         }
-        while !self.keeping.catch_up(|order, files| self.try_order(order, &[], files)) {
+        while !self.keeping.catch_up(|order, files| self.try_keeping(order, files)) {
             self.writable().await.map_err(refusal)?;
         }
         i32::try_from(count).map_err(|error| refusal(io::Error::other(error)))

@@ -23,8 +23,10 @@
 pub mod abilities;
 mod account;
 mod alarm;
+mod asked;
 mod attribute;
 mod cgroup;
+mod deposit;
 mod env_file;
 mod environment;
 mod error;
@@ -32,11 +34,13 @@ mod group;
 mod keeper;
 mod keeping;
 mod kin;
+mod leader;
 mod lineage;
 mod link;
 mod linux;
 mod listen;
 mod orphan;
+mod output;
 mod prepare;
 mod procfs;
 mod program;
@@ -74,6 +78,7 @@ pub use keeper::{
 };
 pub use kin::{Kin, began_ns, kin};
 pub use linux::{Greeting, Left, Linux, Survivor};
+pub use output::Output;
 pub use prepare::{PrepareError, give_sockets_again};
 pub use procfs::Facts;
 pub use renewal::RenewalError;
@@ -81,7 +86,7 @@ pub use successor::{Successor, SuccessorError};
 pub use usage::{Main, Meter, Usages};
 
 pub use crate::holder::frame::{FIRST_INHERITED, FIRST_LISTENER, MAX_LISTENERS, Name};
-pub(crate) use sys::receive;
+pub(crate) use sys::{readable, receive};
 
 /// The number of the execution of its instance's program that a process is part of: the first is
 /// 1. By that a daemon finds what an earlier one executed and had no time to take note of.
@@ -187,6 +192,23 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Closes a file that is kept.
     fn forget(&self, _name: Name) {}
+
+    /// Keeps a file, as [`keep`](Self::keep), which this daemon need not have open itself either: it
+    /// can be [fetched](Self::fetch) until it is [forgotten](Self::forget).
+    fn deposit(&self, _name: Name, _file: OwnedFd) {}
+
+    /// A file that an earlier daemon has had kept is to be that of a
+    /// [`deposit`](Self::deposit).
+    fn is_deposited(&self, _name: Name, _file: OwnedFd) {}
+
+    /// A file that was deposited; none if there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// When it may go well another time.
+    fn fetch(&self, _name: Name) -> Pending<io::Result<Option<OwnedFd>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// A main process that an earlier holder has left.

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::group::{Group, LinuxProcess, Others};
+use super::leader::Leader;
 use super::linux::Linux;
 use super::procfs::{Stat, pids};
 use super::{ENV_RUN, Ended, Exited, Part, Spawned, Stray, sys};
@@ -62,7 +63,9 @@ impl Linux {
             Some(leaf) => Others::InCgroup(leaf),
             None => Others::ByLineage { is_command: part == Part::Command, everywhere: true },
         };
-        let group = Group::new(pid, pidfd, self.calls(), name, link, Some(others));
+        // No holder tells of its end.
+        let leader = Leader::new(pid, pidfd, false);
+        let group = Group::new(leader, self.calls(), name, link, Some(others));
         Ok(Some(Spawned {
             run: name.tag,
             process: Arc::new(LinuxProcess(Arc::new(group))),

@@ -21,6 +21,15 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What tells the process of a pidfd from every other one since the machine was started: its inode.
+/// None if the kernel does not have that (before Linux 6.9), or it is no pidfd.
+pub(super) fn pidfs_inode(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    /// `PID_FS_MAGIC`
+    const PIDFS: u64 = 0x5049_4446;
+    let is_there = rustix::fs::fstatfs(pidfd).is_ok_and(|it| u64::try_from(it.f_type) == Ok(PIDFS));
+    is_there.then(|| rustix::fs::fstat(pidfd).ok()).flatten().map(|stat| stat.st_ino)
+}
+
 /// pidfd_send_signal(2), as kill(2) would send it. Signal 0 only asks.
 pub(super) fn pidfd_send_signal(
     pidfd: BorrowedFd<'_>,
@@ -186,7 +195,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Re
 }
 
 /// A descriptor that a task can wait on until it is readable. Within a tokio runtime.
-pub(super) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open and the same for as long as it lives, and nobody takes it out.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }

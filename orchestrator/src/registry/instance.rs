@@ -2,23 +2,23 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo,
+    Check, EventKind, LogStream, Observed, Priority, Replica, Reply, RuntimeDetail, RuntimeInfo,
     RuntimeSpec, Vitals,
 };
-use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
+use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_REPLICA, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::needs::Dependencies;
 use super::run::RunNotes;
 use super::{LAST_OUTPUT, Registry, not_stored};
 use crate::events::EventLog;
-use crate::health::{Health, Notify, NotifySocket};
+use crate::health::{Health, Launching, Notify, NotifySocket};
 use crate::listen::Listeners;
 use crate::logs::InstanceLog;
 use crate::process::{Begun, ENV_RUN, Hooks, Keeper, Launch, Pending, StartError, Started, View};
@@ -31,8 +31,8 @@ const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
 const VEECLE_ID: &str = "VEECLE_RUNTIME_ID";
 
 /// Variables that the daemon sets for an instance; a client can't.
-pub(super) const OWN_VARIABLES: [&str; 5] =
-    [ENV_SOCKET, ENV_INSTANCE, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
+pub(super) const OWN_VARIABLES: [&str; 6] =
+    [ENV_SOCKET, ENV_INSTANCE, ENV_REPLICA, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
 
 /// An instance of this daemon, as it is defined. When that changes, another value with the same
 /// parts takes its place in the registry.
@@ -41,8 +41,10 @@ pub struct Instance {
     pub id: InstanceId,
     /// Its name, if it has one.
     pub name: Option<String>,
+    /// Which replica of which set it is, if it is one.
+    pub replica: Option<Replica>,
     /// How it is to be run.
-    pub spec: RuntimeSpec,
+    pub spec: Arc<RuntimeSpec>,
     /// What it executes: in place, or the copy that a client sent.
     pub program: PathBuf,
     /// The directory of that copy.
@@ -316,6 +318,7 @@ impl Instance {
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
             schedule: self.schedule_info(view.runs),
+            replica: self.replica.clone(),
         }
     }
 
@@ -362,7 +365,7 @@ impl Instance {
 pub(super) struct InstanceHooks {
     pub(super) id: InstanceId,
     pub(super) name: Option<String>,
-    pub(super) launch: Launch,
+    pub(super) launching: Launching,
     pub(super) log: InstanceLog,
     pub(super) events: Arc<EventLog>,
     /// See [`InstanceRecord::order`](crate::store::InstanceRecord::order).
@@ -383,7 +386,7 @@ const LOST_TOUCH: &[u8] = b"the holder was killed, and the program goes on: what
 impl Hooks for InstanceHooks {
     fn launch(&self) -> Launch {
         self.health.launching();
-        Launch { listeners: self.listeners.at_start(), ..self.launch.clone() }
+        Launch { listeners: self.listeners.at_start(), ..(self.launching)() }
     }
 
     fn output(&self, run: u64, pipes: Option<(OwnedFd, OwnedFd)>) {
@@ -434,37 +437,45 @@ impl Hooks for InstanceHooks {
     }
 }
 
-/// How the program is to be executed.
-pub(super) fn launch(
+/// How the program is to be executed. Found out when it is: what is told then is needed at no other
+/// time.
+pub(super) fn launching(
     id: InstanceId,
-    spec: &RuntimeSpec,
-    program: PathBuf,
-    sockets: &InstanceSockets,
-    notify: Option<&NotifySocket>,
-) -> Launch {
-    let own = [
-        (ENV_SOCKET, sockets.native.as_os_str().to_owned()),
-        (VEECLE_SOCKET, sockets.veecle.as_os_str().to_owned()),
-        (ENV_INSTANCE, OsString::from(id.to_string())),
-        (VEECLE_ID, OsString::from(id.to_string())),
-    ];
-    let own_sockets = [&sockets.native, &sockets.veecle].into_iter();
-    let own_sockets = own_sockets.map(PathBuf::as_path).chain(notify.map(NotifySocket::path));
-    let own_sockets = own_sockets.map(Into::into).collect();
-    let notify = notify.map(|socket| socket.variables(&spec.supervision)).unwrap_or_default();
-    let own = own.into_iter().chain(notify);
-    let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
-    Launch {
-        args: spec.args.iter().map(os).collect(),
-        env: spec
-            .env
-            .iter()
-            .map(|(key, value)| (os(key), os(value)))
-            .chain(own.map(|(key, value)| (key.into(), value)))
-            .collect(),
-        cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
-        execution: Arc::new(spec.execution.clone()),
-        sockets: own_sockets,
-        ..Launch::new(id, program)
-    }
+    spec: &Arc<RuntimeSpec>,
+    program: &Path,
+    (sockets, notify): (&InstanceSockets, Option<&NotifySocket>),
+    replica: Option<u32>,
+) -> Launching {
+    let (spec, program, place) = (spec.clone(), program.to_owned(), sockets.place());
+    let notify =
+        notify.map(|notify| (notify.path().to_owned(), notify.variables(&spec.supervision)));
+    Arc::new(move || {
+        let [native, veecle] = place.paths();
+        let notify = notify.as_ref();
+        let sockets = [&native, &veecle].into_iter().chain(notify.map(|(path, _)| path));
+        let sockets = sockets.cloned().collect();
+        let own = [
+            (ENV_SOCKET, native.into_os_string()),
+            (VEECLE_SOCKET, veecle.into_os_string()),
+            (ENV_INSTANCE, OsString::from(id.to_string())),
+            (VEECLE_ID, OsString::from(id.to_string())),
+        ];
+        let replica = replica.map(|index| (ENV_REPLICA, OsString::from(index.to_string())));
+        let own = own.into_iter().chain(replica);
+        let own = own.chain(notify.into_iter().flat_map(|(_, vars)| vars.clone()));
+        let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
+        Launch {
+            args: spec.args.iter().map(os).collect(),
+            env: spec
+                .env
+                .iter()
+                .map(|(key, value)| (os(key), os(value)))
+                .chain(own.map(|(key, value)| (key.into(), value)))
+                .collect(),
+            cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
+            execution: Arc::new(spec.execution.clone()),
+            sockets,
+            ..Launch::new(id, &program)
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! What an earlier daemon has left with the holder: programs that run, and files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +10,7 @@ use orchestrator_proto::control::Observed;
 
 use crate::health;
 use crate::process::{
-    FIRST_COMMAND, FIRST_LISTENER, Kernel, Name, Spawned, Survivor, View, listener,
+    FIRST_COMMAND, FIRST_LISTENER, Kernel, Name, Pending, Spawned, Survivor, View, listener,
 };
 use crate::runtime::Shelf;
 use crate::store::RunRecord;
@@ -53,6 +54,18 @@ impl Shelf for InstanceShelf {
                 tracing::error!(instance = %self.id, %error, "a file can't be kept");
             }
         }
+    }
+
+    fn deposit(&self, place: u64, file: OwnedFd) {
+        self.kernel.deposit(self.name(place), file);
+    }
+
+    fn put_back(&self, place: u64, file: OwnedFd) {
+        self.kernel.is_deposited(self.name(place), file);
+    }
+
+    fn fetch(&self, place: u64) -> Pending<io::Result<Option<OwnedFd>>> {
+        self.kernel.fetch(self.name(place))
     }
 
     fn clear(&self, place: u64) {
@@ -178,10 +191,9 @@ pub(super) fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{Ended, Exited, Pending, Process};
+    use crate::process::{Ended, Exited, Process};
     use crate::store::ProcessRecord;
     use orchestrator_proto::control::Exit;
-    use std::io;
 
     #[derive(Debug)]
     struct Numbered(u32);

@@ -23,7 +23,7 @@ impl Instance {
         InstanceRecord {
             order: self.order,
             id: self.id,
-            spec: self.spec.clone(),
+            spec: RuntimeSpec::clone(&self.spec),
             copy,
             added_ms: self.added_ms,
             from_start: self.from_start,
@@ -72,6 +72,7 @@ impl Instance {
         Self {
             id: self.id,
             name: self.name.clone(),
+            replica: self.replica.clone(),
             program,
             copy: self.copy.clone().filter(|_| is_copy),
             order: self.order,
@@ -90,7 +91,7 @@ impl Instance {
             restarting: self.restarting.clone(),
             store: self.store.clone(),
             durability: self.durability,
-            spec,
+            spec: Arc::new(spec),
         }
     }
 }
@@ -154,7 +155,7 @@ impl Registry {
         };
         self.kernel.limit(after.id, &after.spec.limits);
         after.log.set_rules(&after.spec.log);
-        after.run.set_rules(rules.clone());
+        after.run.set_rules(Arc::new(rules.clone()));
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -229,7 +230,7 @@ impl Registry {
             if rules == told {
                 return Ok(newest);
             }
-            newest.run.set_rules(rules.clone());
+            newest.run.set_rules(Arc::new(rules.clone()));
             newest.keeper.set_rules(rules.clone()).await;
             told = rules;
         }

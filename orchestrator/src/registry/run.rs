@@ -14,7 +14,7 @@ pub(super) struct RunNotes {
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
     /// As it is now.
-    rules: Mutex<Supervision>,
+    rules: Mutex<Arc<Supervision>>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
     /// When the main process was started that runs or ended last, milliseconds since 1970 (UTC).
@@ -23,18 +23,22 @@ pub(super) struct RunNotes {
 }
 
 impl RunNotes {
-    pub(super) fn new(ending: Arc<AtomicBool>, rules: Supervision, run: RunRecord) -> Self {
+    pub(super) fn new(
+        ending: Arc<AtomicBool>,
+        rules: impl Into<Arc<Supervision>>,
+        run: RunRecord,
+    ) -> Self {
         let started_ms = run.process.as_ref().map(|process| process.started_ms);
         Self {
             ending,
-            rules: Mutex::new(rules),
+            rules: Mutex::new(rules.into()),
             run: Mutex::new(run),
             started_ms: Mutex::new(started_ms),
         }
     }
 
     /// From now on its end is judged by this.
-    pub(super) fn set_rules(&self, rules: Supervision) {
+    pub(super) fn set_rules(&self, rules: Arc<Supervision>) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 

@@ -18,6 +18,7 @@ mod ipc;
 mod kept;
 mod native;
 mod outlet;
+mod porter;
 mod shelf;
 mod socket;
 mod telemetry;
@@ -33,11 +34,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use orchestrator_proto::control::EventKind;
 use orchestrator_proto::runtime::{RuntimeReply, RuntimeRequest};
 use orchestrator_proto::{InstanceId, WireError};
-use tokio::sync::watch;
 
 use crate::route::{Mailbox, Router, SourceStats};
 
 pub use ipc::{IpcConfig, IpcSocket, Peers};
+pub use porter::Porter;
 pub use shelf::{NOTIFY_PLACE, Shelf};
 pub use socket::{InstanceSockets, SocketError};
 pub use telemetry::{Telemetry, log_line};
@@ -80,9 +81,8 @@ pub struct Endpoint {
     pub host: Arc<dyn Host>,
     /// What outlives the daemon.
     pub shelf: Box<dyn Shelf>,
-    /// Whether the links of an earlier daemon are there. Before, nobody is served: what a peer
-    /// sends would go nowhere.
-    pub begun: watch::Receiver<bool>,
+    /// Who waits for those that connect to it.
+    pub porter: Arc<Porter>,
 }
 
 /// The time, nanoseconds since 1970.

@@ -1,6 +1,8 @@
 //! Where files outlive the daemon.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
 
 /// The place of the socket on which an instance says how it is. The listeners of its two dialects
 /// have those before it, its connections those from 16 on.
@@ -18,21 +20,20 @@ pub trait Shelf: Send + Sync + 'static {
     /// Puts a file there, instead of another one in that place.
     fn put(&self, place: u64, file: BorrowedFd<'_>);
 
+    /// Puts a file there that is not needed here before it is [fetched](Self::fetch): nobody need
+    /// have it open.
+    fn deposit(&self, place: u64, file: OwnedFd);
+
+    /// A file that was [taken](Self::take) from there is still there, as if it had been
+    /// [deposited](Self::deposit).
+    fn put_back(&self, place: u64, file: OwnedFd);
+
+    /// The file that is there; none if there is none. Does not borrow.
+    fn fetch(
+        &self,
+        place: u64,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Option<OwnedFd>>> + Send>>;
+
     /// Nothing is to be found there any more.
     fn clear(&self, place: u64);
-}
-
-/// A shelf that keeps nothing.
-impl Shelf for () {
-    fn take(&self, _: u64) -> Option<OwnedFd> {
-        None
-    }
-
-    fn take_from(&self, _: u64) -> Vec<(u64, OwnedFd)> {
-        Vec::new()
-    }
-
-    fn put(&self, _: u64, _: BorrowedFd<'_>) {}
-
-    fn clear(&self, _: u64) {}
 }

@@ -2,19 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use orchestrator_proto::control::EventKind;
 use orchestrator_proto::{InstanceId, WireError};
 use thiserror::Error;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
 use super::kept::{Kept, Places};
+use super::porter::{Doors, Watched};
 use super::veecle::Beginning;
 use super::{Endpoint, native, veecle};
 use crate::private_socket;
@@ -39,21 +41,42 @@ pub struct SocketError {
 
 /// The two sockets of an instance. They exist, and listen, for as long as this value.
 pub struct InstanceSockets {
-    /// The native dialect.
-    pub native: PathBuf,
-    /// The Veecle OS dialect.
-    pub veecle: PathBuf,
-    endpoint: Arc<Endpoint>,
-    task: JoinHandle<()>,
+    place: Place,
+    rooms: Arc<Rooms>,
+    _watched: Watched,
+}
+
+/// Where the sockets of an instance are.
+#[derive(Clone, Debug)]
+pub struct Place {
+    dir: Arc<Path>,
+    instance: InstanceId,
+}
+
+impl Place {
+    /// The path of the native dialect's, and that of the Veecle OS dialect's.
+    #[must_use]
+    pub fn paths(&self) -> [PathBuf; 2] {
+        [DialectName::Native, DialectName::Veecle]
+            .map(|dialect| self.dir.join(format!("{}.{}", self.instance.simple(), dialect.text())))
+    }
 }
 
 #[derive(Clone, Copy)]
 enum DialectName {
-    Native,
-    Veecle,
+    Native = 0,
+    Veecle = 1,
 }
 
 impl DialectName {
+    const fn of(door: u8) -> Option<Self> {
+        match door {
+            0 => Some(Self::Native),
+            1 => Some(Self::Veecle),
+            _ => None,
+        }
+    }
+
     /// Where its listener is on the shelf.
     const fn place(self) -> u64 {
         match self {
@@ -80,49 +103,54 @@ impl InstanceSockets {
 
     /// Listens for one instance, below `dir`; goes on listening where an earlier daemon did, so
     /// that who has connected meanwhile is not refused, and goes on with the connections of peers
-    /// that can't connect anew. Nobody is served before [`Endpoint::begun`].
+    /// that can't connect anew. Nobody is served before [`Porter::begin`](super::Porter::begin).
     ///
     /// # Errors
     ///
     /// When a socket can't be made there.
-    pub fn open(dir: &Path, endpoint: &Arc<Endpoint>) -> Result<Self, SocketError> {
-        let path = |id: InstanceId, dialect: DialectName| {
-            dir.join(format!("{}.{}", id.simple(), dialect.text()))
-        };
-        let native = path(endpoint.instance, DialectName::Native);
-        let veecle = path(endpoint.instance, DialectName::Veecle);
-        let first = listen(&native, endpoint, DialectName::Native)?;
-        let second = match listen(&veecle, endpoint, DialectName::Veecle) {
-            Ok(listener) => listener,
-            Err(error) => {
-                let _ = fs::remove_file(&native);
-                endpoint.shelf.clear(DialectName::Native.place());
-                return Err(error);
-            }
-        };
+    pub fn open(dir: &Arc<Path>, endpoint: &Arc<Endpoint>) -> Result<Self, SocketError> {
+        let place = Place { dir: dir.clone(), instance: endpoint.instance };
+        let [native, veecle] = place.paths();
         let (before, places) = take_up(endpoint);
-        let mut doors = Doors {
-            endpoint: endpoint.clone(),
-            native: first,
-            veecle: second,
-            before,
-            places,
-            connections: JoinSet::new(),
-        };
-        // One task for both: there are many instances, and most of them nobody connects to.
-        let task = tokio::spawn(async move { doors.serve().await });
-        Ok(Self { native, veecle, endpoint: endpoint.clone(), task })
+        let has_before = !before.is_empty();
+        let inside = Inside { before, places, connections: JoinSet::new(), opening: [None; 2] };
+        let inside = Mutex::new(Some(inside));
+        let rooms = Arc::new(Rooms { endpoint: endpoint.clone(), inside });
+        let doors: Weak<Rooms> = Arc::downgrade(&rooms);
+        let watched = endpoint.porter.serve(doors.clone());
+        listen(&native, endpoint, &watched, DialectName::Native)?;
+        if let Err(error) = listen(&veecle, endpoint, &watched, DialectName::Veecle) {
+            let _ = fs::remove_file(&native);
+            endpoint.shelf.clear(DialectName::Native.place());
+            return Err(error);
+        }
+        if has_before {
+            let porter = endpoint.porter.clone();
+            tokio::spawn(async move {
+                porter.begun().await;
+                doors.upgrade().inspect(|rooms| rooms.go_on());
+            });
+        }
+        Ok(Self { place, rooms, _watched: watched })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place.clone()
     }
 }
 
 impl Drop for InstanceSockets {
     fn drop(&mut self) {
-        self.task.abort();
+        // Who is connected sees the end.
+        let inside = self.rooms.inside().take();
+        drop(inside);
         for dialect in [DialectName::Native, DialectName::Veecle] {
-            self.endpoint.shelf.clear(dialect.place());
+            self.rooms.endpoint.shelf.clear(dialect.place());
         }
-        for path in [&self.native, &self.veecle] {
-            if let Err(error) = fs::remove_file(path)
+        for path in self.place.paths() {
+            if let Err(error) = fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(?path, %error, "a socket could not be removed");
@@ -131,36 +159,57 @@ impl Drop for InstanceSockets {
     }
 }
 
+/// Listens at this path. The socket is on the shelf, and only there.
 fn listen(
     path: &Path,
     endpoint: &Endpoint,
+    watched: &Watched,
     dialect: DialectName,
-) -> Result<UnixListener, SocketError> {
-    let listener = match endpoint.shelf.take(dialect.place()) {
-        Some(kept) if path.exists() => UnixListener::from_std(kept.into()),
-        _ => bind(path).inspect(|listener| endpoint.shelf.put(dialect.place(), listener.as_fd())),
-    };
-    listener.map_err(|source| SocketError { path: path.to_owned(), source })
+) -> Result<(), SocketError> {
+    let shelf = &endpoint.shelf;
+    let failed = |source| SocketError { path: path.to_owned(), source };
+    let kept = shelf.take(dialect.place()).filter(|_| path.exists());
+    let is_kept = kept.is_some();
+    let listener = kept.map_or_else(|| bind(path), Ok).map_err(failed)?;
+    watched.wait_at(dialect as u8, &listener).map_err(failed)?;
+    match is_kept {
+        true => shelf.put_back(dialect.place(), listener),
+        false => shelf.deposit(dialect.place(), listener),
+    }
+    Ok(())
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<OwnedFd> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    UnixListener::from_std(private_socket::listener(path)?)
+    Ok(private_socket::listener(path)?.into())
 }
 
-/// Where connections come in.
-struct Doors {
+/// What is behind the doors of an instance.
+struct Rooms {
     endpoint: Arc<Endpoint>,
-    native: UnixListener,
-    veecle: UnixListener,
-    /// Connections that an earlier daemon served.
+    /// None once they are closed.
+    inside: Mutex<Option<Inside>>,
+}
+
+struct Inside {
+    /// Connections that an earlier daemon served, until this one has begun to.
     before: Vec<Within>,
     /// Peers of the Veecle dialect can't connect anew, so their connections outlive the daemon.
     places: Places,
+    /// Those that are served; and whoever is opening a door.
     connections: JoinSet<()>,
+    /// Whether somebody is opening this door, and somebody has come there since.
+    opening: [Option<Since>; 2],
+}
+
+/// What has happened since somebody began to open a door.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    Nothing,
+    Knocked,
 }
 
 /// A connection that an earlier daemon served.
@@ -191,38 +240,78 @@ fn refuse(endpoint: &Endpoint) {
     );
 }
 
-impl Doors {
-    /// Serves those of before, and whoever comes.
-    async fn serve(&mut self) {
-        if self.endpoint.begun.clone().wait_for(|begun| *begun).await.is_err() {
-            return;
+impl Doors for Rooms {
+    fn knock(self: Arc<Self>, door: u8) {
+        let Some(dialect) = DialectName::of(door) else { return };
+        let rooms = self.clone();
+        let mut inside = self.inside();
+        let Some(inside) = &mut *inside else { return };
+        match &mut inside.opening[usize::from(door)] {
+            // One at a time, so that they come in one after the other.
+            Some(since) => *since = Since::Knocked,
+            opening => {
+                *opening = Some(Since::Nothing);
+                inside.connections.spawn(async move { rooms.open(dialect).await });
+            }
         }
-        for within in std::mem::take(&mut self.before) {
-            self.go_on(within);
-        }
+    }
+}
+
+impl Rooms {
+    fn inside(&self) -> MutexGuard<'_, Option<Inside>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves whoever is at this door, until nobody is.
+    async fn open(&self, dialect: DialectName) {
         let mut pause = PAUSE;
         loop {
-            while self.connections.try_join_next().is_some() {}
-            let (accepted, dialect) = tokio::select! {
-                accepted = self.native.accept() => (accepted, DialectName::Native),
-                accepted = self.veecle.accept() => (accepted, DialectName::Veecle),
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    pause = PAUSE;
-                    match OpenConnection::new(&self.endpoint) {
-                        Some(open) => self.begin(stream, open, dialect),
-                        None => refuse(&self.endpoint),
-                    }
-                }
+            match self.let_in(dialect).await {
+                Ok(()) if self.is_over(dialect) => return,
+                Ok(()) => {}
                 Err(error) => {
                     // Out of files, most likely: new connections wait in the backlog meanwhile.
                     tracing::warn!(instance = %self.endpoint.instance, %error, "accept failed");
-                    // Its room is had only then.
-                    Box::pin(tokio::time::sleep(pause)).await;
+                    tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
+        }
+    }
+
+    /// Whether nobody has come to this door since it was opened, so that it is closed now.
+    fn is_over(&self, dialect: DialectName) -> bool {
+        let mut inside = self.inside();
+        let Some(inside) = &mut *inside else { return true };
+        let opening = &mut inside.opening[dialect as usize];
+        let is_over = *opening != Some(Since::Knocked);
+        *opening = (!is_over).then_some(Since::Nothing);
+        is_over
+    }
+
+    async fn let_in(&self, dialect: DialectName) -> io::Result<()> {
+        let listener = match self.endpoint.shelf.fetch(dialect.place()).await? {
+            Some(file) => StdListener::from(file),
+            // It is not to listen any more.
+            None => return Ok(()),
+        };
+        loop {
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    // It has gone already.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => continue,
+                    _ => return Err(error),
+                },
+            };
+            stream.set_nonblocking(true)?;
+            let stream = UnixStream::from_std(stream)?;
+            match OpenConnection::new(&self.endpoint) {
+                Some(open) => self.begin(stream, open, dialect),
+                None => refuse(&self.endpoint),
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -230,27 +319,37 @@ impl Doors {
         self.endpoint.host.event(self.endpoint.instance, kind);
     }
 
-    fn begin(&mut self, stream: UnixStream, open: OpenConnection, name: DialectName) {
+    fn begin(&self, stream: UnixStream, open: OpenConnection, name: DialectName) {
+        // The newest is the one that messages go to.
+        self.go_on();
+        let mut inside = self.inside();
+        let Some(inside) = &mut *inside else { return };
+        while inside.connections.try_join_next().is_some() {}
         self.event(EventKind::Connected { dialect: name.text().to_owned() });
         let endpoint = self.endpoint.clone();
         match name {
             DialectName::Native => {
                 let serving = native::serve(stream, endpoint);
-                self.connections.spawn(connection(serving, open, name, None));
+                inside.connections.spawn(connection(serving, open, name, None));
             }
             DialectName::Veecle => {
-                let kept = self.places.keep(&stream);
+                let kept = inside.places.keep(&stream);
                 let serving = veecle::serve(stream, endpoint, Beginning::New);
-                self.connections.spawn(connection(serving, open, name, Some(kept)));
+                inside.connections.spawn(connection(serving, open, name, Some(kept)));
             }
         }
     }
 
-    fn go_on(&mut self, Within { stream, kept, open }: Within) {
-        let name = DialectName::Veecle;
-        self.event(EventKind::ConnectionKept { dialect: name.text().to_owned() });
-        let serving = veecle::serve(stream, self.endpoint.clone(), Beginning::Within);
-        self.connections.spawn(connection(serving, open, name, Some(kept)));
+    /// Serves the connections of before.
+    fn go_on(&self) {
+        let mut inside = self.inside();
+        let Some(inside) = &mut *inside else { return };
+        for Within { stream, kept, open } in std::mem::take(&mut inside.before) {
+            let name = DialectName::Veecle;
+            self.event(EventKind::ConnectionKept { dialect: name.text().to_owned() });
+            let serving = veecle::serve(stream, self.endpoint.clone(), Beginning::Within);
+            inside.connections.spawn(connection(serving, open, name, Some(kept)));
+        }
     }
 }
 

@@ -156,18 +156,15 @@ impl Daemon {
         self.order(Order::End, &[], &[]).await;
         let (pause, args) = self.part.pause.clone();
         for _ in 0..self.part.size.instances {
-            let (_, [pidfd, ..]) = self.spawn(&pause, &args).await;
-            // Its output would be another process's.
-            self.ballast.extend(pidfd);
+            // The daemon has none of its files open.
+            let _ = self.spawn(&pause, &args).await;
         }
         let size = self.part.size.clone();
         // Each of its own, since that is what it costs to pass them on to a process.
         let socket = || OwnedFd::from(UnixDatagram::unbound().unwrap());
         for tag in processes::open_files(parent_id())..size.holder_files {
             let (file, kept) = (Name { key: [0; 16], tag: tag as u64 }, socket());
-            self.order(Order::Keep { file }, &[], &[kept.as_fd()]).await;
-            // As the sockets of instances, which the daemon listens on.
-            self.ballast.push(kept);
+            self.order(Order::Keep { file, confirm: false }, &[], &[kept.as_fd()]).await;
         }
         for _ in processes::open_files(std::process::id())..size.files {
             self.ballast.push(socket());

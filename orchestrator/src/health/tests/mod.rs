@@ -39,7 +39,9 @@ impl Asked {
             (ENV_NOTIFY.into(), "/nowhere".into()),
             (ENV_WATCHDOG.into(), "1".into()),
         ];
-        let health = Health::new(launch, log.clone(), Arc::new(linux));
+        let instance = log.instance();
+        let launching = Arc::new(move || launch.clone());
+        let health = Health::new(instance, launching, log.clone(), Arc::new(linux));
         Self { health, log, _bench: bench, dir }
     }
 

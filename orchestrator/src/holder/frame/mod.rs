@@ -33,13 +33,17 @@ pub use order::Order;
 /// | --- | --- |
 /// | 1 | the first |
 /// | 2 | [`Order::Spawn`] with a cgroup and with listeners; steps in images; the stages of all these |
-pub const PROTOCOL: i32 = 2;
+/// | 3 | [`News::Exited`] with files; [`Order::Output`], [`Order::Fetch`] and their answers; [`Order::Keep`] answered when that is wanted |
+pub const PROTOCOL: i32 = 3;
 
 /// The first version with cgroups.
 pub const WITH_CGROUPS: i32 = 2;
 
 /// The first version with listeners.
 pub const WITH_LISTENERS: i32 = 2;
+
+/// The first version with which a daemon need not have open what the holder has.
+pub const WITH_FETCHING: i32 = 3;
 
 /// The most listening sockets that a program is given.
 pub const MAX_LISTENERS: usize = 16;

@@ -33,7 +33,8 @@ pub enum News {
         /// Why.
         errno: i32,
     },
-    /// A child has ended and was collected.
+    /// A child has ended and was collected. With it, from a holder that speaks
+    /// [`WITH_FETCHING`](super::WITH_FETCHING) or more: what came with [`News::Spawned`].
     Exited {
         /// What it is called.
         child: Name,
@@ -52,7 +53,7 @@ pub enum News {
         /// own.
         errno: i32,
     },
-    /// A file is kept, and comes with this.
+    /// A file is kept, and comes with this; or, without it, what became of [`Order::Keep`].
     Kept {
         /// What it is called.
         file: Name,
@@ -84,6 +85,21 @@ pub enum News {
     Renewed {
         /// Of that program.
         version: Version,
+    },
+    /// With it: the reading ends of the output and the errors of a child.
+    Output {
+        /// What it is called.
+        child: Name,
+        /// False if there is no such child, which may have ended and been released; then nothing is
+        /// with it.
+        is_there: bool,
+    },
+    /// With it: a file that is kept.
+    Fetched {
+        /// What it is called.
+        file: Name,
+        /// False if there is no such file.
+        is_there: bool,
     },
     /// The program that was to be the holder is not.
     NotRenewed {
@@ -155,6 +171,12 @@ impl News {
                 Fields { kind: 11, name: Name { key: version.0, tag: 0 }, ..fields }
             }
             Self::NotRenewed { errno } => Fields { kind: 12, number: errno, ..fields },
+            Self::Output { child, is_there } => {
+                Fields { kind: 13, stage: is_there.into(), name: child, ..fields }
+            }
+            Self::Fetched { file, is_there } => {
+                Fields { kind: 14, stage: is_there.into(), name: file, ..fields }
+            }
         }
         .encode()
     }
@@ -191,6 +213,8 @@ impl News {
             },
             11 => Self::Renewed { version: Version(child.key) },
             12 => Self::NotRenewed { errno: number },
+            13 => Self::Output { child, is_there: fields.stage != 0 },
+            14 => Self::Fetched { file: child, is_there: fields.stage != 0 },
             _ => return None,
         })
     }

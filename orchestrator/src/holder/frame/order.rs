@@ -6,6 +6,7 @@ const IMAGE: u8 = 1;
 const STDIN: u8 = 2;
 const PROGRAM: u8 = 2;
 const CGROUP: u8 = 4;
+const CONFIRM: u8 = 1;
 
 /// A daemon to its holder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,13 +54,29 @@ pub enum Order {
         signal: i32,
     },
     /// Keep the file that comes with this, for the daemon after this one, instead of another one
-    /// of that name.
+    /// of that name. Answered by [`News::NotKept`] if that can't be.
     Keep {
         /// What to call it.
         file: Name,
+        /// Whether [`News::Kept`] is to answer if it can: without the file, which who sent it has.
+        /// Not understood by holders that speak less than
+        /// [`WITH_FETCHING`](super::WITH_FETCHING).
+        confirm: bool,
     },
     /// Close a file that is kept.
     Forget {
+        /// Which.
+        file: Name,
+    },
+    /// Say what a child prints into. Answered by [`News::Output`]. Only for holders that speak
+    /// [`WITH_FETCHING`](super::WITH_FETCHING) or more.
+    Output {
+        /// Which.
+        child: Name,
+    },
+    /// Give a file that is kept. Answered by [`News::Fetched`]. Only for holders that speak
+    /// [`WITH_FETCHING`](super::WITH_FETCHING) or more.
+    Fetch {
         /// Which.
         file: Name,
     },
@@ -119,7 +136,10 @@ impl Order {
             }
             Self::Ready => Fields { kind: 5, ..fields },
             Self::End => Fields { kind: 6, ..fields },
-            Self::Keep { file } => Fields { kind: 7, name: file, ..fields },
+            Self::Keep { file, confirm } => {
+                let stage = if confirm { CONFIRM } else { 0 };
+                Fields { kind: 7, stage, name: file, ..fields }
+            }
             Self::Forget { file } => Fields { kind: 8, name: file, ..fields },
             Self::Replace { image, program } => {
                 let stage = if image { IMAGE } else { 0 } | if program { PROGRAM } else { 0 };
@@ -133,6 +153,8 @@ impl Order {
                 let stage = if image { IMAGE } else { 0 };
                 Fields { kind: 14, stage, number: reads, ..fields }
             }
+            Self::Output { child } => Fields { kind: 15, name: child, ..fields },
+            Self::Fetch { file } => Fields { kind: 16, name: file, ..fields },
         }
         .encode()
     }
@@ -155,7 +177,7 @@ impl Order {
             4 => Self::Signal { child: fields.name, signal: fields.number },
             5 => Self::Ready,
             6 => Self::End,
-            7 => Self::Keep { file: fields.name },
+            7 => Self::Keep { file: fields.name, confirm: fields.stage & CONFIRM != 0 },
             8 => Self::Forget { file: fields.name },
             9 => Self::Replace {
                 image: fields.stage & IMAGE != 0,
@@ -166,6 +188,8 @@ impl Order {
             12 => Self::Abandon,
             13 => Self::Notify,
             14 => Self::Renew { image: fields.stage & IMAGE != 0, reads: fields.number },
+            15 => Self::Output { child: fields.name },
+            16 => Self::Fetch { file: fields.name },
             _ => return None,
         })
     }

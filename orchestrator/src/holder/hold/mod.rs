@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, wait};
+use rustix::process::{Resource, Rlimit, WaitOptions, getrlimit, waitpid};
 
 use crate::holder::children::Children;
 use crate::holder::daemon::Daemon;
@@ -301,8 +301,13 @@ impl Holder {
     /// looks at a process group then sees no zombie of ours in it.
     fn collect(&mut self) -> Option<End> {
         let mut end = None;
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let pid = pid.as_raw_nonzero().get();
+        while let Some(pid) = sys::ended_child() {
+            self.children.ending(pid);
+            let Ok(Some((_, status))) =
+                waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::NOHANG)
+            else {
+                break;
+            };
             let how = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => How::Code(code),
                 (None, Some(signal)) if status.as_raw() & 0x80 != 0 => How::Dumped(signal),
@@ -420,7 +425,18 @@ impl Holder {
         let Some(daemon) = self.daemon.as_mut().filter(|daemon| !daemon.closed) else {
             return;
         };
-        if daemon.tell_reply()
+        let replied = match daemon.reply() {
+            Some(News::Output { child, .. }) => match self.children.output(child) {
+                Some(files) => daemon.tell_reply(&files),
+                None => daemon.tell_reply(&[]),
+            },
+            Some(News::Fetched { file, .. }) => match self.files.find(file) {
+                Some(file) => daemon.tell_reply(&[file]),
+                None => daemon.tell_reply(&[]),
+            },
+            _ => daemon.tell_reply(&[]),
+        };
+        if replied
             && self.succession.tell(|news| daemon.tell(news, &[]))
             && self.children.tell(|news, files| daemon.tell(news, files))
             && self.files.tell(|news, files| daemon.tell(news, files))

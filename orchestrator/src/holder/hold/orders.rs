@@ -55,10 +55,20 @@ impl Holder {
                 let errno = self.signal(child, signal);
                 self.answer(News::Signalled { child, errno });
             }
-            Order::Keep { file } => {
+            Order::Keep { file, confirm } => {
                 if !first.is_some_and(|kept| self.files.keep(file, kept)) {
                     self.answer(News::NotKept { file });
+                } else if confirm {
+                    self.answer(News::Kept { file });
                 }
+            }
+            Order::Output { child } => {
+                let is_there = self.children.output(child).is_some();
+                self.answer(News::Output { child, is_there });
+            }
+            Order::Fetch { file } => {
+                let is_there = self.files.find(file).is_some();
+                self.answer(News::Fetched { file, is_there });
             }
             Order::Forget { file } => self.files.forget(file),
             Order::Ready => {
@@ -145,7 +155,7 @@ impl Holder {
                         successor: true,
                         version: Version::OWN,
                     });
-                    successor.tell_reply();
+                    successor.tell_reply(&[]);
                 }
                 Some(Order::Able) => self.succession.able(),
                 _ => {}

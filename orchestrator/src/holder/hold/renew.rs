@@ -47,7 +47,9 @@ impl Holder {
         let Some(mut place) = self.spare.take_if(|_| !busy) else {
             return Errno::BUSY.into();
         };
-        let failed = self.hand_over(&mut place, bytes, image_file, program);
+        let opened = self.children.open_pidfds();
+        let failed = opened.and_then(|()| self.hand_over(&mut place, bytes, image_file, program));
+        self.children.close_pidfds();
         self.spare = Some(place);
         failed.err().unwrap_or_else(|| Errno::INVAL.into())
     }
@@ -121,7 +123,9 @@ impl Holder {
         ];
         let children = self.children.each().flat_map(|(program, ended)| {
             let Launched { child, pid, warning, pidfd, stdout, stderr } = program;
-            let files = [pidfd, stdout, stderr].map(number);
+            // They were opened for this.
+            let pidfd = pidfd.as_ref().map_or(-1, number);
+            let files = [pidfd, number(stdout), number(stderr)];
             let child = *child;
             let ended = ended.map(|(how, time_ns)| Record::Ended { child, how, time_ns });
             let child = Record::Child { child, pid: *pid, warning: *warning, files };
@@ -141,8 +145,9 @@ impl Holder {
     /// process, or not any more.
     fn stay_open(&self, also: [BorrowedFd<'_>; 2], flags: FdFlags) -> io::Result<()> {
         let programs = self.children.each().map(|(program, _)| program);
-        let children = programs.flat_map(|it| [&it.pidfd, &it.stdout, &it.stderr]);
-        let own = children.chain(&self.executable.program);
+        let children =
+            programs.flat_map(|it| [it.pidfd.as_ref(), Some(&it.stdout), Some(&it.stderr)]);
+        let own = children.flatten().chain(&self.executable.program);
         let own = own.chain(self.daemon.as_ref().map(|daemon| &daemon.socket));
         let own = own.map(AsFd::as_fd).chain(self.files.each().map(|(_, file)| file));
         for file in own.chain(also) {
@@ -228,6 +233,7 @@ impl Holder {
         for record in records {
             holder.inherit(record)?;
         }
+        holder.children.close_pidfds();
         let _ = rustix::stdio::dup2_stdin(holder.launches.nothing());
         Ok(holder)
     }
@@ -256,7 +262,7 @@ impl Holder {
                 self.executable = Executable { image, program: program.map(file).transpose()? };
             }
             Record::Child { child, pid, warning, files: [pidfd, stdout, stderr] } => {
-                let (pidfd, stdout, stderr) = (file(pidfd)?, file(stdout)?, file(stderr)?);
+                let (pidfd, stdout, stderr) = (Some(file(pidfd)?), file(stdout)?, file(stderr)?);
                 self.children.inherit(Launched { child, pid, pidfd, stdout, stderr, warning });
             }
             Record::Ended { how, time_ns, .. } => self.children.inherit_end(how, time_ns),

@@ -1,5 +1,6 @@
 //! Frames, images, and the holder itself as a process of its own.
 
+mod fetching;
 mod records;
 mod renewal;
 
@@ -84,7 +85,9 @@ fn orders() -> impl Strategy<Value = Order> {
         ),
         name().prop_map(|child| Order::Release { child }),
         (name(), any::<i32>()).prop_map(|(child, signal)| Order::Signal { child, signal }),
-        name().prop_map(|file| Order::Keep { file }),
+        (name(), any::<bool>()).prop_map(|(file, confirm)| Order::Keep { file, confirm }),
+        name().prop_map(|child| Order::Output { child }),
+        name().prop_map(|file| Order::Fetch { file }),
         name().prop_map(|file| Order::Forget { file }),
         (any::<bool>(), any::<bool>())
             .prop_map(|(image, program)| Order::Replace { image, program }),
@@ -131,6 +134,8 @@ fn news() -> impl Strategy<Value = News> {
         (name(), any::<i32>()).prop_map(|(child, errno)| News::Signalled { child, errno }),
         name().prop_map(|file| News::Kept { file }),
         name().prop_map(|file| News::NotKept { file }),
+        (name(), any::<bool>()).prop_map(|(child, is_there)| News::Output { child, is_there }),
+        (name(), any::<bool>()).prop_map(|(file, is_there)| News::Fetched { file, is_there }),
         (any::<bool>(), any::<i32>(), any::<i32>())
             .prop_map(|(able, errno, pid)| News::Successor { able, errno, pid }),
         (any::<i32>(), how()).prop_map(|(pid, how)| News::SuccessorEnded { pid, how }),

@@ -34,25 +34,25 @@ pub(super) fn before_it_goes_on() {
 }
 
 /// A daemon's end of the connection to a holder.
-struct Peer(OwnedFd);
+pub(super) struct Peer(OwnedFd);
 
 impl Peer {
     /// Is at work.
-    fn at_work() -> Self {
+    pub(super) fn at_work() -> Self {
         let peer = Self(start_holder());
         peer.hello();
         peer.order(Order::Ready, &[], &[]);
         peer
     }
 
-    fn order(&self, order: Order, image: &[u8], files: &[&dyn AsFd]) {
+    pub(super) fn order(&self, order: Order, image: &[u8], files: &[&dyn AsFd]) {
         let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
         let frame = order.encode();
         socket::send(&self.0, &[IoSlice::new(&frame), IoSlice::new(image)], &files).unwrap();
     }
 
     #[track_caller]
-    fn news(&self) -> (News, socket::Files) {
+    pub(super) fn news(&self) -> (News, socket::Files) {
         let deadline = Instant::now() + SOON;
         let mut bytes = [0; SIZE];
         loop {
@@ -70,7 +70,7 @@ impl Peer {
 
     /// All that it is told when it asks.
     #[track_caller]
-    fn hello(&self) -> Vec<(News, socket::Files)> {
+    pub(super) fn hello(&self) -> Vec<(News, socket::Files)> {
         self.order(Order::Hello { protocol: frame::PROTOCOL }, &[], &[]);
         let (welcome, _) = self.news();
         let expected =
@@ -87,7 +87,7 @@ impl Peer {
 
     /// A shell that reads from this pipe; its number, what it prints.
     #[track_caller]
-    fn shell(&self, child: Name, script: &str, stdin: &OwnedFd) -> (i32, File) {
+    pub(super) fn shell(&self, child: Name, script: &str, stdin: &OwnedFd) -> (i32, File) {
         let args = ["sh", "-c", script].map(OsStr::new);
         let program = Program {
             path: OsStr::new("/bin/sh"),
@@ -106,14 +106,14 @@ impl Peer {
     }
 
     #[track_caller]
-    fn signal(&self, child: Name, signal: i32) {
+    pub(super) fn signal(&self, child: Name, signal: i32) {
         self.order(Order::Signal { child, signal }, &[], &[]);
         assert_eq!(self.news().0, News::Signalled { child, errno: 0 });
     }
 
     /// Has it execute this program, and hears what comes of it.
     #[track_caller]
-    fn renew(&self, env: &[(&str, &str)], program: &File) -> News {
+    pub(super) fn renew(&self, env: &[(&str, &str)], program: &File) -> News {
         self.order_renewal(env, program);
         self.news().0
     }
@@ -149,11 +149,11 @@ fn image(env: &[(&str, &str)]) -> Vec<u8> {
     program.image().unwrap()
 }
 
-fn this_program() -> File {
+pub(super) fn this_program() -> File {
     File::open("/proc/self/exe").unwrap()
 }
 
-fn name(tag: u64) -> Name {
+pub(super) fn name(tag: u64) -> Name {
     Name { key: [3; 16], tag }
 }
 
@@ -168,7 +168,7 @@ fn exited(child: Name, pid: i32, how: How) -> impl Fn(News) {
 }
 
 #[track_caller]
-fn line(from: &mut File) -> String {
+pub(super) fn line(from: &mut File) -> String {
     let mut line = Vec::new();
     let deadline = Instant::now() + SOON;
     while line.last() != Some(&b'\n') {
@@ -187,18 +187,18 @@ fn line(from: &mut File) -> String {
     String::from_utf8(line).unwrap()
 }
 
-fn status(pid: i32, field: &str) -> String {
+pub(super) fn status(pid: i32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim_start_matches(':').trim().to_owned()
 }
 
-fn pipe() -> (OwnedFd, File) {
+pub(super) fn pipe() -> (OwnedFd, File) {
     let (reading, writing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     (reading, File::from(writing))
 }
 
-fn files(pid: i32) -> usize {
+pub(super) fn files(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
@@ -209,7 +209,7 @@ fn children_and_files_survive() {
     let peer = Peer::at_work();
     let kept = memfd_create(c"kept", MemfdFlags::CLOEXEC).unwrap();
     File::from(kept.try_clone().unwrap()).write_all(b"what was kept").unwrap();
-    peer.order(Order::Keep { file: name(9) }, &[], &[&kept]);
+    peer.order(Order::Keep { file: name(9), confirm: false }, &[], &[&kept]);
     let (stdin, mut input) = pipe();
     let (pid, mut output) = peer.shell(name(1), ECHO, &stdin);
     let (other_stdin, other_input) = pipe();

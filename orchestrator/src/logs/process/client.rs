@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
@@ -82,13 +82,13 @@ struct Client {
     out: Rc<Outgoing>,
     /// What found no room in the socket.
     unsent: Option<Vec<u8>>,
-    /// The logs that it has open.
-    logs: HashMap<InstanceId, Rc<Log>>,
+    /// The logs that it has open, and some that were closed.
+    logs: HashMap<InstanceId, Weak<Log>>,
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        for log in self.logs.values() {
+        for log in self.logs.values().filter_map(Weak::upgrade) {
             log.leave(&self.out);
         }
         self.hub.clients.borrow_mut().retain(|client| !Rc::ptr_eq(client, &self.out));
@@ -282,7 +282,8 @@ impl Client {
 
     /// A log that this client has open. If it was closed, the client is told so.
     fn known(&mut self, instance: InstanceId) -> Option<Rc<Log>> {
-        let there = self.logs.get(&instance).filter(|log| !log.is_closed()).cloned();
+        let there = self.logs.get(&instance).and_then(Weak::upgrade);
+        let there = there.filter(|log| !log.is_closed());
         if there.is_none() {
             self.logs.remove(&instance);
             self.out.answer(Report::Closed { instance, state: State::default() });
@@ -320,7 +321,10 @@ impl Client {
             }
         };
         log.join(&self.out);
-        self.logs.insert(instance, log.clone());
+        if self.logs.len() > 2 * self.hub.logs.borrow().len() + 64 {
+            self.logs.retain(|_, log| log.strong_count() > 0);
+        }
+        self.logs.insert(instance, Rc::downgrade(&log));
         log.tell(&self.out).ok_or_else(|| "it was closed".to_owned())
     }
 

@@ -67,7 +67,8 @@ impl Due {
     /// Waits until a time may have come. It can be called again if it was dropped.
     pub(super) async fn comes(&self) {
         match self.0.as_ref().and_then(|it| it.alarm.as_ref()) {
-            Some(alarm) => alarm.rung().await,
+            // It has its room only while it is waited for.
+            Some(alarm) => Box::pin(alarm.rung()).await,
             None => pending().await,
         }
     }

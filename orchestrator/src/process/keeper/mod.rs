@@ -16,9 +16,11 @@ use orchestrator_proto::control::{
     Check, Desired, EventKind, Health, LastRun, Observed, Priority, Supervision,
 };
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{Kernel, Launch, Pending, Process, Spawned};
+use crate::inbox::{Sender, inbox};
+use crate::shown::{Looker, Shower};
 use crate::supervise::Effect;
 
 /// Requests to one instance that may be on their way; more wait where they are made.
@@ -61,8 +63,8 @@ pub trait Hooks: Send + Sync + 'static {
 /// [`retire`](Self::retire), because then nobody could ever stop it.
 #[derive(Clone, Debug)]
 pub struct Keeper {
-    requests: mpsc::Sender<Request>,
-    view: watch::Receiver<View>,
+    requests: Sender<Request>,
+    view: Looker<View>,
 }
 
 /// An instance as it is.
@@ -199,7 +201,7 @@ pub enum RetireError {
 type StartAnswer = oneshot::Sender<Result<Started, StartError>>;
 type StopAnswer = oneshot::Sender<Result<bool, StopError>>;
 
-/// Small, because each keeper has room for [`QUEUE`] of them.
+/// Small, because many may wait.
 #[derive(Debug)]
 enum Request {
     Start(Option<Priority>, StartAnswer),
@@ -233,7 +235,11 @@ pub enum Said {
 
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
-    pub fn spawn(rules: Supervision, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
+    pub fn spawn(
+        rules: impl Into<Arc<Supervision>>,
+        kernel: Arc<dyn Kernel>,
+        hooks: impl Hooks,
+    ) -> Self {
         Self::resume(rules, kernel, hooks, View::never_started())
     }
 
@@ -241,14 +247,15 @@ impl Keeper {
     /// `view` says; it is shown as it is there until something happens, desired or not. Must be
     /// called within a tokio runtime.
     pub fn resume(
-        rules: Supervision,
+        rules: impl Into<Arc<Supervision>>,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
     ) -> Self {
-        let (requests, inbox) = mpsc::channel(QUEUE);
-        let (shown, view) = watch::channel(view);
-        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        let (requests, inbox) = inbox(QUEUE);
+        let shown = Shower::new(view);
+        let view = shown.subscribe();
+        let mut task = task::Task::new(rules.into(), kernel, Box::new(hooks), inbox, shown);
         task.interrupted();
         tokio::spawn(async move { task.run().await });
         Self { requests, view }
@@ -258,15 +265,16 @@ impl Keeper {
     /// since. `view` is how it is to be shown, running. If it is not desired, it is stopped. Must
     /// be called within a tokio runtime.
     pub fn adopt(
-        rules: Supervision,
+        rules: impl Into<Arc<Supervision>>,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
         spawned: Spawned,
     ) -> Self {
-        let (requests, inbox) = mpsc::channel(QUEUE);
-        let (shown, view) = watch::channel(view);
-        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        let (requests, inbox) = inbox(QUEUE);
+        let shown = Shower::new(view);
+        let view = shown.subscribe();
+        let mut task = task::Task::new(rules.into(), kernel, Box::new(hooks), inbox, shown);
         tokio::spawn(async move {
             task.adopt(spawned).await;
             task.run().await;
@@ -278,15 +286,16 @@ impl Keeper {
     /// has left this behind: it is ended, as it would have been then. Must be called within a tokio
     /// runtime.
     pub fn clean_up(
-        rules: Supervision,
+        rules: impl Into<Arc<Supervision>>,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
         rest: Arc<dyn Process>,
     ) -> Self {
-        let (requests, inbox) = mpsc::channel(QUEUE);
-        let (shown, view) = watch::channel(view);
-        let mut task = task::Task::new(rules, kernel, Box::new(hooks), inbox, shown);
+        let (requests, inbox) = inbox(QUEUE);
+        let shown = Shower::new(view);
+        let view = shown.subscribe();
+        let mut task = task::Task::new(rules.into(), kernel, Box::new(hooks), inbox, shown);
         task.interrupted();
         tokio::spawn(async move {
             task.clean_up(rest).await;
@@ -391,7 +400,7 @@ impl Keeper {
 
     /// The same, to wait for changes.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<View> {
+    pub(crate) fn watch(&self) -> Looker<View> {
         self.view.clone()
     }
 

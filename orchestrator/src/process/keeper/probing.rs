@@ -43,7 +43,8 @@ impl Probing {
         let interval = probe.interval.duration();
         if self.question.is_none() {
             match self.next {
-                Some(next) => sleep_until(next).await,
+                // A timer has its room only while it runs.
+                Some(next) => Box::pin(sleep_until(next)).await,
                 None => return pending().await,
             }
             self.ask(hooks, run);

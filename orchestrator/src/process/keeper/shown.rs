@@ -1,5 +1,6 @@
 //! The machine's words and the protocol's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, Exit, Observed, Supervision};
@@ -86,7 +87,11 @@ pub(super) fn observed(
 }
 
 /// The machine of an instance that was left like this, and when its main process ended.
-pub(super) fn resume(rules: Supervision, seed: u64, observed: Observed) -> (Machine, Option<u64>) {
+pub(super) fn resume(
+    rules: Arc<Supervision>,
+    seed: u64,
+    observed: Observed,
+) -> (Machine, Option<u64>) {
     let (state, last_exit, exited_ms): (State, Option<Exit>, Option<u64>) = match observed {
         Observed::Stopped { last_exit, at_ms } => (State::Stopped, last_exit, at_ms),
         Observed::Completed { exit, at_ms } => (State::Completed { exit }, Some(exit), Some(at_ms)),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority, Supervision};
-use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
@@ -17,6 +16,8 @@ use super::{
     Begun, Hooks, Request, Runs, Said, StartAnswer, StartError, Started, StopAnswer, StopError,
     View, WAITING,
 };
+use crate::inbox::Inbox;
+use crate::shown::Shower;
 use crate::supervise::{self, Action, Event, Machine, Notice, SIGKILL, State};
 
 /// What the task waits for besides requests. At most one of these at a time is not `Nothing`:
@@ -39,8 +40,8 @@ pub(super) struct Task {
     pub(super) machine: Machine,
     kernel: Arc<dyn Kernel>,
     hooks: Box<dyn Hooks>,
-    inbox: mpsc::Receiver<Request>,
-    pub(super) view: watch::Sender<View>,
+    inbox: Inbox<Request>,
+    pub(super) view: Shower<View>,
     /// The epoch of the machine's time.
     epoch: Instant,
     awaited: Awaited,
@@ -68,11 +69,11 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(
-        rules: Supervision,
+        rules: Arc<Supervision>,
         kernel: Arc<dyn Kernel>,
         hooks: Box<dyn Hooks>,
-        inbox: mpsc::Receiver<Request>,
-        view: watch::Sender<View>,
+        inbox: Inbox<Request>,
+        view: Shower<View>,
     ) -> Self {
         let View { observed, priority, .. } = view.borrow().clone();
         let (machine, exited_ms) = resume(rules, seed(), observed);
@@ -100,7 +101,8 @@ impl Task {
     }
 
     /// To the end of its keeping; to be called once. By reference, because a future that is given
-    /// what it works on has room for it twice.
+    /// what it works on has room for it twice; and what is done when something happens has its room
+    /// only then, because most of the time nothing does.
     pub(super) async fn run(&mut self) {
         let mut abandoned = false;
         while !(abandoned && self.machine.is_final()) {
@@ -118,17 +120,17 @@ impl Task {
                         }
                         let _ = answer.send(Err(super::RetireError::Running));
                     }
-                    Some(request) => self.request(request).await,
+                    Some(request) => Box::pin(self.request(request)).await,
                     None => {
                         abandoned = true;
                         self.suspended = true;
-                        self.feed(Event::StopRequested).await;
+                        Box::pin(self.feed(Event::StopRequested)).await;
                     }
                 },
-                outcome = self.awaited.wait() => self.outcome(outcome).await,
+                outcome = self.awaited.wait() => Box::pin(self.outcome(outcome)).await,
                 answer = self.probing.answer(&*self.hooks, run) => {
                     self.answered(&answer);
-                    self.feed(Event::Probed(answer)).await;
+                    Box::pin(self.feed(Event::Probed(answer))).await;
                 }
                 ended = command(&mut self.stop_command) => {
                     self.stop_command = None;
@@ -136,10 +138,10 @@ impl Task {
                     if let Err(error) = ended {
                         tracing::warn!(%error, "the stop command of an instance has failed");
                     }
-                    self.feed(Event::StopCommandEnded { worked }).await;
+                    Box::pin(self.feed(Event::StopCommandEnded { worked })).await;
                 }
-                () = self.due.comes() => self.look().await,
-                () = until(deadline) => self.feed(Event::Deadline).await,
+                () = self.due.comes() => Box::pin(self.look()).await,
+                () = until(deadline) => Box::pin(self.feed(Event::Deadline)).await,
             }
         }
     }
@@ -485,9 +487,10 @@ async fn signal_tree(process: Option<Arc<dyn Process>>, signal: i32) {
     }
 }
 
+/// A timer has its room only while it runs.
 async fn until(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+        Some(deadline) => Box::pin(sleep_until(deadline)).await,
         None => pending().await,
     }
 }

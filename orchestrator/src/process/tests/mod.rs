@@ -1,5 +1,6 @@
 //! Against the real kernel, with real programs.
 
+mod held;
 mod launch;
 mod listen;
 mod tree;

@@ -87,7 +87,7 @@ impl Machine {
     }
 
     /// As [`probe`](Self::probe), while the state is being worked on.
-    pub(super) const fn probe_in(&self, state: &State) -> Option<&Probe> {
+    pub(super) fn probe_in(&self, state: &State) -> Option<&Probe> {
         match (state, &self.rules.readiness) {
             (State::Starting { .. }, Readiness::Probe(probe)) => Some(probe),
             (State::Ready { .. } | State::Unhealthy { .. }, _) => self.rules.liveness.as_ref(),

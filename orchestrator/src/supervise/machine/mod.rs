@@ -8,6 +8,7 @@ mod schedule;
 mod stop;
 
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{Desired, Exit, Probe, Readiness, Supervision};
@@ -79,7 +80,8 @@ use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
 /// has left behind is found signals that, watches it, and goes to stopping.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    rules: Supervision,
+    /// Shared, because whoever keeps many instances has them in several places.
+    rules: Arc<Supervision>,
     state: State,
     last_exit: Option<Exit>,
     backoff: BackOff,
@@ -106,20 +108,20 @@ pub struct Machine {
 impl Machine {
     /// An instance that was never started. `seed` makes its delays differ from those of others.
     #[must_use]
-    pub const fn new(rules: Supervision, seed: u64) -> Self {
+    pub fn new(rules: impl Into<Arc<Supervision>>, seed: u64) -> Self {
         Self::resume(rules, seed, State::Stopped, None)
     }
 
     /// An instance of which nothing is left, as another machine left it. `state` is final.
     #[must_use]
-    pub const fn resume(
-        rules: Supervision,
+    pub fn resume(
+        rules: impl Into<Arc<Supervision>>,
         seed: u64,
         state: State,
         last_exit: Option<Exit>,
     ) -> Self {
         Self {
-            rules,
+            rules: rules.into(),
             state,
             last_exit,
             backoff: BackOff::new(seed),
@@ -137,7 +139,7 @@ impl Machine {
 
     /// How it is supervised.
     #[must_use]
-    pub const fn rules(&self) -> &Supervision {
+    pub fn rules(&self) -> &Supervision {
         &self.rules
     }
 
@@ -155,7 +157,7 @@ impl Machine {
 
     /// The question that it is to be asked as long as it is in this state, if any.
     #[must_use]
-    pub const fn probe(&self) -> Option<&Probe> {
+    pub fn probe(&self) -> Option<&Probe> {
         self.probe_in(&self.state)
     }
 
@@ -238,7 +240,7 @@ impl Machine {
             Event::SaidUnwell => self.said_unwell(now, state, &mut todo),
             Event::MoreTime(time) => more_time(now, state, time),
             Event::Probed(answer) => self.probed(now, state, answer, &mut todo),
-            Event::RulesChanged(rules) => self.rules_changed(now, state, *rules, &mut todo),
+            Event::RulesChanged(rules) => self.rules_changed(now, state, rules.into(), &mut todo),
             Event::Deadline => self.deadline(now, state, &mut todo),
             event => self.process(now, state, event, &mut todo),
         };

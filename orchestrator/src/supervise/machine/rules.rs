@@ -1,5 +1,6 @@
 //! New rules for an instance that may be anywhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::Millis;
@@ -16,7 +17,7 @@ impl Machine {
         &mut self,
         now: Duration,
         state: State,
-        rules: Supervision,
+        rules: Arc<Supervision>,
         todo: &mut Vec<Action>,
     ) -> State {
         let before = std::mem::replace(&mut self.rules, rules);
@@ -25,7 +26,7 @@ impl Machine {
             new if self.rules.kind == Kind::Service || new == Millis::ZERO => None,
             new => moved(now, self.run_by, before.run_timeout, new),
         };
-        let rules = &self.rules;
+        let rules = &*self.rules;
         if before.readiness != rules.readiness || before.liveness != rules.liveness {
             self.answers = (0, 0);
         }

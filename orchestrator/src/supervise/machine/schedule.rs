@@ -21,7 +21,7 @@ enum Wanted {
 impl Machine {
     /// Its schedule, if it has one.
     #[must_use]
-    pub const fn schedule(&self) -> Option<&Schedule> {
+    pub fn schedule(&self) -> Option<&Schedule> {
         self.rules.kind.schedule()
     }
 
