@@ -27,6 +27,8 @@
 //!   first. A file may be left for a new one when it is so old. Complete files are compressed,
 //!   if that is wanted, but for the newest of them, so that whatever ships logs has the time to
 //!   read it; a kill in the middle of that loses nothing.
+//! - The rules of a log may change while it is written to: nothing is lost or doubled for that, but
+//!   files that are not to be kept any more.
 //! - No instance starves another: each pipe is read at most 64 KiB per turn.
 //! - A reader gets records in order, none twice, and is told of those that were deleted
 //!   before it came to them. It slows nobody, however slow it is. It gets all that was in the

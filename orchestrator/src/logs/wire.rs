@@ -125,8 +125,8 @@ pub(super) fn refusal(why: &str) -> Vec<u8> {
 /// What the daemon wants. All about one log is carried out in its order.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Opens a log, or joins one that is open already. Answered by [`Report::Opened`] or
-    /// [`Report::Failed`].
+    /// Opens a log, or joins one that is open already, whose rules are these from then on.
+    /// Answered by [`Report::Opened`] or [`Report::Failed`].
     Open { instance: InstanceId, dir: OsBytes, rules: Rules },
     /// Reads two pipes to their ends: the files of this datagram are the reading ends of the
     /// standard output and the standard error of one run of an instance. A run that this
