@@ -111,7 +111,7 @@ impl Succession {
     fn link_id(&self, to: &str) -> LinkId {
         let is_to = |target: &TargetInfo| match target {
             TargetInfo::Instance { name, .. } => name.as_deref() == Some(to),
-            TargetInfo::Udp { .. } => false,
+            TargetInfo::Udp { .. } | TargetInfo::Set { .. } => false,
         };
         let links = self.daemon.links();
         links.iter().find(|link| is_to(&link.to)).expect("the link is there").id

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use orchestrator_proto::control::{EventKind, Observed};
 use tests::{Daemon, eventually, executable, processes, skipped};
 
@@ -51,6 +53,65 @@ fn a_fork_bomb_with_setsid_has_no_survivors() {
         eventually("it goes off", || (!running(&bomb).is_empty()).then_some(()));
         daemon.ok(["runtime", "stop", "bomb"]);
         assert_eq!(running(&bomb), [0; 0], "{way:?}");
+    }
+}
+
+/// Each forks as fast as it can, in a session of its own, as long as its user may have more
+/// processes; and then goes on trying.
+const DOUBLING: &str = "import os, signal
+for it in signal.SIGTERM, signal.SIGINT, signal.SIGHUP: signal.signal(it, signal.SIG_IGN)
+while True:
+    try:
+        if os.fork() == 0: os.setsid()
+    except OSError: pass
+";
+
+#[test]
+fn a_bomb_that_doubles_stands_still_before_it_is_killed() {
+    if !nix::unistd::geteuid().is_root() {
+        return skipped("only root can bound the processes of a user who has no others");
+    }
+    // One processor is enough for it, so that the other tests get on.
+    let ours = sched_getaffinity(Pid::this()).unwrap();
+    let cpus = (0..CpuSet::count()).find(|cpu| ours.is_set(*cpu).unwrap()).unwrap().to_string();
+    for way in WAYS {
+        let daemon = Daemon::start_with(way);
+        let bomb = daemon.dir().join("doubling");
+        let script = format!("{DOUBLING}# {}", bomb.display());
+        daemon.add([
+            "/usr/bin/env",
+            "--name",
+            "bomb",
+            "--stop-timeout",
+            "200ms",
+            "--user",
+            "61236",
+            "--group",
+            "61236",
+            "--rlimit",
+            "nproc=30",
+            "--cpus",
+            &cpus,
+            "--",
+            "python3",
+            "-c",
+            &script,
+        ]);
+        daemon.ok(["runtime", "start", "bomb"]);
+        eventually("it has gone off", || (running(&bomb).len() >= 30).then_some(()));
+        daemon.ok(["runtime", "stop", "bomb"]);
+        assert_eq!(running(&bomb), [0; 0], "{way:?}");
+        let mut killed_ms = None;
+        let took_ms = daemon.event("nothing of it is left", |event| {
+            if matches!(event.kind, EventKind::Killed) {
+                killed_ms = Some(event.time_ms);
+            }
+            let stopped = matches!(event.kind, EventKind::Stopped);
+            stopped.then(|| event.time_ms - killed_ms.unwrap())
+        });
+        // It is far less where nothing else is under way, such as other tests.
+        assert!(took_ms < 10_000, "{way:?}: {took_ms} ms");
+        println!("{way:?}: {took_ms} ms from SIGKILL until nothing is left");
     }
 }
 

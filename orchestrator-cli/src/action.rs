@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use orchestrator_proto::client::{Client, ClientError};
-use orchestrator_proto::control::{Reply, Request};
+use orchestrator_proto::control::{Outcome, Reply, Request};
 use tokio::sync::Semaphore;
 
 use crate::failure::{Exit, Failure};
-use crate::format;
 use crate::output::Output;
+use crate::{format, replicas};
 
 /// Requests under way at once. A daemon has a bound on them for each connection.
 const AT_ONCE: usize = 16;
@@ -42,7 +42,8 @@ pub(crate) async fn all(
             Err(error) => Err(ClientError::Protocol(error.to_string())),
         };
         match result.map_err(Failure::from).and_then(|reply| tell(out, &reply, restart)) {
-            Ok(()) => {}
+            Ok(end) if exit == Exit::Ok => exit = end,
+            Ok(_) => {}
             Err(Failure::Report(report)) => {
                 out.report(&report);
                 if exit == Exit::Ok {
@@ -65,19 +66,69 @@ pub(crate) async fn clear(client: Client, out: &mut Output, force: bool) -> Resu
     all(client, out, vec![Request::Clear { force }]).await
 }
 
-/// Prints the reply to a request that did something.
-pub(crate) fn tell(out: &mut Output, reply: &Reply, restart: bool) -> Result<(), Failure> {
+/// Prints the reply to a request that did something. The answer is how the program ends: what
+/// failed for one replica of a set is told here.
+pub(crate) fn tell(out: &mut Output, reply: &Reply, restart: bool) -> Result<Exit, Failure> {
+    match reply {
+        Reply::Each { outcomes, .. } if out.is_json() => {
+            out.json(reply)?;
+            let failed = outcomes.iter().any(|it| matches!(it.outcome, Outcome::Failed(_)));
+            return Ok(if failed { Exit::Failed } else { Exit::Ok });
+        }
+        Reply::Each { set, outcomes } => return replicas::each(out, set, outcomes, restart),
+        Reply::Scaled(scaled) if !out.is_json() => {
+            for line in replicas::scaled(scaled) {
+                out.line(&line)?;
+            }
+            for warning in &scaled.warnings {
+                out.warning(warning);
+            }
+            return Ok(Exit::Ok);
+        }
+        _ => {}
+    }
     let Some((sentence, warnings)) = describe(reply, restart) else {
         return Err(Failure::unexpected_reply());
     };
     if out.is_json() {
-        return out.json(reply);
+        out.json(reply)?;
+        return Ok(Exit::Ok);
     }
     out.line(&sentence)?;
     for warning in warnings {
         out.warning(warning);
     }
-    Ok(())
+    Ok(Exit::Ok)
+}
+
+/// A program was started.
+pub(crate) fn started(who: &str, changed: bool, restart: bool) -> String {
+    match (changed, restart) {
+        (_, true) => format!("restarted instance {who}"),
+        (true, false) => format!("started instance {who}"),
+        (false, false) => format!("instance {who} was already running"),
+    }
+}
+
+/// A schedule was started.
+pub(crate) fn scheduled(who: &str, changed: bool) -> String {
+    match changed {
+        true => format!("started the schedule of instance {who}"),
+        false => format!("the schedule of instance {who} was already started"),
+    }
+}
+
+/// A run of a schedule comes after the one that is under way.
+pub(crate) fn queued(who: &str) -> String {
+    format!("instance {who} is run when the run before it is over")
+}
+
+/// A program was stopped.
+pub(crate) fn stopped(who: &str, changed: bool) -> String {
+    match changed {
+        true => format!("stopped instance {who}"),
+        false => format!("instance {who} was not running"),
+    }
 }
 
 /// The reply as a sentence, and its warnings. None for a reply that only reports.
@@ -85,22 +136,20 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
     let sentence = match reply {
         Reply::Added { id, warnings } => return Some((format!("added instance {id}"), warnings)),
         Reply::Started { id, changed, warnings, .. } => {
-            let sentence = match (changed, restart) {
-                (_, true) => format!("restarted instance {id}"),
-                (true, false) => format!("started instance {id}"),
-                (false, false) => format!("instance {id} was already running"),
+            return Some((started(&id.to_string(), *changed, restart), warnings));
+        }
+        Reply::Scheduled { id, changed, .. } => scheduled(&id.to_string(), *changed),
+        Reply::Queued { id } => queued(&id.to_string()),
+        Reply::Stopped { id, changed } => stopped(&id.to_string(), *changed),
+        Reply::SetRemoved { set, instances, links } => {
+            let replicas = format::count(instances.len() as u64, "replica");
+            let links = match links.len() {
+                0 => String::new(),
+                count => format!(" and {}", format::count(count as u64, "link")),
             };
-            return Some((sentence, warnings));
+            format!("removed set {set} with {replicas}{links}")
         }
-        Reply::Scheduled { id, changed: true, .. } => {
-            format!("started the schedule of instance {id}")
-        }
-        Reply::Scheduled { id, changed: false, .. } => {
-            format!("the schedule of instance {id} was already started")
-        }
-        Reply::Queued { id } => format!("instance {id} is run when the run before it is over"),
-        Reply::Stopped { id, changed: true } => format!("stopped instance {id}"),
-        Reply::Stopped { id, changed: false } => format!("instance {id} was not running"),
+        Reply::Scaled(scaled) => return Some((scaled.set.clone(), &scaled.warnings)),
         Reply::Removed { id, links } if links.is_empty() => format!("removed instance {id}"),
         Reply::Removed { id, links } => {
             let s = if links.len() == 1 { "" } else { "s" };
@@ -135,7 +184,10 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Plan(_)
         | Reply::Exported(_)
         | Reply::Vitals(_)
-        | Reply::Findings(_) => return None,
+        | Reply::Findings(_)
+        | Reply::ReplicaSets(_)
+        | Reply::ReplicaSet(_)
+        | Reply::Each { .. } => return None,
     };
     Some((sentence, &[]))
 }

@@ -41,6 +41,7 @@ pub(crate) async fn add(
         execution: args.execution.into_execution(),
         limits: args.limits.into_limits(),
         listen,
+        replicas: args.replicas,
         ..RuntimeSpec::new(path.clone())
     };
     let reply = if copy {
@@ -48,11 +49,11 @@ pub(crate) async fn add(
     } else {
         client.request(Request::RuntimeAdd(spec)).await?
     };
-    action::tell(out, &reply, false)?;
+    let exit = action::tell(out, &reply, false)?;
     if let Some(hint) = hint.filter(|_| !out.is_json()) {
         out.hint(&hint);
     }
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// As the daemon needs it: it has another working directory. Symbolic links stay, so that one

@@ -13,7 +13,9 @@ use clap::{CommandFactory, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
-use orchestrator_proto::control::{LinkInfo, Reply, Request, RuntimeInfo, TargetInfo};
+use orchestrator_proto::control::{
+    LinkInfo, ReplicaSetInfo, Reply, Request, RuntimeInfo, TargetInfo,
+};
 
 use crate::cli::{Cli, CompletedShell};
 use crate::failure::{Exit, Failure};
@@ -66,28 +68,42 @@ fn program() -> String {
     path.map_or(called, Into::into).to_string_lossy().into_owned()
 }
 
-/// Completes names of instances, and ids of those that have none.
+/// Completes names of instances, ids of those that have none, and names of sets of replicas.
 pub(crate) fn instances() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| offer_instances(current, |_| true))
+    ArgValueCompleter::new(|current: &OsStr| {
+        let replies = ask_all([Request::ReplicaSets, Request::RuntimeList]);
+        offer(current, replies.iter().flat_map(words))
+    })
+}
+
+/// Completes names of sets of replicas.
+pub(crate) fn sets() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        offer(current, ask_all([Request::ReplicaSets]).iter().flat_map(words))
+    })
 }
 
 /// Completes names of instances that have a schedule.
 pub(crate) fn schedules() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| {
-        offer_instances(current, |info| info.schedule.is_some())
+    ArgValueCompleter::new(|current: &OsStr| match ask(Request::RuntimeList) {
+        Some(Reply::Runtimes(all)) => {
+            offer(current, all.iter().filter(|info| info.schedule.is_some()).map(instance))
+        }
+        _ => Vec::new(),
     })
 }
 
-fn offer_instances(
-    current: &OsStr,
-    is_meant: fn(&RuntimeInfo) -> bool,
-) -> Vec<CompletionCandidate> {
-    match ask(Request::RuntimeList) {
-        Some(Reply::Runtimes(all)) => {
-            offer(current, all.iter().filter(|info| is_meant(info)).map(instance))
-        }
+/// What a list of sets or of instances has to offer.
+fn words(reply: &Reply) -> Vec<(String, String)> {
+    match reply {
+        Reply::ReplicaSets(all) => all.iter().map(set).collect(),
+        Reply::Runtimes(all) => all.iter().map(instance).collect(),
         _ => Vec::new(),
     }
+}
+
+fn set(set: &ReplicaSetInfo) -> (String, String) {
+    (set.name.clone(), crate::format::count(set.replicas.0.into(), "replica"))
 }
 
 /// Completes numbers of links.
@@ -113,6 +129,7 @@ fn link(link: &LinkInfo) -> (String, String) {
         TargetInfo::Instance { name: Some(name), .. } => name.clone(),
         TargetInfo::Instance { id, name: None } => id.to_string(),
         TargetInfo::Udp { address } => format!("udp:{address}"),
+        TargetInfo::Set { name } => name.clone(),
     };
     (link.id.to_string(), format!("{from} -> {to}, {}", link.type_name))
 }
@@ -133,13 +150,28 @@ fn offer(current: &OsStr, all: impl Iterator<Item = (String, String)>) -> Vec<Co
 
 /// Asks the daemon of the command line that is completed.
 fn ask(request: Request) -> Option<Reply> {
+    ask_all([request]).pop()
+}
+
+/// The same, for several things at once: what is answered in time.
+fn ask_all<const N: usize>(requests: [Request; N]) -> Vec<Reply> {
     let socket = socket(std::env::args_os())
         .or_else(|| std::env::var_os(orchestrator_proto::paths::ENV_CONTROL_SOCKET));
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let Ok(tokio) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let mut replies = Vec::new();
     tokio.block_on(async {
-        let asked = async { session::connect(socket).await.ok()?.request(request).await.ok() };
-        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
-    })
+        let asked = async {
+            let client = session::connect(socket).await.ok()?;
+            for request in requests {
+                replies.extend(client.request(request).await);
+            }
+            Some(())
+        };
+        let _ = tokio::time::timeout(PATIENCE, asked).await;
+    });
+    replies
 }
 
 /// What `--socket` says in a command line.

@@ -93,6 +93,8 @@ fn what(kind: &EventKind) -> String {
         }
         EventKind::Failed { reason } => format!("failed: {reason}"),
         EventKind::Changed { keys } => format!("definition changed: {keys}"),
+        EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
+        EventKind::SetRemoved => "removed with all replicas".into(),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
         EventKind::LinkChanged { link, policy, capacity } => {
             format!("link {link} changed: policy {policy}, capacity {capacity}")

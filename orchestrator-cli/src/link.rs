@@ -82,7 +82,7 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
 fn ends(link: &LinkInfo) -> impl Iterator<Item = InstanceId> + use<> {
     let to = match link.to {
         TargetInfo::Instance { id, .. } => Some(id),
-        TargetInfo::Udp { .. } => None,
+        TargetInfo::Udp { .. } | TargetInfo::Set { .. } => None,
     };
     link.from.into_iter().chain(to)
 }
@@ -97,6 +97,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         TargetInfo::Instance { name: Some(name), .. } => name.clone(),
         TargetInfo::Instance { id, name: None } => ids.show(*id),
         TargetInfo::Udp { address } => format!("udp:{address}"),
+        TargetInfo::Set { name } => name.clone(),
     };
     let state = match link.state {
         LinkState::Open => Field::toned("open", Tone::Good),

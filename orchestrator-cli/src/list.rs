@@ -1,14 +1,16 @@
 //! `runtime list`
 
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{Observed, Reply, Request, RuntimeInfo, RuntimeVitals, Vitals};
+use orchestrator_proto::control::{
+    Observed, ReplicaSetInfo, Reply, Request, RuntimeInfo, RuntimeVitals, Vitals,
+};
 use serde::Serialize;
 
 use crate::cli::ListArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Column, Field, Ids, Tone};
-use crate::{format, glob, schedule, status, watch};
+use crate::{format, glob, replicas, schedule, status, watch};
 
 /// The columns, and in which order they are left out where there is no room for all.
 const COLUMNS: [Column; 11] = [
@@ -58,10 +60,18 @@ fn is_wanted(info: &RuntimeInfo, args: &ListArgs) -> bool {
     let is_named = |pattern: &String| {
         info.name.as_deref().is_some_and(|name| glob::matches(pattern, name))
             || glob::matches(pattern, &info.id.to_string())
+            || info.replica.as_ref().is_some_and(|it| glob::matches(pattern, &it.set))
     };
     let in_state = args.states.iter().any(|state| state.word() == info.observed.word());
     (args.patterns.is_empty() || args.patterns.iter().any(is_named))
         && (args.states.is_empty() || in_state)
+}
+
+/// As a set has no state, none is asked for in one.
+fn is_set_wanted(set: &ReplicaSetInfo, args: &ListArgs) -> bool {
+    args.states.is_empty()
+        && (args.patterns.is_empty()
+            || args.patterns.iter().any(|pattern| glob::matches(pattern, &set.name)))
 }
 
 /// An instance as JSON: the fields of [`RuntimeInfo`], and `vitals`.
@@ -93,12 +103,15 @@ async fn print(
     if out.is_json() {
         return json(out, all, false);
     }
+    let mut sets = replicas::sets(client).await?;
+    sets.retain(|set| is_set_wanted(set, args));
+    let empty = replicas::empty(&sets);
     let is_filtered = !(args.patterns.is_empty() && args.states.is_empty());
     if all.is_empty() && !is_filtered {
         // Perhaps there were some.
         status::warn(client, out).await?;
     }
-    if all.is_empty() && out.is_terminal() {
+    if all.is_empty() && out.is_terminal() && empty.is_empty() {
         out.line(match is_filtered {
             true => "no instance is like that; `runtime list` shows all",
             false => "no instances; add one with `orchestrator-cli runtime add PATH`",
@@ -106,7 +119,11 @@ async fn print(
         return Ok(());
     }
     let text = text(out, all, args.wide);
-    out.line(&text)
+    out.line(&text)?;
+    if !empty.is_empty() {
+        out.line("")?;
+    }
+    empty.iter().try_for_each(|sentence| out.line(sentence))
 }
 
 /// The table, and a sentence for each that is worth one.

@@ -13,6 +13,7 @@ use crate::cli::{LogArgs, LogRange, LogsArgs};
 use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
+use crate::replicas::{self, Shown};
 
 /// What stands before a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +66,7 @@ async fn print(
     let now_ns = format::now_ns();
     let mut query = query;
     // Both before anything is printed: how wide their names are, and whether they run.
-    let known = match (query.instances.len(), range.follow()) {
-        (1, Some(_)) => Vec::new(),
-        _ => meant(client, &mut query.instances).await?,
-    };
+    let known = meant(client, &mut query.instances, wanted).await?;
     query.tail = range.tail;
     query.since_ns = range.since.map(|since| since.ns(now_ns));
     query.until_ns = range.until.map(|until| until.ns(now_ns));
@@ -114,6 +112,7 @@ async fn print(
 async fn meant(
     client: &Client,
     selectors: &mut Vec<Selector>,
+    wanted: Option<LogStream>,
 ) -> Result<Vec<RuntimeInfo>, Failure> {
     let mut known = Vec::new();
     if selectors.is_empty() {
@@ -123,9 +122,16 @@ async fn meant(
         }
     }
     for instance in selectors.drain(..) {
-        match client.request(Request::RuntimeShow { instance }).await? {
-            Reply::Runtime(detail) => known.push(detail.info),
-            _ => return Err(Failure::unexpected_reply()),
+        match (replicas::show(client, instance.clone()).await?, wanted) {
+            (Shown::Instance(detail), _) => known.push(detail.info),
+            (Shown::Set(detail), None) => known.extend(detail.instances),
+            // Bytes of several have no order that anybody could make sense of.
+            (Shown::Set(_), Some(stream)) => {
+                return Err(Failure::invalid(format!(
+                    "{instance} is a set of replicas; give one of them, or see `runtime logs \
+                     {instance} --stream {stream}`"
+                )));
+            }
         }
     }
     let mut ids = HashSet::new();

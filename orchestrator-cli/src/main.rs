@@ -20,6 +20,7 @@ mod logs;
 mod manifest;
 mod output;
 mod plan;
+mod replicas;
 mod runtime;
 mod schedule;
 mod screen;

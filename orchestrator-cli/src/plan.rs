@@ -2,7 +2,7 @@
 
 use clap::builder::styling::AnsiColor;
 use orchestrator_proto::control::{
-    ChangeKind, Effect, InstanceChange, KeyChange, LinkChange, Plan, WantedSet,
+    ChangeKind, Effect, InstanceChange, KeyChange, LinkChange, Plan, SetChange, WantedSet,
 };
 use orchestrator_proto::manifest::entries;
 
@@ -12,6 +12,9 @@ use crate::output::Output;
 
 /// Prints the plan; what is added with all that `wanted` says of it.
 pub(crate) fn show(out: &mut Output, plan: &Plan, wanted: &WantedSet) -> Result<(), Failure> {
+    for change in &plan.sets {
+        set(out, change, wanted)?;
+    }
     for change in &plan.instances {
         instance(out, change, wanted)?;
     }
@@ -29,6 +32,27 @@ const fn mark(kind: ChangeKind) -> (&'static str, AnsiColor) {
     }
 }
 
+fn set(out: &mut Output, change: &SetChange, wanted: &WantedSet) -> Result<(), Failure> {
+    let (mark, color) = mark(change.kind);
+    let line = out.paint(color, &format!("{mark} set {}", format::line(&change.name)));
+    out.line(&line)?;
+    if change.kind == ChangeKind::Add {
+        all_keys(out, &change.name, wanted)?;
+    }
+    keys(out, &change.keys)
+}
+
+/// All that is said of one that is added.
+fn all_keys(out: &mut Output, label: &str, wanted: &WantedSet) -> Result<(), Failure> {
+    let (mark, color) = mark(ChangeKind::Add);
+    let wanted = wanted.instances.iter().find(|it| it.label() == label);
+    for (key, value) in wanted.map(entries).unwrap_or_default() {
+        let line = out.paint(color, &format!("{mark}     {key} = {}", format::line(&value)));
+        out.line(&line)?;
+    }
+    Ok(())
+}
+
 fn instance(out: &mut Output, change: &InstanceChange, wanted: &WantedSet) -> Result<(), Failure> {
     let (mark, color) = mark(change.kind);
     let id = || change.id.map_or_else(String::new, |id| id.to_string());
@@ -39,13 +63,8 @@ fn instance(out: &mut Output, change: &InstanceChange, wanted: &WantedSet) -> Re
     };
     let line = out.paint(color, &format!("{mark} instance {}{effect}", format::line(&name)));
     out.line(&line)?;
-    if change.kind == ChangeKind::Add
-        && let Some(wanted) = wanted.instances.iter().find(|it| it.label() == name)
-    {
-        for (key, value) in entries(wanted) {
-            let line = out.paint(color, &format!("{mark}     {key} = {}", format::line(&value)));
-            out.line(&line)?;
-        }
+    if change.kind == ChangeKind::Add {
+        all_keys(out, &name, wanted)?;
     }
     keys(out, &change.keys)
 }
@@ -82,7 +101,9 @@ fn summary(plan: &Plan) -> String {
     if plan.is_empty() {
         return format!("nothing differs: {unchanged}");
     }
+    let sets = plan.sets.iter().map(|it| it.kind);
     let kinds = plan.instances.iter().map(|it| it.kind).chain(plan.links.iter().map(|it| it.kind));
+    let kinds = kinds.chain(sets);
     let count = |kind| kinds.clone().filter(|it| *it == kind).count();
     let words = if plan.applied {
         ["added", "changed", "removed"]

@@ -3,14 +3,15 @@
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    Compression, Health, ListenInfo, LogRules, LogStream, Observed, PastExit, Reply, Request,
-    RuntimeDetail, Selector, Usage,
+    Compression, Health, ListenInfo, LogRules, LogStream, Observed, PastExit, Replica, Reply,
+    Request, RuntimeDetail, Selector, Usage,
 };
 
 use crate::cli::RuntimeCommand;
 use crate::failure::{Exit, Failure};
 use crate::format;
 use crate::output::Output;
+use crate::replicas::{self, Shown};
 use crate::{action, add, execution, list, logs, schedule, supervision, table, wait};
 
 /// `runtime …`
@@ -21,6 +22,7 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let requests = match command {
         RuntimeCommand::Add(args) => return add::add(&client, out, args).await,
+        RuntimeCommand::Scale(args) => return replicas::scale(&client, out, args).await,
         RuntimeCommand::List(args) => return list::list(&client, out, args).await,
         RuntimeCommand::Show { instance } => return show(&client, out, instance).await,
         RuntimeCommand::Stdout(args) => {
@@ -57,10 +59,9 @@ fn each(instances: Vec<String>, request: impl Fn(Selector) -> Request) -> Vec<Re
 }
 
 async fn show(client: &Client, out: &mut Output, instance: String) -> Result<Exit, Failure> {
-    let instance = instance.into();
-    let Reply::Runtime(mut detail) = client.request(Request::RuntimeShow { instance }).await?
-    else {
-        return Err(Failure::unexpected_reply());
+    let mut detail = match replicas::show(client, instance.into()).await? {
+        Shown::Instance(detail) => detail,
+        Shown::Set(detail) => return replicas::print(out, detail),
     };
     // By its id: its name may be another's by now.
     let instances = vec![Selector(detail.info.id.to_string())];
@@ -98,6 +99,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("id", info.id.to_string()),
         ("name", info.name.clone().unwrap_or_default()),
+        ("replica", info.replica.as_ref().map(replica).unwrap_or_default()),
         ("state", state(&info.observed, now_ms)),
         ("status", info.status.clone()),
         (
@@ -152,6 +154,10 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
     let at = all.iter().position(|(name, _)| *name == "privileged").unwrap_or(all.len());
     all.splice(at..at, execution::facts(&detail.execution));
     all
+}
+
+fn replica(replica: &Replica) -> String {
+    format!("{} of set {}", replica.index, replica.set)
 }
 
 fn limits_unmet(detail: &RuntimeDetail) -> String {

@@ -71,7 +71,7 @@ pub(crate) async fn wait(
 
 /// What is waited for.
 struct Goal<'a> {
-    wanted: &'a [Wanted],
+    wanted: Vec<Wanted>,
     /// Those that are executed anew, as they were before.
     anew: HashMap<String, Option<&'a RuntimeInfo>>,
     removed: Vec<InstanceId>,
@@ -79,6 +79,8 @@ struct Goal<'a> {
 
 impl<'a> Goal<'a> {
     fn new(wanted: &'a WantedSet, plan: &Plan, before: &'a [RuntimeInfo]) -> Self {
+        let each = wanted.instances.iter();
+        let each = each.flat_map(|it| it.replicas().unwrap_or_else(|| vec![it.clone()]));
         let anew = plan.instances.iter().filter(|it| {
             it.kind != ChangeKind::Remove && matches!(it.effect, Effect::Start | Effect::Restart)
         });
@@ -89,7 +91,7 @@ impl<'a> Goal<'a> {
         });
         let removed = plan.instances.iter().filter(|it| it.kind == ChangeKind::Remove);
         Self {
-            wanted: &wanted.instances,
+            wanted: each.collect(),
             anew: anew.collect(),
             removed: removed.filter_map(|it| it.id).collect(),
         }
@@ -103,7 +105,7 @@ impl<'a> Goal<'a> {
             })
             .collect();
         let mut look = Look::default();
-        for wanted in self.wanted {
+        for wanted in &self.wanted {
             let label = wanted.label();
             let Some(info) = by_label.get(&label) else {
                 look.lost.push((label, "it has been removed".to_owned()));

@@ -13,6 +13,7 @@ use crate::cli::WaitState;
 use crate::failure::{Exit, Failure, Report};
 use crate::format;
 use crate::output::Output;
+use crate::replicas::{self, Shown};
 
 /// `runtime wait`
 pub(crate) async fn wait(
@@ -23,7 +24,19 @@ pub(crate) async fn wait(
     timeout: Option<Millis>,
 ) -> Result<Exit, Failure> {
     let deadline = timeout.and_then(|time| Instant::now().checked_add(time.duration()));
+    let mut all = Vec::new();
     for instance in instances {
+        match replicas::show(client, Selector(instance.clone())).await? {
+            Shown::Instance(_) => all.push(instance),
+            Shown::Set(set) => {
+                if set.instances.is_empty() && !out.is_json() {
+                    out.line(&format!("set {instance} has no replicas"))?;
+                }
+                all.extend(set.instances.iter().map(|info| info.id.to_string()));
+            }
+        }
+    }
+    for instance in all {
         let info = one(client, instance.into(), state, deadline).await?;
         if out.is_json() {
             out.json_line(&info)?;

@@ -42,6 +42,7 @@ fn info(observed: Observed) -> RuntimeInfo {
         connections: 0,
         status: "3 of 4 cameras".into(),
         schedule: None,
+        replica: None,
     }
 }
 
@@ -274,8 +275,12 @@ fn stdout_is_byte_for_byte_and_follows_what_runs() {
 }
 
 #[test]
-fn logs_with_a_flag_need_no_other_request() {
+fn logs_follow_as_a_flag_says_whatever_runs() {
     let fake = Fake::new(|peer| {
+        // What is meant may be a set of replicas.
+        let (frame, request) = peer.request().unwrap();
+        assert!(matches!(request, Request::RuntimeShow { .. }), "{request:?}");
+        peer.reply(frame, detail(Observed::Stopped { last_exit: None, at_ms: None }));
         let (frame, request) = peer.request().unwrap();
         let Request::Logs(query) = request else { panic!() };
         assert!(query.follow && query.stream.is_none() && query.tail == Some(2));
@@ -347,9 +352,12 @@ fn a_failed_start_is_listed_with_its_reason() {
         at_ms: 0,
     };
     let vitals = Vitals { restarts: 3, restarts_on_end: 2, ..Vitals::default() };
-    let list = move |_| {
+    let list = move |request| {
         let (info, vitals) = (info(failed.clone()), vitals.clone());
-        ServerBody::Reply(Reply::Vitals(vec![RuntimeVitals { info, vitals }]))
+        ServerBody::Reply(match request {
+            Request::ReplicaSets => Reply::ReplicaSets(Vec::new()),
+            _ => Reply::Vitals(vec![RuntimeVitals { info, vitals }]),
+        })
     };
     let done = Fake::answering(list.clone()).run(&["runtime", "list"]);
     let lines: Vec<_> = done.stdout.lines().collect();
@@ -380,6 +388,7 @@ fn a_mismatched_link_is_listed_with_its_reason() {
             error: WireError::new(ErrorCode::SchemaMismatch, "u8 is not u16"),
         },
         counters: Counters::default(),
+        part_of: None,
     };
     let list = move |_| ServerBody::Reply(Reply::Links(vec![link.clone()]));
     let done = Fake::answering(list).run(&["link", "list", "--color", "always"]);

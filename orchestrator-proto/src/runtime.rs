@@ -62,6 +62,10 @@ pub const ENV_SOCKET: &str = "ORCHESTRATOR_IPC_SOCKET";
 /// The variable that holds the instance's id.
 pub const ENV_INSTANCE: &str = "ORCHESTRATOR_INSTANCE_ID";
 
+/// The variable that holds the index of the instance, if it is a replica of a set: the first is 1.
+/// How many there are is not in a variable, since that changes while they run.
+pub const ENV_REPLICA: &str = "ORCHESTRATOR_REPLICA";
+
 /// Channels are below this: at most so many declarations on one connection.
 pub const MAX_CHANNELS: u16 = 1024;
 

@@ -120,6 +120,14 @@ fn say(event: &NewEvent) {
             tracing::warn!(instance, due_ms, reason, "a run was left out");
         }
         EventKind::Failed { reason } => tracing::warn!(instance, reason, "failed"),
+        EventKind::Scaled { from, to } => {
+            let set = event.name.as_deref().unwrap_or_default();
+            tracing::info!(set, from, to, "scaled");
+        }
+        EventKind::SetRemoved => {
+            let set = event.name.as_deref().unwrap_or_default();
+            tracing::info!(set, "removed");
+        }
         EventKind::Changed { keys } => tracing::info!(instance, keys, "definition changed"),
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");

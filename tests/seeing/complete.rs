@@ -92,6 +92,11 @@ fn names_of_instances_and_numbers_of_links_are_completed() {
         let all = offered(&script, None, &line)?;
         (all == ["ping", "pong"]).then_some(())
     });
+    // A name may be that of a set of replicas; only that of one can be scaled.
+    daemon.ok(["runtime", "add", "/bin/true", "--name", "probe", "--replicas", "0"]);
+    offers(&["orchestrator-cli", "runtime", "stop", "p"], &["ping", "probe"]);
+    let all = offers(&["orchestrator-cli", "runtime", "scale", "p"], &["probe"]);
+    assert_eq!(all, ["probe"]);
     // Only schedules can be run.
     daemon.add(["/bin/true", "--name", "purge", "--schedule", "@yearly"]);
     let all = offers(&["orchestrator-cli", "runtime", "run", "p"], &["purge"]);

@@ -1,6 +1,6 @@
 //! `link …`
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use orchestrator_proto::LinkId;
 use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
 
@@ -74,6 +74,7 @@ pub(crate) struct LinkAdd {
 }
 
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("rules").required(true).multiple(true).args(["policy", "capacity"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -82,7 +83,7 @@ pub(crate) struct LinkSet {
 
     /// What happens from now on when there is no room: block, drop-newest, drop-oldest or latest.
     /// Example: --policy block
-    #[arg(long, required_unless_present = "capacity")]
+    #[arg(long)]
     pub(crate) policy: Option<Policy>,
 
     /// How many messages may wait from now on, 1 to 1048576. Example: --capacity 64

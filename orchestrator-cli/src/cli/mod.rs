@@ -23,7 +23,7 @@ pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{LinkCommand, LinkSet, LinkTap};
 pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
 pub(crate) use runtime::{
-    ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, WaitState,
+    ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, ScaleArgs, WaitState,
 };
 
 const AFTER: &str = "\

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use orchestrator_proto::control::{Listen, LogStream, Priority};
+use orchestrator_proto::control::{Listen, LogStream, Priority, Replicas};
 use orchestrator_proto::{InstanceId, Millis, signal};
 
 use super::execution::ExecutionArgs;
@@ -32,8 +32,19 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime add ./server --restart on-failure --ready-tcp 127.0.0.1:8080
   orchestrator-cli runtime add ./planner --memory-max 512M --cpu 150% --pids-max 64
   orchestrator-cli runtime add ./server --listen http=tcp:0.0.0.0:80 --listen unix:/run/s,mode=0660
+  orchestrator-cli runtime add ./worker --name worker --replicas 3
   orchestrator-cli runtime add ./backup --schedule '30 3 * * *' --time-zone Europe/Berlin")]
     Add(RuntimeAdd),
+
+    /// Give a set of replicas another number of them.
+    ///
+    /// New ones are added and, if the set is to run, started; those with the highest numbers are
+    /// stopped as each is to be stopped, and removed with their links and their logs. All others
+    /// are left alone. The set stays with 0 too. Either all of it is done, or nothing.
+    #[command(after_help = "Examples:
+  orchestrator-cli runtime scale worker 5
+  orchestrator-cli runtime scale worker 0 --wait")]
+    Scale(ScaleArgs),
 
     /// Start instances and wait until their programs are executed. Schedules are run when it is
     /// time, from now on.
@@ -41,7 +52,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime start ping
   orchestrator-cli runtime start ping pong --priority high")]
     Start {
-        /// Ids, unique prefixes of ids, or names. Example: runtime start ping pong
+        /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime start ping pong
         #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// How favourably they are scheduled: high, normal or low. Without it as the last
@@ -55,7 +66,7 @@ pub(crate) enum RuntimeCommand {
     /// If a run is under way, what --overlap says follows. A schedule that is stopped is not run.
     #[command(after_help = "Example:\n  orchestrator-cli runtime run backup")]
     Run {
-        /// Ids, unique prefixes of ids, or names. Example: runtime run backup
+        /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime run backup
         #[arg(required = true, value_name = "INSTANCE", add = complete::schedules())]
         instances: Vec<String>,
     },
@@ -63,7 +74,7 @@ pub(crate) enum RuntimeCommand {
     /// Stop instances and wait until nothing of them is left.
     #[command(after_help = "Example:\n  orchestrator-cli runtime stop ping pong")]
     Stop {
-        /// Ids, unique prefixes of ids, or names. Example: runtime stop ping
+        /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime stop ping
         #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
     },
@@ -71,7 +82,7 @@ pub(crate) enum RuntimeCommand {
     /// Stop instances and start them again.
     #[command(after_help = "Example:\n  orchestrator-cli runtime restart ping")]
     Restart {
-        /// Ids, unique prefixes of ids, or names. Example: runtime restart ping
+        /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime restart ping
         #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
     },
@@ -79,7 +90,7 @@ pub(crate) enum RuntimeCommand {
     /// Remove instances with their links and their logs.
     #[command(after_help = "Example:\n  orchestrator-cli runtime remove ping --force")]
     Remove {
-        /// Ids, unique prefixes of ids, or names. Example: runtime remove ping
+        /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime remove ping
         #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// Stop them first if they run. Without it that is an error. Example: --force
@@ -99,7 +110,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime list --wide --watch=5s")]
     List(ListArgs),
 
-    /// Show one instance in full.
+    /// Show one instance, or one set of replicas, in full.
     #[command(after_help = "Example:\n  orchestrator-cli runtime show ping")]
     Show {
         /// Its id, a unique prefix of it, or its name. Example: runtime show ping
@@ -114,7 +125,7 @@ pub(crate) enum RuntimeCommand {
   orchestrator-cli runtime wait server --for ready --timeout 30s
   orchestrator-cli runtime wait setup migrate --for completed")]
     Wait {
-        /// Ids, unique prefixes of ids, or names. Example: runtime wait server
+        /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime wait server
         #[arg(required = true, value_name = "INSTANCE", add = complete::instances())]
         instances: Vec<String>,
         /// Which state: ready, stopped (nothing of it runs, whatever the reason) or completed (of
@@ -148,7 +159,8 @@ pub(crate) enum RuntimeCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
-    /// Only those whose name or id is like one of these: `*` is any text, `?` one character.
+    /// Only those whose name or id, or whose set's name, is like one of these: `*` is any text, `?`
+    /// one character.
     /// Example: runtime list 'camera-*'
     #[arg(value_name = "PATTERN", add = complete::instances())]
     pub(crate) patterns: Vec<String>,
@@ -225,6 +237,15 @@ pub(crate) struct RuntimeAdd {
     #[arg(long)]
     pub(crate) name: Option<String>,
 
+    /// So many of it: a set of replicas, 0 to 256.
+    ///
+    /// Each is an instance of its own, with the name of the set and its index, as worker.1, and
+    /// finds that index in ORCHESTRATOR_REPLICA. The name of the set means all of them in other
+    /// commands, requirements and links; `runtime scale` changes their number. Not with --id,
+    /// --copy and --listen, which are for one instance. Example: --name worker --replicas 3
+    #[arg(long, value_name = "N", requires = "name", conflicts_with_all = ["id", "copy", "listen"])]
+    pub(crate) replicas: Option<Replicas>,
+
     /// The id to use, else the daemon chooses one.
     /// Example: --id 0195fc7b-33e6-70e3-bee1-ac515185fac7
     #[arg(long, value_name = "UUID")]
@@ -286,6 +307,26 @@ pub(crate) struct RuntimeAdd {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct ScaleArgs {
+    /// The set, by its name. Example: runtime scale worker 5
+    #[arg(add = complete::sets())]
+    pub(crate) set: String,
+
+    /// How many replicas, 0 to 256. Example: runtime scale worker 5
+    #[arg(value_name = "N")]
+    pub(crate) replicas: Replicas,
+
+    /// Wait until new replicas are ready, as far as the set is to run, and those that are removed
+    /// are gone; or say what is not, and why. Example: runtime scale worker 5 --wait
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long to wait; 0 is for ever. Example: --wait --timeout 30s
+    #[arg(long, value_name = "TIME", default_value = "1m", requires = "wait")]
+    pub(crate) timeout: Millis,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct LogArgs {
     /// Its id, a unique prefix of it, or its name. Example: runtime stdout ping
     #[arg(add = complete::instances())]
@@ -297,7 +338,7 @@ pub(crate) struct LogArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct LogsArgs {
-    /// Ids, unique prefixes of ids, or names. Example: runtime logs ping pong
+    /// Ids, unique prefixes of ids, or names, also of sets. Example: runtime logs ping pong
     #[arg(value_name = "INSTANCE", required_unless_present = "all", add = complete::instances())]
     pub(crate) instances: Vec<String>,
 

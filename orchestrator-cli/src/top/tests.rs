@@ -34,6 +34,7 @@ fn instance(number: u8, name: &str, observed: Observed) -> RuntimeVitals {
         connections: 0,
         status: String::new(),
         schedule: None,
+        replica: None,
     };
     let usage = Usage {
         cpu_percent_100: 1250,
@@ -63,6 +64,7 @@ fn link(sent: u64) -> LinkInfo {
         capacity: 1,
         state: LinkState::Open,
         counters: Counters { sent, ..Counters::default() },
+        part_of: None,
     }
 }
 

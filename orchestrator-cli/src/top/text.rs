@@ -53,6 +53,7 @@ pub(super) fn ends(link: &LinkInfo) -> (String, String) {
         TargetInfo::Instance { name: Some(name), .. } => name.clone(),
         TargetInfo::Instance { id, name: None } => short(&id.to_string()),
         TargetInfo::Udp { address } => format!("udp:{address}"),
+        TargetInfo::Set { name } => name.clone(),
     };
     (format::line(&from).into_owned(), format::line(&to).into_owned())
 }

@@ -37,9 +37,9 @@ impl Wanted {
 /// All that should be there.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct WantedSet {
-    /// Instances, each once.
+    /// Instances and sets of replicas, each once.
     pub instances: Vec<Wanted>,
-    /// Links, each once. Their ends are among `instances` or there already.
+    /// Links, each once. Their ends are among `instances`, or replicas of these, or there already.
     pub links: Vec<LinkSpec>,
 }
 
@@ -59,13 +59,15 @@ pub struct Plan {
     pub unchanged_links: u64,
     /// What will be in the way later, as sentences: for example a path that does not exist yet.
     pub warnings: Vec<String>,
+    /// Sets of replicas that differ. What that means for their replicas is in `instances`.
+    pub sets: Vec<SetChange>,
 }
 
 impl Plan {
     /// Whether there is no difference.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.instances.is_empty() && self.links.is_empty()
+        self.instances.is_empty() && self.links.is_empty() && self.sets.is_empty()
     }
 }
 
@@ -117,6 +119,17 @@ pub struct InstanceChange {
     pub name: Option<String>,
     /// What that means for its process.
     pub effect: Effect,
+    /// What differs, of one that is changed.
+    pub keys: Vec<KeyChange>,
+}
+
+/// A set of replicas that differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SetChange {
+    /// What becomes of it.
+    pub kind: ChangeKind,
+    /// Its name.
+    pub name: String,
     /// What differs, of one that is changed.
     pub keys: Vec<KeyChange>,
 }

@@ -186,4 +186,14 @@ pub enum EventKind {
         /// Messages that may wait now.
         capacity: u32,
     },
+    /// A set of replicas is to have another number of them. It is about no instance, and its name is
+    /// that of the set.
+    Scaled {
+        /// How many before; 0 if it is new.
+        from: u32,
+        /// How many now.
+        to: u32,
+    },
+    /// A set of replicas has been removed, with all of them. Its name is that of the set.
+    SetRemoved,
 }

@@ -8,6 +8,7 @@ use super::execution::Execution;
 use super::limits::Limits;
 use super::listen::ListenInfo;
 use super::log::LogRules;
+use super::replicas::Replica;
 use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
@@ -298,6 +299,8 @@ pub struct RuntimeInfo {
     pub status: String,
     /// When it ran last and runs next, if it is a schedule.
     pub schedule: Option<ScheduleInfo>,
+    /// Which replica of which set it is, if it is one.
+    pub replica: Option<Replica>,
 }
 
 impl RuntimeInfo {
@@ -365,9 +368,9 @@ pub struct RuntimeDetail {
 pub struct LinkInfo {
     /// Its id.
     pub id: LinkId,
-    /// Whose messages; none means anybody's.
+    /// Whose messages; none means anybody's, or, if there is a name, those of a set of replicas.
     pub from: Option<InstanceId>,
-    /// The sender's name, if it has one.
+    /// The name of the sender, or of the set, if it has one.
     pub from_name: Option<String>,
     /// The type of its messages.
     pub type_name: String,
@@ -381,6 +384,9 @@ pub struct LinkInfo {
     pub state: LinkState,
     /// What passed.
     pub counters: Counters,
+    /// The link from or to a set of replicas that it belongs to, and goes with. What that one shows
+    /// is what all of its links show together.
+    pub part_of: Option<LinkId>,
 }
 
 /// Who gets a link's messages.
@@ -398,6 +404,11 @@ pub enum TargetInfo {
     Udp {
         /// `HOST:PORT`.
         address: String,
+    },
+    /// Each replica of a set: each gets each message.
+    Set {
+        /// The name of the set.
+        name: String,
     },
 }
 

@@ -18,6 +18,7 @@ mod info;
 mod limits;
 mod listen;
 mod log;
+mod replicas;
 mod rlimit;
 mod schedule;
 mod scheduling;
@@ -26,7 +27,8 @@ mod supervision;
 mod vitals;
 
 pub use apply::{
-    ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, Wanted, WantedSet,
+    ChangeKind, Effect, Exported, InstanceChange, KeyChange, LinkChange, Plan, SetChange, Wanted,
+    WantedSet,
 };
 pub use capability::Capability;
 pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
@@ -40,6 +42,9 @@ pub use info::{
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use replicas::{
+    Named, Outcome, Replica, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, Replicas, Scaled,
+};
 pub use rlimit::{Resource, Rlimit};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
@@ -276,11 +281,22 @@ pub enum Request {
         /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; none leaves it as it is.
         capacity: Option<u32>,
     },
+    /// Gives a set so many replicas. Answered by [`Reply::Scaled`], or with an error: then nothing
+    /// was changed. The answer comes when that is stored, and the starts and stops that follow are
+    /// asked for; it does not wait for processes.
+    RuntimeScale {
+        /// Which set, by its name.
+        set: Selector,
+        /// How many.
+        replicas: Replicas,
+    },
+    /// All sets of replicas. Answered by [`Reply::ReplicaSets`].
+    ReplicaSets,
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 25;
+    pub const COUNT: u32 = 27;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -292,7 +308,7 @@ impl Request {
     /// everything is.
     #[must_use]
     pub const fn is_glance(&self) -> bool {
-        matches!(self, Self::RuntimeVitals { .. } | Self::LinkList)
+        matches!(self, Self::RuntimeVitals { .. } | Self::LinkList | Self::ReplicaSets)
     }
 
     /// The name in the daemon's log.
@@ -325,6 +341,8 @@ impl Request {
             Self::RuntimeVitals { .. } => "runtime vitals",
             Self::Doctor => "doctor",
             Self::RuntimeRun { .. } => "runtime run",
+            Self::RuntimeScale { .. } => "runtime scale",
+            Self::ReplicaSets => "replica sets",
         }
     }
 }
@@ -456,6 +474,28 @@ pub enum Reply {
         /// Messages that were waiting in it and had to give way.
         dropped: u64,
     },
+    /// To [`Request::RuntimeAdd`] of a set, and to [`Request::RuntimeScale`].
+    Scaled(Box<Scaled>),
+    /// To [`Request::ReplicaSets`], by their names.
+    ReplicaSets(Vec<ReplicaSetInfo>),
+    /// To [`Request::RuntimeShow`] of a set.
+    ReplicaSet(Box<ReplicaSetDetail>),
+    /// To a request to start, stop, restart or run a set: what came of it for each replica.
+    Each {
+        /// The name of the set.
+        set: String,
+        /// The first replica first.
+        outcomes: Vec<ReplicaOutcome>,
+    },
+    /// To [`Request::RuntimeRemove`] of a set: nothing of it is left.
+    SetRemoved {
+        /// The name of the set.
+        set: String,
+        /// Its replicas, the first one first.
+        instances: Vec<Named>,
+        /// The links that went with them.
+        links: Vec<LinkId>,
+    },
 }
 
 /// One item of a stream.
@@ -545,7 +585,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::LinkSet { link: LinkId(1), policy: None, capacity: None };
+        let last = Request::ReplicaSets;
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -9,11 +9,13 @@ use super::execution::Execution;
 use super::limits::Limits;
 use super::listen::Listen;
 use super::log::LogRules;
+use super::replicas::Replicas;
 use super::supervision::Supervision;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
 
-/// Which instance: its id, a unique prefix of its id, or its name. The daemon resolves it.
+/// Which instance: its id, a unique prefix of its id, or its name; or which set of replicas: its
+/// name. The daemon resolves it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Selector(pub String);
@@ -59,6 +61,9 @@ pub struct RuntimeSpec {
     /// Sockets that listen for it, in the order in which it is given them: at most
     /// [`Listen::MAX`], each once.
     pub listen: Vec<Listen>,
+    /// How many replicas: then this is a set of them, which has a name and no id, and each has
+    /// the rest. None is one instance.
+    pub replicas: Option<Replicas>,
 }
 
 impl RuntimeSpec {
@@ -77,6 +82,7 @@ impl RuntimeSpec {
             execution: Execution::default(),
             limits: Limits::default(),
             listen: Vec::new(),
+            replicas: None,
         }
     }
 }

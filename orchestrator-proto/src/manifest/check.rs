@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use super::problem::{Collected, Source};
 use super::read::did_you_mean;
+use super::replicas;
 use crate::InstanceId;
-use crate::control::{Kind, LinkSpec, RestartPolicy, TargetSpec, Wanted};
+use crate::control::{Kind, LinkSpec, Replica, RestartPolicy, TargetSpec, Wanted};
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 64;
@@ -120,6 +121,9 @@ pub(super) fn check(
             whole.wrong(*place, message);
         }
     }
+    for (found, message) in replicas::problems(instances) {
+        whole.wrong(found.place, message);
+    }
     for FoundLink { link, place } in links {
         let to = match &link.to {
             TargetSpec::Instance(to) => to.to_string(),
@@ -138,8 +142,10 @@ fn needed(wanted: &Wanted) -> impl Iterator<Item = &str> {
     requires.chain(rules.after.iter().map(|it| it.instance.as_str()))
 }
 
-/// Which instance is meant by a name or an id.
+/// Which instance is meant by a name or an id; a set is one, and is meant by the names of its
+/// replicas too.
 struct Known<'a> {
+    sets: HashMap<&'a str, (usize, u32)>,
     by_name: HashMap<&'a str, usize>,
     by_id: HashMap<InstanceId, usize>,
 }
@@ -147,7 +153,10 @@ struct Known<'a> {
 impl<'a> Known<'a> {
     fn new(instances: &'a [Found]) -> Self {
         let specs = || instances.iter().map(|found| &found.wanted.spec).enumerate();
+        let sets =
+            specs().filter_map(|(i, spec)| Some((spec.name.as_deref()?, (i, spec.replicas?.0))));
         Self {
+            sets: sets.collect(),
             by_name: specs().filter_map(|(i, spec)| Some((spec.name.as_deref()?, i))).collect(),
             by_id: specs().filter_map(|(i, spec)| Some((spec.id?, i))).collect(),
         }
@@ -155,7 +164,11 @@ impl<'a> Known<'a> {
 
     fn find(&self, text: &str) -> Option<usize> {
         let by_id = || self.by_id.get(&text.parse().ok()?).copied();
-        self.by_name.get(text).copied().or_else(by_id)
+        let of_set = || {
+            let Replica { set, index } = Replica::of_name(text)?;
+            self.sets.get(set.as_str()).filter(|(_, count)| index <= *count).map(|(i, _)| *i)
+        };
+        self.by_name.get(text).copied().or_else(by_id).or_else(of_set)
     }
 }
 

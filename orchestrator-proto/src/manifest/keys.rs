@@ -280,6 +280,12 @@ pub(super) static INSTANCE: &[Key] = instance_keys![
     ),
     key("id", Text, "The id that it gets when it is added; without it the daemon chooses one."),
     key(
+        "replicas",
+        Number { least: 0, most: crate::control::Replicas::MAX as u64 },
+        "How many of it: a set of replicas, which are called NAME.1, NAME.2 and so on; one instance \
+         without it.",
+    ),
+    key(
         "listen",
         List(&OneOf(&[Text, Table(LISTEN)])),
         "Sockets that listen for it whether it runs or not: [NAME=]tcp:IP:PORT, udp:IP:PORT, \

@@ -8,11 +8,12 @@ use super::limits::LimitsLayer;
 use super::listen;
 use super::log::LogLayer;
 use super::read::Table;
+use super::replicas;
 use super::schedule::KindLayer;
 use super::supervision::{self, RestartLayer, StopLayer};
 use crate::control::{
-    After, Desired, Listen, Priority, Probe, Readiness, Requirement, RuntimeSpec, Supervision,
-    Wanted,
+    After, Desired, Listen, Priority, Probe, Readiness, Replicas, Requirement, RuntimeSpec,
+    Supervision, Wanted,
 };
 use crate::{InstanceId, Millis};
 
@@ -22,6 +23,7 @@ pub(super) struct Layer {
     pub(super) program: Option<PathBuf>,
     pub(super) id: Option<InstanceId>,
     listen: Option<Vec<Listen>>,
+    replicas: Option<Replicas>,
     args: Option<Vec<String>>,
     env: BTreeMap<String, String>,
     cwd: Option<PathBuf>,
@@ -53,6 +55,7 @@ impl Layer {
             program: None,
             id: None,
             listen: None,
+            replicas: None,
             args: table.read("args", |value| value.texts()),
             env: table.read("env", |value| value.variables()).into_iter().flatten().collect(),
             cwd: table.read("cwd", |value| value.path()),
@@ -82,6 +85,7 @@ impl Layer {
             id: table.read("id", |value| value.parsed()),
             kind: layer.kind.and_schedule(table),
             listen: table.read("listen", listen::all),
+            replicas: table.read("replicas", replicas::replicas),
             ..layer
         }
     }
@@ -94,6 +98,7 @@ impl Layer {
             program: self.program,
             id: self.id,
             listen: self.listen,
+            replicas: self.replicas,
             args: self.args.or_else(|| below.args.clone()),
             env,
             cwd: self.cwd.or_else(|| below.cwd.clone()),
@@ -118,6 +123,7 @@ impl Layer {
     /// Tells what does not go together, of all that holds for the instance of this table.
     pub(super) fn check(&self, table: &Table<'_>) {
         self.kind.check(table);
+        replicas::check(table);
     }
 
     /// The instance that is meant, with defaults for what nobody has said.
@@ -146,6 +152,7 @@ impl Layer {
             limits: self.limits.finish(),
             log: self.log.finish(),
             listen: self.listen.unwrap_or_default(),
+            replicas: self.replicas,
             ..RuntimeSpec::new(program)
         };
         Wanted { spec, desired: self.state.unwrap_or(Desired::Running), priority: self.priority }

@@ -36,6 +36,8 @@
 //!   dollar. See [`System`].
 //! - `include` names files, or patterns with `*` and `?` in their last component. A file is
 //!   included once.
+//! - An instance with the key `replicas` is a set of so many: `worker` stands for `worker.1`,
+//!   `worker.2` and so on, wherever an instance is named.
 //! - There is no key for `runtime add --copy`: a manifest names programs where they are. Nor is
 //!   there one for how a log is kept (`--log-max-size` and its like): what is added by a manifest
 //!   has the defaults, and what is there stays as it is.
@@ -54,6 +56,7 @@ mod listen;
 mod log;
 mod problem;
 mod read;
+mod replicas;
 mod schedule;
 mod schema;
 mod supervision;

@@ -72,6 +72,9 @@ pub fn entries(wanted: &Wanted) -> Vec<(String, String)> {
     if let Program::Path(path) = &spec.program {
         all.add("program", text(&path.to_string()));
     }
+    if let Some(replicas) = spec.replicas {
+        all.add("replicas", replicas.to_string());
+    }
     if !spec.args.is_empty() {
         all.add("args", list(spec.args.iter().map(|arg| text(&arg.to_string()))));
     }

@@ -59,6 +59,7 @@ fn spec() -> RuntimeSpec {
         execution: execution(),
         limits: limits(),
         listen: vec![listen()],
+        replicas: Some(Replicas(200)),
         ..RuntimeSpec::new("/opt/camera")
     }
 }
@@ -193,6 +194,7 @@ fn info() -> RuntimeInfo {
         connections: 2,
         status: "3 of 4 lenses".into(),
         schedule: Some(schedule_info()),
+        replica: Some(Replica { set: "worker".into(), index: 200 }),
     }
 }
 
@@ -278,6 +280,7 @@ fn link_info() -> LinkInfo {
             drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4 },
             last_ms: Some(NOON_MS),
         },
+        part_of: Some(LinkId(300)),
     }
 }
 
@@ -383,6 +386,7 @@ fn plan() -> Plan {
         effect: Effect::Restart,
         keys: vec![key.clone()],
     };
+    let set = SetChange { kind: ChangeKind::Add, name: "worker".into(), keys: vec![key.clone()] };
     let link = LinkChange {
         kind: ChangeKind::Remove,
         id: Some(LinkId(300)),
@@ -398,7 +402,36 @@ fn plan() -> Plan {
         unchanged_instances: 300,
         unchanged_links: 400,
         warnings: vec!["it is a directory".into()],
+        sets: vec![set],
     }
+}
+
+fn named() -> Named {
+    Named { id: camera(), name: "worker.1".into() }
+}
+
+fn scaled() -> Scaled {
+    Scaled {
+        set: "worker".into(),
+        replicas: Replicas(200),
+        added: vec![named()],
+        removed: vec![named(), named()],
+        warnings: vec!["it is a directory".into()],
+    }
+}
+
+fn outcome(outcome: Outcome) -> ReplicaOutcome {
+    ReplicaOutcome { id: camera(), name: "worker.1".into(), outcome }
+}
+
+fn set_info() -> ReplicaSetInfo {
+    let (replicas, desired) = (Replicas(200), Desired::Running);
+    ReplicaSetInfo { name: "worker".into(), replicas, desired }
+}
+
+fn set_detail() -> ReplicaSetDetail {
+    let set = wanted_set().instances.remove(0);
+    ReplicaSetDetail { set, links: vec![LinkId(300)], instances: vec![info()] }
 }
 
 pub(crate) fn log_query() -> LogQuery {
@@ -510,7 +543,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
             Request::Doctor => Request::Doctor,
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
-            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) }),
+            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) },
+            Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
+            Request::ReplicaSets => Request::ReplicaSets),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -537,7 +572,18 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Findings(_) => Reply::Findings(vec![finding()]),
             Reply::Scheduled { .. } => Reply::Scheduled { id, next_ms: Some(NOON_MS), changed: true },
             Reply::Queued { .. } => Reply::Queued { id },
-            Reply::LinkSet { .. } => Reply::LinkSet { id: LinkId(300), changed: true, dropped: 7 }),
+            Reply::LinkSet { .. } => Reply::LinkSet { id: LinkId(300), changed: true, dropped: 7 },
+            Reply::Scaled(_) => Reply::Scaled(Box::new(scaled())),
+            Reply::ReplicaSets(_) => Reply::ReplicaSets(vec![set_info()]),
+            Reply::ReplicaSet(_) => Reply::ReplicaSet(Box::new(set_detail())),
+            Reply::Each { .. } => Reply::Each { set: "worker".into(), outcomes: vec![outcome(Outcome::Queued)] },
+            Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] }),
+        variants!(Outcome:
+            Outcome::Started { .. } => Outcome::Started { pid: 300, changed: true, warnings: vec!["a".into()] },
+            Outcome::Scheduled { .. } => Outcome::Scheduled { next_ms: Some(NOON_MS), changed: true },
+            Outcome::Queued => Outcome::Queued,
+            Outcome::Stopped { .. } => Outcome::Stopped { changed: true },
+            Outcome::Failed(_) => Outcome::Failed(error())),
         variants!(Level: Level::Ok => Level::Ok, Level::Warning => Level::Warning, Level::Problem => Level::Problem),
         variants!(ChangeKind:
             ChangeKind::Add => ChangeKind::Add, ChangeKind::Change => ChangeKind::Change,
@@ -643,7 +689,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Exit::OutOfMemory { .. } => Exit::OutOfMemory { limit: Some(Size(1 << 29)) }),
         variants!(TargetInfo:
             TargetInfo::Instance { .. } => TargetInfo::Instance { id, name: Some("camera".into()) },
-            TargetInfo::Udp { .. } => TargetInfo::Udp { address: "10.0.0.7:9000".into() }),
+            TargetInfo::Udp { .. } => TargetInfo::Udp { address: "10.0.0.7:9000".into() },
+            TargetInfo::Set { .. } => TargetInfo::Set { name: "worker".into() }),
         variants!(LinkState:
             LinkState::Open => LinkState::Open,
             LinkState::Mismatched { .. } => LinkState::Mismatched { error: error() }),
@@ -677,7 +724,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 }),
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 },
+            EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
+            EventKind::SetRemoved => EventKind::SetRemoved),
     ]
 }
 

@@ -1,10 +1,11 @@
 //! What happened, as a stream.
 
-use orchestrator_proto::control::{Item, Selector};
+use orchestrator_proto::control::{Event, Item, Replica, Selector};
 use orchestrator_proto::{ErrorCode, WireError};
 
 use super::connection::Items;
 use super::{Daemon, missed};
+use crate::registry::Meant;
 use crate::store::EventQuery;
 
 /// Events that are taken from the log at once.
@@ -21,9 +22,10 @@ pub(super) struct Wanted {
 impl Daemon {
     pub(super) async fn events(&self, wanted: Wanted, items: Items) -> Result<(), WireError> {
         let Wanted { mut follow, after, since_ms, instance } = wanted;
-        let instance = match instance {
-            Some(selector) => Some(self.registry.find(&selector)?.id),
-            None => None,
+        let (instance, set) = match instance.map(|it| self.registry.meant(&it)).transpose()? {
+            Some(Meant::One(instance)) => (Some(instance.id), None),
+            Some(Meant::Set(set)) => (None, Some(set)),
+            None => (None, None),
         };
         let log = self.registry.events();
         // Before anything is awaited: from here on new events are written at once.
@@ -58,6 +60,9 @@ impl Daemon {
                 }
                 query.after = batch.seen;
                 for event in batch.events {
+                    if set.as_ref().is_some_and(|set| !is_of_set(&event, set)) {
+                        continue;
+                    }
                     items.send(Item::Event(event)).await?;
                 }
             }
@@ -72,4 +77,11 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Whether an event is about a set or one of its replicas, those that were removed too.
+fn is_of_set(event: &Event, set: &str) -> bool {
+    let name = event.name.as_deref();
+    let replica = name.and_then(Replica::of_name);
+    name == Some(set) || replica.is_some_and(|replica| replica.set == set)
 }

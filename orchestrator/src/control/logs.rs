@@ -95,8 +95,8 @@ impl Daemon {
         let mut found: Vec<Arc<Instance>> = match instances.is_empty() {
             true => self.registry.all(),
             false => {
-                let found = instances.iter().map(|instance| self.registry.find(instance));
-                found.collect::<Result<_, _>>()?
+                let found = instances.iter().map(|instance| self.registry.find_all(instance));
+                found.collect::<Result<Vec<_>, _>>()?.concat()
             }
         };
         let mut seen = std::collections::HashSet::new();

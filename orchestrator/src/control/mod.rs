@@ -174,6 +174,8 @@ impl Daemon {
             Request::RuntimeVitals { instances } => self.runtime_vitals(&instances).await?,
             Request::Doctor => self.doctor().await?,
             Request::RuntimeRun { instance } => self.runtime_run(&instance).await?,
+            Request::RuntimeScale { set, replicas } => self.runtime_scale(&set, replicas).await?,
+            Request::ReplicaSets => Reply::ReplicaSets(self.registry.list_sets()),
             Request::Logs(query) => {
                 self.logs(query, items).await?;
                 return Ok(None);

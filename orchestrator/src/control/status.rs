@@ -22,7 +22,7 @@ impl Daemon {
             state_dir: self.state_dir.clone(),
             runtimes: all.len() as u64,
             running: all.iter().filter(running).count() as u64,
-            links: self.registry.router().links().len() as u64,
+            links: self.registry.count_links(),
             ipc: self.ipc.as_ref().map(IpcSocket::status),
             telemetry: self.registry.telemetry().map(Telemetry::status),
             warnings: self.warnings(),

@@ -15,7 +15,8 @@ impl Daemon {
         let all = match instances {
             [] => self.registry.all(),
             named => {
-                named.iter().map(|it| self.registry.find(it)).collect::<Result<Vec<_>, _>>()?
+                let found = named.iter().map(|it| self.registry.find_all(it));
+                found.collect::<Result<Vec<_>, _>>()?.concat()
             }
         };
         let usages = self.usages(&all).await;

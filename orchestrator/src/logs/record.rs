@@ -21,7 +21,6 @@
 //! That is not part of its text. A later part of a line begins so only if its text does anyway,
 //! so that whoever reads takes it away once wherever it stands.
 
-use std::io::BufRead;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -55,11 +54,8 @@ pub(super) fn format_time(time_ns: u64) -> String {
 }
 
 /// Where the first newline is.
-pub(super) fn newline(mut bytes: &[u8]) -> Option<usize> {
-    let all = bytes;
-    // The standard library's fast search for a byte; reading from a slice can't fail.
-    let end = bytes.skip_until(b'\n').ok()?.checked_sub(1)?;
-    (all.get(end) == Some(&b'\n')).then_some(end)
+pub(super) fn newline(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', bytes)
 }
 
 /// A record that was parsed.
@@ -124,8 +120,38 @@ fn split_at_space(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) struct Batch {
     bytes: Vec<u8>,
     printed: u64,
-    /// The time of the latest records as text, so that it is formatted once per read.
-    stamp: (u64, String),
+    head: Head,
+}
+
+/// How a record begins, up to its text. Most records of one read begin alike.
+#[derive(Default, Debug)]
+struct Head {
+    /// Of what: its time, its stream, and whether it ends a line.
+    of: Option<(u64, LogStream, bool)>,
+    bytes: Vec<u8>,
+}
+
+impl Head {
+    fn set(&mut self, time_ns: u64, stream: LogStream, complete: bool) {
+        if self.of == Some((time_ns, stream, complete)) {
+            return;
+        }
+        self.of = Some((time_ns, stream, complete));
+        let stamp = format_time(time_ns);
+        let printed: &[u8] = match stream {
+            LogStream::Stdout | LogStream::Telemetry => b" stdout ",
+            LogStream::Stderr | LogStream::Orchestrator => b" stderr ",
+        };
+        self.bytes.clear();
+        if name(stream).is_empty() {
+            self.bytes.extend_from_slice(stamp.as_bytes());
+        } else {
+            self.bytes.extend_from_slice(stamp.trim_end_matches('Z').as_bytes());
+            self.bytes.extend_from_slice(MARK.as_bytes());
+        }
+        self.bytes.extend_from_slice(printed);
+        self.bytes.extend_from_slice(if complete { b"F " } else { b"P " });
+    }
 }
 
 impl Batch {
@@ -143,25 +169,10 @@ impl Batch {
         complete: bool,
         text: &[u8],
     ) {
-        if self.stamp.0 != time_ns || self.stamp.1.is_empty() {
-            self.stamp = (time_ns, format_time(time_ns));
-        }
-        let stamp = &self.stamp.1;
+        self.head.set(time_ns, stream, complete);
+        self.bytes.extend_from_slice(&self.head.bytes);
         let name = name(stream);
-        let is_output = name.is_empty();
-        let printed: &[u8] = match stream {
-            LogStream::Stdout | LogStream::Telemetry => b" stdout ",
-            LogStream::Stderr | LogStream::Orchestrator => b" stderr ",
-        };
-        if is_output {
-            self.bytes.extend_from_slice(stamp.as_bytes());
-        } else {
-            self.bytes.extend_from_slice(stamp.trim_end_matches('Z').as_bytes());
-            self.bytes.extend_from_slice(MARK.as_bytes());
-        }
-        self.bytes.extend_from_slice(printed);
-        self.bytes.extend_from_slice(if complete { b"F " } else { b"P " });
-        if !is_output && (begins || text.starts_with(name)) {
+        if !name.is_empty() && (begins || text.starts_with(name)) {
             self.bytes.extend_from_slice(name);
         }
         self.bytes.extend_from_slice(text);

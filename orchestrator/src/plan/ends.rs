@@ -9,7 +9,8 @@ use super::{End, Present};
 
 /// Who is there, who is wanted, and which is which.
 pub(super) struct Known<'a> {
-    prune: bool,
+    /// Those that are to be removed.
+    doomed: HashSet<InstanceId>,
     /// The one that is there, for each that is wanted.
     matched: Vec<Option<&'a Present>>,
     wanted_by_name: HashMap<&'a str, usize>,
@@ -23,12 +24,12 @@ impl<'a> Known<'a> {
     pub(super) fn new(
         wanted: &'a WantedSet,
         present: &'a [Present],
-        prune: bool,
+        is_doomed: impl Fn(&Present) -> bool,
         problems: &mut Vec<String>,
     ) -> Self {
         let names = present.iter().filter_map(|it| Some((it.spec.name.as_deref()?, it)));
         let mut known = Self {
-            prune,
+            doomed: HashSet::new(),
             matched: Vec::with_capacity(wanted.instances.len()),
             wanted_by_name: HashMap::new(),
             wanted_by_id: HashMap::new(),
@@ -45,6 +46,8 @@ impl<'a> Known<'a> {
                 }
             }
         }
+        let gone = present.iter().filter(|it| !known.kept.contains(&it.id) && is_doomed(it));
+        known.doomed = gone.map(|it| it.id).collect();
         known
     }
 
@@ -91,9 +94,9 @@ impl<'a> Known<'a> {
         self.matched.get(place).copied().flatten()
     }
 
-    /// Whether this one is named by what is wanted.
-    pub(super) fn is_wanted(&self, id: InstanceId) -> bool {
-        self.kept.contains(&id)
+    /// Whether this one is to be removed.
+    pub(super) fn is_doomed(&self, id: InstanceId) -> bool {
+        self.doomed.contains(&id)
     }
 
     /// The instance that the end of a link means.
@@ -112,7 +115,7 @@ impl<'a> Known<'a> {
         }
         let present = self.present_by_name.get(text).copied();
         match present.or_else(|| self.present_by_id.get(&id?).copied()) {
-            Some(present) if self.prune && !self.is_wanted(present.id) => {
+            Some(present) if self.is_doomed(present.id) => {
                 Err(format!("{text} is not wanted, and would be removed"))
             }
             Some(present) => Ok(End::Present(present.id)),

@@ -66,6 +66,7 @@ fn is_same(a: &RuntimeSpec, b: &RuntimeSpec) -> bool {
         && a.limits == b.limits
         && a.listen == b.listen
         && a.log == b.log
+        && a.replicas == b.replicas
 }
 
 /// What the kernel is told when the program is executed.

@@ -14,7 +14,7 @@ use super::{Differences, End, LinkStep, PresentLink, Route, Target, differing};
 pub(super) fn diff(
     all: &mut Differences,
     wanted: &WantedSet,
-    present: &[PresentLink],
+    (present, implied): (&[PresentLink], &[Implied]),
     known: &Known<'_>,
     prune: bool,
     problems: &mut Vec<String>,
@@ -69,6 +69,18 @@ pub(super) fn diff(
         };
         made.push((step, shown));
     }
+    for Implied { route, policy, capacity, shown } in implied {
+        if !seen.insert(route.clone()) {
+            continue;
+        }
+        if let Some(before) = as_present(route).and_then(|route| there.get(&route).copied()) {
+            kept.insert(before.id);
+            continue;
+        }
+        let route = route.clone();
+        let step = LinkStep::Make { route, policy: *policy, capacity: *capacity };
+        made.push((step, shown.clone()));
+    }
     if prune {
         for gone in present.iter().filter(|link| !kept.contains(&link.id)) {
             all.links.push(LinkStep::Remove(gone.id));
@@ -91,15 +103,34 @@ pub(super) fn diff(
     }
 }
 
+/// A link that there has to be because of another one.
+pub(super) struct Implied {
+    pub(super) route: Route<End>,
+    pub(super) policy: Policy,
+    pub(super) capacity: u32,
+    pub(super) shown: LinkChange,
+}
+
 /// The newest is one.
-const fn capacity(policy: Policy, capacity: u32) -> u32 {
+pub(super) const fn capacity(policy: Policy, capacity: u32) -> u32 {
     match policy {
         Policy::Latest => 1,
         _ => capacity,
     }
 }
 
-fn route(link: &LinkSpec, known: &Known<'_>) -> Result<Route<End>, String> {
+pub(super) fn route(link: &LinkSpec, known: &Known<'_>) -> Result<Route<End>, String> {
+    check(link)?;
+    let to = match &link.to {
+        TargetSpec::Instance(to) => Target::Instance(known.end(&to.0)?),
+        TargetSpec::Udp(address) => Target::Udp(address.clone()),
+    };
+    let from = link.from.as_ref().map(|from| known.end(&from.0)).transpose()?;
+    Ok(Route { from, type_name: link.type_name.clone(), to })
+}
+
+/// Whether all but its ends is allowed.
+pub(super) fn check(link: &LinkSpec) -> Result<(), String> {
     let most = LinkSpec::MAX_TYPE_NAME;
     if !(1..=most).contains(&link.type_name.len()) {
         return Err(format!("a type name has 1 to {most} bytes"));
@@ -110,15 +141,10 @@ fn route(link: &LinkSpec, known: &Known<'_>) -> Result<Route<End>, String> {
         let most = LinkSpec::MAX_CAPACITY;
         return Err(format!("a capacity of {capacity}; it must be 1 to {most}"));
     }
-    let to = match &link.to {
-        TargetSpec::Instance(to) => Target::Instance(known.end(&to.0)?),
-        TargetSpec::Udp(address) => {
-            format!("udp:{address}").parse::<TargetSpec>()?;
-            Target::Udp(address.clone())
-        }
-    };
-    let from = link.from.as_ref().map(|from| known.end(&from.0)).transpose()?;
-    Ok(Route { from, type_name: link.type_name.clone(), to })
+    if let TargetSpec::Udp(address) = &link.to {
+        format!("udp:{address}").parse::<TargetSpec>()?;
+    }
+    Ok(())
 }
 
 /// The same between instances that are there, if they are.

@@ -11,6 +11,7 @@
 mod ends;
 mod instance;
 mod links;
+mod sets;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use orchestrator_proto::control::{
 use orchestrator_proto::{InstanceId, LinkId, OsBytes};
 
 pub use instance::needs_restart;
+pub use sets::{PresentSetLink, SetLinkStep, SetStep, Side, There, Whole, diff_all};
 
 /// The longest value that is shown, characters.
 const MAX_SHOWN: usize = 120;
@@ -166,22 +168,30 @@ pub fn diff(
     prune: bool,
 ) -> Result<Differences, Vec<String>> {
     let mut problems = Vec::new();
-    let known = ends::Known::new(wanted, present, prune, &mut problems);
+    let known = ends::Known::new(wanted, present, |_| prune, &mut problems);
+    diff_among(wanted, (present, links, &[]), &known, prune, problems)
+}
+
+fn diff_among(
+    wanted: &WantedSet,
+    (present, links, implied): (&[Present], &[PresentLink], &[links::Implied]),
+    known: &ends::Known<'_>,
+    prune: bool,
+    mut problems: Vec<String>,
+) -> Result<Differences, Vec<String>> {
     let mut all = Differences::default();
-    if prune {
-        for gone in present.iter().filter(|it| !known.is_wanted(it.id)) {
-            all.instances.push(InstanceStep::Remove(gone.id));
-            all.shown_instances.push(InstanceChange {
-                kind: ChangeKind::Remove,
-                id: Some(gone.id),
-                name: gone.spec.name.clone(),
-                effect: match gone.desired {
-                    Desired::Running => Effect::Stop,
-                    Desired::Stopped => Effect::Nothing,
-                },
-                keys: Vec::new(),
-            });
-        }
+    for gone in present.iter().filter(|it| known.is_doomed(it.id)) {
+        all.instances.push(InstanceStep::Remove(gone.id));
+        all.shown_instances.push(InstanceChange {
+            kind: ChangeKind::Remove,
+            id: Some(gone.id),
+            name: gone.spec.name.clone(),
+            effect: match gone.desired {
+                Desired::Running => Effect::Stop,
+                Desired::Stopped => Effect::Nothing,
+            },
+            keys: Vec::new(),
+        });
     }
     for (place, wanted) in wanted.instances.iter().enumerate() {
         match known.present(place) {
@@ -195,7 +205,7 @@ pub fn diff(
             },
         }
     }
-    links::diff(&mut all, wanted, links, &known, prune, &mut problems);
+    links::diff(&mut all, wanted, (links, implied), known, prune, &mut problems);
     bound(&mut all);
     if problems.is_empty() { Ok(all) } else { Err(some(problems)) }
 }

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod sets;
+
 fn id(number: u8) -> InstanceId {
     InstanceId::from_bytes([number; 16])
 }

@@ -2,6 +2,9 @@
 //! what is below the main process, and orphans that the holder was given (see
 //! `PR_SET_CHILD_SUBREAPER`) and whose environment says whose they are. What has cleared its
 //! environment and lost its parent is not found: it is ended when the holder ends.
+//!
+//! Before they are killed they are stopped, until no new one is found: what is stopped does not
+//! fork, and keeps its place among as many processes as its user may have.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,7 +21,12 @@ use super::{FIRST_COMMAND, sys};
 use crate::holder::frame::Name;
 use crate::supervise::SIGKILL;
 
-/// How long SIGKILL follows what forks.
+const SIGSTOP: i32 = libc::SIGSTOP;
+
+/// Goes before all that is not real-time, and after all that is.
+const LOWEST_REALTIME: i32 = 1;
+
+/// How long a signal follows what forks.
 const CHASE: Duration = Duration::from_secs(2);
 
 /// How often in a row nobody must be found until nobody is there.
@@ -118,10 +126,11 @@ impl Lineage {
     ///
     /// When `/proc` can't be read, or there is no file descriptor left.
     pub(super) fn relatives(&self, link: &Link) -> io::Result<Vec<Relative>> {
-        Ok(self.look(link)?.relatives)
+        Ok(self.look(link, &HashSet::new())?.relatives)
     }
 
-    fn look(&self, link: &Link) -> io::Result<Look> {
+    /// Those who are not known by number and start.
+    fn look(&self, link: &Link, known: &HashSet<(i32, u64)>) -> io::Result<Look> {
         let mut look = Look::default();
         let mut found = HashSet::new();
         if link.is_alive(self.name) {
@@ -143,6 +152,9 @@ impl Lineage {
                 look.is_doubtful |= !Stat::of(pid).is_some_and(|stat| stat.is_alive());
                 continue;
             };
+            if known.contains(&(pid, before.started)) {
+                continue;
+            }
             let pidfd = match sys::pidfd_open(pid) {
                 Ok(pidfd) => pidfd,
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
@@ -225,47 +237,77 @@ impl Lineage {
     ///
     /// As [`relatives`](Self::relatives); when one may not be signalled by us.
     pub(super) fn signal(&self, link: &Link, signal: i32) -> io::Result<bool> {
-        let mut looks = Looks::new();
         if signal == 0 {
-            while !looks.is_over() {
-                let look = self.look(link)?;
-                if !look.relatives.is_empty() {
-                    return Ok(true);
-                }
-                if looks.found_nobody(&look) {
-                    return Ok(false);
-                }
-            }
-            return Ok(true);
+            return self.may_be_there(link);
         }
+        let _first = First::be();
+        // What a process starts when it is asked to end may be what cleans up after it, so it is
+        // asked once.
+        if signal != SIGKILL {
+            let mut signalled = HashSet::new();
+            self.signal_new(link, signal, &mut signalled)?.1?;
+            return Ok(!signalled.is_empty());
+        }
+        // Who forks as fast as it can takes the place of each that is killed; of those that stand
+        // still there are no more. If one may not be stopped, it may not be killed either.
+        let _ = self.chase(link, SIGSTOP);
+        self.chase(link, SIGKILL)
+    }
+
+    fn may_be_there(&self, link: &Link) -> io::Result<bool> {
+        let mut looks = Looks::new();
+        while !looks.is_over() {
+            let look = self.look(link, &HashSet::new())?;
+            if !look.relatives.is_empty() {
+                return Ok(true);
+            }
+            if looks.found_nobody(&look) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends a signal to all, and to those that are born meanwhile, until there is nobody new. The
+    /// answer is whether there was any.
+    fn chase(&self, link: &Link, signal: i32) -> io::Result<bool> {
+        let mut looks = Looks::new();
         let mut signalled = HashSet::new();
-        let mut failed = None;
-        let _first = (signal == SIGKILL).then(First::be);
+        let mut all_sent = Ok(());
         loop {
-            let look = self.look(link)?;
-            let mut is_new = false;
-            for relative in &look.relatives {
-                if !signalled.insert((relative.pid, relative.started)) {
-                    continue;
-                }
-                is_new = true;
-                match sys::pidfd_send_signal(relative.pidfd.as_fd(), signal, 0) {
-                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => failed = Some(error),
-                    _ => {}
-                }
-            }
-            // What a process starts when it is asked to end may be what cleans up after it, so it
-            // is asked once.
-            if signal != SIGKILL || looks.is_over() {
-                break;
-            }
-            if is_new {
+            let known = signalled.len();
+            let (look, sent) = self.signal_new(link, signal, &mut signalled)?;
+            all_sent = all_sent.and(sent);
+            if signalled.len() > known {
                 looks.found_somebody();
             } else if looks.found_nobody(&look) {
                 break;
             }
+            if looks.is_over() {
+                break;
+            }
         }
-        failed.map_or(Ok(!signalled.is_empty()), Err)
+        all_sent.map(|()| !signalled.is_empty())
+    }
+
+    /// Sends a signal to those who have not had it. The answer is what was seen, and whether it
+    /// could be sent to all.
+    fn signal_new(
+        &self,
+        link: &Link,
+        signal: i32,
+        signalled: &mut HashSet<(i32, u64)>,
+    ) -> io::Result<(Look, io::Result<()>)> {
+        let look = self.look(link, signalled)?;
+        let mut sent = Ok(());
+        for relative in &look.relatives {
+            signalled.insert((relative.pid, relative.started));
+            match sys::pidfd_send_signal(relative.pidfd.as_fd(), signal, 0) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => sent = Err(error),
+                _ => {}
+            }
+        }
+        Ok((look, sent))
     }
 }
 
@@ -275,21 +317,20 @@ fn pause() {
 }
 
 /// While it is there, this thread goes before others, if it may: who forks as fast as it can has
-/// all processors otherwise.
-struct First(Option<i32>);
+/// all processors otherwise. A nice value would not do where each session has its own share of a
+/// processor (`sched_autogroup_enabled`, see sched(7)).
+struct First(bool);
 
 impl First {
     fn be() -> Self {
-        let before = rustix::process::getpriority_process(None).ok();
-        let raised = before.filter(|_| rustix::process::setpriority_process(None, -20).is_ok());
-        Self(raised)
+        Self(sys::is_ordinary() && sys::set_realtime(Some(LOWEST_REALTIME)).is_ok())
     }
 }
 
 impl Drop for First {
     fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            let _ = rustix::process::setpriority_process(None, before);
+        if self.0 {
+            let _ = sys::set_realtime(None);
         }
     }
 }

@@ -89,6 +89,22 @@ pub(super) fn clock_is_synchronised() -> io::Result<bool> {
     Ok(state != libc::c_long::from(libc::TIME_ERROR))
 }
 
+/// Whether this thread is scheduled as most are (`SCHED_OTHER`, see sched(7)).
+pub(super) fn is_ordinary() -> bool {
+    // SAFETY: takes an integer and touches no memory of ours.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+}
+
+/// sched_setscheduler(2) for this thread: `SCHED_FIFO` with this priority, `SCHED_OTHER` if there
+/// is none.
+pub(super) fn set_realtime(priority: Option<i32>) -> io::Result<()> {
+    let policy = priority.map_or(libc::SCHED_OTHER, |_| libc::SCHED_FIFO);
+    let param = libc::sched_param { sched_priority: priority.unwrap_or(0) };
+    // SAFETY: `param` lives until the call returns.
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const param) }.into())?;
+    Ok(())
+}
+
 /// A status as waitpid(2) gives it.
 pub(super) const fn exit(status: i32) -> Exit {
     match status & 0x7f {

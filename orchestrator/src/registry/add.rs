@@ -15,7 +15,7 @@ use super::instance::{Instance, InstanceHooks, OWN_VARIABLES, Sockets, launching
 use super::left::InstanceShelf;
 use super::run::{RunNotes, end_was_told, view_of};
 use super::{
-    Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, listen, not_stored, shorten,
+    Instances, MAX_INSTANCES, MAX_PATH, Registry, execution, listen, not_stored, replicas, shorten,
     supervision,
 };
 use crate::health::{Health, NotifySocket};
@@ -119,7 +119,7 @@ impl Registry {
                 return Err(WireError::new(ErrorCode::Internal, "the upload is missing"));
             }
         };
-        let reserved = self.reserve(&spec)?;
+        let reserved = self.reserve(&spec, false)?;
         let record = InstanceRecord {
             order: self.last_order.fetch_add(1, Ordering::Relaxed) + 1,
             id: reserved.id,
@@ -167,12 +167,17 @@ impl Registry {
         check(spec)?;
         self.dependencies.check(spec)?;
         self.check_sockets(spec, None)?;
-        check_free(&self.read(), spec)
+        check_free(&self.read(), spec, false)
     }
 
-    pub(super) fn reserve(self: &Arc<Self>, spec: &RuntimeSpec) -> Result<Reserved, WireError> {
+    /// Keeps an id and a name for one that is new: of a set of replicas too, if names are planned.
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        spec: &RuntimeSpec,
+        is_planned: bool,
+    ) -> Result<Reserved, WireError> {
         let mut instances = self.write();
-        check_free(&instances, spec)?;
+        check_free(&instances, spec, is_planned)?;
         let id = spec.id.unwrap_or_else(InstanceId::generate);
         instances.reserved_ids.insert(id);
         if let Some(name) = &spec.name {
@@ -251,7 +256,9 @@ impl Registry {
         self.kernel.limit(id, &spec.limits);
         let listeners = self.listeners(id, &spec, listeners, before.as_deref());
         let view = view_of(&run);
-        let launching = launching(id, &spec, &program, &sockets, notify.as_ref());
+        let replica = self.replica_of(spec.name.as_deref());
+        let index = replica.as_ref().map(|replica| replica.index);
+        let launching = launching(id, &spec, &program, (&sockets, notify.as_ref()), index);
         if survivor.is_some()
             && let Err(error) = give_sockets_again(&launching())
         {
@@ -297,6 +304,7 @@ impl Registry {
         Ok(Instance {
             id,
             name: spec.name.clone(),
+            replica,
             program,
             copy,
             order,
@@ -320,7 +328,11 @@ impl Registry {
     }
 }
 
-fn check_free(instances: &Instances, spec: &RuntimeSpec) -> Result<(), WireError> {
+fn check_free(
+    instances: &Instances,
+    spec: &RuntimeSpec,
+    is_planned: bool,
+) -> Result<(), WireError> {
     if instances.by_id.len() + instances.reserved_ids.len() >= MAX_INSTANCES {
         let message = format!("there are {MAX_INSTANCES} instances already");
         return Err(WireError::new(ErrorCode::LimitReached, message));
@@ -331,10 +343,17 @@ fn check_free(instances: &Instances, spec: &RuntimeSpec) -> Result<(), WireError
         let message = format!("the id {id} is taken; leave --id out for a new one");
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
     }
+    if let Some(name) = spec.name.as_ref().filter(|_| !is_planned) {
+        instances.sets.check_free(name)?;
+    }
     if let Some(name) = &spec.name
         && let Some(owner) = instances.by_name.get(name)
     {
-        let message = format!("the name {name:?} is taken by instance {owner}");
+        let leaving = |it: &Arc<Instance>| it.leaving.load(Ordering::Acquire);
+        let message = match instances.by_id.get(owner).is_some_and(leaving) {
+            true => format!("the name {name:?} is that of an instance that is being removed"),
+            false => format!("the name {name:?} is taken by instance {owner}"),
+        };
         return Err(WireError::new(ErrorCode::AlreadyExists, message));
     }
     if let Some(name) = &spec.name
@@ -358,6 +377,9 @@ pub(super) fn invalid(message: String) -> WireError {
 pub(super) fn check(spec: &RuntimeSpec) -> Result<(), WireError> {
     if let Some(name) = &spec.name {
         check_name(name)?;
+    }
+    if let Some(count) = spec.replicas {
+        replicas::check(spec, count)?;
     }
     match &spec.program {
         Program::Path(path) => check_path("the program", path)?,

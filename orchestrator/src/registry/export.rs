@@ -12,7 +12,23 @@ impl Registry {
     #[must_use]
     pub fn export(&self) -> Exported {
         let mut exported = Exported::default();
-        for instance in self.all() {
+        for set in self.sets() {
+            let name = set.spec.name.clone().unwrap_or_default();
+            for replica in self.replicas(&name).iter().filter(|it| !self.is_surplus(it)) {
+                let view = replica.keeper.view();
+                let is_other = |priority| view.priority != priority;
+                let differs = view.desired != set.desired || set.priority.is_some_and(is_other);
+                if differs {
+                    exported.warnings.push(format!(
+                        "{} was started or stopped by itself; what is exported is how all \
+                         replicas of {name} are to be",
+                        replica.label()
+                    ));
+                }
+            }
+            exported.set.instances.push(set);
+        }
+        for instance in self.all().iter().filter(|it| it.replica.is_none()) {
             let view = instance.keeper.view();
             if instance.copy.is_some() {
                 exported.warnings.push(format!(
@@ -31,7 +47,12 @@ impl Registry {
             exported.set.instances.push(Wanted { spec, desired: view.desired, priority });
         }
         let label = |id| self.name_of(id).unwrap_or_else(|| id.to_string());
+        exported.set.links = self.export_set_links();
+        let parts = self.parts();
         for link in self.router.links() {
+            if parts.contains_key(&(link.from, link.type_name.clone(), link.to.clone())) {
+                continue;
+            }
             let (policy, capacity) = link.rules();
             exported.set.links.push(LinkSpec {
                 from: link.from.map(|from| label(from).into()),

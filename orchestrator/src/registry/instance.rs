@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use orchestrator_proto::control::{
-    Check, EventKind, LogStream, Observed, Priority, Reply, RuntimeDetail, RuntimeInfo,
+    Check, EventKind, LogStream, Observed, Priority, Replica, Reply, RuntimeDetail, RuntimeInfo,
     RuntimeSpec, Vitals,
 };
-use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_SOCKET};
+use orchestrator_proto::runtime::{ENV_INSTANCE, ENV_REPLICA, ENV_SOCKET};
 use orchestrator_proto::{ErrorCode, InstanceId, OsBytes, WireError};
 
 use super::needs::Dependencies;
@@ -31,8 +31,8 @@ const VEECLE_SOCKET: &str = "VEECLE_IPC_SOCKET";
 const VEECLE_ID: &str = "VEECLE_RUNTIME_ID";
 
 /// Variables that the daemon sets for an instance; a client can't.
-pub(super) const OWN_VARIABLES: [&str; 5] =
-    [ENV_SOCKET, ENV_INSTANCE, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
+pub(super) const OWN_VARIABLES: [&str; 6] =
+    [ENV_SOCKET, ENV_INSTANCE, ENV_REPLICA, ENV_RUN, VEECLE_SOCKET, VEECLE_ID];
 
 /// An instance of this daemon, as it is defined. When that changes, another value with the same
 /// parts takes its place in the registry.
@@ -41,6 +41,8 @@ pub struct Instance {
     pub id: InstanceId,
     /// Its name, if it has one.
     pub name: Option<String>,
+    /// Which replica of which set it is, if it is one.
+    pub replica: Option<Replica>,
     /// How it is to be run.
     pub spec: Arc<RuntimeSpec>,
     /// What it executes: in place, or the copy that a client sent.
@@ -316,6 +318,7 @@ impl Instance {
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
             schedule: self.schedule_info(view.runs),
+            replica: self.replica.clone(),
         }
     }
 
@@ -440,8 +443,8 @@ pub(super) fn launching(
     id: InstanceId,
     spec: &Arc<RuntimeSpec>,
     program: &Path,
-    sockets: &InstanceSockets,
-    notify: Option<&NotifySocket>,
+    (sockets, notify): (&InstanceSockets, Option<&NotifySocket>),
+    replica: Option<u32>,
 ) -> Launching {
     let (spec, program, place) = (spec.clone(), program.to_owned(), sockets.place());
     let notify =
@@ -457,7 +460,9 @@ pub(super) fn launching(
             (ENV_INSTANCE, OsString::from(id.to_string())),
             (VEECLE_ID, OsString::from(id.to_string())),
         ];
-        let own = own.into_iter().chain(notify.into_iter().flat_map(|(_, vars)| vars.clone()));
+        let replica = replica.map(|index| (ENV_REPLICA, OsString::from(index.to_string())));
+        let own = own.into_iter().chain(replica);
+        let own = own.chain(notify.into_iter().flat_map(|(_, vars)| vars.clone()));
         let os = |bytes: &OsBytes| bytes.as_os_str().to_owned();
         Launch {
             args: spec.args.iter().map(os).collect(),

@@ -1,5 +1,6 @@
 //! Links as clients speak of them.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -9,13 +10,16 @@ use orchestrator_proto::control::{
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
+use super::replicas::Ends;
 use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
 use crate::route::{
     Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl,
 };
 use crate::runtime::Peers;
-use crate::store::{Change, Durability, LinkEnd, LinkRecord, StoreError, TypeRecord};
+use crate::store::{
+    Change, Durability, LinkEnd, LinkRecord, SetLinkEnd, SetLinkRecord, StoreError, TypeRecord,
+};
 
 /// Mismatched links that are listed with their schemas side by side, so that a list fits a
 /// frame.
@@ -82,6 +86,17 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
     LinkRecord { id, from, type_name, to, policy, capacity }
 }
 
+/// The capacity of a link that was like this and gets this policy, and this capacity if one is
+/// given.
+pub(super) fn capacity_after(before: (Policy, u32), policy: Policy, capacity: Option<u32>) -> u32 {
+    match (policy, before) {
+        // The newest is one.
+        (Policy::Latest, _) => 1,
+        (_, (Policy::Latest, _)) => capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY),
+        (_, (_, before)) => capacity.unwrap_or(before),
+    }
+}
+
 impl Registry {
     /// What an instance has declared to an earlier daemon is known, and what it declares from now
     /// on is stored if it is something else.
@@ -116,8 +131,11 @@ impl Registry {
     ///
     /// When an end does not exist, a value is out of bounds, the two ends disagree, or it can't
     /// be stored.
-    pub async fn add_link(&self, spec: &LinkSpec) -> Result<(LinkId, bool), WireError> {
+    pub async fn add_link(self: &Arc<Self>, spec: &LinkSpec) -> Result<(LinkId, bool), WireError> {
         self.check_open()?;
+        if self.is_of_set(spec) {
+            return self.add_set_link(spec).await;
+        }
         let invalid = |message| WireError::new(ErrorCode::InvalidArgument, message);
         if spec.type_name.is_empty() || spec.type_name.len() > LinkSpec::MAX_TYPE_NAME {
             return Err(invalid(format!(
@@ -165,17 +183,32 @@ impl Registry {
         Ok((link, created))
     }
 
+    /// Tells of a link from or to a set that was made.
+    pub(super) fn tell_set_link(&self, made: &SetLinkRecord) {
+        let label = |end: &SetLinkEnd| match end {
+            SetLinkEnd::Set(name) => format!("each replica of {name}"),
+            SetLinkEnd::Single(end) => self.label_of(end),
+        };
+        let sender = made.from.as_ref().map_or_else(|| "anybody".to_owned(), label);
+        let description = format!("{} from {sender} to {}", made.type_name, label(&made.to));
+        self.events.record(None, None, EventKind::LinkAdded { link: made.id, description });
+    }
+
+    fn label_of(&self, end: &LinkEnd) -> String {
+        match end {
+            LinkEnd::Instance(id) => match self.name_of(*id) {
+                Some(name) => format!("{name} ({id})"),
+                None => id.to_string(),
+            },
+            LinkEnd::Udp(address) => format!("udp:{address}"),
+        }
+    }
+
     /// Tells of a link that was made.
     pub(super) fn tell_link(&self, made: &LinkRecord) {
-        let label = |id: InstanceId| match self.name_of(id) {
-            Some(name) => format!("{name} ({id})"),
-            None => id.to_string(),
-        };
-        let to = match &made.to {
-            LinkEnd::Instance(id) => label(*id),
-            LinkEnd::Udp(address) => format!("udp:{address}"),
-        };
-        let sender = made.from.map_or_else(|| "anybody".to_owned(), label);
+        let to = self.label_of(&made.to);
+        let sender = made.from.map(|from| self.label_of(&LinkEnd::Instance(from)));
+        let sender = sender.unwrap_or_else(|| "anybody".to_owned());
         let description = format!("{} from {sender} to {to}", made.type_name);
         let kind = EventKind::LinkAdded { link: made.id, description };
         let name = made.from.and_then(|from| self.name_of(from));
@@ -212,7 +245,7 @@ impl Registry {
     /// When there is no such link, nothing to change is given, the capacity is out of bounds, or it
     /// can't be stored.
     pub async fn set_link(
-        &self,
+        self: &Arc<Self>,
         link: LinkId,
         policy: Option<Policy>,
         capacity: Option<u32>,
@@ -228,6 +261,9 @@ impl Registry {
             let most = LinkSpec::MAX_CAPACITY;
             let message = format!("a capacity of {capacity}; it must be 1 to {most}");
             return Err(WireError::new(ErrorCode::InvalidArgument, message));
+        }
+        if let Some(done) = self.change_set_link(link, policy, capacity).await? {
+            return Ok(done);
         }
         let (before, after, dropped, stored) = self.begin_set(link, policy, capacity)?;
         if let Err(error) = stored.await {
@@ -255,12 +291,7 @@ impl Registry {
         let link = links.iter().find(|link| link.id == id).ok_or(RouteError::NoLink(id))?;
         let before = kept(link);
         let policy = policy.unwrap_or(before.policy);
-        let capacity = match (policy, before.policy) {
-            // The newest is one.
-            (Policy::Latest, _) => 1,
-            (_, Policy::Latest) => capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY),
-            _ => capacity.unwrap_or(before.capacity),
-        };
+        let capacity = capacity_after((before.policy, before.capacity), policy, capacity);
         let after = LinkRecord { policy, capacity, ..before.clone() };
         if after == before {
             let stored = Box::pin(self.store.commit(Durability::Synced));
@@ -285,6 +316,9 @@ impl Registry {
     ///
     /// When there is no such link, or that can't be stored.
     pub async fn remove_link(&self, link: LinkId) -> Result<u64, WireError> {
+        if let Some(discarded) = self.remove_set_link(link).await? {
+            return Ok(discarded);
+        }
         if !self.router.links().iter().any(|known| known.id == link) {
             return Err(RouteError::NoLink(link).into());
         }
@@ -300,8 +334,9 @@ impl Registry {
     pub fn list_links(&self) -> Vec<LinkInfo> {
         let mut with_schemas = MAX_WITH_SCHEMAS;
         let links = self.router.links();
+        let parts = self.parts();
         let infos = links.iter().map(|link| {
-            let mut info = self.link_info(link);
+            let mut info = self.link_info(link, &parts);
             if let LinkState::Mismatched { error } = &mut info.state {
                 if with_schemas == 0 {
                     error.causes.clear();
@@ -310,12 +345,20 @@ impl Registry {
             }
             info
         });
-        infos.collect()
+        let mut infos: Vec<_> = infos.collect();
+        infos.extend(self.set_link_infos(&infos));
+        infos.sort_by_key(|info| info.id);
+        infos
     }
 
-    fn link_info(&self, link: &Link) -> LinkInfo {
+    fn link_info(&self, link: &Link, parts: &HashMap<Ends, LinkId>) -> LinkInfo {
+        let part_of = match parts.is_empty() {
+            true => None,
+            false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
+        };
         let (policy, capacity) = link.rules();
         LinkInfo {
+            part_of,
             id: link.id,
             from: link.from,
             from_name: link.from.and_then(|from| self.name_of(from)),

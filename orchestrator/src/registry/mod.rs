@@ -17,6 +17,7 @@ mod links;
 mod listen;
 mod needs;
 mod renew;
+mod replicas;
 mod restore;
 mod run;
 mod schedule;
@@ -30,17 +31,19 @@ use std::time::Duration;
 
 use orchestrator_proto::control::{EventKind, LogRules, Priority, Reply, RuntimeInfo, Selector};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
+use tokio::sync::watch;
 
 use crate::events::EventLog;
 use crate::logs::{Capture, InstanceLog};
 use crate::process::Kernel;
 use crate::route::Router;
 use crate::runtime::{Peers, Porter, Telemetry};
-use crate::store::{Change, Durability, Store, StoreError};
+use crate::store::{Change, Durability, SetLinkRecord, Store, StoreError};
 
 pub use instance::Instance;
 use left::LeftFiles;
 use needs::Dependencies;
+pub use replicas::Meant;
 pub use restore::Restored;
 
 /// Instances of one daemon.
@@ -89,6 +92,10 @@ pub struct Registry {
     link_changes: Mutex<()>,
     /// Held while what is wanted is applied.
     applying: tokio::sync::Mutex<()>,
+    /// Links from and to sets of replicas.
+    set_links: Mutex<BTreeMap<LinkId, SetLinkRecord>>,
+    /// How many removals of instances and sets have come to an end, whatever came of them.
+    removals: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -98,6 +105,7 @@ struct Instances {
     /// Of instances that are being added: they are on their way to the disk.
     reserved_ids: HashSet<InstanceId>,
     reserved_names: HashSet<String>,
+    sets: replicas::Sets,
 }
 
 impl Registry {
@@ -137,6 +145,8 @@ impl Registry {
             },
             link_changes: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
+            set_links: Mutex::default(),
+            removals: watch::Sender::new(0),
         })
     }
 
@@ -198,6 +208,11 @@ impl Registry {
         };
         if let Some(instance) = exact.and_then(|id| instances.by_id.get(&id)) {
             return Ok(instance.clone());
+        }
+        if instances.sets.is_there(text) {
+            let message =
+                format!("{text} is a set of replicas; give one of them here, such as {text}.1");
+            return Err(WireError::new(ErrorCode::InvalidArgument, message));
         }
         let prefix = text.to_ascii_lowercase();
         let mut matches = instances
@@ -352,6 +367,7 @@ impl Registry {
         // While it stops it is still listed, as stopping.
         if let Err(error) = self.forget(instance).await {
             instance.leaving.store(false, Ordering::Release);
+            self.removals.send_modify(|count| *count += 1);
             return Err(error);
         }
         while let Err(error) = instance.leave().await {
@@ -359,19 +375,25 @@ impl Registry {
             tracing::debug!(instance = instance.label(), %error, "its removal waits");
             tokio::task::yield_now().await;
         }
-        let links = self.router.remove_instance(instance.id);
+        let mut links = self.router.remove_instance(instance.id);
+        links.extend(self.forget_links_between(instance.id));
         instance.discard().await;
         // Last, so that whoever gets the id or the name next finds nothing of it.
-        let mut instances = self.write();
-        instances.by_id.remove(&instance.id);
-        if let Some(name) = &instance.name {
-            instances.by_name.remove(name);
+        {
+            let mut instances = self.write();
+            instances.by_id.remove(&instance.id);
+            if let Some(name) = &instance.name {
+                instances.by_name.remove(name);
+            }
         }
-        drop(instances);
         self.dependencies.remove(instance.id);
         self.kernel.unlimit(instance.id);
         let kind = EventKind::Removed { links: links.len() as u64 };
         self.events.record(Some(instance.id), instance.name.as_deref(), kind);
+        self.removals.send_modify(|count| *count += 1);
+        if let Some(replica) = &instance.replica {
+            self.settle_set(&replica.set).await;
+        }
         Ok(links)
     }
 
@@ -408,12 +430,22 @@ impl Registry {
                 format!("{running} instances run; stop them first, or clear with --force"),
             ));
         }
+        let of_sets = {
+            let _one_at_a_time = self.applying.lock().await;
+            let of_sets = self.forget_all_set_links();
+            for set in self.sets().iter().filter_map(|set| set.spec.name.as_deref()) {
+                self.begin_leaving_set(set).await?;
+                // It may have no replicas.
+                self.settle_set(set).await;
+            }
+            of_sets
+        };
         let mut tasks = tokio::task::JoinSet::new();
         for instance in all {
             let registry = self.clone();
             tasks.spawn(async move { registry.remove(&instance, force).await });
         }
-        let (mut runtimes, mut links, mut failure) = (0, 0, None);
+        let (mut runtimes, mut links, mut failure) = (0, of_sets, None);
         while let Some(result) = tasks.join_next().await {
             match result {
                 Ok(Ok(gone)) => {

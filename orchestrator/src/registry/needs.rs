@@ -70,6 +70,27 @@ impl Dependencies {
         self.lock().needs.blocked(id)
     }
 
+    /// There is a set of replicas of this name.
+    pub(super) fn add_set(&self, name: &str) {
+        let mut inner = self.lock();
+        let told = inner.needs.add_set(name);
+        self.tell(&mut inner, told);
+    }
+
+    /// There is no such set any more.
+    pub(super) fn remove_set(&self, name: &str) {
+        let mut inner = self.lock();
+        let told = inner.needs.remove_set(name);
+        self.tell(&mut inner, told);
+    }
+
+    /// A replica is to go, and its set stays.
+    pub(super) fn part(&self, id: InstanceId) {
+        let mut inner = self.lock();
+        let told = inner.needs.part(id);
+        self.tell(&mut inner, told);
+    }
+
     /// There is no such instance any more.
     pub(super) fn remove(&self, id: InstanceId) {
         let mut inner = self.lock();

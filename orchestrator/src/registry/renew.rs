@@ -72,6 +72,7 @@ impl Instance {
         Self {
             id: self.id,
             name: self.name.clone(),
+            replica: self.replica.clone(),
             program,
             copy: self.copy.clone().filter(|_| is_copy),
             order: self.order,

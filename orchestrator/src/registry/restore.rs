@@ -48,10 +48,14 @@ impl Registry {
         let mut survivors = Survivors::new(left.survivors);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
-        let mut restored = Restored::default();
+        let (mut restored, mut surplus) = (Restored::default(), Vec::new());
         self.last_order.store(snapshot.last_order, Ordering::Relaxed);
         for unreadable in snapshot.unreadable {
             restored.failures.push(format!("the database can't be read as to {unreadable}"));
+        }
+        // An instance is a replica if there is its set.
+        for record in snapshot.sets {
+            self.enter_set(record);
         }
         for (record, noted) in snapshot.instances {
             let (id, order) = (record.id, record.order);
@@ -111,7 +115,9 @@ impl Registry {
             match self.build(plan) {
                 Ok(instance) => {
                     let instance = self.enter(instance);
-                    if start {
+                    if self.is_surplus(&instance) {
+                        surplus.push(instance);
+                    } else if start {
                         restored.to_be_started.push(instance);
                     }
                 }
@@ -126,11 +132,15 @@ impl Registry {
                 restored.failures.push(format!("link {id} can't be had: {error}"));
             }
         }
+        for record in snapshot.set_links {
+            self.enter_set_link(record);
+        }
         self.router.set_last_id(LinkId(snapshot.last_link));
         survivors.kill_the_rest().await;
         self.kernel.tidy();
         self.forget_the_rest(&snapshot.ids);
         self.porter.begin();
+        self.finish_scaling(surplus);
         restored
     }
 

@@ -358,6 +358,13 @@ impl Router {
         self.table().last_id = id.0;
     }
 
+    /// An id that no link gets, for what stands for several of them.
+    pub fn take_id(&self) -> LinkId {
+        let mut table = self.table();
+        table.last_id += 1;
+        LinkId(table.last_id)
+    }
+
     /// Ends a link. After this returns it takes no message any more. The answer is how many
     /// waited in it and are gone.
     ///

@@ -41,6 +41,7 @@ mod read;
 mod recent;
 mod record;
 mod schema;
+mod sets;
 mod spec;
 mod types;
 mod write;
@@ -63,7 +64,7 @@ pub use error::{StoreError, WriteFailure};
 pub use recent::{EventBatch, EventQuery};
 pub use record::{
     Change, InstanceRecord, LinkEnd, LinkRecord, NewEvent, ProcessRecord, Rest, RunRecord,
-    ScheduleRecord, SetAside, Snapshot, TypeRecord,
+    ScheduleRecord, SetAside, SetLinkEnd, SetLinkRecord, SetRecord, Snapshot, TypeRecord,
 };
 
 use queue::{Queue, Refused, Timing};

@@ -17,10 +17,10 @@ use super::record::{
     TypeRecord,
 };
 use super::write::OUT_OF_MEMORY;
-use super::{spec, write};
+use super::{sets, spec, write};
 
 /// Why a row is no record, in words.
-type Bad = String;
+pub(super) type Bad = String;
 
 /// Everything but the events; and the keys of rows that can't be read.
 pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, Unreadable)> {
@@ -55,8 +55,10 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
         }
     }
     read_types(connection, &mut snapshot, &mut unreadable)?;
+    sets::read(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
-        "SELECT id, sender, type, receiver, udp, policy, capacity FROM links ORDER BY id",
+        "SELECT id, sender, type, receiver, udp, policy, capacity FROM links
+         WHERE sender_set IS NULL AND receiver_set IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -79,6 +81,7 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
 pub(super) struct Unreadable {
     pub(super) instances: Vec<i64>,
     pub(super) links: Vec<i64>,
+    pub(super) sets: Vec<String>,
     pub(super) types: Vec<i64>,
 }
 
@@ -145,7 +148,7 @@ pub(super) fn event_numbers(connection: &Connection) -> rusqlite::Result<(u64, u
     Ok((oldest.map_or(newest + 1, unsigned), newest))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
 }
 
@@ -157,7 +160,7 @@ fn copy(row: &Row<'_>) -> rusqlite::Result<Option<PathBuf>> {
     Ok(Some(OsString::from_vec(bytes).into()))
 }
 
-fn words(error: impl std::fmt::Display) -> Bad {
+pub(super) fn words(error: impl std::fmt::Display) -> Bad {
     error.to_string()
 }
 
@@ -207,11 +210,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
     let at_ms = number(15)?;
     let rest: String = row.get(11).map_err(words)?;
     Ok(RunRecord {
-        desired: match desired.as_str() {
-            "running" => Desired::Running,
-            "stopped" => Desired::Stopped,
-            other => return Err(format!("{other:?} is neither running nor stopped")),
-        },
+        desired: self::desired(&desired)?,
         priority: row.get::<_, String>(8).map_err(words)?.parse()?,
         starts: unsigned(row, 9).map_err(words)?,
         active: row.get(10).map_err(words)?,
@@ -232,6 +231,14 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         exits: exits(row)?,
         schedule: schedule(row)?,
     })
+}
+
+pub(super) fn desired(word: &str) -> Result<Desired, Bad> {
+    match word {
+        "running" => Ok(Desired::Running),
+        "stopped" => Ok(Desired::Stopped),
+        other => Err(format!("{other:?} is neither running nor stopped")),
+    }
 }
 
 /// Those that are of use: they are shown, and nothing is decided by them.

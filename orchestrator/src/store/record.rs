@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec,
+    Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec, Wanted,
 };
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
@@ -48,8 +48,44 @@ pub struct LinkRecord {
     pub capacity: u32,
 }
 
-/// Who gets a link's messages.
+/// A set of replicas.
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetRecord {
+    /// How each replica is to be run, under the name of the set, and how many there are; whether
+    /// new ones run.
+    pub set: Wanted,
+    /// It is being removed.
+    pub leaving: bool,
+}
+
+/// A link from or to a set of replicas: there is a [`LinkRecord`] for each pair of its ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetLinkRecord {
+    /// Its id.
+    pub id: LinkId,
+    /// Whose messages; none means anybody's.
+    pub from: Option<SetLinkEnd>,
+    /// Messages of this type.
+    pub type_name: Arc<str>,
+    /// Who gets them.
+    pub to: SetLinkEnd,
+    /// What happens when there is no room.
+    pub policy: Policy,
+    /// Messages that may wait.
+    pub capacity: u32,
+}
+
+/// An end of a link from or to a set.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum SetLinkEnd {
+    /// Each replica of the set of this name.
+    Set(String),
+    /// An instance, or, as a target, a datagram socket.
+    Single(LinkEnd),
+}
+
+/// Who gets a link's messages.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum LinkEnd {
     /// An instance.
     Instance(InstanceId),
@@ -241,6 +277,14 @@ pub enum Change {
     ChangeLink(LinkRecord),
     /// A link is removed.
     RemoveLink(LinkId),
+    /// A set of replicas was added or changed.
+    PutSet(Box<SetRecord>),
+    /// A set of replicas is removed, with the links from and to it as a whole.
+    RemoveSet(String),
+    /// A link from or to a set was made; it is removed like any other.
+    AddSetLink(SetLinkRecord),
+    /// The policy or the capacity of a link from or to a set was changed.
+    ChangeSetLink(SetLinkRecord),
     /// What could not be read when the database was opened is removed, but for events.
     RemoveUnreadable,
     /// All of these, or none.
@@ -260,6 +304,10 @@ pub struct Snapshot {
     pub types: HashMap<u64, Vec<TypeRecord>>,
     /// All links that can be read, by id.
     pub links: Vec<LinkRecord>,
+    /// All sets of replicas that can be read, by name.
+    pub sets: Vec<SetRecord>,
+    /// All links from and to sets that can be read, by id.
+    pub set_links: Vec<SetLinkRecord>,
     /// The highest order that an instance ever had; 0 if there was none.
     pub last_order: u64,
     /// The highest id that a link ever had; 0 if there was none.

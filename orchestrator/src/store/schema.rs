@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -79,6 +79,16 @@ const MIGRATIONS: [&str; 5] = [
     ALTER TABLE runs ADD COLUMN exits TEXT NOT NULL DEFAULT '[]'; -- JSON, the newest last",
     // 5. What a schedule has done, as JSON.
     "ALTER TABLE runs ADD COLUMN schedule TEXT;",
+    // 6. Sets of replicas, whose instances are known by their names; links from and to them.
+    "CREATE TABLE sets (
+        name     TEXT PRIMARY KEY,
+        spec     TEXT NOT NULL,                     -- JSON
+        desired  TEXT NOT NULL,                     -- stopped, running
+        priority TEXT,
+        leaving  INTEGER NOT NULL                   -- being removed
+    ) STRICT, WITHOUT ROWID;
+    ALTER TABLE links ADD COLUMN sender_set TEXT;   -- a set, in the place of an instance
+    ALTER TABLE links ADD COLUMN receiver_set TEXT;",
 ];
 
 /// The version of today's tables.

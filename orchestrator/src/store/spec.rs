@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use orchestrator_proto::OsBytes;
 use orchestrator_proto::control::{
-    Execution, Limits, Listen, LogRules, Program, RuntimeSpec, Supervision,
+    Execution, Limits, Listen, LogRules, Program, Replicas, RuntimeSpec, Supervision,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ struct Kept {
     limits: Limits,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     listen: Vec<Listen>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replicas: Option<Replicas>,
     #[serde(default = "first", skip_serializing_if = "is_first")]
     from_start: u64,
 }
@@ -108,6 +110,7 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         execution: spec.execution.clone(),
         limits: spec.limits.clone(),
         listen: spec.listen.clone(),
+        replicas: spec.replicas,
         from_start,
     })
 }
@@ -141,6 +144,7 @@ pub(super) fn from_json(
         execution: kept.execution,
         limits: kept.limits,
         listen: kept.listen,
+        replicas: kept.replicas,
     };
     Ok((spec, from_start))
 }
@@ -221,7 +225,7 @@ mod tests {
             let listen = listen.into_iter().collect();
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
-                execution, limits, listen,
+                execution, limits, listen, replicas: keep.map(Replicas),
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

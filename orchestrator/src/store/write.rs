@@ -7,7 +7,10 @@ use orchestrator_proto::control::{Desired, Event, EventKind, Exit};
 use orchestrator_proto::runtime::Direction;
 use rusqlite::{Connection, params};
 
-use super::record::{Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord, ScheduleRecord};
+use super::record::{
+    Change, InstanceRecord, LinkEnd, LinkRecord, Rest, RunRecord, ScheduleRecord, SetLinkRecord,
+};
+use super::sets;
 use super::spec;
 use super::types::{Declared, TypeKey};
 
@@ -29,12 +32,16 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
             run(connection, "DELETE FROM instances WHERE number = ?1", [number])
         }
         Change::AddLink(record) => add_link(connection, record),
-        Change::ChangeLink(LinkRecord { id, policy, capacity, .. }) => run(
+        Change::ChangeLink(LinkRecord { id, policy, capacity, .. })
+        | Change::ChangeSetLink(SetLinkRecord { id, policy, capacity, .. }) => run(
             connection,
             "UPDATE links SET policy = ?2, capacity = ?3 WHERE id = ?1",
             params![int(id.0), policy.to_string(), capacity],
         ),
         Change::RemoveLink(id) => run(connection, "DELETE FROM links WHERE id = ?1", [int(id.0)]),
+        Change::PutSet(record) => sets::put(connection, record),
+        Change::RemoveSet(name) => sets::remove(connection, name),
+        Change::AddSetLink(record) => sets::add_link(connection, record),
         // Carried out by the writer, which knows what could not be read.
         Change::RemoveUnreadable => Ok(()),
         #[cfg(test)]
@@ -42,7 +49,11 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
     }
 }
 
-fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<()> {
+pub(super) fn run(
+    connection: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute(params).map(|_| ())
 }
 
@@ -165,16 +176,12 @@ pub(super) fn note_run(
     let schedule = schedule.map(serde_json::to_string).transpose();
     let schedule =
         schedule.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let desired = match record.desired {
-        Desired::Running => "running",
-        Desired::Stopped => "stopped",
-    };
     run(
         connection,
         if new { INSERT } else { UPDATE },
         params![
             int(order),
-            desired,
+            desired(record.desired),
             record.priority.to_string(),
             int(record.starts),
             record.active,
@@ -197,6 +204,14 @@ pub(super) fn note_run(
             schedule
         ],
     )
+}
+
+/// The word for it in the table.
+pub(super) const fn desired(desired: Desired) -> &'static str {
+    match desired {
+        Desired::Running => "running",
+        Desired::Stopped => "stopped",
+    }
 }
 
 /// The word for it in the table.

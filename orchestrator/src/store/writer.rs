@@ -288,6 +288,9 @@ fn remove(connection: &Connection, unreadable: &Unreadable) -> rusqlite::Result<
     for id in &unreadable.types {
         connection.execute("DELETE FROM types WHERE id = ?1", [id])?;
     }
+    for name in &unreadable.sets {
+        connection.execute("DELETE FROM sets WHERE name = ?1", [name])?;
+    }
     for number in &unreadable.links {
         connection.execute("DELETE FROM links WHERE id = ?1", [number])?;
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::{After, Condition, OnFailure, Requirement, Supervision};
+use orchestrator_proto::control::{After, Condition, OnFailure, Replica, Requirement, Supervision};
 
 use super::Effect;
 
@@ -59,6 +59,8 @@ impl Consequence {
 #[derive(Debug)]
 struct Node {
     name: Option<String>,
+    /// The set of which it is a replica.
+    set: Option<String>,
     requires: Vec<Requirement>,
     after: Vec<After>,
     standing: Standing,
@@ -76,6 +78,9 @@ struct Node {
 pub struct Needs {
     nodes: BTreeMap<InstanceId, Node>,
     names: HashMap<String, InstanceId>,
+    /// Sets of replicas: who needs one needs each of them. Of one without replicas nothing is
+    /// needed.
+    sets: HashMap<String, BTreeSet<InstanceId>>,
     /// Those that name this one, by what they call it.
     dependents: HashMap<String, BTreeSet<InstanceId>>,
 }
@@ -92,8 +97,11 @@ impl Needs {
         name: Option<&str>,
         rules: &Supervision,
     ) -> Result<(), String> {
+        let set = name.and_then(|name| self.set_of(name));
         let is_it = |text: &str| {
-            Some(text) == name || id.is_some_and(|id| text.parse::<InstanceId>() == Ok(id))
+            Some(text) == name
+                || Some(text) == set.as_deref()
+                || id.is_some_and(|id| text.parse::<InstanceId>() == Ok(id))
         };
         let label = name.map_or_else(|| "it".to_owned(), str::to_owned);
         // Depth first, each node once; the path is kept beside it.
@@ -105,14 +113,54 @@ impl Needs {
             if is_it(&text) {
                 return Err(path.join(" → "));
             }
-            let Some(id) = self.resolve(&text).filter(|id| seen.insert(*id)) else {
-                continue;
-            };
-            if let Some(node) = self.nodes.get(&id) {
-                todo.extend(node.named().map(|text| (text.to_owned(), path.clone())));
+            for id in self.resolve(&text).unwrap_or_default() {
+                if seen.insert(id)
+                    && let Some(node) = self.nodes.get(&id)
+                {
+                    todo.extend(node.named().map(|text| (text.to_owned(), path.clone())));
+                }
             }
         }
         Ok(())
+    }
+
+    /// There is a set of replicas of this name: those instances that have its name and an index,
+    /// once they are added. The answer is what others are to be told.
+    pub fn add_set(&mut self, name: &str) -> Vec<(InstanceId, Consequence)> {
+        self.sets.entry(name.to_owned()).or_default();
+        self.reblock_those_that_name(name)
+    }
+
+    /// There is no such set any more. The answer is what others are to be told.
+    pub fn remove_set(&mut self, name: &str) -> Vec<(InstanceId, Consequence)> {
+        for id in self.sets.remove(name).unwrap_or_default() {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.set = None;
+            }
+        }
+        self.reblock_those_that_name(name)
+    }
+
+    /// An instance is to go, and its set stays: who needs that does not need this one any more.
+    /// The answer is what others are to be told.
+    pub fn part(&mut self, id: InstanceId) -> Vec<(InstanceId, Consequence)> {
+        let Some(set) = self.nodes.get_mut(&id).and_then(|node| node.set.take()) else {
+            return Vec::new();
+        };
+        if let Some(members) = self.sets.get_mut(&set) {
+            members.remove(&id);
+        }
+        self.reblock_those_that_name(&set)
+    }
+
+    fn reblock_those_that_name(&mut self, text: &str) -> Vec<(InstanceId, Consequence)> {
+        let all = self.dependents.get(text).cloned().unwrap_or_default();
+        all.into_iter().filter_map(|other| Some((other, self.reblock(other)?))).collect()
+    }
+
+    /// The set, if there is it, whose replica has this name.
+    fn set_of(&self, name: &str) -> Option<String> {
+        Replica::of_name(name).map(|it| it.set).filter(|set| self.sets.contains_key(set))
     }
 
     /// Adds an instance that is off. The answer is what it has to wait for, and what others are
@@ -129,8 +177,13 @@ impl Needs {
         if let Some(name) = name {
             self.names.insert(name.to_owned(), id);
         }
+        let set = name.and_then(|name| self.set_of(name));
+        if let Some(members) = set.as_ref().and_then(|set| self.sets.get_mut(set)) {
+            members.insert(id);
+        }
         let node = Node {
             name: name.map(Into::into),
+            set,
             requires: rules.requires.clone(),
             after: rules.after.clone(),
             standing: Standing::Off,
@@ -183,6 +236,9 @@ impl Needs {
         }
         if let Some(name) = &node.name {
             self.names.remove(name);
+        }
+        if let Some(members) = node.set.as_ref().and_then(|set| self.sets.get_mut(set)) {
+            members.remove(&id);
         }
         let others = dependents.into_iter().filter(|other| *other != id);
         others.filter_map(|other| Some((other, self.reblock(other)?))).collect()
@@ -256,7 +312,7 @@ impl Needs {
         let now = self.nodes.get(&needed)?.standing;
         let node = self.nodes.get(&id)?;
         let effects = node.requires.iter().filter_map(|requirement| {
-            if self.resolve(&requirement.instance) != Some(needed) {
+            if !self.means(&requirement.instance, needed) {
                 return None;
             }
             let had = before.fulfils(requirement.condition);
@@ -266,7 +322,7 @@ impl Needs {
                 Standing::Started | Standing::Ready => false,
             };
             let what = if now == Standing::Failed { "has failed" } else { "was stopped" };
-            let reason = format!("{} {what}", requirement.instance);
+            let reason = format!("{} {what}", self.label(&requirement.instance, needed));
             match requirement.on_failure {
                 _ if !gone => None,
                 OnFailure::Stop => Some((reason, Effect::Stop)),
@@ -285,20 +341,24 @@ impl Needs {
     pub fn blocked(&self, id: InstanceId) -> Option<String> {
         let node = self.nodes.get(&id)?;
         let missing = node.requires.iter().find_map(|requirement| {
-            let needed = self.resolve(&requirement.instance).and_then(|id| self.nodes.get(&id));
-            match needed {
-                None => Some(format!("{} to be added", requirement.instance)),
-                Some(needed) if needed.fulfils(requirement.condition) => None,
-                Some(_) => Some(wanted(&requirement.instance, requirement.condition)),
-            }
+            let Some(needed) = self.resolve(&requirement.instance) else {
+                return Some(format!("{} to be added", requirement.instance));
+            };
+            needed.into_iter().find_map(|id| {
+                let is_there = self.nodes.get(&id)?.fulfils(requirement.condition);
+                let label = self.label(&requirement.instance, id);
+                (!is_there).then(|| wanted(&label, requirement.condition))
+            })
         });
         missing.or_else(|| {
             node.after.iter().find_map(|after| {
-                let earlier = self.resolve(&after.instance).and_then(|id| self.nodes.get(&id))?;
-                let comes = earlier.wanted
-                    && !earlier.fulfils(after.condition)
-                    && !matches!(earlier.standing, Standing::Completed | Standing::Failed);
-                comes.then(|| wanted(&after.instance, after.condition))
+                self.resolve(&after.instance)?.into_iter().find_map(|id| {
+                    let earlier = self.nodes.get(&id)?;
+                    let comes = earlier.wanted
+                        && !earlier.fulfils(after.condition)
+                        && !matches!(earlier.standing, Standing::Completed | Standing::Failed);
+                    comes.then(|| wanted(&self.label(&after.instance, id), after.condition))
+                })
             })
         })
     }
@@ -308,7 +368,8 @@ impl Needs {
     pub fn required(&self, id: InstanceId) -> Vec<InstanceId> {
         let node = self.nodes.get(&id);
         let requires = node.into_iter().flat_map(|node| &node.requires);
-        requires.filter_map(|requirement| self.resolve(&requirement.instance)).collect()
+        let all = requires.filter_map(|requirement| self.resolve(&requirement.instance));
+        all.flatten().collect()
     }
 
     /// Those that lose something when an instance is stopped, and what follows for them.
@@ -319,7 +380,7 @@ impl Needs {
             let mine = requires.iter().filter(|requirement| {
                 // What it has waited for to complete is not lost.
                 requirement.condition != Condition::Completed
-                    && self.resolve(&requirement.instance) == Some(id)
+                    && self.means(&requirement.instance, id)
             });
             mine.filter_map(|requirement| match requirement.on_failure {
                 OnFailure::Stop => Some(Effect::Stop),
@@ -338,15 +399,35 @@ impl Needs {
         if self.dependents.is_empty() {
             return BTreeSet::new();
         }
-        let name = self.nodes.get(&id).and_then(|node| node.name.as_ref());
-        let by_name = name.and_then(|name| self.dependents.get(name));
+        let node = self.nodes.get(&id);
+        let names = node.into_iter().flat_map(|node| node.name.iter().chain(&node.set));
+        let by_name = names.filter_map(|name| self.dependents.get(name));
         let by_id = self.dependents.get(&id.to_string());
-        by_name.into_iter().chain(by_id).flatten().copied().collect()
+        by_name.chain(by_id).flatten().copied().collect()
     }
 
-    fn resolve(&self, text: &str) -> Option<InstanceId> {
+    /// Those that are called this: one, or all of a set; none if there is neither.
+    fn resolve(&self, text: &str) -> Option<Vec<InstanceId>> {
+        if let Some(members) = self.sets.get(text) {
+            return Some(members.iter().copied().collect());
+        }
         let by_name = self.names.get(text).copied();
-        by_name.or_else(|| text.parse().ok().filter(|id| self.nodes.contains_key(id)))
+        let found = by_name.or_else(|| text.parse().ok().filter(|id| self.nodes.contains_key(id)));
+        found.map(|id| vec![id])
+    }
+
+    fn means(&self, text: &str, id: InstanceId) -> bool {
+        match self.sets.get(text) {
+            Some(members) => members.contains(&id),
+            None => self.resolve(text).is_some_and(|all| all.contains(&id)),
+        }
+    }
+
+    /// What to call one that is meant by this: of a set, the replica.
+    fn label(&self, text: &str, id: InstanceId) -> String {
+        let name = self.nodes.get(&id).and_then(|node| node.name.as_ref());
+        let of_set = name.filter(|_| self.sets.contains_key(text));
+        of_set.map_or_else(|| text.to_owned(), Clone::clone)
     }
 }
 
@@ -378,179 +459,4 @@ fn wanted(instance: &str, condition: Condition) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn id(number: u8) -> InstanceId {
-        InstanceId::from_bytes([number; 16])
-    }
-
-    fn needing(names: &[&str], on_failure: OnFailure) -> Supervision {
-        let requirement = |name: &&str| Requirement {
-            instance: (*name).to_owned(),
-            condition: Condition::Ready,
-            on_failure,
-        };
-        Supervision { requires: names.iter().map(requirement).collect(), ..Supervision::default() }
-    }
-
-    fn after(name: &str, condition: Condition) -> Supervision {
-        let after = vec![After { instance: name.to_owned(), condition }];
-        Supervision { after, ..Supervision::default() }
-    }
-
-    fn block(on: &str) -> Option<String> {
-        Some(on.to_owned())
-    }
-
-    #[test]
-    fn what_is_needed_is_waited_for_and_lost() {
-        let mut needs = Needs::default();
-        let web = needing(&["db"], OnFailure::Restart);
-        assert_eq!(needs.insert(id(1), Some("web"), &web).0, block("db to be added"));
-        let (_, told) = needs.insert(id(2), Some("db"), &Supervision::default());
-        let waits = Consequence { block: Some(block("db to be ready")), lost: None };
-        assert_eq!(told, [(id(1), waits.clone())]);
-        assert_eq!(needs.set(id(2), Standing::Started, true), []);
-        let free = Consequence { block: Some(None), lost: None };
-        assert_eq!(needs.set(id(2), Standing::Ready, true), [(id(1), free)]);
-        // It is not lost as long as it runs.
-        assert_eq!(needs.set(id(2), Standing::Started, true), [(id(1), waits)]);
-        needs.set(id(2), Standing::Ready, true);
-        let lost = |how: &str| Some((format!("db {how}"), Effect::Restart));
-        let told = needs.set(id(2), Standing::Off, true);
-        let gone = Consequence { block: Some(block("db to be ready")), lost: lost("was stopped") };
-        assert_eq!(told, [(id(1), gone)]);
-        let told = needs.set(id(2), Standing::Failed, true);
-        assert_eq!(told, [(id(1), Consequence { block: None, lost: lost("has failed") })]);
-        let told = needs.remove(id(2));
-        let away = Consequence { block: Some(block("db to be added")), lost: None };
-        assert_eq!(told, [(id(1), away)]);
-        assert_eq!(needs.remove(id(1)), []);
-        assert!(needs.dependents.is_empty() && needs.names.is_empty());
-    }
-
-    #[test]
-    fn nobody_relies_on_what_is_about_to_be_stopped() {
-        let mut needs = Needs::default();
-        needs.insert(id(1), Some("db"), &Supervision::default());
-        needs.insert(id(2), Some("web"), &needing(&["db"], OnFailure::Restart));
-        assert_eq!(needs.hold(id(1), true), [], "it is off");
-        needs.set(id(1), Standing::Ready, true);
-        let waits = Consequence { block: Some(block("db to be ready")), lost: None };
-        assert_eq!(needs.hold(id(1), true), [(id(2), waits.clone())]);
-        let free = Consequence { block: Some(None), lost: None };
-        assert_eq!(needs.hold(id(1), false), [(id(2), free.clone())]);
-        assert_eq!(needs.hold(id(1), true), [(id(2), waits)]);
-        needs.set(id(1), Standing::Off, false);
-        assert_eq!(needs.set(id(1), Standing::Ready, true), [(id(2), free)]);
-    }
-
-    #[test]
-    fn who_comes_after_another_waits_only_while_that_comes() {
-        let mut needs = Needs::default();
-        needs.insert(id(1), Some("net"), &Supervision::default());
-        let rules = after("net", Condition::Ready);
-        assert_eq!(needs.insert(id(2), Some("app"), &rules).0, None);
-        needs.set(id(1), Standing::Off, true);
-        assert_eq!(needs.blocked(id(2)), block("net to be ready"));
-        for end in [Standing::Ready, Standing::Failed, Standing::Completed] {
-            needs.set(id(1), end, true);
-            assert_eq!(needs.blocked(id(2)), None, "{end:?}");
-        }
-        needs.set(id(1), Standing::Off, false);
-        assert_eq!(needs.blocked(id(2)), None);
-    }
-
-    #[test]
-    fn a_cycle_is_shown_as_a_path() {
-        let mut needs = Needs::default();
-        needs.insert(id(1), Some("a"), &needing(&["x", "b"], OnFailure::Stop));
-        needs.insert(id(2), Some("b"), &after("c", Condition::Started));
-        let rules = needing(&["a"], OnFailure::Stop);
-        assert_eq!(needs.check(None, Some("c"), &rules), Err("c → a → b → c".to_owned()));
-        assert_eq!(needs.check(None, Some("d"), &rules), Ok(()));
-        let itself = needing(&["a"], OnFailure::Stop);
-        assert_eq!(needs.check(None, Some("a"), &itself), Err("a → a".to_owned()));
-        let by_id = needing(&[&id(9).to_string()], OnFailure::Stop);
-        assert!(needs.check(Some(id(9)), None, &by_id).is_err());
-    }
-
-    #[test]
-    fn the_worse_consequence_wins() {
-        let stop = Consequence { block: None, lost: Some(("a".into(), Effect::Stop)) };
-        let restart = Consequence { block: Some(None), lost: Some(("b".into(), Effect::Restart)) };
-        let both = Consequence { block: Some(None), lost: stop.lost.clone() };
-        assert_eq!(stop.clone().then(restart.clone()), both);
-        assert_eq!(restart.then(stop), both);
-    }
-
-    #[test]
-    fn what_is_needed_can_change() {
-        let mut needs = Needs::default();
-        needs.insert(id(1), Some("db"), &Supervision::default());
-        needs.insert(id(2), Some("net"), &Supervision::default());
-        needs.insert(id(3), Some("web"), &needing(&["db"], OnFailure::Stop));
-        let told = needs.set_rules(id(3), &needing(&["net"], OnFailure::Stop)).unwrap();
-        assert_eq!(told.block, Some(block("net to be ready")));
-        assert_eq!(needs.set(id(1), Standing::Ready, true), []);
-        assert_eq!(needs.requirers(id(1)), []);
-        assert_eq!(needs.requirers(id(2)), [(id(3), Effect::Stop)]);
-        let free = needs.set_rules(id(3), &Supervision::default()).unwrap();
-        assert_eq!(free.block, Some(None));
-        assert_eq!(needs.dependents_of(id(2)), BTreeSet::new());
-        assert_eq!(needs.set_rules(id(9), &Supervision::default()), None);
-    }
-
-    proptest! {
-        /// Each instance needs some of those before it, so there is no cycle. All are to run, and
-        /// become ready in an order that chance decides among those that are not blocked.
-        #[test]
-        fn nobody_starts_before_what_it_needs(
-            edges in prop::collection::vec(prop::collection::vec(any::<bool>(), 12), 12),
-            choices in prop::collection::vec(any::<prop::sample::Index>(), 12),
-        ) {
-            let mut needs = Needs::default();
-            let name = |number: usize| format!("i{number}");
-            let needed: Vec<Vec<usize>> = (0..12)
-                .map(|number| (0..number).filter(|other| edges[number][*other]).collect())
-                .collect();
-            for number in (0..12).rev() {
-                let names: Vec<_> = needed[number].iter().map(|&other| name(other)).collect();
-                let names: Vec<_> = names.iter().map(String::as_str).collect();
-                let rules = needing(&names, OnFailure::Restart);
-                prop_assert_eq!(needs.check(None, Some(&name(number)), &rules), Ok(()));
-                needs.insert(id(number as u8), Some(&name(number)), &rules);
-            }
-            let mut ready = BTreeSet::new();
-            for choice in &choices {
-                let free: Vec<_> = (0..12)
-                    .filter(|number| !ready.contains(number))
-                    .filter(|number| needs.blocked(id(*number as u8)).is_none())
-                    .collect();
-                let next = free[choice.index(free.len())];
-                prop_assert!(needed[next].iter().all(|other| ready.contains(other)));
-                needs.set(id(next as u8), Standing::Ready, true);
-                ready.insert(next);
-            }
-            prop_assert_eq!(ready.len(), 12, "somebody waits for ever");
-            // And in the other direction: who is needed by one that runs is not the next to stop.
-            for choice in &choices {
-                let free: Vec<_> = ready
-                    .iter()
-                    .copied()
-                    .filter(|number| {
-                        let others = needs.dependents_of(id(*number as u8));
-                        others.iter().all(|other| !ready.iter().any(|r| id(*r as u8) == *other))
-                    })
-                    .collect();
-                let next = free[choice.index(free.len())];
-                let told = needs.set(id(next as u8), Standing::Off, false);
-                let lost = told.iter().filter(|(other, _)| ready.iter().any(|r| id(*r as u8) == *other));
-                prop_assert_eq!(lost.count(), 0);
-                ready.remove(&next);
-            }
-        }
-    }
-}
+mod tests;

@@ -360,3 +360,37 @@ fn schedules_that_are_none() {
         &["1:11: a schedule runs to its end each time; it can be restarted on-failure or never"],
     );
 }
+
+#[test]
+fn sets_of_replicas_that_can_not_be() {
+    bad_keys("replicas = 257", &["3:12: 257 is not 0 to 256"]);
+    bad_keys("replicas = -1", &["3:12: -1 is not 0 to 256"]);
+    bad_keys("replicas = \"3\"", &["3:12: a whole number is expected here, not a text"]);
+    bad_keys(
+        "replicas = 2\nlisten = [\"tcp:1.2.3.4:5\"]\nid = \"0195fc7b-33e6-70e3-bee1-ac515185fac7\"",
+        &[
+            "4:1: a socket can listen for one instance only, not for each replica of a set",
+            "5:1: each replica has an id of its own, which the daemon chooses",
+        ],
+    );
+    bad(
+        "[instance.a]\nprogram = \"/a\"\nreplicas = 2\n[instance.\"a.7\"]\nprogram = \"/b\"",
+        &["4:11: a.7 is the name of a replica of a; choose another one"],
+    );
+    let long = "x".repeat(61);
+    bad(
+        &format!("[instance.{long}]\nprogram = \"/a\"\nreplicas = 2"),
+        &["1:11: the name of a set has 60 characters at most"],
+    );
+    let id = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
+    bad(
+        &format!("[instance.{id}]\nprogram = \"/a\"\nreplicas = 2"),
+        &["1:11: a set of replicas has a name, from which theirs are made"],
+    );
+    bad(
+        "[instance.a]\nprogram = \"/a\"\nreplicas = 2\nrequires = [\"a.2\"]",
+        &["1:11: it would have to wait for itself: a → a"],
+    );
+    let of_all = problems(&Fake::new("[defaults]\nreplicas = 2"));
+    assert!(of_all[0].starts_with("2:1: there is no key \"replicas\" here; "), "{of_all:?}");
+}

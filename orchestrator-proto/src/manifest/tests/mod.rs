@@ -116,6 +116,37 @@ fn every_key_of_an_instance() {
 }
 
 #[test]
+fn a_set_of_replicas_is_known_by_its_name_and_theirs() {
+    let manifest = good(
+        r#"
+        [instance.worker]
+        program = "/w"
+        replicas = 3
+        [instance.web]
+        program = "/a"
+        requires = ["worker", "worker.3"]
+        [instance."worker.x"]
+        program = "/x"
+        [[link]]
+        from = "worker.1"
+        type = "T"
+        to = "worker"
+        "#,
+    );
+    assert_eq!(manifest.warnings, []);
+    let set = &manifest.set.instances[0];
+    let names = |set: &Wanted| set.replicas().map(|all| all.iter().map(Wanted::label).collect());
+    let three = ["worker.1", "worker.2", "worker.3"].map(String::from).to_vec();
+    assert_eq!(names(set), Some(three));
+    assert_eq!(names(&manifest.set.instances[1]), None);
+    let beyond = good(
+        "[instance.w]\nprogram = \"/w\"\nreplicas = 1\nafter = []\n\
+        [[link]]\ntype = \"T\"\nto = \"w.2\"",
+    );
+    assert_eq!(beyond.warnings.len(), 1, "{:?}", beyond.warnings);
+}
+
+#[test]
 fn every_key_of_supervision() {
     let rules = rules(
         r#"

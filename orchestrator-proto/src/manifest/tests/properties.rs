@@ -250,15 +250,18 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     let basics = (name(), text(), prop::collection::vec(text(), 0..3), env, listen());
     let state =
         (prop::option::of(priority), any::<bool>(), any::<bool>(), prop::option::of(text()));
-    (basics, state, supervision(), execution(), limits(), log()).prop_map(
+    let replicas = prop::option::of((0..=Replicas::MAX).prop_map(Replicas));
+    (basics, state, supervision(), execution(), (limits(), replicas), log()).prop_map(
         |(
             (name, path, args, env, listen),
             (priority, runs, privileged, cwd),
             supervision,
             execution,
-            limits,
+            (limits, replicas),
             log,
         )| {
+            // A socket is for one instance.
+            let replicas = replicas.filter(|_| listen.is_empty());
             let spec = RuntimeSpec {
                 id: None,
                 name: Some(name),
@@ -272,6 +275,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 execution,
                 limits,
                 listen,
+                replicas,
             };
             let desired = if runs { Desired::Running } else { Desired::Stopped };
             Wanted { spec, desired, priority }
@@ -304,6 +308,10 @@ proptest! {
         instances.dedup_by_key(|it| it.label());
         instances.sort_by_key(Wanted::label);
         instances.dedup_by_key(|it| it.label());
+        let sets = instances.iter().filter(|it| it.spec.replicas.is_some());
+        let sets: Vec<_> = sets.map(Wanted::label).collect();
+        let replica_of = |it: &Wanted| Replica::of_name(&it.label()).map(|it| it.set);
+        instances.retain(|it| !replica_of(it).is_some_and(|set| sets.contains(&set)));
         let to = match udp {
             true => TargetSpec::Udp("[::1]:9".into()),
             false => TargetSpec::Instance("b".into()),

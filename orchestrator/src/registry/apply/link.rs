@@ -1,14 +1,22 @@
 //! The links of what is wanted.
 
 use orchestrator_proto::control::EventKind;
-use orchestrator_proto::{ErrorCode, InstanceId, WireError};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
 use super::super::Registry;
 use super::super::links::{kept, record};
 use super::Built;
-use crate::plan::{End, LinkStep, Route, Target};
+use crate::plan::{End, LinkStep, Route, SetLinkStep, Side, Target};
 use crate::route::{LinkRequest, LinkTarget, RouteError};
-use crate::store::{Change, LinkRecord};
+use crate::store::{Change, LinkEnd, LinkRecord, SetLinkEnd, SetLinkRecord};
+
+/// What is to be done with links from and to sets of replicas, once it is stored.
+#[derive(Default)]
+pub(super) struct SetLinked {
+    pub(super) made: Vec<SetLinkRecord>,
+    changed: Vec<SetLinkRecord>,
+    removed: Vec<LinkId>,
+}
 
 /// What was done with links, so that it can be undone or told.
 #[derive(Default)]
@@ -17,6 +25,8 @@ pub(super) struct Linked {
     /// Each as it was, and as it is.
     changed: Vec<(LinkRecord, LinkRecord)>,
     removed: Vec<LinkRecord>,
+    /// Messages that waited in links that were changed, and had to give way.
+    pub(super) dropped: u64,
 }
 
 impl Registry {
@@ -66,7 +76,7 @@ impl Registry {
                 let links = self.router().links();
                 let link = links.iter().find(|link| link.id == *id);
                 let before = kept(link.ok_or(RouteError::NoLink(*id))?);
-                self.router().change_link(*id, *policy, *capacity)?;
+                linked.dropped += self.router().change_link(*id, *policy, *capacity)?;
                 let (policy, capacity) = (*policy, *capacity);
                 let after = LinkRecord { policy, capacity, ..before.clone() };
                 changes.push(Change::ChangeLink(after.clone()));
@@ -86,24 +96,82 @@ impl Registry {
         Ok(())
     }
 
+    /// What becomes of links from and to sets, which is noted as what is to be stored. To be called
+    /// with the links locked.
+    ///
+    /// # Errors
+    ///
+    /// When an end is about to be removed.
+    pub(super) fn link_sets(
+        &self,
+        steps: &[SetLinkStep],
+        built: &[Built],
+        changes: &mut Vec<Change>,
+    ) -> Result<SetLinked, WireError> {
+        let mut linked = SetLinked::default();
+        for step in steps {
+            match step {
+                SetLinkStep::Remove(id) => {
+                    changes.push(Change::RemoveLink(*id));
+                    linked.removed.push(*id);
+                }
+                SetLinkStep::Change { id, policy, capacity } => {
+                    let before = self.set_link_record(*id).ok_or(RouteError::NoLink(*id))?;
+                    let after = SetLinkRecord { policy: *policy, capacity: *capacity, ..before };
+                    changes.push(Change::ChangeSetLink(after.clone()));
+                    linked.changed.push(after);
+                }
+                SetLinkStep::Make { route, policy, capacity } => {
+                    let side = |side: &Side<End>| match side {
+                        Side::Set(name) => Ok::<_, WireError>(SetLinkEnd::Set(name.clone())),
+                        Side::One(end) => {
+                            let id = resolve_end(end, built)?;
+                            self.check_end(id)?;
+                            Ok(SetLinkEnd::Single(LinkEnd::Instance(id)))
+                        }
+                    };
+                    let record = SetLinkRecord {
+                        id: self.router().take_id(),
+                        from: route.from.as_ref().map(side).transpose()?,
+                        type_name: route.type_name.as_str().into(),
+                        to: match &route.to {
+                            Target::Instance(to) => side(to)?,
+                            Target::Udp(address) => {
+                                SetLinkEnd::Single(LinkEnd::Udp(address.as_str().into()))
+                            }
+                        },
+                        policy: *policy,
+                        capacity: *capacity,
+                    };
+                    changes.push(Change::AddSetLink(record.clone()));
+                    linked.made.push(record);
+                }
+            }
+        }
+        Ok(linked)
+    }
+
+    fn check_end(&self, id: InstanceId) -> Result<(), WireError> {
+        match self.newest(id) {
+            Ok(end) => super::super::check_staying(&end),
+            // It is new, and nobody can find it as yet.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// An end may be about to be removed.
     fn check_ends(&self, request: &LinkRequest) -> Result<(), WireError> {
         let to = match &request.to {
             LinkTarget::Instance(to) => Some(*to),
             LinkTarget::Udp(_) => None,
         };
-        for id in request.from.into_iter().chain(to) {
-            if let Ok(end) = self.newest(id) {
-                super::super::check_staying(&end)?;
-            }
-        }
-        Ok(())
+        request.from.into_iter().chain(to).try_for_each(|id| self.check_end(id))
     }
 
     /// As it was before. What waited in links that were removed is lost, and so is what others gave
     /// up.
     pub(super) fn unlink_all(&self, linked: Linked) {
-        let Linked { made, changed, removed } = linked;
+        let Linked { made, changed, removed, .. } = linked;
         for (LinkRecord { id, policy, capacity, .. }, _) in changed {
             if let Err(error) = self.router().change_link(id, policy, capacity) {
                 tracing::error!(%id, %error, "a link could not be changed back");
@@ -128,6 +196,23 @@ impl Registry {
         }
     }
 
+    /// From now on there are these links from and to sets; tells of them.
+    pub(super) fn enter_set_links(&self, linked: SetLinked) {
+        self.drop_set_links(&linked.removed);
+        for link in linked.removed {
+            self.events().record(None, None, EventKind::LinkRemoved { link });
+        }
+        for record in linked.changed {
+            let SetLinkRecord { id: link, policy, capacity, .. } = record;
+            self.events().record(None, None, EventKind::LinkChanged { link, policy, capacity });
+            self.enter_set_link(record);
+        }
+        for record in linked.made {
+            self.tell_set_link(&record);
+            self.enter_set_link(record);
+        }
+    }
+
     /// Tells what was done.
     pub(super) fn tell_links(&self, linked: &Linked) {
         for link in &linked.removed {
@@ -146,18 +231,22 @@ fn resolve(
     route: &Route<End>,
     built: &[Built],
 ) -> Result<(Option<InstanceId>, std::sync::Arc<str>, LinkTarget), WireError> {
-    let id = |end: &End| match end {
-        End::Present(id) => Ok(*id),
-        End::New(place) => {
-            let found = built.iter().find(|it| it.place == *place).map(|it| it.instance.id);
-            let message = "a link ends at an instance that was not built";
-            found.ok_or_else(|| WireError::new(ErrorCode::Internal, message))
-        }
-    };
+    let id = |end: &End| resolve_end(end, built);
     let to = match &route.to {
         Target::Instance(to) => LinkTarget::Instance(id(to)?),
         Target::Udp(address) => LinkTarget::Udp(address.as_str().into()),
     };
     let from = route.from.as_ref().map(id).transpose()?;
     Ok((from, route.type_name.as_str().into(), to))
+}
+
+fn resolve_end(end: &End, built: &[Built]) -> Result<InstanceId, WireError> {
+    match end {
+        End::Present(id) => Ok(*id),
+        End::New(place) => {
+            let found = built.iter().find(|it| it.place == *place).map(|it| it.instance.id);
+            let message = "a link ends at an instance that was not built";
+            found.ok_or_else(|| WireError::new(ErrorCode::Internal, message))
+        }
+    }
 }

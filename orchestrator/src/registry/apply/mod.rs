@@ -11,19 +11,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Execution, KeyChange, Plan as Shown, Priority, Program, RuntimeSpec,
-    WantedSet,
+    Desired, EventKind, Execution, KeyChange, Named, Plan as Shown, Priority, Program, Replicas,
+    RuntimeSpec, WantedSet,
 };
-use orchestrator_proto::{ErrorCode, InstanceId, WireError};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
-use self::link::Linked;
+use self::link::{Linked, SetLinked};
 use super::add::{self, Plan, Reserved};
 use super::listen::AllComing;
-use super::{Instance, Registry, not_stored};
-use crate::plan::{self, Differences, InstanceStep, Present, PresentLink, Route, Target};
+use super::{Instance, Registry, not_stored, replicas};
+use crate::plan::{
+    self, Differences, InstanceStep, Present, PresentLink, Route, SetStep, Target, There, Whole,
+};
 use crate::route::LinkTarget;
 use crate::runtime::now_ns;
-use crate::store::{Change, InstanceRecord};
+use crate::store::{Change, InstanceRecord, SetRecord};
 use crate::supervise::Needs;
 
 /// Programs that are looked at for what is in the way of a start; a disk may be slow.
@@ -36,6 +38,16 @@ struct Built {
     instance: Instance,
     record: InstanceRecord,
     _reserved: Reserved,
+}
+
+/// What was done.
+pub(super) struct Done {
+    /// Instances that were added, in the order in which they were wanted.
+    pub(super) added: Vec<Named>,
+    /// Links from and to sets of replicas that were made.
+    pub(super) set_links: Vec<LinkId>,
+    /// Messages that waited in links that were changed, and had to give way.
+    pub(super) dropped: u64,
 }
 
 impl Registry {
@@ -55,28 +67,37 @@ impl Registry {
     ) -> Result<Shown, WireError> {
         let _one_at_a_time = self.applying.lock().await;
         self.check_open()?;
-        let all = self.differences(&set, prune)?;
-        let (programs, executions) = (new_programs(&set, &all), new_executions(&set, &all));
-        let looking = tokio::task::spawn_blocking(move || {
-            let users = executions.iter().filter_map(crate::process::obstacle);
-            let programs = programs.iter().flat_map(|program| add::obstacles(program));
-            programs.chain(users).collect()
-        });
+        let whole = self.differences(&set, prune)?;
+        let looking = self.look(&whole);
         if !dry_run {
-            self.bring_about(&set, &all).await?;
+            self.bring_about(&whole).await?;
         }
+        let Whole { all, shown_sets, mut shown_links, .. } = whole;
+        shown_links.extend(all.shown_links);
         Ok(Shown {
             applied: !dry_run,
             instances: all.shown_instances,
-            links: all.shown_links,
+            links: shown_links,
             unchanged_instances: all.unchanged_instances,
             unchanged_links: all.unchanged_links,
             warnings: looking.await.unwrap_or_default(),
+            sets: shown_sets,
+        })
+    }
+
+    /// Looks for what will be in the way of starts, a sentence each.
+    pub(super) fn look(&self, whole: &Whole) -> tokio::task::JoinHandle<Vec<String>> {
+        let Whole { singly, all, .. } = whole;
+        let (programs, executions) = (new_programs(singly, all), new_executions(singly, all));
+        tokio::task::spawn_blocking(move || {
+            let users = executions.iter().filter_map(crate::process::obstacle);
+            let programs = programs.iter().flat_map(|program| add::obstacles(program));
+            programs.chain(users).collect()
         })
     }
 
     /// What differs, if all of it is allowed.
-    fn differences(&self, set: &WantedSet, prune: bool) -> Result<Differences, WireError> {
+    pub(super) fn differences(&self, set: &WantedSet, prune: bool) -> Result<Whole, WireError> {
         let mut problems: Vec<String> = Vec::new();
         for wanted in &set.instances {
             if matches!(wanted.spec.program, Program::Upload { .. }) {
@@ -86,13 +107,15 @@ impl Registry {
                 problems.push(format!("{}: {}", wanted.label(), error.message));
             }
         }
-        let (present, links) = self.present();
-        let all = plan::diff(set, &present, &links, prune);
+        let (instances, links) = self.present();
+        let (sets, set_links) = (self.sets(), self.present_set_links());
+        let there = There { instances, links, sets, set_links };
+        let all = plan::diff_all(set, &there, prune);
         match all {
-            Ok(all) if problems.is_empty() => {
-                problems = circles(set, &present, &all);
+            Ok(whole) if problems.is_empty() => {
+                problems = circles(&whole, &there);
                 if problems.is_empty() {
-                    return Ok(all);
+                    return Ok(whole);
                 }
             }
             Ok(_) => {}
@@ -140,11 +163,15 @@ impl Registry {
         (present.collect(), links.collect())
     }
 
-    async fn bring_about(
-        self: &Arc<Self>,
-        set: &WantedSet,
-        all: &Differences,
-    ) -> Result<(), WireError> {
+    /// Carries it out: all of it, or nothing. To be called while nobody else applies anything.
+    ///
+    /// # Errors
+    ///
+    /// When anything can't be built or stored. Then nothing was changed.
+    pub(super) async fn bring_about(self: &Arc<Self>, whole: &Whole) -> Result<Done, WireError> {
+        let Whole { singly: set, all, .. } = whole;
+        let _names = self.reserve_sets(&whole.sets)?;
+        let sets = self.set_records(&whole.sets);
         let built = self.build_new(set, all).await?;
         let coming = match self.prepare_sockets(set, all).await {
             Ok(coming) => coming,
@@ -152,6 +179,7 @@ impl Registry {
         };
         let mut changes: Vec<_> =
             built.iter().map(|it| Change::AddInstance(Box::new(it.record.clone()))).collect();
+        changes.extend(sets.iter().map(|it| Change::PutSet(Box::new(it.clone()))));
         let mut records = Vec::new();
         for step in &all.instances {
             if let InstanceStep::Change { id, spec: Some(spec), .. } = step {
@@ -167,19 +195,60 @@ impl Registry {
         let begun = {
             // The database sees links and removed instances in the order in which the router does.
             let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            self.link_all(&all.links, &built, &mut changes, &mut linked)
-                .map(|()| self.store.change(Change::All(changes)))
+            self.link_sets(&whole.set_links, &built, &mut changes).and_then(|of_sets| {
+                self.link_all(&all.links, &built, &mut changes, &mut linked)?;
+                Ok((of_sets, self.store.change(Change::All(changes))))
+            })
         };
-        let stored = match begun {
-            Ok(stored) => stored,
+        let (of_sets, stored) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Err(self.undo(linked, built, error).await),
         };
         if let Err(error) = stored.await {
             let error = not_stored("nothing was changed".to_owned(), &error);
             return Err(self.undo(linked, built, error).await);
         }
-        self.take_effect(set, all, built, (records, coming), linked).await;
-        Ok(())
+        let named = |it: &Built| Named { id: it.instance.id, name: it.instance.short() };
+        let added = built.iter().map(named).collect();
+        let set_links = of_sets.made.iter().map(|link| link.id).collect();
+        let dropped = linked.dropped;
+        self.enter_sets(sets, &whole.sets);
+        self.take_effect(set, all, built, (records, coming), (linked, of_sets)).await;
+        for step in &whole.sets {
+            if let SetStep::Remove(name) = step {
+                // It may have had no replicas.
+                self.settle_set(name).await;
+            }
+        }
+        Ok(Done { added, set_links, dropped })
+    }
+
+    /// Sets as they are to be kept.
+    fn set_records(&self, steps: &[SetStep]) -> Vec<SetRecord> {
+        let record = |step: &SetStep| match step {
+            SetStep::Put { set, .. } => {
+                Some(SetRecord { set: set.as_ref().clone(), leaving: false })
+            }
+            SetStep::Remove(name) => self.set(name).ok().map(replicas::leaving),
+        };
+        steps.iter().filter_map(record).collect()
+    }
+
+    /// From now on sets are so.
+    fn enter_sets(&self, records: Vec<SetRecord>, steps: &[SetStep]) {
+        for record in records {
+            self.enter_set(record);
+        }
+        for step in steps {
+            if let SetStep::Put { set, before } = step {
+                let to = replicas::count(set);
+                let from = before.unwrap_or(Replicas(0));
+                if before.is_none() || from != to {
+                    let kind = EventKind::Scaled { from: from.0, to: to.0 };
+                    self.events.record(None, set.spec.name.as_deref(), kind);
+                }
+            }
+        }
     }
 
     /// Builds what is to be added.
@@ -193,7 +262,7 @@ impl Registry {
             if let InstanceStep::Add(place) = step
                 && let Some(wanted) = set.instances.get(*place)
             {
-                let mine = self.reserve(&wanted.spec)?;
+                let mine = self.reserve(&wanted.spec, true)?;
                 let record = InstanceRecord {
                     order: self.last_order.fetch_add(1, Ordering::Relaxed) + 1,
                     id: mine.id(),
@@ -249,7 +318,7 @@ impl Registry {
         all: &Differences,
         built: Vec<Built>,
         (records, mut coming): (Vec<InstanceRecord>, AllComing),
-        linked: Linked,
+        (linked, of_sets): (Linked, SetLinked),
     ) {
         let mut work = carry_out::Work::default();
         for Built { place, instance, .. } in built {
@@ -264,7 +333,15 @@ impl Registry {
         }
         for (step, shown) in all.instances.iter().zip(&all.shown_instances) {
             match step {
-                InstanceStep::Remove(id) => work.remove(*id),
+                InstanceStep::Remove(id) => {
+                    // Who needs its set, which stays, does not need it any more.
+                    if let Ok(instance) = self.newest(*id)
+                        && instance.replica.as_ref().is_some_and(|it| self.set(&it.set).is_ok())
+                    {
+                        self.dependencies.part(*id);
+                    }
+                    work.remove(*id);
+                }
                 InstanceStep::Add(_) => {}
                 InstanceStep::Change { id, priority, effect, .. } => {
                     let kind = EventKind::Changed { keys: names(&shown.keys) };
@@ -288,6 +365,7 @@ impl Registry {
             work.renew(id, dropped);
         }
         self.tell_links(&linked);
+        self.enter_set_links(of_sets);
         self.carry_out(work).await;
         if let Err(error) = self.store.commit(self.durability).await {
             tracing::warn!(%error, "what is to run could not be stored as yet");
@@ -333,7 +411,9 @@ fn new_programs(set: &WantedSet, all: &Differences) -> Vec<PathBuf> {
 
 /// Those that would have to wait for themselves, a sentence each, if all differences are carried
 /// out.
-fn circles(set: &WantedSet, present: &[Present], all: &Differences) -> Vec<String> {
+fn circles(whole: &Whole, there: &There) -> Vec<String> {
+    let Whole { singly: set, all, .. } = whole;
+    let present = &there.instances;
     let needs_any = |spec: &RuntimeSpec| {
         !(spec.supervision.requires.is_empty() && spec.supervision.after.is_empty())
     };
@@ -355,6 +435,14 @@ fn circles(set: &WantedSet, present: &[Present], all: &Differences) -> Vec<Strin
     });
     let other: std::collections::HashSet<_> = gone.chain(new.iter().map(|(id, _)| *id)).collect();
     let mut needs = Needs::default();
+    let kept = there.sets.iter().filter_map(|it| it.spec.name.as_deref());
+    let put = whole.sets.iter().filter_map(|step| match step {
+        SetStep::Put { set, .. } => set.spec.name.as_deref(),
+        SetStep::Remove(_) => None,
+    });
+    for name in kept.chain(put) {
+        needs.add_set(name);
+    }
     for it in present.iter().filter(|it| !other.contains(&it.id)) {
         needs.insert(it.id, it.spec.name.as_deref(), &it.spec.supervision);
     }
@@ -372,6 +460,17 @@ fn circles(set: &WantedSet, present: &[Present], all: &Differences) -> Vec<Strin
         }
     }
     problems
+}
+
+/// If one thing is wrong, that.
+pub(super) fn one_cause(mut error: WireError) -> WireError {
+    match (error.code, error.causes.len()) {
+        (ErrorCode::InvalidArgument, 1) => {
+            error.message = error.causes.remove(0);
+            error
+        }
+        _ => error,
+    }
 }
 
 /// How one that is to be started is started.
