@@ -8,6 +8,8 @@ use super::{
     LinkSpec, LogQuery, Policy, Priority, Replicas, RuntimeSpec, Selector, SuccessorSpec,
     TapFilter, WantedSet,
 };
+#[cfg(doc)]
+use crate::error::ErrorCode;
 use crate::id::LinkId;
 
 /// What a client can ask for.
