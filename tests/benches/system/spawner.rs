@@ -166,7 +166,10 @@ impl Daemon {
             let (file, kept) = (Name { key: [0; 16], tag: tag as u64 }, socket());
             self.order(Order::Keep { file, confirm: false }, &[], &[kept.as_fd()]).await;
         }
-        for _ in processes::open_files(std::process::id())..size.files {
+        // A daemon that executes programs itself has no holder: what that keeps of them, the
+        // pipes and the sockets, would be its own to keep open.
+        let files = size.files + size.holder_files;
+        for _ in processes::open_files(std::process::id())..files {
             self.ballast.push(socket());
         }
         grow(&size);
