@@ -35,8 +35,7 @@ pub(super) fn diff(
             continue;
         }
         let before = as_present(&route).and_then(|route| there.get(&route).copied());
-        let policy = link.policy.unwrap_or_default();
-        let capacity = capacity(policy, link.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY));
+        let (policy, capacity) = rules(link);
         if let Some(before) = before {
             kept.insert(before.id);
             if (before.policy, before.capacity) == (policy, capacity) {
@@ -111,11 +110,12 @@ pub(super) struct Implied {
     pub(super) shown: LinkChange,
 }
 
-/// The newest is one.
-pub(super) const fn capacity(policy: Policy, capacity: u32) -> u32 {
-    match policy {
-        Policy::Latest => 1,
-        _ => capacity,
+/// What happens on a link when there is no room, and how many messages may wait.
+pub(super) fn rules(link: &LinkSpec) -> (Policy, u32) {
+    match link.policy.unwrap_or_default() {
+        // The newest is one.
+        Policy::Latest => (Policy::Latest, 1),
+        policy => (policy, link.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY)),
     }
 }
 

@@ -297,9 +297,7 @@ impl Ends<'_> {
             whole.singly.links.extend(self.each(link));
             let before = present.iter().find(|it| as_wanted(&it.route) == route);
             kept.extend(before.map(|before| before.id));
-            let policy = link.policy.unwrap_or_default();
-            let capacity = link.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY);
-            let capacity = links::capacity(policy, capacity);
+            let (policy, capacity) = links::rules(link);
             if let Some(same) = before
                 && (same.policy, same.capacity) == (policy, capacity)
             {

@@ -31,7 +31,7 @@ pub struct InstanceRecord {
     pub from_start: u64,
 }
 
-/// A link as it was made.
+/// A link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinkRecord {
     /// Its id.
