@@ -383,6 +383,12 @@ fn an_end_is_told_once_although_the_daemon_is_killed_while_something_is_left() {
 
 #[test]
 fn a_program_that_was_executed_when_its_daemon_was_dead_goes_on() {
+    // A daemon that is killed before it has given the order leaves it to the next.
+    let is_adopted = |_| is_adopted_or_started_by_the_next();
+    assert!((0..20).any(is_adopted), "no daemon had given the order");
+}
+
+fn is_adopted_or_started_by_the_next() -> bool {
     let daemon = Daemon::start();
     let file = daemon.dir().join("pid");
     daemon.add_script("nap", &format!("echo $$ >> {}; exec sleep 1000", file.display()));
@@ -392,6 +398,9 @@ fn a_program_that_was_executed_when_its_daemon_was_dead_goes_on() {
     eventually("it is starting", || {
         (daemon.info("nap").observed.word() == "starting").then_some(())
     });
+    eventually("the holder has an order", || {
+        processes::is_told(holder).unwrap_or(true).then_some(())
+    });
     // When this is on the disk, so is that it should run.
     daemon.put("other");
     processes::signal(own, Signal::SIGKILL);
@@ -399,11 +408,16 @@ fn a_program_that_was_executed_when_its_daemon_was_dead_goes_on() {
     processes::signal(holder, Signal::SIGCONT);
     let pid = processes::pid_in(&file);
     assert_ne!(asking.wait().unwrap().code(), Some(0));
-    daemon
-        .event("it was adopted", |event| (event.kind == EventKind::Adopted { pid }).then_some(()));
+    let is_adopted = daemon.event("it was adopted or started", |event| match event.kind {
+        EventKind::Adopted { pid: adopted } => Some((adopted == pid).then_some(true)),
+        EventKind::Started { pid: started, .. } => Some((started == pid).then_some(false)),
+        _ => None,
+    });
     daemon.ok(["runtime", "start", "nap"]);
     assert_eq!(daemon.info("nap").observed.pid(), Some(pid));
     assert!(processes::is_alive(pid));
+    assert_eq!(fs::read_to_string(file).unwrap(), format!("{pid}\n"), "it was started once");
+    is_adopted.expect("it is the process that was executed")
 }
 
 #[test]

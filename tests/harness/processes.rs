@@ -1,9 +1,13 @@
 //! Looking at processes as the kernel shows them.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::io::ioctl_fionread;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// Sends a signal to a process that this test started.
 pub fn signal(pid: u32, signal: Signal) {
@@ -84,6 +88,34 @@ pub fn capture(ancestor: u32) -> Option<u32> {
 pub fn of_instances(holder: u32, daemon: u32) -> Vec<u32> {
     let ours = |pid: &u32| *pid == daemon || captures(*pid);
     descendants(holder).into_iter().filter(|pid| !ours(pid)).collect()
+}
+
+/// What a process has open, by number; nothing if it has ended.
+pub fn files(pid: u32) -> BTreeMap<String, String> {
+    let name = |path: PathBuf| path.to_string_lossy().into_owned();
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return BTreeMap::new() };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            Some((name(path.file_name()?.into()), name(fs::read_link(path).ok()?)))
+        })
+        .collect()
+}
+
+/// Whether something waits in a socket of a process; none if that can't be seen. Whoever looks has
+/// to be its parent, or root, see ptrace_scope of Linux's Yama.
+pub fn is_told(pid: u32) -> Option<bool> {
+    let process = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let process = pidfd_open(process, PidfdFlags::empty()).ok()?;
+    let unread = |number: i32| {
+        let copy = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+        Some(ioctl_fionread(&copy).unwrap_or(0))
+    };
+    let sockets = files(pid).into_iter().filter(|(_, file)| file.starts_with("socket:"));
+    sockets
+        .map(|(number, _)| Some(unread(number.parse().ok()?)? > 0))
+        .reduce(|one, other| Some(one? || other?))
+        .flatten()
 }
 
 /// How many files a process has open.
