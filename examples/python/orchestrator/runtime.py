@@ -1,0 +1,281 @@
+"""The connection of this program to the daemon that started it."""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import threading
+import weakref
+from types import TracebackType
+from typing import List, Optional, Type, TypeVar
+from uuid import UUID
+
+from .bell import deadline_of
+from .connection import open_connection, run
+from .control import (
+    ListReply,
+    ListRequest,
+    Priority,
+    RuntimeInfo,
+    RuntimeReply,
+    RuntimeRequest,
+    StartedReply,
+    StartRequest,
+    StoppedReply,
+    StopRequest,
+)
+from .errors import Closed, ConnectError, NotStartedByOrchestrator, RequestError, TimedOut
+from .input import Input
+from .link import Link
+from .output import Output
+
+_T = TypeVar("_T")
+
+ENV_SOCKET = "ORCHESTRATOR_IPC_SOCKET"
+"""The variable that holds the path of the instance's socket."""
+ENV_INSTANCE = "ORCHESTRATOR_INSTANCE_ID"
+"""The variable that holds the instance's id."""
+DEFAULT_WINDOW = 1024
+"""How many messages may wait in an input, unless it says otherwise."""
+
+
+class Runtime:
+    """An instance's connection to its daemon.
+
+    >>> with Runtime.connect() as runtime:
+    ...     wheel = runtime.input(Wheel)
+    ...     speed = runtime.output(Speed)
+    ...     runtime.ready()
+    ...     for turn in wheel:
+    ...         speed.send(Speed(turn.turns_per_s * 0.31))
+
+    When the daemon goes away, the runtime stays: a thread in the background connects again, after
+    10 ms at first and every second at last, and declares everything again. Meanwhile receiving
+    waits, and requests under way fail. Where a link with the policy `block` takes an output's
+    messages, none of them is lost, and a receiver that lives on gets each of them once and in
+    order. Without such a link sending raises `Disconnected`, and what the daemon had not delivered
+    is lost; the next daemon reports how many.
+
+    One connection per program: all messages for an instance go to its newest connection. Connect
+    after a fork, not before.
+    """
+
+    def __init__(self, path: str) -> None:
+        connection = open_connection(path)
+        self._link = Link(path, connection.instance)
+        self._link.attach(connection.socket, connection.instance)
+        self._thread = threading.Thread(
+            target=run, args=(self._link, connection), name="orchestrator", daemon=True
+        )
+        self._thread.start()
+        # The thread ends when nobody can use the runtime any more.
+        self._finalizer = weakref.finalize(self, _abandon, self._link)
+
+    @classmethod
+    def connect(cls) -> "Runtime":
+        """Connects to the daemon that started this program, as its environment says.
+
+        Raises `NotStartedByOrchestrator`, `Refused` with the daemon's reason, or another
+        `ConnectError`, after 10 s at the latest.
+        """
+        path = os.environ.get(ENV_SOCKET)
+        if not path:
+            raise NotStartedByOrchestrator(
+                f"{ENV_SOCKET} is not set; this program has to be started by an orchestrator: "
+                "orchestrator-cli runtime add PROGRAM"
+            )
+        runtime = cls(path)
+        expected = os.environ.get(ENV_INSTANCE)
+        try:
+            if expected and UUID(expected) != runtime.instance_id:
+                raise ConnectError(
+                    f"the daemon says this is instance {runtime.instance_id}, the environment says "
+                    f"{expected}"
+                )
+        except ValueError:
+            runtime.close(timeout=0)
+            raise ConnectError(f"{expected!r} in {ENV_INSTANCE} is no id of an instance") from None
+        except ConnectError:
+            runtime.close(timeout=0)
+            raise
+        return runtime
+
+    @classmethod
+    def connect_to(cls, path: str) -> "Runtime":
+        """Connects to the instance socket at this path. Raises as `connect` does."""
+        return cls(path)
+
+    # Types
+
+    def output(self, cls: Type[_T]) -> Output[_T]:
+        """Declares that this program sends messages of a type, once for each type.
+
+        Raises `SchemaError` if it is no message, `DeclareError` if it is an output already.
+        """
+        return Output(self._link, self, cls)
+
+    def input(self, cls: Type[_T], window: int = DEFAULT_WINDOW) -> Input[_T]:
+        """Declares that this program takes messages of a type, once for each type, and that at
+        most `window` of them wait in it. A small window leaves more of them to the daemon and the
+        link's policy; choose one for large messages, since it does not count bytes.
+
+        Keep what is returned for as long as the messages are wanted. Raises as `output` does.
+        """
+        return Input(self._link, self, cls, window)
+
+    def ready(self) -> None:
+        """Says that this program is ready: it has begun, and does what it is for. For instances
+        that were added with `--ready-runtime`; to others it makes no difference. Never waits; if
+        there is no connection now, it is said on the next one."""
+        self._link.say_ready()
+
+    # The connection
+
+    @property
+    def instance_id(self) -> UUID:
+        """The instance that this program is."""
+        return UUID(bytes=self._link.instance)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._link.is_connected
+
+    @property
+    def last_error(self) -> Optional[str]:
+        """Why the connection was lost, or could not be made again, the last time."""
+        return self._link.last_error
+
+    def wait_connected(self, timeout: Optional[float] = None) -> None:
+        """Waits until there is a connection, for `timeout` seconds at most or without a limit.
+        Raises `TimedOut`, `Stopped` or `Closed` otherwise."""
+        deadline, link = deadline_of(timeout), self._link
+        with link.lock:
+            while not link.is_connected:
+                link.locked_check()
+                if not link.progress.wait(deadline):
+                    raise TimedOut(f"no connection within {timeout} s: {link.last_error}")
+
+    def flush(self, timeout: Optional[float] = None) -> None:
+        """Waits until the kernel has taken everything that was sent, for `timeout` seconds at most
+        or without a limit. Raises `Disconnected` if there is no connection or it breaks,
+        `TimedOut` or `Closed`."""
+        deadline, link = deadline_of(timeout), self._link
+        with link.lock:
+            began = link.connection
+            while True:
+                if link.is_closed:
+                    raise Closed("the runtime was closed")
+                if not link.is_connected or link.connection != began:
+                    raise link.disconnected()
+                if not link.locked_is_unsent():
+                    return
+                if not link.progress.wait(deadline):
+                    raise TimedOut(f"not everything was sent within {timeout} s")
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Ends the connection, after the kernel has taken what was sent, if it does so within
+        `timeout` seconds. Whoever waits gets `Closed`. The end of a `with` does this too."""
+        link = self._link
+        if link.is_closed:
+            return
+        if timeout > 0:
+            with link.lock:
+                link.locked_acknowledge()
+            try:
+                self.flush(timeout)
+            except Exception:
+                # What could not be sent is lost, as it is when the program ends.
+                pass
+        self._finalizer()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> "Runtime":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    # Stopping
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this program was asked to stop, see `stop_on` and `request_stop`."""
+        return self._link.is_stopping
+
+    def request_stop(self) -> None:
+        """Asks this program to stop: loops over inputs end, and what waits raises `Stopped`. What
+        need not wait goes on to work, so that a last message can be sent. May be called from any
+        thread, and from a signal's handler."""
+        self._link.is_stopping = True
+        self._link.rouse()
+
+    def stop_on(self, *numbers: int) -> None:
+        """Makes these signals, `SIGTERM` and `SIGINT` if none are given, call `request_stop`
+        instead of ending the program at once. A daemon that stops an instance sends it SIGTERM,
+        and SIGKILL some seconds later.
+
+        Only in the main thread, as signal(2) has it in Python.
+        """
+        for number in numbers or (signals.SIGTERM, signals.SIGINT):
+            signals.signal(number, lambda *_: self.request_stop())
+
+    # Privileged requests
+
+    def start(
+        self,
+        instance: str,
+        priority: Optional[Priority] = None,
+        timeout: Optional[float] = None,
+    ) -> UUID:
+        """Starts an instance, unless it runs: named by its id, a unique beginning of that, or its
+        name. Without a priority it keeps the one it had. Returns its id.
+
+        Only for privileged instances. Raises `RequestError` with the daemon's reason, `Disconnected`
+        without a connection, `TimedOut`, `Stopped` or `Closed`.
+        """
+        reply = self._ask(StartRequest(str(instance), priority), StartedReply, timeout)
+        return UUID(bytes=reply.id_bytes)
+
+    def stop(self, instance: str, timeout: Optional[float] = None) -> UUID:
+        """Stops an instance, unless it does not run, and waits until it has stopped. As `start`."""
+        reply = self._ask(StopRequest(str(instance)), StoppedReply, timeout)
+        return UUID(bytes=reply.id_bytes)
+
+    def list(self, timeout: Optional[float] = None) -> "List[RuntimeInfo]":
+        """All instances, the oldest first. As `start`."""
+        return self._ask(ListRequest(), ListReply, timeout).instances
+
+    def _ask(self, request: RuntimeRequest, kind: Type[_T], timeout: Optional[float]) -> _T:
+        deadline, link = deadline_of(timeout), self._link
+        with link.lock:
+            question = link.locked_ask(request)
+            while question.reply is None and question.error is None:
+                link.locked_check()
+                if not link.progress.wait(deadline):
+                    raise TimedOut(f"no answer within {timeout} s; it may still be carried out")
+        return answer_of(question.reply, question.error, kind)
+
+    def __repr__(self) -> str:
+        return f"Runtime({self.instance_id})"
+
+
+def answer_of(reply: Optional[RuntimeReply], error: Optional[RequestError], kind: Type[_T]) -> _T:
+    """The reply, if it is of this kind."""
+    if error is not None:
+        raise error
+    if not isinstance(reply, kind) or len(getattr(reply, "id_bytes", bytes(16))) != 16:
+        raise RequestError(0, "the daemon gave an answer of the wrong kind", [])
+    return reply
+
+
+def _abandon(link: Link) -> None:
+    """Without the lock: it may be the garbage collector that calls, in whatever thread."""
+    link.is_closed = True
+    link.rouse()
