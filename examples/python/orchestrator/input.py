@@ -49,9 +49,9 @@ class Input(Generic[_T]):
     def __init__(self, link: Link, owner: object, cls: Type[_T], window: int) -> None:
         if not isinstance(window, int) or not 1 <= window < 1 << 32:
             raise ValueError(f"a window is 1 to {(1 << 32) - 1} messages, not {window!r}")
-        self._codec: Codec = codec_of(cls)
         self.name = name_of(cls)
         """The type's name."""
+        self._codec: Codec = codec_of(cls)
         self.channel = link.declare(self.name, Schema(self._codec.node), window)
         """Its number on the wire."""
         end = link.end(self.channel)

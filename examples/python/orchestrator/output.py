@@ -28,9 +28,9 @@ class Output(Generic[_T]):
     """
 
     def __init__(self, link: Link, owner: object, cls: Type[_T]) -> None:
-        self._codec: Codec = codec_of(cls)
         self.name = name_of(cls)
         """The type's name."""
+        self._codec: Codec = codec_of(cls)
         self.channel = link.declare(self.name, Schema(self._codec.node), None)
         """Its number on the wire."""
         end = link.end(self.channel)
