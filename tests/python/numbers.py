@@ -2,17 +2,19 @@
 
     numbers.py send COUNT      sends the numbers below COUNT as type "n", then lives on
     numbers.py relay           passes each "n" on as "m"
+    numbers.py aio-relay       the same with asyncio
     numbers.py receive COUNT   takes the numbers below COUNT as "m"
     numbers.py envelopes       prints what comes as "n", with its sender and what was missed; ready at the first
     numbers.py mistyped        takes "n" as something else
 """
 
+import asyncio
 import random
 import sys
 import threading
 from dataclasses import dataclass
 
-from orchestrator import Runtime, UInt32, UInt64, message, unnamed
+from orchestrator import Runtime, UInt32, UInt64, aio, message, unnamed
 
 
 @message("n")
@@ -60,6 +62,13 @@ def relay(runtime: Runtime) -> None:
         output.send(Passed(number.value))
 
 
+async def aio_relay() -> None:
+    async with aio.connect() as runtime:
+        output = runtime.output(Passed)
+        async for number in runtime.input(Number, window=7):
+            await output.send(Passed(number.value))
+
+
 def receive(runtime: Runtime, count: int) -> None:
     expected = 0
     for number in runtime.input(Passed, window=50):
@@ -81,6 +90,8 @@ def envelopes(runtime: Runtime) -> None:
 
 def main() -> None:
     mode, *rest = sys.argv[1:]
+    if mode == "aio-relay":
+        return asyncio.run(aio_relay())
     with Runtime.connect() as runtime:
         if mode == "send":
             send(runtime, int(rest[0]))

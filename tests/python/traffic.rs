@@ -60,10 +60,19 @@ fn nothing_is_lost_or_doubled_when_the_daemon_is_killed() {
 
 #[test]
 fn from_rust_to_python_and_back_nothing_is_lost_when_the_daemon_is_killed() {
+    rust_to_python_and_back("relay");
+}
+
+#[test]
+fn with_asyncio_nothing_is_lost_when_the_daemon_is_killed() {
+    rust_to_python_and_back("aio-relay");
+}
+
+fn rust_to_python_and_back(mode: &str) {
     const COUNT: u32 = 6_000;
     let Some(_) = python() else { return };
     let daemon = Daemon::start();
-    add(&daemon, "relay", &[], "numbers.py", &["relay"]);
+    add(&daemon, "relay", &[], "numbers.py", &[mode]);
     let (a, b) = (daemon.put("a"), daemon.put("b"));
     daemon.link_with("a", "n", "relay", Policy::Block, 50);
     daemon.link_with("relay", "m", "b", Policy::Block, 20);

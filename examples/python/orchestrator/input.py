@@ -7,9 +7,8 @@ from typing import Any, Generic, Iterator, Optional, Type, TypeVar
 from uuid import UUID
 
 from .arrivals import Arrival
-from .bell import deadline_of
 from .codec import Codec
-from .errors import Closed, DecodeError, Stopped, TimedOut
+from .errors import Closed, DecodeError, Stopped
 from .link import InputEnd, Link
 from .message import name_of
 from .reflect import codec_of
@@ -59,6 +58,7 @@ class Input(Generic[_T]):
         self._end = end
         self._link = link
         self._owner = owner
+        self.in_vain = f"no message of type {self.name}"
 
     @property
     def missed(self) -> int:
@@ -72,7 +72,7 @@ class Input(Generic[_T]):
         Raises `TimedOut`, `Stopped` or `Closed` if none comes, and `DecodeError` for a message that
         is not a value of the type: only that one is lost.
         """
-        message: _T = self._decoded(self._next(timeout))
+        message: _T = self.decoded(self._next(timeout))
         return message
 
     def receive_envelope(self, timeout: Optional[float] = None) -> Envelope[_T]:
@@ -82,10 +82,8 @@ class Input(Generic[_T]):
     def try_receive(self) -> Optional[_T]:
         """The next message, if one has arrived."""
         with self._link.lock:
-            arrival = self.locked_take()
-            if arrival is None:
-                self.locked_check()
-        return None if arrival is None else self._decoded(arrival)
+            arrival = self.locked_next()
+        return None if arrival is None else self.decoded(arrival)
 
     def __iter__(self) -> Iterator[_T]:
         """The messages, one after the other, until the program was asked to stop or the runtime is
@@ -95,7 +93,7 @@ class Input(Generic[_T]):
                 arrival = self._next(None)
             except (Stopped, Closed):
                 return
-            yield self._decoded(arrival)
+            yield self.decoded(arrival)
 
     def close(self) -> None:
         """Takes no more messages, until the program ends: under `block` their senders wait that
@@ -105,15 +103,16 @@ class Input(Generic[_T]):
             self._end.arrived.ring()
 
     def _next(self, timeout: Optional[float]) -> Arrival:
-        deadline = deadline_of(timeout)
-        with self._link.lock:
-            while True:
-                arrival = self.locked_take()
-                if arrival is not None:
-                    return arrival
-                self.locked_check()
-                if not self._end.arrived.wait(deadline):
-                    raise TimedOut(f"no message of type {self.name} within {timeout} s")
+        return self._end.arrived.until(self.locked_next, timeout, self.in_vain)
+
+    def locked_next(self) -> Optional[Arrival]:
+        """The next message, as it came, if there is one. Raises if there is no use in waiting."""
+        arrival = self.locked_take()
+        if arrival is None:
+            self._link.locked_check()
+            if self._end.arrivals.closed:
+                raise Closed(f"the input {self.name} was closed")
+        return arrival
 
     def locked_take(self) -> Optional[Arrival]:
         """The next message, as it came, if there is one; the one before is done with."""
@@ -125,19 +124,14 @@ class Input(Generic[_T]):
         link.locked_tell(self.channel, arrivals)
         return arrival
 
-    def locked_check(self) -> None:
-        """Raises if there is no use in waiting for a message."""
-        self._link.locked_check()
-        if self._end.arrivals.closed:
-            raise Closed(f"the input {self.name} was closed")
-
     def envelope(self, arrival: Arrival) -> Envelope[_T]:
         """An arrival for people. Raises `DecodeError`."""
         sender = None if arrival.sender is None else UUID(bytes=arrival.sender.instance)
-        message: _T = self._decoded(arrival)
+        message: _T = self.decoded(arrival)
         return Envelope(message, sender, arrival.number, arrival.missed)
 
-    def _decoded(self, arrival: Arrival) -> Any:
+    def decoded(self, arrival: Arrival) -> Any:
+        """The message in an arrival. Raises `DecodeError`."""
         payload = arrival.payload
         try:
             value, end = self._codec.decode(payload, 0)

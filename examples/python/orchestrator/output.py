@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, Iterable, List, Optional, Type, TypeVar
+from typing import Generic, Iterable, Iterator, List, Optional, Type, TypeVar
 
-from .bell import deadline_of
+from .bell import Attempt
 from .codec import Codec
-from .errors import EncodeError, TimedOut
+from .errors import EncodeError
 from .frames import encode_message
 from .link import Link, OutputEnd
 from .message import MAX_PAYLOAD, name_of
@@ -38,6 +38,7 @@ class Output(Generic[_T]):
         self._end = end
         self._link = link
         self._owner = owner
+        self.in_vain = f"no room for {self.name}"
 
     def send(self, message: _T, timeout: Optional[float] = None) -> None:
         """Sends one message. When it returns, the message is with the kernel, unless the daemon is
@@ -52,7 +53,8 @@ class Output(Generic[_T]):
         `TimedOut`, `Stopped` or `Closed` if the wait ends otherwise; `EncodeError` for a value that
         does not fit its type or has more than 16 MiB. The message is not sent then.
         """
-        self._write([self.frame(message)], timeout)
+        attempt = self.sending([self.frame(message)])
+        self._link.progress.until(attempt, timeout, self.in_vain)
 
     def try_send(self, message: _T) -> bool:
         """Sends one message if that is possible without waiting: false where `send` would wait,
@@ -65,21 +67,31 @@ class Output(Generic[_T]):
         """Sends many messages, with few system calls: the way for bursts. Returns how many.
 
         `timeout` is for each part of 64 KiB. Raises what `send` raises; then some, the first ones,
-        may have been sent.
+        may have been sent: before one that can't be encoded, all.
         """
-        total, size = 0, 0
+        total = 0
+        for frames in self.batches(messages):
+            self._link.progress.until(self.sending(frames), timeout, self.in_vain)
+            total += len(frames)
+        return total
+
+    def batches(self, messages: Iterable[_T]) -> Iterator[List[bytes]]:
+        """The messages as they go over the wire, 64 KiB at a time. If one of them can't be
+        encoded, those before it come first."""
         frames: List[bytes] = []
-        for message in messages:
-            frame = self.frame(message)
-            frames.append(frame)
-            size += len(frame)
-            if size >= _BATCH:
-                self._write(frames, timeout)
-                total += len(frames)
-                frames, size = [], 0
-        if frames:
-            self._write(frames, timeout)
-        return total + len(frames)
+        size = 0
+        try:
+            for message in messages:
+                frame = self.frame(message)
+                frames.append(frame)
+                size += len(frame)
+                if size >= _BATCH:
+                    yield frames
+                    frames, size = [], 0
+        except EncodeError:
+            yield frames
+            raise
+        yield frames
 
     def frame(self, message: _T) -> bytes:
         """A message as it goes over the wire. Raises `EncodeError`."""
@@ -94,22 +106,22 @@ class Output(Generic[_T]):
             )
         return encode_message(self.channel, payload)
 
-    def _write(self, frames: List[bytes], timeout: Optional[float]) -> None:
-        link, deadline = self._link, None
-        with link.lock:
-            since = link.connection
-            taken = link.locked_offer(self._end, frames, since)
-            if taken == len(frames):
-                return
-            deadline = deadline_of(timeout)
-            while True:
-                frames = frames[taken:]
-                link.locked_check()
-                if not link.progress.wait(deadline):
-                    raise TimedOut(f"no room for {self.name} within {timeout} s")
-                taken = link.locked_offer(self._end, frames, since)
-                if taken == len(frames):
-                    return
+    def sending(self, frames: List[bytes]) -> Attempt[bool]:
+        """Takes as many of these messages as may be sent, at each attempt, until all are."""
+        link, rest, since = self._link, frames, -1
+
+        def attempt() -> Optional[bool]:
+            nonlocal rest, since
+            if since < 0:
+                since = link.connection
+            taken = link.locked_offer(self._end, rest, since)
+            if taken == len(rest):
+                return True
+            rest = rest[taken:]
+            link.locked_check()
+            return None
+
+        return attempt
 
     def __repr__(self) -> str:
         return f"Output({self.name!r})"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import List, Optional, Type, TypeVar
 from uuid import UUID
 
-from .bell import deadline_of
+from .bell import Attempt
 from .connection import open_connection, run
 from .control import (
     ListReply,
@@ -24,9 +24,9 @@ from .control import (
     StoppedReply,
     StopRequest,
 )
-from .errors import Closed, ConnectError, NotStartedByOrchestrator, RequestError, TimedOut
+from .errors import Closed, ConnectError, NotStartedByOrchestrator, RequestError
 from .input import Input
-from .link import Link
+from .link import Link, Question
 from .output import Output
 
 _T = TypeVar("_T")
@@ -35,6 +35,8 @@ ENV_SOCKET = "ORCHESTRATOR_IPC_SOCKET"
 """The variable that holds the path of the instance's socket."""
 ENV_INSTANCE = "ORCHESTRATOR_INSTANCE_ID"
 """The variable that holds the instance's id."""
+UNANSWERED = "the request may still be carried out; no answer"
+"""What is said of a request that was not answered in time."""
 DEFAULT_WINDOW = 1024
 """How many messages may wait in an input, unless it says otherwise."""
 
@@ -149,29 +151,36 @@ class Runtime:
     def wait_connected(self, timeout: Optional[float] = None) -> None:
         """Waits until there is a connection, for `timeout` seconds at most or without a limit.
         Raises `TimedOut`, `Stopped` or `Closed` otherwise."""
-        deadline, link = deadline_of(timeout), self._link
-        with link.lock:
-            while not link.is_connected:
-                link.locked_check()
-                if not link.progress.wait(deadline):
-                    raise TimedOut(f"no connection within {timeout} s: {link.last_error}")
+        self._link.progress.until(self.locked_connected, timeout, "no connection")
+
+    def locked_connected(self) -> Optional[bool]:
+        """Whether there is a connection. Raises if there is no use in waiting."""
+        if self._link.is_connected:
+            return True
+        self._link.locked_check()
+        return None
 
     def flush(self, timeout: Optional[float] = None) -> None:
         """Waits until the kernel has taken everything that was sent, for `timeout` seconds at most
         or without a limit. Raises `Disconnected` if there is no connection or it breaks,
         `TimedOut` or `Closed`."""
-        deadline, link = deadline_of(timeout), self._link
-        with link.lock:
-            began = link.connection
-            while True:
-                if link.is_closed:
-                    raise Closed("the runtime was closed")
-                if not link.is_connected or link.connection != began:
-                    raise link.disconnected()
-                if not link.locked_is_unsent():
-                    return
-                if not link.progress.wait(deadline):
-                    raise TimedOut(f"not everything was sent within {timeout} s")
+        self._link.progress.until(self.flushing(), timeout, "not everything was sent")
+
+    def flushing(self) -> Attempt[bool]:
+        """Whether the kernel has taken everything, over the connection of the first attempt."""
+        link, since = self._link, -1
+
+        def attempt() -> Optional[bool]:
+            nonlocal since
+            if since < 0:
+                since = link.connection
+            if link.is_closed:
+                raise Closed("the runtime was closed")
+            if not link.is_connected or link.connection != since:
+                raise link.disconnected()
+            return None if link.locked_is_unsent() else True
+
+        return attempt
 
     def close(self, timeout: float = 5.0) -> None:
         """Ends the connection, after the kernel has taken what was sent, if it does so within
@@ -253,23 +262,31 @@ class Runtime:
         return self._ask(ListRequest(), ListReply, timeout).instances
 
     def _ask(self, request: RuntimeRequest, kind: Type[_T], timeout: Optional[float]) -> _T:
-        deadline, link = deadline_of(timeout), self._link
-        with link.lock:
-            question = link.locked_ask(request)
-            while question.reply is None and question.error is None:
-                link.locked_check()
-                if not link.progress.wait(deadline):
-                    raise TimedOut(f"no answer within {timeout} s; it may still be carried out")
-        return answer_of(question.reply, question.error, kind)
+        return self._link.progress.until(self.asking(request, kind), timeout, UNANSWERED)
+
+    def asking(self, request: RuntimeRequest, kind: Type[_T]) -> Attempt[_T]:
+        """Sends a request with the first attempt, then looks for an answer of this kind."""
+        link = self._link
+        question: Optional[Question] = None
+
+        def attempt() -> Optional[_T]:
+            nonlocal question
+            if question is None:
+                question = link.locked_ask(request)
+            if question.error is not None:
+                raise question.error
+            if question.reply is not None:
+                return _of_kind(question.reply, kind)
+            link.locked_check()
+            return None
+
+        return attempt
 
     def __repr__(self) -> str:
         return f"Runtime({self.instance_id})"
 
 
-def answer_of(reply: Optional[RuntimeReply], error: Optional[RequestError], kind: Type[_T]) -> _T:
-    """The reply, if it is of this kind."""
-    if error is not None:
-        raise error
+def _of_kind(reply: RuntimeReply, kind: Type[_T]) -> _T:
     if not isinstance(reply, kind) or len(getattr(reply, "id_bytes", bytes(16))) != 16:
         raise RequestError(0, "the daemon gave an answer of the wrong kind", [])
     return reply

@@ -34,7 +34,6 @@ from orchestrator import (
     schema_of,
     unnamed,
 )
-from orchestrator.bell import deadline_of
 from orchestrator.control import (
     ListReply,
     StartedReply,
@@ -86,9 +85,7 @@ class Blob:
 
 def until(runtime: Runtime, check: Callable[[], bool]) -> None:
     """Waits until the runtime has heard something."""
-    with runtime._link.lock:
-        while not check():
-            assert runtime._link.progress.wait(deadline_of(SOON_S)), "it never heard"
+    runtime._link.progress.until(lambda: check() or None, SOON_S, "it did not hear")
 
 
 def kept(output: "Output[Any]") -> Kept:
