@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use orchestrator_proto::control::{Desired, Effect, Observed};
 use orchestrator_proto::{InstanceId, WireError};
@@ -70,24 +70,30 @@ impl Work {
     }
 }
 
+/// An instance is about to be restarted for as long as this is there.
+struct Restarting(Arc<AtomicU32>);
+
+impl Drop for Restarting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Told when all is asked for. If it is dropped, so it is too.
 type Asked = oneshot::Sender<()>;
 
 impl Registry {
     /// Begins all of it, and answers when it is asked for.
     pub(super) async fn carry_out(self: &Arc<Self>, work: Work) {
+        let is_any = |task: &Task| task.effect != Act::Nothing || task.renew;
+        let tasks: Vec<_> = work
+            .all
+            .into_iter()
+            .filter(|(_, task)| is_any(task))
+            .map(|(id, task)| (id, self.restarting(id, &task), task))
+            .collect();
         let mut asked = Vec::new();
-        for (id, task) in work.all {
-            if task.effect == Act::Nothing && !task.renew {
-                continue;
-            }
-            let restarting = match (task.effect, self.newest(id)) {
-                (Act::Restart, Ok(instance)) => Some(instance.restarting.clone()),
-                _ => None,
-            };
-            if let Some(count) = &restarting {
-                count.fetch_add(1, Ordering::AcqRel);
-            }
+        for (id, restarting, task) in tasks {
             let (tell, told) = oneshot::channel();
             asked.push(told);
             let registry = self.clone();
@@ -97,14 +103,20 @@ impl Registry {
                     let error = error.to_string();
                     tracing::info!(instance = %id, error, "not carried out as it was applied");
                 }
-                if let Some(count) = restarting {
-                    count.fetch_sub(1, Ordering::AcqRel);
-                }
+                drop(restarting);
             });
         }
         for told in asked {
             let _ = told.await;
         }
+    }
+
+    /// That an instance is about to be restarted, if that is so. Known of all before any of it
+    /// begins: who needs it does not start it then.
+    fn restarting(&self, id: InstanceId, task: &Task) -> Option<Restarting> {
+        let instance = (task.effect == Act::Restart).then(|| self.newest(id))?.ok()?;
+        instance.restarting.fetch_add(1, Ordering::AcqRel);
+        Some(Restarting(instance.restarting.clone()))
     }
 
     async fn act(
