@@ -173,12 +173,19 @@ fn the_examples_in_python_and_in_rust_answer_each_other() {
         daemon.link(ping, "examples.ping.v1", pong);
         daemon.link(pong, "examples.pong.v1", ping);
     }
-    daemon.ok(["runtime", "start", "s", "q", "p", "r"]);
+    let (imu, tilt) = (examples("imu.py"), examples("tilt.py"));
+    let python = ["--", "python3", "-B"];
+    let all = [&["/usr/bin/env", "--name", "imu", "--ready-runtime"], &python[..], &[&imu]];
+    daemon.add(all.concat());
+    daemon.add([&["/usr/bin/env", "--name", "tilt"], &python[..], &[&tilt]].concat());
+    daemon.link("imu", "examples.imu.v1", "tilt");
+    daemon.ok(["runtime", "start", "s", "q", "p", "r", "tilt", "imu"]);
     daemon.prints("p", "received pong 50");
     daemon.prints("r", "received pong 50");
-    daemon.ok(["runtime", "stop", "p", "q"]);
+    daemon.prints("tilt", "reading 50: 13.7°");
+    daemon.ok(["runtime", "stop", "p", "q", "imu", "tilt"]);
     // They heard that they were to stop, and ended by themselves.
-    for name in ["p", "q"] {
+    for name in ["p", "q", "imu", "tilt"] {
         let exit = daemon.exited(name);
         assert_eq!(exit, Exit::Code(0), "{}", said(&daemon, name));
     }

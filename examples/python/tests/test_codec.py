@@ -104,7 +104,7 @@ def arbitrary(dice: Any) -> All:
     def number(bits: int, signed: bool) -> int:
         low = -1 << bits - 1 if signed else 0
         high = (1 << bits - 1) - 1 if signed else (1 << bits) - 1
-        near = dice.choice([low, high, 0, 127, -127, 128, dice.randint(low, high)])
+        near: int = dice.choice([low, high, 0, 127, -127, 128, dice.randint(low, high)])
         return min(max(near, low), high)
 
     def text() -> str:

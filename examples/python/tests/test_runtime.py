@@ -291,7 +291,7 @@ class Sending(Played):
         output = runtime.output(Blob)
         peer.output()
         peer.send(Grant(0, UNLIMITED))
-        sending = Beside(lambda: [output.send(Blob(bytes([n]) * 700_000)) for n in range(6)])
+        sending = Beside(lambda: list(map(output.send, [Blob(bytes([n]) * 700_000) for n in range(6)])))
         received = peer.payloads(6)
         sending.result()
         runtime.flush(timeout=SOON_S)
