@@ -28,6 +28,7 @@ from typing import (
     Iterable,
     List,
     Optional,
+    Set,
     Type,
     TypeVar,
 )
@@ -139,6 +140,7 @@ class Runtime:
     def __init__(self, runtime: blocking.Runtime) -> None:
         self._runtime = runtime
         self._bell = runtime._link.progress
+        self._signals: Set[int] = set()
 
     def output(self, cls: Type[_T]) -> Output[_T]:
         """Declares that this program sends messages of a type."""
@@ -179,7 +181,10 @@ class Runtime:
 
     async def close(self, timeout: float = 5.0) -> None:
         """Ends the connection; see `orchestrator.Runtime.close`."""
-        await asyncio.get_running_loop().run_in_executor(None, self._runtime.close, timeout)
+        loop = asyncio.get_running_loop()
+        while self._signals:
+            loop.remove_signal_handler(self._signals.pop())
+        await loop.run_in_executor(None, self._runtime.close, timeout)
 
     @property
     def stop_requested(self) -> bool:
@@ -191,11 +196,17 @@ class Runtime:
         self._runtime.request_stop()
 
     def stop_on(self, *numbers: int) -> None:
-        """Makes these signals, `SIGTERM` and `SIGINT` if none are given, call `request_stop`. Only
-        in the main thread."""
+        """Makes these signals, `SIGTERM` and `SIGINT` if none are given, call `request_stop`, once:
+        a second one, or one after `close`, ends the program. Only in the main thread."""
         loop = asyncio.get_running_loop()
         for number in numbers or (signals.SIGTERM, signals.SIGINT):
-            loop.add_signal_handler(number, self.request_stop)
+            loop.add_signal_handler(number, self._on_signal, number)
+            self._signals.add(number)
+
+    def _on_signal(self, number: int) -> None:
+        self._signals.discard(number)
+        asyncio.get_running_loop().remove_signal_handler(number)
+        self.request_stop()
 
     async def start(
         self,

@@ -44,17 +44,17 @@ class Connection:
     instance: bytes
 
 
-def open_connection(path: str) -> Connection:
-    """Connects and says hello. Raises `ConnectError`."""
+def open_connection(path: str, link: Optional[Link] = None) -> Connection:
+    """Connects and says hello. Raises `ConnectError`, at once if the link is closed meanwhile."""
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        return _greet(stream, path)
+        return _greet(stream, path, link)
     except BaseException:
         stream.close()
         raise
 
 
-def _greet(stream: socket.socket, path: str) -> Connection:
+def _greet(stream: socket.socket, path: str, link: Optional[Link]) -> Connection:
     deadline = time.monotonic() + GREETING_S
     stream.settimeout(GREETING_S)
     try:
@@ -74,11 +74,10 @@ def _greet(stream: socket.socket, path: str) -> Connection:
         left = deadline - time.monotonic()
         if left <= 0:
             raise ConnectError(f"no answer within {GREETING_S:g} s from {path}")
-        stream.settimeout(left)
+        if not _readable(stream, left, link):
+            continue
         try:
             read = stream.recv(_CHUNK)
-        except socket.timeout:
-            continue
         except OSError as error:
             raise ConnectError(f"reading from {path} failed: {error}") from error
         if not read:
@@ -112,13 +111,27 @@ def _stranger(problem: str) -> ConnectError:
 
 def run(link: Link, connection: Connection) -> None:
     """Serves one connection after the other, until the link is closed."""
+    try:
+        _run(link, connection)
+    except BaseException as error:
+        # A fault of this package, or no memory. Nobody is to wait for a thread that is gone.
+        link.closed_because = f"the connection's thread has failed: {error!r}"
+        raise
+    finally:
+        link.dispose()
+
+
+def _run(link: Link, connection: Connection) -> None:
     current: Optional[Connection] = connection
     pause = _FIRST_PAUSE_S
     while current is not None:
         began = time.monotonic()
-        reason = _Served(link, current).serve()
-        current.socket.close()
-        link.detach(reason)
+        reason = "serving it failed"
+        try:
+            reason = _Served(link, current).serve()
+        finally:
+            link.detach(reason)
+            current.socket.close()
         # A daemon that welcomes us only to throw us out again is not asked at full speed.
         if time.monotonic() - began >= _STABLE_S:
             pause = _FIRST_PAUSE_S
@@ -130,12 +143,11 @@ def run(link: Link, connection: Connection) -> None:
                 current = _try_open(link)
         if current is not None:
             link.attach(current.socket, current.instance)
-    link.dispose()
 
 
 def _try_open(link: Link) -> Optional[Connection]:
     try:
-        return open_connection(link.path)
+        return open_connection(link.path, link)
     except ConnectError as error:
         link.last_error = str(error)
         return None
@@ -148,8 +160,23 @@ def _sleep(link: Link, seconds: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             return
-        select.select([link.woken], [], [], left)
+        _readable(None, left, link)
+
+
+def _readable(stream: Optional[socket.socket], seconds: float, link: Optional[Link]) -> bool:
+    """Whether there is something to read within so many seconds, or less if the link's thread is
+    roused. Raises `ConnectError` if the link is closed."""
+    poll = select.poll()
+    if stream is not None:
+        poll.register(stream, select.POLLIN)
+    if link is not None:
+        poll.register(link.woken, select.POLLIN)
+    ready = [fd for fd, _ in poll.poll(int(seconds * 1000) + 1)]
+    if link is not None and link.woken.fileno() in ready:
         _hear(link)
+        if link.is_closed and stream is not None:
+            raise ConnectError("the runtime was closed")
+    return stream is not None and stream.fileno() in ready
 
 
 def _hear(link: Link) -> None:

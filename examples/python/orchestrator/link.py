@@ -7,9 +7,11 @@ take at once is left to the connection's thread.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import threading
+import weakref
 from typing import Dict, List, Optional, Sequence, Union
 
 from .arrivals import Arrivals
@@ -109,6 +111,7 @@ class Link:
         """Counts connections, so that nothing meant for an earlier one is written to a later."""
         self.last_error: Optional[str] = None
         self.is_closed = False
+        self.closed_because = "the runtime was closed"
         self.is_stopping = False
         self.acknowledging = False
         """Whether some input has something to acknowledge, and the thread knows."""
@@ -123,6 +126,7 @@ class Link:
         self._wake, self.woken = socket.socketpair()
         for end in (self._wake, self.woken):
             end.setblocking(False)
+        _links.add(self)
 
     # The thread
 
@@ -136,8 +140,7 @@ class Link:
 
     def locked_check(self) -> None:
         """Raises if there is no use in waiting."""
-        if self.is_closed:
-            raise Closed("the runtime was closed")
+        self.locked_check_open()
         if self.is_stopping:
             raise Stopped("the program was asked to stop")
 
@@ -149,9 +152,27 @@ class Link:
                 declared.end.arrived.ring()
 
     def dispose(self) -> None:
-        """The thread has ended."""
+        """The thread has ended: nobody is to wait for it."""
+        with self.lock:
+            self.is_closed = True
+            self.locked_ring_all()
         self._wake.close()
         self.woken.close()
+
+    def forsake(self) -> None:
+        """In a child after a fork: the connection is the parent's, and here is no thread. The lock
+        may have been held by one."""
+        self.lock = threading.Lock()
+        self.progress = Bell(self.lock)
+        for declared in self._declared:
+            if isinstance(declared.end, InputEnd):
+                declared.end.arrived = Bell(self.lock)
+        self.is_closed = True
+        self.closed_because = "the runtime belongs to the parent process; connect after the fork"
+        for end in (self._socket, self._wake, self.woken):
+            if end is not None:
+                end.close()
+        self._socket = None
 
     # Connections
 
@@ -262,7 +283,7 @@ class Link:
     def locked_offer(self, end: OutputEnd, frames: Sequence[bytes], since: int) -> int:
         """How many of these messages, the first ones, are taken now. Raises `Disconnected` if
         waiting for more is of no use: see `Kept.waits`."""
-        self._check_open()
+        self.locked_check_open()
         kept = end.kept
         if not kept.waits() and (self._socket is None or self.connection != since):
             raise self.disconnected()
@@ -281,9 +302,10 @@ class Link:
             raise self.disconnected()
         return count
 
-    def _check_open(self) -> None:
+    def locked_check_open(self) -> None:
+        """Raises if the runtime was closed."""
         if self.is_closed:
-            raise Closed("the runtime was closed")
+            raise Closed(self.closed_because)
 
     def _send_again(self) -> None:
         for declared in self._declared:
@@ -396,7 +418,7 @@ class Link:
     def say_ready(self) -> None:
         """Says that the program is ready, on this connection and on all that follow."""
         with self.lock:
-            self._check_open()
+            self.locked_check_open()
             if not self._is_ready:
                 self._is_ready = True
                 if self._socket is not None:
@@ -407,7 +429,7 @@ class Link:
 
     def locked_ask(self, request: RuntimeRequest) -> Question:
         """Sends a request; `progress` rings when the question has an answer or an error."""
-        self._check_open()
+        self.locked_check_open()
         if self._socket is None:
             raise self.disconnected()
         # Also those that nobody waits for any more: the daemon has not answered them.
@@ -436,3 +458,14 @@ class Link:
         else:
             question.reply = reply.result.reply
         self.progress.ring()
+
+
+_links: "weakref.WeakSet[Link]" = weakref.WeakSet()
+
+
+def _forsake_all() -> None:
+    for link in list(_links):
+        link.forsake()
+
+
+os.register_at_fork(after_in_child=_forsake_all)

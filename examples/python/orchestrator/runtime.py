@@ -6,8 +6,8 @@ import os
 import signal as signals
 import threading
 import weakref
-from types import TracebackType
-from typing import List, Optional, Type, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union
 from uuid import UUID
 
 from .bell import Attempt
@@ -24,12 +24,13 @@ from .control import (
     StoppedReply,
     StopRequest,
 )
-from .errors import Closed, ConnectError, NotStartedByOrchestrator, RequestError
+from .errors import ConnectError, NotStartedByOrchestrator, RequestError
 from .input import Input
 from .link import Link, Question
 from .output import Output
 
 _T = TypeVar("_T")
+_Handler = Union[Callable[[int, Optional[FrameType]], Any], int]
 
 ENV_SOCKET = "ORCHESTRATOR_IPC_SOCKET"
 """The variable that holds the path of the instance's socket."""
@@ -59,10 +60,13 @@ class Runtime:
     is lost; the next daemon reports how many.
 
     One connection per program: all messages for an instance go to its newest connection. Connect
-    after a fork, not before.
+    after a fork, not before. Use `with`, or `close` it: what the kernel has not taken when the
+    program ends is lost.
     """
 
     def __init__(self, path: str) -> None:
+        self._before: Dict[int, _Handler] = {}
+        """What signals did before they were requests to stop."""
         connection = open_connection(path)
         self._link = Link(path, connection.instance)
         self._link.attach(connection.socket, connection.instance)
@@ -174,8 +178,7 @@ class Runtime:
             nonlocal since
             if since < 0:
                 since = link.connection
-            if link.is_closed:
-                raise Closed("the runtime was closed")
+            link.locked_check_open()
             if not link.is_connected or link.connection != since:
                 raise link.disconnected()
             return None if link.locked_is_unsent() else True
@@ -186,6 +189,7 @@ class Runtime:
         """Ends the connection, after the kernel has taken what was sent, if it does so within
         `timeout` seconds. Whoever waits gets `Closed`. The end of a `with` does this too."""
         link = self._link
+        self._give_back_signals()
         if link.is_closed:
             return
         if timeout > 0:
@@ -227,13 +231,28 @@ class Runtime:
 
     def stop_on(self, *numbers: int) -> None:
         """Makes these signals, `SIGTERM` and `SIGINT` if none are given, call `request_stop`
-        instead of ending the program at once. A daemon that stops an instance sends it SIGTERM,
-        and SIGKILL some seconds later.
+        instead of ending the program at once. A second one does what it did before, and so does
+        one after `close`. A daemon that stops an instance sends it SIGTERM, and SIGKILL some
+        seconds later.
 
         Only in the main thread, as signal(2) has it in Python.
         """
         for number in numbers or (signals.SIGTERM, signals.SIGINT):
-            signals.signal(number, lambda *_: self.request_stop())
+            before = signals.signal(number, self._on_signal)
+            if number not in self._before:
+                # None is a handler that was not set by Python.
+                self._before[number] = signals.SIG_DFL if before is None else before
+
+    def _on_signal(self, number: int, _frame: Optional[FrameType]) -> None:
+        signals.signal(number, self._before.pop(number, signals.SIG_DFL))
+        self.request_stop()
+
+    def _give_back_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            while self._before:
+                number, before = self._before.popitem()
+                if signals.getsignal(number) == self._on_signal:
+                    signals.signal(number, before)
 
     # Privileged requests
 

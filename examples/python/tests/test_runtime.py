@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import unittest
+import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, List
 from unittest import mock
@@ -410,6 +411,43 @@ class Receiving(Played):
         # In the main thread, which is where signals are handled.
         self.assertEqual(list(source), [])
         signaller.join()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), before, "a second one is as before")
+        runtime.stop_on(signal.SIGUSR1)
+        runtime.close()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), before)
+
+    def test_a_child_does_not_touch_its_parent_s_connection(self) -> None:
+        runtime, peer, source = self.input()
+        output = runtime.output(Other)
+        peer.output()
+        with warnings.catch_warnings():
+            # From Python 3.12 on a fork beside a thread is warned of.
+            warnings.simplefilter("ignore")
+            child = os.fork()
+        if child == 0:
+            try:
+                for use in (source.receive, lambda: output.send(Other(1)), runtime.flush):
+                    with self.assertRaisesRegex(Closed, "connect after the fork"):
+                        use()
+                runtime.close()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        output.send(Other(2))
+        self.assertEqual(peer.payloads(1), [b"\2"])
+        peer.send(Message(0, b"\3"))
+        self.assertEqual(source.receive(), Number(3))
+
+    def test_a_fault_in_the_background_leaves_nobody_waiting(self) -> None:
+        runtime, peer, source = self.input()
+        waiting = Beside(source.receive)
+        silent = mock.patch.object(threading, "excepthook", lambda _: None)
+        with silent, mock.patch.object(connection, "as_message", side_effect=MemoryError("no")):
+            peer.send(Message(0, b"\1"))
+            with self.assertRaisesRegex(Closed, "thread has failed: MemoryError"):
+                waiting.result()
+            runtime._thread.join()
 
 
 class Asking(Played):
@@ -526,6 +564,20 @@ class Hostile(Played):
                 pass
         self.assertTrue(runtime._thread.is_alive())
         runtime.wait_connected(timeout=SOON_S)
+
+    def test_a_daemon_that_does_not_greet_again_holds_nobody_up(self) -> None:
+        runtime, peer = self.begin()
+        source = runtime.input(Number)
+        peer.close()
+        silent = self.accept()
+        silent.next()
+        waiting = Beside(source.receive)
+        runtime.request_stop()
+        with self.assertRaises(Stopped):
+            waiting.result()
+        closing = Beside(runtime.close)
+        closing.result()
+        silent.ended()
 
 
 if __name__ == "__main__":
