@@ -23,6 +23,7 @@ use crate::listen::Listeners;
 use crate::process::{Keeper, Process, Spawned, View, give_sockets_again};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
+use crate::supervise::Rules;
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 64;
@@ -250,7 +251,7 @@ impl Registry {
             WireError::caused_by(ErrorCode::Io, "cannot make the sockets of the instance", error)
         };
         let sockets = sockets.map_err(|error| unmade(&error))?;
-        let rules = Arc::new(spec.supervision.clone());
+        let rules = Rules::from(spec.clone());
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
         self.kernel.limit(id, &spec.limits);

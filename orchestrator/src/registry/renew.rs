@@ -11,6 +11,7 @@ use super::{Instance, Registry, being_removed};
 use crate::plan::needs_restart;
 use crate::process::RetireError;
 use crate::store::InstanceRecord;
+use crate::supervise::Rules;
 
 impl Instance {
     /// As it is kept.
@@ -141,7 +142,6 @@ impl Registry {
     /// Defines an instance anew, as is stored already. What needs no new execution counts at
     /// once; for the rest see [`renew`](Self::renew).
     pub(super) async fn redefine(&self, record: InstanceRecord) -> Result<(), WireError> {
-        let rules = record.spec.supervision.clone();
         let after = {
             // In one step: its keeper may be being replaced.
             let mut instances = self.write();
@@ -155,7 +155,8 @@ impl Registry {
         };
         self.kernel.limit(after.id, &after.spec.limits);
         after.log.set_rules(&after.spec.log);
-        after.run.set_rules(Arc::new(rules.clone()));
+        let rules = Rules::from(after.spec.clone());
+        after.run.set_rules(rules.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -223,14 +224,14 @@ impl Registry {
         };
         // Whoever has defined it anew meanwhile may have told another keeper, or may be doing so:
         // what is told last has to be the newest.
-        let mut told = after.launches.supervision.clone();
+        let mut told = Rules::from(after.launches.clone());
         loop {
             let newest = self.newest(id)?;
-            let rules = newest.spec.supervision.clone();
+            let rules = Rules::from(newest.spec.clone());
             if rules == told {
                 return Ok(newest);
             }
-            newest.run.set_rules(Arc::new(rules.clone()));
+            newest.run.set_rules(rules.clone());
             newest.keeper.set_rules(rules.clone()).await;
             told = rules;
         }

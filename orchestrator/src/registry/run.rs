@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Exit, Observed, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
 
 use crate::process::{Runs, View};
 use crate::store::{ProcessRecord, Rest, RunRecord, ScheduleRecord};
+use crate::supervise::Rules;
 
 /// Finds out what is to be stored of one instance's runs.
 pub(super) struct RunNotes {
@@ -14,7 +15,7 @@ pub(super) struct RunNotes {
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
     /// As it is now.
-    rules: Mutex<Arc<Supervision>>,
+    rules: Mutex<Rules>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
     /// When the main process was started that runs or ended last, milliseconds since 1970 (UTC).
@@ -23,11 +24,7 @@ pub(super) struct RunNotes {
 }
 
 impl RunNotes {
-    pub(super) fn new(
-        ending: Arc<AtomicBool>,
-        rules: impl Into<Arc<Supervision>>,
-        run: RunRecord,
-    ) -> Self {
+    pub(super) fn new(ending: Arc<AtomicBool>, rules: impl Into<Rules>, run: RunRecord) -> Self {
         let started_ms = run.process.as_ref().map(|process| process.started_ms);
         Self {
             ending,
@@ -38,7 +35,7 @@ impl RunNotes {
     }
 
     /// From now on its end is judged by this.
-    pub(super) fn set_rules(&self, rules: Arc<Supervision>) {
+    pub(super) fn set_rules(&self, rules: Rules) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -290,7 +287,7 @@ fn identify(pid: u32) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::Priority;
+    use orchestrator_proto::control::{Priority, Supervision};
     use std::os::unix::process::CommandExt;
 
     const EXIT: Exit = Exit::Code(3);

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::inbox::Inbox;
 use crate::shown::Shower;
-use crate::supervise::{self, Action, Event, Machine, Notice, SIGKILL, State};
+use crate::supervise::{self, Action, Event, Machine, Notice, Rules, SIGKILL, State};
 
 /// What the task waits for besides requests. At most one of these at a time is not `Nothing`:
 /// a spawn, then the exit, then the rest of the group.
@@ -69,7 +69,7 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(
-        rules: Arc<Supervision>,
+        rules: Rules,
         kernel: Arc<dyn Kernel>,
         hooks: Box<dyn Hooks>,
         inbox: Inbox<Request>,
