@@ -124,7 +124,7 @@ impl Instance {
         let stored = self.store.commit(self.durability).await;
         let started = match started {
             Ok(started) => started,
-            Err(error) => return Err(self.start_failed(failed(), &error, &before).await),
+            Err(error) => return Err(Box::pin(self.start_failed(failed(), &error, &before)).await),
         };
         if let Err(error) = stored {
             // So that what runs after the next start of the daemon is what was answered.
@@ -215,7 +215,7 @@ impl Instance {
         let stored = self.store.commit(self.durability).await;
         let started = match started {
             Ok(started) => started,
-            Err(error) => return Err(self.start_failed(failed(), &error, &before).await),
+            Err(error) => return Err(Box::pin(self.start_failed(failed(), &error, &before)).await),
         };
         stored.map_err(|error| {
             let message =

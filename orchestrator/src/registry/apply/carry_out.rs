@@ -115,31 +115,22 @@ impl Registry {
     ) -> Result<(), WireError> {
         let Task { effect, priority, renew, dropped } = task;
         let instance = self.newest(id)?;
+        // Each with the room that it needs, not with that of the largest: there may be one for each
+        // instance at once.
         match effect {
-            Act::Remove => return self.act_remove(&instance, asked).await,
+            Act::Remove => return Box::pin(self.act_remove(&instance, asked)).await,
             Act::Stop => {
-                let mut view = instance.keeper.watch();
-                let stop = self.stop(&instance);
-                tokio::pin!(stop);
-                let stopped = tokio::select! {
-                    stopped = &mut stop => Some(stopped),
-                    _ = view.wait_for(|view| view.desired == Desired::Stopped) => None,
-                };
-                drop(asked);
-                match stopped {
-                    Some(stopped) => stopped?,
-                    None => stop.await?,
-                };
+                Box::pin(self.act_stop(&instance, asked)).await?;
                 self.renew_if(id, renew).await?;
             }
             Act::Restart => {
                 // It should run all the time, whatever comes in between.
                 drop(asked);
-                self.restart_as_defined(id, priority).await?;
+                Box::pin(self.restart_as_defined(id, priority)).await?;
             }
             Act::Start => {
                 let instance = self.renew_if(id, renew).await?;
-                self.act_start(&instance, priority, asked).await?;
+                Box::pin(self.act_start(&instance, priority, asked)).await?;
             }
             Act::Nothing => {
                 self.renew_if(id, renew).await?;
@@ -161,7 +152,26 @@ impl Registry {
         id: InstanceId,
         renew: bool,
     ) -> Result<Arc<Instance>, WireError> {
-        if renew { self.renew(id).await } else { self.newest(id) }
+        if renew { Box::pin(self.renew(id)).await } else { self.newest(id) }
+    }
+
+    async fn act_stop(
+        self: &Arc<Self>,
+        instance: &Instance,
+        asked: Asked,
+    ) -> Result<(), WireError> {
+        let mut view = instance.keeper.watch();
+        let stop = self.stop(instance);
+        tokio::pin!(stop);
+        let stopped = tokio::select! {
+            stopped = &mut stop => Some(stopped),
+            _ = view.wait_for(|view| view.desired == Desired::Stopped) => None,
+        };
+        drop(asked);
+        match stopped {
+            Some(stopped) => stopped.map(drop),
+            None => stop.await.map(drop),
+        }
     }
 
     async fn act_start(
