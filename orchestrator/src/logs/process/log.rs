@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
@@ -35,7 +36,7 @@ const TELL: Duration = Duration::from_millis(100);
 /// An open log.
 pub(super) struct Log {
     pub(super) instance: InstanceId,
-    pub(super) dir: PathBuf,
+    pub(super) dir: Arc<Path>,
     pub(super) hub: Rc<Hub>,
     /// Its pipes are to be read as far as they go at once, and no further.
     stopped: Cell<bool>,
@@ -103,7 +104,7 @@ impl Log {
     pub(super) fn open(
         hub: &Rc<Hub>,
         instance: InstanceId,
-        dir: PathBuf,
+        dir: Arc<Path>,
         rules: Rules,
     ) -> io::Result<Rc<Self>> {
         let writer = Writer::open(dir.clone(), rules, (hub.settings.disk)())?;
