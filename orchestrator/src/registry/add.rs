@@ -314,14 +314,11 @@ impl Registry {
             log,
             endpoint,
             listeners,
-            leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
             sockets: Arc::new(Mutex::new(Some(sockets))),
             launches: spec.clone(),
             from_start,
             run: notes,
-            acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),
-            renewing: before.as_ref().map_or_else(Arc::default, |it| it.renewing.clone()),
-            restarting: before.as_ref().map_or_else(Arc::default, |it| it.restarting.clone()),
+            turns: before.as_ref().map_or_else(Arc::default, |it| it.turns.clone()),
             store: self.store.clone(),
             durability: self.durability,
             spec,
@@ -350,7 +347,7 @@ fn check_free(
     if let Some(name) = &spec.name
         && let Some(owner) = instances.by_name.get(name)
     {
-        let leaving = |it: &Arc<Instance>| it.leaving.load(Ordering::Acquire);
+        let leaving = |it: &Arc<Instance>| it.turns.leaving.load(Ordering::Acquire);
         let message = match instances.by_id.get(owner).is_some_and(leaving) {
             true => format!("the name {name:?} is that of an instance that is being removed"),
             false => format!("the name {name:?} is taken by instance {owner}"),

@@ -57,8 +57,6 @@ pub struct Instance {
     pub(super) endpoint: Arc<Endpoint>,
     /// Sockets that listen for it.
     pub(super) listeners: Arc<Listeners>,
-    /// Somebody removes it.
-    pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
     pub(super) sockets: Arc<Mutex<Option<Sockets>>>,
     /// How its keeper executes it: as `spec`, unless that has changed and it still runs.
@@ -67,15 +65,24 @@ pub struct Instance {
     pub(super) from_start: u64,
     /// What is kept of its run; its keeper's.
     pub(super) run: Arc<RunNotes>,
-    /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
-    pub(super) acting: Arc<tokio::sync::Mutex<()>>,
-    /// Held while its keeper is replaced.
-    pub(super) renewing: Arc<tokio::sync::Mutex<()>>,
-    /// So many are about to restart it as `spec` says.
-    pub(super) restarting: Arc<AtomicU32>,
+    /// Whose turn it is, however it is defined.
+    pub(super) turns: Arc<Turns>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,
+}
+
+/// Who does something with an instance that others have to know of, or wait for.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// Somebody removes it.
+    pub(super) leaving: AtomicBool,
+    /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
+    pub(super) acting: tokio::sync::Mutex<()>,
+    /// Held while its keeper is replaced.
+    pub(super) renewing: tokio::sync::Mutex<()>,
+    /// So many are about to restart it as it is defined now.
+    pub(super) restarting: AtomicU32,
 }
 
 /// Its sockets. They exist for as long as this value.
@@ -317,7 +324,7 @@ impl Instance {
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
-            schedule: self.schedule_info(view.runs),
+            schedule: self.schedule_info(&view.runs),
             replica: self.replica.clone(),
         }
     }

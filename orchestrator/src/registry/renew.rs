@@ -59,7 +59,7 @@ impl Instance {
     pub(super) fn is_stale(&self) -> bool {
         self.is_active()
             && self.execution() < self.from_start
-            && self.restarting.load(Ordering::Acquire) == 0
+            && self.turns.restarting.load(Ordering::Acquire) == 0
     }
 
     /// The same instance under another definition; its keeper stays as it is.
@@ -82,14 +82,11 @@ impl Instance {
             log: self.log.clone(),
             endpoint: self.endpoint.clone(),
             listeners: self.listeners.clone(),
-            leaving: self.leaving.clone(),
             sockets: self.sockets.clone(),
             launches: self.launches.clone(),
             from_start,
             run: self.run.clone(),
-            acting: self.acting.clone(),
-            renewing: self.renewing.clone(),
-            restarting: self.restarting.clone(),
+            turns: self.turns.clone(),
             store: self.store.clone(),
             durability: self.durability,
             spec: Arc::new(spec),
@@ -123,7 +120,7 @@ impl Registry {
         loop {
             let instance = self.newest(id)?;
             {
-                let _until_then = instance.acting.lock().await;
+                let _until_then = instance.turns.acting.lock().await;
             }
             let instance = self.newest(id)?;
             match act(instance.clone()).await {
@@ -168,10 +165,10 @@ impl Registry {
         self: &Arc<Self>,
         id: InstanceId,
     ) -> Result<Arc<Instance>, WireError> {
-        let renewing = self.newest(id)?.renewing.clone();
-        let _one = renewing.lock().await;
+        let turns = self.newest(id)?.turns.clone();
+        let _one = turns.renewing.lock().await;
         let before = self.newest(id)?;
-        if before.leaving.load(Ordering::Acquire) {
+        if before.turns.leaving.load(Ordering::Acquire) {
             return Err(being_removed(&before));
         }
         if !needs_restart(&before.launches, &before.spec) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
 
 use crate::process::{Runs, View};
+use crate::rare::Rare;
 use crate::store::{ProcessRecord, Rest, RunRecord, ScheduleRecord};
 use crate::supervise::Rules;
 
@@ -126,13 +127,13 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         priority: run.priority,
         starts: run.starts,
         restarts: run.restarts,
-        runs: Runs {
+        runs: Rare::from(Runs {
             seen_ms: run.schedule.seen_ms,
             began_ms: run.schedule.began_ms,
             next_ms: None,
             last: run.schedule.last.clone(),
             skipped: run.schedule.skipped,
-        },
+        }),
         ..View::never_started()
     }
 }
@@ -180,12 +181,12 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
     run.priority = view.priority;
     run.starts = view.starts;
     run.restarts = view.restarts;
-    run.schedule = ScheduleRecord {
+    run.schedule = Rare::from(ScheduleRecord {
         seen_ms: view.runs.seen_ms,
         began_ms: view.runs.began_ms,
         last: view.runs.last.clone(),
         skipped: view.runs.skipped,
-    };
+    });
     match &view.observed {
         Observed::Starting { pid: None, .. } => {
             run.active = true;

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{Kernel, Launch, Pending, Process, Spawned};
 use crate::inbox::{Sender, inbox};
+use crate::rare::{Rare, Usual};
 use crate::shown::{Looker, Shower};
 use crate::supervise::{Effect, Rules};
 
@@ -85,7 +86,7 @@ pub struct View {
     /// The last answer to a probe since it was executed. Who watches is not told of a new one.
     pub health: Option<Health>,
     /// What it does as a schedule.
-    pub runs: Runs,
+    pub runs: Rare<Runs>,
 }
 
 impl View {
@@ -101,7 +102,7 @@ impl View {
             restarts: 0,
             restarts_on_end: 0,
             health: None,
-            runs: Runs::default(),
+            runs: Rare::default(),
         }
     }
 }
@@ -119,6 +120,11 @@ pub struct Runs {
     pub last: Option<LastRun>,
     /// How many were left out because the one before was not over.
     pub skipped: u64,
+}
+
+impl Usual for Runs {
+    const USUAL: &'static Self =
+        &Self { seen_ms: None, began_ms: None, next_ms: None, last: None, skipped: 0 };
 }
 
 /// A start that went well.

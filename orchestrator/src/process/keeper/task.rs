@@ -17,6 +17,7 @@ use super::{
     View, WAITING,
 };
 use crate::inbox::Inbox;
+use crate::rare::Rare;
 use crate::shown::Shower;
 use crate::supervise::{self, Action, Event, Machine, Notice, Rules, SIGKILL, State};
 
@@ -418,7 +419,7 @@ impl Task {
             };
             let shown = &view.observed;
             let observed = observed(&self.machine, shown, self.exited_ms, next_ms, until_ms);
-            let runs = Runs { next_ms, seen_ms, ..view.runs.clone() };
+            let runs = Rare::from(Runs { next_ms, seen_ms, ..(*view.runs).clone() });
             let changed =
                 view.desired != desired || observed.is_some() || view.runs != runs || runs_changed;
             view.desired = desired;

@@ -82,11 +82,11 @@ impl Registry {
                 continue;
             }
             let restarting = match (task.effect, self.newest(id)) {
-                (Act::Restart, Ok(instance)) => Some(instance.restarting.clone()),
+                (Act::Restart, Ok(instance)) => Some(instance.turns.clone()),
                 _ => None,
             };
-            if let Some(count) = &restarting {
-                count.fetch_add(1, Ordering::AcqRel);
+            if let Some(turns) = &restarting {
+                turns.restarting.fetch_add(1, Ordering::AcqRel);
             }
             let (tell, told) = oneshot::channel();
             asked.push(told);
@@ -97,8 +97,8 @@ impl Registry {
                     let error = error.to_string();
                     tracing::info!(instance = %id, error, "not carried out as it was applied");
                 }
-                if let Some(count) = restarting {
-                    count.fetch_sub(1, Ordering::AcqRel);
+                if let Some(turns) = restarting {
+                    turns.restarting.fetch_sub(1, Ordering::AcqRel);
                 }
             });
         }
@@ -201,8 +201,8 @@ impl Registry {
         id: InstanceId,
         priority: Wish,
     ) -> Result<(), WireError> {
-        let acting = self.newest(id)?.acting.clone();
-        let one = acting.lock().await;
+        let turns = self.newest(id)?.turns.clone();
+        let one = turns.acting.lock().await;
         let instance = self.newest(id)?;
         self.check_open()?;
         check_staying(&instance)?;
@@ -247,9 +247,9 @@ impl Registry {
         asked: Asked,
     ) -> Result<(), WireError> {
         let (registry, instance) = (self.clone(), instance.clone());
-        let leaving = instance.leaving.clone();
+        let turns = instance.turns.clone();
         let removing = tokio::spawn(async move { registry.remove(&instance, true).await });
-        while !(leaving.load(Ordering::Acquire) || removing.is_finished()) {
+        while !(turns.leaving.load(Ordering::Acquire) || removing.is_finished()) {
             tokio::task::yield_now().await;
         }
         drop(asked);

@@ -133,7 +133,7 @@ impl Registry {
     /// What is there. What is being removed is not.
     fn present(&self) -> (Vec<Present>, Vec<PresentLink>) {
         let all = self.all();
-        let staying = all.iter().filter(|it| !it.leaving.load(Ordering::Acquire));
+        let staying = all.iter().filter(|it| !it.turns.leaving.load(Ordering::Acquire));
         let present = staying.map(|instance| {
             let view = instance.keeper.view();
             Present {
