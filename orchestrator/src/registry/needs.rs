@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -195,7 +196,9 @@ impl Registry {
             };
             // A task that has done its work has not to do it again.
             let is_done = matches!(needed.keeper.view().observed, Observed::Completed { .. });
-            if !needed.is_active() && !is_done {
+            // Started in the middle of that, it would run as it was defined before.
+            let is_coming = needed.turns.restarting.load(Ordering::Acquire) > 0;
+            if !needed.is_active() && !is_done && !is_coming {
                 tokio::spawn(async move {
                     // Who needs it is told if it fails.
                     let _ = needed.start(None).await;

@@ -10,6 +10,7 @@ use orchestrator_proto::control::{Desired, Effect, Observed};
 use orchestrator_proto::{InstanceId, WireError};
 use tokio::sync::oneshot;
 
+use super::super::instance::Turns;
 use super::super::{Instance, Registry, check_staying};
 use super::Wish;
 
@@ -70,24 +71,30 @@ impl Work {
     }
 }
 
+/// An instance is about to be restarted for as long as this is there.
+struct Restarting(Arc<Turns>);
+
+impl Drop for Restarting {
+    fn drop(&mut self) {
+        self.0.restarting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Told when all is asked for. If it is dropped, so it is too.
 type Asked = oneshot::Sender<()>;
 
 impl Registry {
     /// Begins all of it, and answers when it is asked for.
     pub(super) async fn carry_out(self: &Arc<Self>, work: Work) {
+        let is_any = |task: &Task| task.effect != Act::Nothing || task.renew;
+        let tasks: Vec<_> = work
+            .all
+            .into_iter()
+            .filter(|(_, task)| is_any(task))
+            .map(|(id, task)| (id, self.restarting(id, &task), task))
+            .collect();
         let mut asked = Vec::new();
-        for (id, task) in work.all {
-            if task.effect == Act::Nothing && !task.renew {
-                continue;
-            }
-            let restarting = match (task.effect, self.newest(id)) {
-                (Act::Restart, Ok(instance)) => Some(instance.turns.clone()),
-                _ => None,
-            };
-            if let Some(turns) = &restarting {
-                turns.restarting.fetch_add(1, Ordering::AcqRel);
-            }
+        for (id, restarting, task) in tasks {
             let (tell, told) = oneshot::channel();
             asked.push(told);
             let registry = self.clone();
@@ -97,14 +104,20 @@ impl Registry {
                     let error = error.to_string();
                     tracing::info!(instance = %id, error, "not carried out as it was applied");
                 }
-                if let Some(turns) = restarting {
-                    turns.restarting.fetch_sub(1, Ordering::AcqRel);
-                }
+                drop(restarting);
             });
         }
         for told in asked {
             let _ = told.await;
         }
+    }
+
+    /// That an instance is about to be restarted, if that is so. Known of all before any of it
+    /// begins: who needs it does not start it then.
+    fn restarting(&self, id: InstanceId, task: &Task) -> Option<Restarting> {
+        let instance = (task.effect == Act::Restart).then(|| self.newest(id))?.ok()?;
+        instance.turns.restarting.fetch_add(1, Ordering::AcqRel);
+        Some(Restarting(instance.turns.clone()))
     }
 
     async fn act(
