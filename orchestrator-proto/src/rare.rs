@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// What such a part is like where there is none.
 pub trait Usual: Default + PartialEq + 'static {
     /// As [`Default`] makes it.
@@ -10,7 +12,7 @@ pub trait Usual: Default + PartialEq + 'static {
 }
 
 /// As a `T`, but with the room of a pointer for as long as it is as usual: there are many, and few
-/// are anything else. Looked at, it is a `T`; whoever changes it gives it its room.
+/// are anything else. Looked at and written down, it is a `T`; whoever changes it gives it its room.
 #[derive(Clone, Default)]
 pub struct Rare<T>(Option<Box<T>>);
 
@@ -34,6 +36,18 @@ impl<T: Usual> From<T> for Rare<T> {
     }
 }
 
+impl<T: Usual + Serialize> Serialize for Rare<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de, T: Usual + Deserialize<'de>> Deserialize<'de> for Rare<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::from)
+    }
+}
+
 impl<T: Usual> PartialEq for Rare<T> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
@@ -51,6 +65,7 @@ impl<T: Usual + fmt::Debug> fmt::Debug for Rare<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{Execution, Limits};
 
     #[derive(Clone, PartialEq, Eq, Debug, Default)]
     struct Part(Option<String>);
@@ -70,6 +85,23 @@ mod tests {
         assert_eq!(rare, Rare::default(), "whether it has room for it is no difference");
         *rare = part.clone();
         assert_eq!(rare.clone(), Rare::from(part));
+    }
+
+    #[test]
+    fn it_is_written_down_as_what_it_is() {
+        for part in [Limits::default(), Limits { pids_max: Some(7), ..Limits::default() }] {
+            let rare = Rare::from(part.clone());
+            let bytes = postcard::to_stdvec(&rare).unwrap();
+            assert_eq!(bytes, postcard::to_stdvec(&part).unwrap());
+            assert_eq!(postcard::from_bytes::<Rare<Limits>>(&bytes).unwrap(), rare);
+            assert_eq!(serde_json::to_value(&rare).unwrap(), serde_json::to_value(&part).unwrap());
+        }
+    }
+
+    #[test]
+    fn usual_is_what_is_there_by_default() {
+        assert_eq!(*Limits::USUAL, Limits::default());
+        assert_eq!(*Execution::USUAL, Execution::default());
     }
 
     #[test]

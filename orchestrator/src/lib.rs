@@ -34,7 +34,6 @@ pub mod options;
 pub mod plan;
 mod private_socket;
 pub mod process;
-pub mod rare;
 pub mod registry;
 pub mod route;
 pub mod runtime;

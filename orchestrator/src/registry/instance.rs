@@ -358,8 +358,8 @@ impl Instance {
             }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
-            execution: self.spec.execution.clone(),
-            limits: self.spec.limits.clone(),
+            execution: (*self.spec.execution).clone(),
+            limits: (*self.spec.limits).clone(),
             limits_unmet: registry.limits_unmet(self),
             vitals: self.vitals(),
             exits: self.run.record().exits.into_iter().rev().collect(),
@@ -480,7 +480,7 @@ pub(super) fn launching(
                 .chain(own.map(|(key, value)| (key.into(), value)))
                 .collect(),
             cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
-            execution: Arc::new(spec.execution.clone()),
+            execution: Arc::new((*spec.execution).clone()),
             sockets,
             ..Launch::new(id, &program)
         }

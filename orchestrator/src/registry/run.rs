@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
+use orchestrator_proto::rare::Rare;
 
 use crate::process::{Runs, View};
-use crate::rare::Rare;
 use crate::store::{ProcessRecord, Rest, RunRecord, ScheduleRecord};
 use crate::supervise::Rules;
 

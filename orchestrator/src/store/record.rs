@@ -7,11 +7,10 @@ use std::sync::Arc;
 use orchestrator_proto::control::{
     Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec, Wanted,
 };
+use orchestrator_proto::rare::{Rare, Usual};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
 use serde::{Deserialize, Serialize};
-
-use crate::rare::{Rare, Usual};
 
 /// An instance as it was added.
 #[derive(Clone, PartialEq, Debug)]

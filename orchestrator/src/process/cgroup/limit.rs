@@ -51,7 +51,7 @@ impl Cgroups {
     /// From now on an instance has these limits: at once, if it runs.
     pub(in super::super) fn limit(&self, instance: InstanceId, limits: &Limits) {
         // Most have none, and no room is taken for that.
-        let before = if limits.is_none() {
+        let before = if *limits == Limits::default() {
             self.known().limits.remove(&instance)
         } else {
             let kept = Kept { limits: limits.clone(), unmet: self.out_of_reach(limits) };

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{Check, Desired, EventKind, Health, LastRun, Observed, Priority};
+use orchestrator_proto::rare::{Rare, Usual};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{Kernel, Launch, Pending, Process, Spawned};
 use crate::inbox::{Sender, inbox};
-use crate::rare::{Rare, Usual};
 use crate::shown::{Looker, Shower};
 use crate::supervise::{Effect, Rules};
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority};
+use orchestrator_proto::rare::Rare;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
@@ -17,7 +18,6 @@ use super::{
     View, WAITING,
 };
 use crate::inbox::Inbox;
-use crate::rare::Rare;
 use crate::shown::Shower;
 use crate::supervise::{self, Action, Event, Machine, Notice, Rules, SIGKILL, State};
 

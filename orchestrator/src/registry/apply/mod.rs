@@ -399,7 +399,7 @@ fn new_specs<'a>(
 
 /// Of these, those with another user than the daemon's.
 fn new_executions(set: &WantedSet, all: &Differences) -> Vec<Execution> {
-    let new = new_specs(set, all).map(|spec| &spec.execution);
+    let new = new_specs(set, all).map(|spec| &*spec.execution);
     new.filter(|it| it.user.is_some()).take(MAX_LOOKED_AT).cloned().collect()
 }
 
