@@ -4,12 +4,15 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orchestrator_proto::control::{Counters, EventKind, LinkInfo, Policy, Reply, Request};
+use orchestrator_proto::control::{
+    Counters, EventKind, LinkInfo, Policy, Reply, Request, RulesSpec,
+};
 use orchestrator_proto::{ErrorCode, LinkId};
 use tests::{Daemon, eventually};
 
 fn set(daemon: &Daemon, link: LinkId, policy: Option<Policy>, capacity: Option<u32>) -> u64 {
-    match daemon.request(Request::LinkSet { link, policy, capacity }).unwrap() {
+    let rules = RulesSpec { policy, capacity };
+    match daemon.request(Request::LinkSet { link, rules }).unwrap() {
         Reply::LinkSet { id, dropped, .. } if id == link => dropped,
         other => panic!("{other:?}"),
     }
@@ -145,7 +148,7 @@ fn what_can_not_be_set_is_refused() {
     daemon.put("a");
     let link = daemon.link_with("a", "n", "a", Policy::Block, 16);
     let refused = |link, policy, capacity| {
-        let request = Request::LinkSet { link, policy, capacity };
+        let request = Request::LinkSet { link, rules: RulesSpec { policy, capacity } };
         match daemon.request(request) {
             Err(orchestrator_proto::client::ClientError::Failed(error)) => error.code,
             other => panic!("{other:?}"),

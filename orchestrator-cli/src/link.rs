@@ -2,7 +2,9 @@
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{LinkInfo, LinkSpec, LinkState, Reply, Request, TargetInfo};
+use orchestrator_proto::control::{
+    LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
+};
 
 use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
@@ -27,7 +29,8 @@ pub(crate) async fn run(
             capacity: args.capacity,
         })],
         LinkCommand::Set(LinkSet { links, policy, capacity }) => {
-            let request = |link| Request::LinkSet { link, policy, capacity };
+            let rules = RulesSpec { policy, capacity };
+            let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
         LinkCommand::Remove { links } => {

@@ -358,6 +358,10 @@ fn event() -> Event {
     }
 }
 
+fn rules_spec() -> RulesSpec {
+    RulesSpec { policy: Some(Policy::Block), capacity: Some(300) }
+}
+
 pub(crate) fn link_spec() -> LinkSpec {
     LinkSpec {
         from: None,
@@ -543,7 +547,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
             Request::Doctor => Request::Doctor,
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
-            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) },
+            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), rules: rules_spec() },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets),
         variants!(SuccessorSpec:

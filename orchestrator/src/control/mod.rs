@@ -157,9 +157,7 @@ impl Daemon {
             Request::RuntimeList => Reply::Runtimes(self.registry.list()),
             Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
             Request::LinkAdd(spec) => self.link_add(spec).await?,
-            Request::LinkSet { link, policy, capacity } => {
-                self.link_set(link, policy, capacity).await?
-            }
+            Request::LinkSet { link, rules } => self.link_set(link, rules).await?,
             Request::LinkRemove { link } => self.link_remove(link).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
             Request::Clear { force } => self.clear(force).await?,

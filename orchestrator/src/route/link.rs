@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use orchestrator_proto::control::{Counters, Policy};
+use orchestrator_proto::control::{Counters, LinkRules};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::mailbox::Mailbox;
@@ -58,7 +58,7 @@ pub struct Link {
 
 impl Link {
     pub(super) fn new(id: LinkId, request: &LinkRequest, mailbox: Arc<Mailbox>) -> Self {
-        let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
+        let LinkRequest { from, type_name, to, rules } = request.clone();
         Self {
             id,
             from,
@@ -66,7 +66,7 @@ impl Link {
             to,
             mailbox,
             mismatch: Mutex::new(None),
-            queue: Mutex::new(Queue::new(policy, capacity)),
+            queue: Mutex::new(Queue::new(rules)),
             removed: AtomicBool::new(false),
         }
     }
@@ -76,19 +76,17 @@ impl Link {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What happens when there is no room, and how many messages may wait: 1 under
-    /// [`Policy::Latest`].
+    /// Its rules.
     #[must_use]
-    pub fn rules(&self) -> (Policy, u32) {
-        let (policy, messages) = self.queue().rules();
-        (policy, u32::try_from(messages).unwrap_or(u32::MAX))
+    pub fn rules(&self) -> LinkRules {
+        self.queue().rules()
     }
 
     /// Other rules, for what waits as well. The answer is how many messages gave way. Whoever
     /// feeds it has to be told, see [`Source::refresh`](super::Source::refresh).
-    pub(super) fn change(&self, policy: Policy, capacity: u32) -> u64 {
+    pub(super) fn change(&self, rules: LinkRules) -> u64 {
         let mut dropped = Vec::new();
-        self.queue().change(policy, capacity, |entry| dropped.push(entry));
+        self.queue().change(rules, |entry| dropped.push(entry));
         for entry in &dropped {
             if let Some(credit) = &entry.origin.credit {
                 credit.discarded(1);

@@ -2,19 +2,14 @@
 
 use std::collections::VecDeque;
 
-use orchestrator_proto::control::{Counters, Drops, Policy};
+use orchestrator_proto::control::{Counters, Drops, LinkRules, Policy};
 
-/// The bounds of a queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Limits {
-    /// Messages, at least 1.
-    messages: usize,
-    /// Bytes of payload. A single message may exceed it when it is alone.
-    bytes: usize,
-}
+/// The bounds of every queue.
+pub(super) struct Limits;
 
 impl Limits {
-    /// The bytes that a link may hold, whatever its capacity: 64 MiB.
+    /// The bytes of payload that a link may hold, whatever its capacity: 64 MiB. A single message may
+    /// exceed it when it is alone.
     pub(super) const BYTES: usize = 64 << 20;
 
     /// Messages beyond its grant that a sender may have on a `block` link: more than what can be
@@ -59,8 +54,7 @@ pub(super) struct Queue<T> {
     waiting: VecDeque<T>,
     bytes: usize,
     in_hand: u64,
-    policy: Policy,
-    limits: Limits,
+    rules: LinkRules,
     sent: u64,
     delivered: u64,
     drops: Drops,
@@ -69,20 +63,13 @@ pub(super) struct Queue<T> {
     pub(super) scheduled: bool,
 }
 
-/// Messages that may wait.
-fn messages(policy: Policy, capacity: u32) -> usize {
-    if policy == Policy::Latest { 1 } else { capacity.max(1) as usize }
-}
-
 impl<T: Sizable> Queue<T> {
-    pub(super) fn new(policy: Policy, capacity: u32) -> Self {
-        let messages = messages(policy, capacity);
+    pub(super) fn new(rules: LinkRules) -> Self {
         Self {
             waiting: VecDeque::new(),
             bytes: 0,
             in_hand: 0,
-            policy,
-            limits: Limits { messages, bytes: Limits::BYTES },
+            rules,
             sent: 0,
             delivered: 0,
             drops: Drops::default(),
@@ -91,19 +78,23 @@ impl<T: Sizable> Queue<T> {
         }
     }
 
-    /// Its policy, and how many messages may wait.
-    pub(super) const fn rules(&self) -> (Policy, usize) {
-        (self.policy, self.limits.messages)
+    /// Its rules.
+    pub(super) const fn rules(&self) -> LinkRules {
+        self.rules
     }
 
-    /// Another policy and capacity for what waits and what comes. What is now too much gives way
+    /// Messages that may wait.
+    fn messages(&self) -> usize {
+        self.rules.capacity.max(1) as usize
+    }
+
+    /// Other rules for what waits and what comes. What is now too much gives way
     /// where the new policy gives up the oldest; where it keeps these, it has its place, and
     /// nothing new has one until there is room.
-    pub(super) fn change(&mut self, policy: Policy, capacity: u32, mut dropped: impl FnMut(T)) {
-        self.policy = policy;
-        self.limits.messages = messages(policy, capacity);
-        if matches!(policy, Policy::DropOldest | Policy::Latest) {
-            while self.waiting.len() > self.limits.messages {
+    pub(super) fn change(&mut self, rules: LinkRules, mut dropped: impl FnMut(T)) {
+        self.rules = rules;
+        if matches!(rules.policy, Policy::DropOldest | Policy::Latest) {
+            while self.waiting.len() > self.messages() {
                 let Some(oldest) = self.pop() else { break };
                 self.drops.full += 1;
                 dropped(oldest);
@@ -122,7 +113,7 @@ impl<T: Sizable> Queue<T> {
         self.sent += 1;
         self.last_ms = Some(now_ms);
         let size = item.size();
-        match (self.policy, standing) {
+        match (self.rules.policy, standing) {
             (Policy::Block, Standing::Granted | Standing::BeyondGrant) => {
                 if !self.has_emergency_room(size, standing) {
                     self.drops.full += 1;
@@ -151,16 +142,15 @@ impl<T: Sizable> Queue<T> {
     /// them, and for senders that come and go while nobody takes their messages.
     fn has_emergency_room(&self, size: usize, standing: Standing) -> bool {
         let bytes = match standing {
-            Standing::Granted => 8 * self.limits.bytes,
-            _ => 2 * self.limits.bytes,
+            Standing::Granted => 8 * Limits::BYTES,
+            _ => 2 * Limits::BYTES,
         };
-        self.waiting.len() < self.limits.messages + Limits::BEYOND_GRANT
-            && self.bytes + size <= bytes
+        self.waiting.len() < self.messages() + Limits::BEYOND_GRANT && self.bytes + size <= bytes
     }
 
     fn has_room(&self, size: usize) -> bool {
         self.waiting.is_empty()
-            || (self.waiting.len() < self.limits.messages && self.bytes + size <= self.limits.bytes)
+            || (self.waiting.len() < self.messages() && self.bytes + size <= Limits::BYTES)
     }
 
     fn pop(&mut self) -> Option<T> {
@@ -206,7 +196,7 @@ impl<T: Sizable> Queue<T> {
     pub(super) fn put_back(&mut self, item: T, mut dropped: impl FnMut(T)) {
         self.in_hand -= 1;
         let full = !self.has_room(item.size());
-        match self.policy {
+        match self.rules.policy {
             Policy::DropOldest | Policy::Latest if full => {
                 self.drops.full += 1;
                 dropped(item);
@@ -254,6 +244,7 @@ impl<T: Sizable> Queue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orchestrator_proto::control::RulesSpec;
     use proptest::prelude::*;
 
     #[derive(Clone, Debug, PartialEq)]
@@ -273,7 +264,7 @@ mod tests {
         GiveUp,
         PutBack,
         TakeBack,
-        Change(Policy, u32),
+        Change(LinkRules),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -284,31 +275,30 @@ mod tests {
             1 => Just(Step::GiveUp),
             1 => Just(Step::PutBack),
             1 => Just(Step::TakeBack),
-            1 => (policies(), 1..8_u32).prop_map(|(policy, capacity)| Step::Change(policy, capacity)),
+            1 => rules().prop_map(Step::Change),
         ];
         prop::collection::vec(step, 0..400)
     }
 
-    fn policies() -> impl Strategy<Value = Policy> {
-        prop::sample::select(vec![
-            Policy::Block,
-            Policy::DropNewest,
-            Policy::DropOldest,
-            Policy::Latest,
-        ])
+    fn rules() -> impl Strategy<Value = LinkRules> {
+        let policies = [Policy::Block, Policy::DropNewest, Policy::DropOldest, Policy::Latest];
+        (prop::sample::select(policies.to_vec()), 1..8_u32).prop_map(|(policy, capacity)| {
+            let said = RulesSpec { policy: Some(policy), capacity: Some(capacity) };
+            said.new_rules().unwrap()
+        })
     }
 
     proptest! {
         #[test]
         fn nothing_is_lost_uncounted_and_the_order_holds(
-            policy in policies(), capacity in 1..8_u32, steps in steps(), granted in any::<bool>(),
+            rules in rules(), steps in steps(), granted in any::<bool>(),
         ) {
             let standing = if granted { Standing::Granted } else { Standing::Ungranted };
-            let mut queue = Queue::new(policy, capacity);
+            let mut queue = Queue::new(rules);
             let (mut next, mut in_hand, mut dropped) = (0, VecDeque::new(), 0);
             let mut delivered = Vec::new();
             let mut last_taken = None;
-            let (mut policy, mut capacity, mut always_block) = (policy, capacity, true);
+            let (mut rules, mut always_block) = (rules, true);
             for step in steps {
                 match step {
                     Step::Push(size) => {
@@ -335,11 +325,11 @@ mod tests {
                         }
                         last_taken = None;
                     }
-                    Step::Change(other, messages) => {
-                        (policy, capacity) = (other, messages);
+                    Step::Change(other) => {
+                        rules = other;
                         let before = dropped;
-                        queue.change(policy, capacity, |_| dropped += 1);
-                        if matches!(policy, Policy::Block | Policy::DropNewest) {
+                        queue.change(rules, |_| dropped += 1);
+                        if matches!(rules.policy, Policy::Block | Policy::DropNewest) {
                             prop_assert_eq!(before, dropped);
                         }
                     }
@@ -359,19 +349,19 @@ mod tests {
                 prop_assert_eq!(counters.sent, u64::from(next));
                 prop_assert_eq!(counters.dropped, dropped);
                 prop_assert_eq!(counters.sent, counters.delivered + counters.dropped + counters.queued);
-                always_block &= policy == Policy::Block;
+                always_block &= rules.policy == Policy::Block;
                 if always_block && granted {
                     prop_assert_eq!(counters.drops.full, 0);
-                } else if matches!(policy, Policy::DropOldest | Policy::Latest) {
-                    let bound = if policy == Policy::Latest { 1 } else { u64::from(capacity) };
-                    prop_assert!(counters.queued - in_hand.len() as u64 <= bound);
+                } else if matches!(rules.policy, Policy::DropOldest | Policy::Latest) {
+                    let waiting = counters.queued - in_hand.len() as u64;
+                    prop_assert!(waiting <= u64::from(rules.capacity));
                 }
             }
         }
 
         #[test]
         fn drop_oldest_keeps_the_newest(capacity in 1..20_u32, count in 0..60_u32) {
-            let mut queue = Queue::new(Policy::DropOldest, capacity);
+            let mut queue = Queue::new(LinkRules { policy: Policy::DropOldest, capacity });
             for n in 0..count {
                 queue.push(Item(n, 1), 1, Standing::Ungranted, drop);
             }
@@ -383,7 +373,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too() {
-        let mut queue = Queue::new(Policy::DropOldest, 1024);
+        let mut queue = Queue::new(LinkRules::default());
         for n in 0..10 {
             queue.push(Item(n, Limits::BYTES / 3), 1, Standing::Ungranted, drop);
         }

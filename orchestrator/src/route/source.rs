@@ -157,7 +157,8 @@ impl Source {
         woken: &mut Woken,
     ) {
         let mut routed = false;
-        for route in output.routes.iter().filter(|route| route.link.rules().0 == Policy::Block) {
+        for route in output.routes.iter().filter(|route| route.link.rules().policy == Policy::Block)
+        {
             routed = true;
             let bodies = bodies.iter().cloned();
             let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
@@ -240,7 +241,7 @@ impl Source {
                 None => Route { link: link.clone(), origin: self.origin(output, link) },
             };
             if let Some(credit) = &route.origin.credit {
-                credit.set_window(u64::from(link.rules().1));
+                credit.set_window(u64::from(link.rules().capacity));
             }
             output.routes.push(route);
         }
@@ -264,14 +265,14 @@ impl Source {
 
     /// Whether what this source may send to a link is granted to it.
     fn is_granted(&self, link: &Link) -> bool {
-        self.upstream.is_some() && link.rules().0 == Policy::Block
+        self.upstream.is_some() && link.rules().policy == Policy::Block
     }
 
     fn origin(&self, output: &Output, link: &Link) -> Arc<Origin> {
         let credit = match &self.upstream {
             Some(upstream) if self.is_granted(link) => Some(Credit::new(
                 output.received.load(Ordering::Acquire),
-                u64::from(link.rules().1),
+                u64::from(link.rules().capacity),
                 upstream.clone(),
                 output.channel,
                 output.numbering.is_some(),

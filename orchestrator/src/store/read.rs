@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{Desired, Event, Exit, PastExit};
+use orchestrator_proto::control::{Desired, Event, Exit, LinkRules, PastExit};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, Size, TypeSchema};
 use rusqlite::types::ValueRef;
@@ -278,7 +278,6 @@ fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
     let sender: Option<String> = row.get(1).map_err(words)?;
     let receiver: Option<String> = row.get(3).map_err(words)?;
     let udp: Option<String> = row.get(4).map_err(words)?;
-    let policy: String = row.get(5).map_err(words)?;
     Ok(LinkRecord {
         id: LinkId(unsigned(row, 0).map_err(words)?),
         from: sender.map(id).transpose()?,
@@ -288,9 +287,14 @@ fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
             (None, Some(address)) => LinkEnd::Udp(address.into()),
             _ => return Err("it has not one target".to_owned()),
         },
-        policy: policy.parse()?,
-        capacity: row.get(6).map_err(words)?,
+        rules: rules(row)?,
     })
+}
+
+/// The rules of a link.
+pub(super) fn rules(row: &Row<'_>) -> Result<LinkRules, Bad> {
+    let policy: String = row.get("policy").map_err(words)?;
+    Ok(LinkRules { policy: policy.parse()?, capacity: row.get("capacity").map_err(words)? })
 }
 
 /// An event, from the columns of its table in their order.

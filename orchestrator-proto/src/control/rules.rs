@@ -1,0 +1,152 @@
+//! The rules of a link: what it does with its messages when there is no room, and how much room
+//! there is.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::{LinkSpec, Policy};
+
+/// The rules of a link that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkRules {
+    /// What happens when there is no room.
+    pub policy: Policy,
+    /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; 1 under [`Policy::Latest`].
+    pub capacity: u32,
+}
+
+impl Default for LinkRules {
+    fn default() -> Self {
+        Self { policy: Policy::default(), capacity: LinkSpec::DEFAULT_CAPACITY }
+    }
+}
+
+/// As in `policy block, capacity 64`: what is as it is by default may be left out, but for these two.
+impl fmt::Display for LinkRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "policy {}, capacity {}", self.policy, self.capacity)
+    }
+}
+
+/// What somebody says of the rules of a link. What is not said is as it is by default, or, of a
+/// link that is there, as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RulesSpec {
+    /// What happens when there is no room.
+    pub policy: Option<Policy>,
+    /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`].
+    pub capacity: Option<u32>,
+}
+
+impl RulesSpec {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The rules of a new link.
+    ///
+    /// # Errors
+    ///
+    /// What is not allowed, as a sentence.
+    pub fn new_rules(&self) -> Result<LinkRules, String> {
+        self.over(LinkRules::default())
+    }
+
+    /// The rules of a link that has had these until now.
+    ///
+    /// # Errors
+    ///
+    /// What is not allowed, as a sentence.
+    pub fn over(&self, before: LinkRules) -> Result<LinkRules, String> {
+        if let Some(capacity) = self.capacity
+            && !(1..=LinkSpec::MAX_CAPACITY).contains(&capacity)
+        {
+            let most = LinkSpec::MAX_CAPACITY;
+            return Err(format!("a capacity of {capacity}; it must be 1 to {most}"));
+        }
+        let policy = self.policy.unwrap_or(before.policy);
+        let capacity = match (policy, before.policy) {
+            // The newest is one.
+            (Policy::Latest, _) => 1,
+            (_, Policy::Latest) => self.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY),
+            _ => self.capacity.unwrap_or(before.capacity),
+        };
+        Ok(LinkRules { policy, capacity })
+    }
+}
+
+impl LinkRules {
+    /// What has to be said for a new link to have these: nothing of what is so by default.
+    #[must_use]
+    pub fn wishes(&self) -> RulesSpec {
+        let default = Self::default();
+        let counts = self.policy != Policy::Latest && self.capacity != default.capacity;
+        RulesSpec {
+            policy: Some(self.policy).filter(|it| *it != default.policy),
+            capacity: Some(self.capacity).filter(|_| counts),
+        }
+    }
+}
+
+impl LinkSpec {
+    /// What it says of its rules.
+    #[must_use]
+    pub fn wishes(&self) -> RulesSpec {
+        RulesSpec { policy: self.policy, capacity: self.capacity }
+    }
+
+    /// The same ends with these rules.
+    #[must_use]
+    pub fn with_rules(self, rules: LinkRules) -> Self {
+        let RulesSpec { policy, capacity } = rules.wishes();
+        Self { policy, capacity, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policies() -> impl Strategy<Value = Policy> {
+        let all = [Policy::Block, Policy::DropNewest, Policy::DropOldest, Policy::Latest];
+        prop::sample::select(all.to_vec())
+    }
+
+    fn wishes() -> impl Strategy<Value = RulesSpec> {
+        (prop::option::of(policies()), prop::option::of(1..=LinkSpec::MAX_CAPACITY))
+            .prop_map(|(policy, capacity)| RulesSpec { policy, capacity })
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_to_be_said_says_it(wished in wishes()) {
+            if let Ok(rules) = wished.new_rules() {
+                prop_assert_eq!(rules.wishes().new_rules(), Ok(rules));
+                // What is so already changes nothing.
+                prop_assert_eq!(RulesSpec::default().over(rules), Ok(rules));
+                prop_assert_eq!(rules.wishes().over(rules), Ok(rules));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused() {
+        for capacity in [0, LinkSpec::MAX_CAPACITY + 1] {
+            let said = RulesSpec { capacity: Some(capacity), ..RulesSpec::default() };
+            assert!(said.new_rules().unwrap_err().contains("1 to 1048576"));
+        }
+    }
+
+    #[test]
+    fn whoever_wants_more_than_the_newest_gets_as_many_as_without_a_wish() {
+        let latest = RulesSpec { policy: Some(Policy::Latest), capacity: Some(50) };
+        let latest = latest.new_rules().unwrap();
+        assert_eq!(latest.capacity, 1);
+        let block = RulesSpec { policy: Some(Policy::Block), capacity: None };
+        assert_eq!(block.over(latest).unwrap().capacity, LinkSpec::DEFAULT_CAPACITY);
+    }
+}
