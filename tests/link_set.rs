@@ -11,7 +11,7 @@ use orchestrator_proto::{ErrorCode, LinkId};
 use tests::{Daemon, eventually};
 
 fn set(daemon: &Daemon, link: LinkId, policy: Option<Policy>, capacity: Option<u32>) -> u64 {
-    let rules = RulesSpec { policy, capacity };
+    let rules = RulesSpec { policy, capacity, ..RulesSpec::default() };
     match daemon.request(Request::LinkSet { link, rules }).unwrap() {
         Reply::LinkSet { id, dropped, .. } if id == link => dropped,
         other => panic!("{other:?}"),
@@ -148,7 +148,8 @@ fn what_can_not_be_set_is_refused() {
     daemon.put("a");
     let link = daemon.link_with("a", "n", "a", Policy::Block, 16);
     let refused = |link, policy, capacity| {
-        let request = Request::LinkSet { link, rules: RulesSpec { policy, capacity } };
+        let rules = RulesSpec { policy, capacity, ..RulesSpec::default() };
+        let request = Request::LinkSet { link, rules };
         match daemon.request(request) {
             Err(orchestrator_proto::client::ClientError::Failed(error)) => error.code,
             other => panic!("{other:?}"),
@@ -164,13 +165,55 @@ fn what_can_not_be_set_is_refused() {
         &["link", "set", "--policy", "block"],
         &["link", "set", "1", "--capacity", "0"],
         &["link", "set", "1", "--policy", "lossless"],
+        &["link", "set", "1", "--block-timeout", "soon"],
+        &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "-1s"],
     ] {
         let said = daemon.cli(args);
         assert_eq!(said.code, Some(2), "{said:?}");
     }
+    for args in [
+        &["link", "set", "1", "--policy", "latest", "--block-timeout", "1s"][..],
+        &["link", "set", "1", "--block-timeout", "2d"],
+        &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "1s"],
+    ] {
+        let said = daemon.cli(args);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains("block-timeout"), "{said:?}");
+    }
     // It says how to change the one that is there.
     let error = daemon.try_link("a", "n", "a", Policy::Block, 17).unwrap_err();
     assert!(error.to_string().contains("link set 1"), "{error}");
+}
+
+#[test]
+fn a_timeout_is_shown_stored_exported_and_applied() {
+    let daemon = Daemon::start();
+    let manifest = daemon.dir().join("orchestrator.toml");
+    let apply = |rules: &str| {
+        let text = format!(
+            "[instance.a]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [[link]]\nfrom = \"a\"\ntype = \"n\"\nto = \"a\"\n{rules}\n"
+        );
+        fs::write(&manifest, text).unwrap();
+        daemon.ok(["apply", manifest.to_str().unwrap()])
+    };
+    let shown = || daemon.links().remove(0).block_timeout.to_string();
+    apply("policy = \"block\"\nblock-timeout = \"500ms\"");
+    assert_eq!(shown(), "500ms");
+    assert!(daemon.ok(["link", "list"]).contains("block 500ms"));
+    assert_eq!(daemon.json(["link", "list"])["links"][0]["block_timeout"], "500ms");
+    assert!(daemon.ok(["export"]).contains("block-timeout = \"500ms\""));
+    let said = apply("policy = \"block\"\nblock-timeout = \"1s\"");
+    assert!(said.contains("block-timeout"), "{said}");
+    daemon.replace_killed();
+    assert_eq!(shown(), "1s");
+    assert!(daemon.ok(["events"]).contains("block-timeout 1s"));
+    apply("policy = \"latest\"");
+    assert_eq!(shown(), "0s");
+    fs::write(&manifest, "[[link]]\ntype = \"n\"\nto = \"a\"\nblock-timeout = \"1s\"\n").unwrap();
+    let said = daemon.cli(["validate", manifest.to_str().unwrap()]);
+    assert_ne!(said.code, Some(0));
+    assert!(said.stderr.contains("is for the policy block"), "{said:?}");
 }
 
 #[test]

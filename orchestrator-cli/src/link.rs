@@ -1,10 +1,10 @@
 //! `link …`
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
     LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
 };
+use orchestrator_proto::{InstanceId, Millis};
 
 use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
@@ -27,9 +27,10 @@ pub(crate) async fn run(
             to: args.to,
             policy: args.policy,
             capacity: args.capacity,
+            block_timeout: args.block_timeout,
         })],
-        LinkCommand::Set(LinkSet { links, policy, capacity }) => {
-            let rules = RulesSpec { policy, capacity };
+        LinkCommand::Set(LinkSet { links, policy, capacity, block_timeout }) => {
+            let rules = RulesSpec { policy, capacity, block_timeout };
             let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
@@ -114,7 +115,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         from.into(),
         link.type_name.as_str().into(),
         to.into(),
-        link.policy.to_string().into(),
+        policy(link).into(),
         state,
         counters.sent.to_string().into(),
         counters.delivered.to_string().into(),
@@ -122,6 +123,15 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         counters.queued.to_string().into(),
         last.into(),
     ]
+}
+
+/// As in `block 500ms`.
+fn policy(link: &LinkInfo) -> String {
+    if link.block_timeout > Millis::ZERO {
+        format!("{} {}", link.policy, link.block_timeout)
+    } else {
+        link.policy.to_string()
+    }
 }
 
 fn mismatch(link: &LinkInfo) -> Option<String> {

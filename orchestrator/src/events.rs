@@ -132,8 +132,8 @@ fn say(event: &NewEvent) {
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }
-        EventKind::LinkChanged { link, policy, capacity } => {
-            tracing::info!(link = link.0, %policy, capacity, "link changed");
+        EventKind::LinkChanged { link, policy, capacity, block_timeout } => {
+            tracing::info!(link = link.0, %policy, capacity, %block_timeout, "link changed");
         }
         EventKind::LinkRemoved { link } => tracing::info!(link = link.0, "link removed"),
         EventKind::LinkMismatched { link, error } => {

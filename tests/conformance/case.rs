@@ -134,6 +134,16 @@ pub(crate) enum In {
 }
 
 impl In {
+    /// Waits until messages go to this connection, while none is on its way.
+    pub(crate) fn is_served(&mut self) {
+        // A native one has seen the welcome.
+        if let Self::Veecle(veecle) = self {
+            veecle.line(r#"{"ControlRequest":{"StopRuntime":{"id":"nobody"}}}"#);
+            let answer = veecle.next().expect("an answer");
+            assert!(answer.get("ControlResponse").is_some(), "{answer}");
+        }
+    }
+
     /// The next number; none at the end of the connection.
     pub(crate) fn next(&mut self) -> Option<u32> {
         match self {

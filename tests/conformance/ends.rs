@@ -22,6 +22,7 @@ pub(crate) fn what_waits_is_there_for_the_next_connection(case: Case) {
             assert_eq!(receiver.take(20), Vec::from_iter(next..next + 20), "{case:?} {policy}");
             // The newest connection is the one that gets messages.
             let mut newer = case.receiver(&daemon, &b);
+            newer.is_served();
             sender.send_as_granted(next + 20..next + 25);
             assert_eq!(newer.take(5), Vec::from_iter(next + 20..next + 25), "{case:?} {policy}");
             drop((receiver, newer));

@@ -14,6 +14,7 @@ mod ends;
 mod policies;
 mod random;
 mod stage;
+mod timeouts;
 
 use case::{Case, Dialect};
 
@@ -55,6 +56,11 @@ conformance!(
     changes::taps_change_nothing,
     daemon::a_daemon_that_is_killed,
     daemon::a_daemon_that_is_stopped,
+    timeouts::a_sender_is_let_go_after_the_timeout,
+    timeouts::nothing_is_dropped_within_the_timeout,
+    timeouts::a_timeout_may_change_while_a_sender_is_held_back,
+    timeouts::the_sdk_knows_what_was_dropped,
+    timeouts::a_receiver_that_hangs_costs_its_sender_the_timeout_once,
     random::whatever_happens,
 );
 
@@ -71,6 +77,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("ends.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
+        include_str!("timeouts.rs"),
     ];
     let named = |text: &str, sentence: &str| {
         let mut words = text.split(|it: char| !it.is_ascii_alphanumeric());
@@ -78,7 +85,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 28, "{sentences:?}");
+    assert!(sentences.len() >= 32, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

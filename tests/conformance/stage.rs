@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use orchestrator_proto::LinkId;
@@ -36,6 +37,8 @@ pub(crate) struct Stage {
     pub(crate) link: LinkId,
     case: Case,
     dir: PathBuf,
+    /// Whether what was delivered to a receiver may be lost with it.
+    killed: AtomicBool,
 }
 
 /// What a receiver's process got, in its order: whose message, and which of it.
@@ -54,7 +57,7 @@ impl Stage {
         add(End::Sender, "send", case.from);
         add(End::Receiver, "receive", case.to);
         let link = daemon.link_with("a", "n", "b", policy, capacity);
-        let this = Self { daemon, link, case, dir };
+        let this = Self { daemon, link, case, dir, killed: AtomicBool::new(false) };
         this.start(End::Receiver);
         this.start(End::Sender);
         this.passes(50);
@@ -77,6 +80,7 @@ impl Stage {
 
     /// SIGKILL, and waits until the daemon has noticed.
     pub(crate) fn kill(&self, end: End) {
+        self.killed.fetch_or(end == End::Receiver, Ordering::Relaxed);
         self.signal(end, Signal::SIGKILL);
         self.daemon.connections(end.name(), 0);
         eventually("the process is gone", || {
@@ -128,11 +132,15 @@ impl Stage {
 
     /// Waits until nothing is under way; what has become of it all.
     pub(crate) fn settled(&self) -> Counters {
+        let (mut last, mut same) = (None, 0);
         eventually("all have come to rest", || {
             let counters = self.daemon.counters(self.link);
             let count = self.count();
-            let is_so = counters.queued == 0 && self.daemon.counters(self.link) == counters;
-            (is_so && self.count() == count).then_some(counters)
+            let is_all = self.killed.load(Ordering::Relaxed) || count as u64 >= counters.delivered;
+            let now = Some((counters.clone(), count));
+            same = if now == last && counters.queued == 0 && is_all { same + 1 } else { 0 };
+            last = now;
+            (same == 20).then_some(counters)
         })
     }
 

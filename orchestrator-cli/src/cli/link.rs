@@ -1,8 +1,8 @@
 //! `link …`
 
 use clap::{ArgGroup, Args, Subcommand};
-use orchestrator_proto::LinkId;
 use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
+use orchestrator_proto::{LinkId, Millis};
 
 use super::value;
 use crate::complete;
@@ -15,16 +15,18 @@ pub(crate) enum LinkCommand {
     #[command(after_help = "Examples:
   orchestrator-cli link add --from ping --type Ping --to pong
   orchestrator-cli link add --type Position --to display --policy latest
+  orchestrator-cli link add --from log --type Line --to disk --policy block --block-timeout 500ms
   orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
     Add(LinkAdd),
 
-    /// Change the policy or the capacity of links, while messages pass over them.
+    /// Change the rules of links, while messages pass over them.
     ///
     /// What waits in a link stays in it, in its order, but for what there is no room for under
     /// `drop-oldest` or `latest`.
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
-  orchestrator-cli link set 3 4 --policy block")]
+  orchestrator-cli link set 3 4 --policy block
+  orchestrator-cli link set 3 --block-timeout 2s")]
     Set(LinkSet),
 
     /// Remove links. Messages that wait in them are dropped.
@@ -71,10 +73,17 @@ pub(crate) struct LinkAdd {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,
+
+    /// How long --policy block holds a sender back. What it sends after that is dropped, and
+    /// counted, until there is room again; 0, and without it, is without end.
+    /// Example: --block-timeout 500ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) block_timeout: Option<Millis>,
 }
 
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("rules").required(true).multiple(true).args(["policy", "capacity"]))]
+#[command(group = ArgGroup::new("rules").required(true).multiple(true)
+    .args(["policy", "capacity", "block_timeout"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -90,6 +99,11 @@ pub(crate) struct LinkSet {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,
+
+    /// How long the policy block holds a sender back from now on; 0 is without end.
+    /// Example: --block-timeout 500ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) block_timeout: Option<Millis>,
 }
 
 #[derive(Args, Debug)]

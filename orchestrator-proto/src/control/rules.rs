@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{LinkSpec, Policy};
+use crate::Millis;
 
 /// The rules of a link that is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,18 +15,28 @@ pub struct LinkRules {
     pub policy: Policy,
     /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; 1 under [`Policy::Latest`].
     pub capacity: u32,
+    /// How long a sender is held back under [`Policy::Block`]; 0 is without end.
+    pub block_timeout: Millis,
 }
 
 impl Default for LinkRules {
     fn default() -> Self {
-        Self { policy: Policy::default(), capacity: LinkSpec::DEFAULT_CAPACITY }
+        Self {
+            policy: Policy::default(),
+            capacity: LinkSpec::DEFAULT_CAPACITY,
+            block_timeout: Millis::ZERO,
+        }
     }
 }
 
 /// As in `policy block, capacity 64`: what is as it is by default may be left out, but for these two.
 impl fmt::Display for LinkRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "policy {}, capacity {}", self.policy, self.capacity)
+        write!(f, "policy {}, capacity {}", self.policy, self.capacity)?;
+        if self.block_timeout > Millis::ZERO {
+            write!(f, ", block-timeout {}", self.block_timeout)?;
+        }
+        Ok(())
     }
 }
 
@@ -37,6 +48,9 @@ pub struct RulesSpec {
     pub policy: Option<Policy>,
     /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`].
     pub capacity: Option<u32>,
+    /// How long a sender is held back under [`Policy::Block`], at most
+    /// [`LinkSpec::MAX_BLOCK_TIMEOUT`]; 0 is without end.
+    pub block_timeout: Option<Millis>,
 }
 
 impl RulesSpec {
@@ -74,7 +88,21 @@ impl RulesSpec {
             (_, Policy::Latest) => self.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY),
             _ => self.capacity.unwrap_or(before.capacity),
         };
-        Ok(LinkRules { policy, capacity })
+        let block_timeout = match (self.block_timeout, policy) {
+            (Some(time), _) if time > LinkSpec::MAX_BLOCK_TIMEOUT => {
+                let most = LinkSpec::MAX_BLOCK_TIMEOUT;
+                return Err(format!("a block-timeout of {time}; it may be up to {most}"));
+            }
+            (Some(time), Policy::Block) => time,
+            (Some(time), policy) if time > Millis::ZERO => {
+                return Err(format!(
+                    "a block-timeout is for the policy block, and the policy is {policy}"
+                ));
+            }
+            (None, Policy::Block) => before.block_timeout,
+            (_, _) => Millis::ZERO,
+        };
+        Ok(LinkRules { policy, capacity, block_timeout })
     }
 }
 
@@ -87,6 +115,7 @@ impl LinkRules {
         RulesSpec {
             policy: Some(self.policy).filter(|it| *it != default.policy),
             capacity: Some(self.capacity).filter(|_| counts),
+            block_timeout: Some(self.block_timeout).filter(|it| *it != default.block_timeout),
         }
     }
 }
@@ -95,14 +124,15 @@ impl LinkSpec {
     /// What it says of its rules.
     #[must_use]
     pub fn wishes(&self) -> RulesSpec {
-        RulesSpec { policy: self.policy, capacity: self.capacity }
+        let Self { policy, capacity, block_timeout, .. } = *self;
+        RulesSpec { policy, capacity, block_timeout }
     }
 
     /// The same ends with these rules.
     #[must_use]
     pub fn with_rules(self, rules: LinkRules) -> Self {
-        let RulesSpec { policy, capacity } = rules.wishes();
-        Self { policy, capacity, ..self }
+        let RulesSpec { policy, capacity, block_timeout } = rules.wishes();
+        Self { policy, capacity, block_timeout, ..self }
     }
 }
 
@@ -117,8 +147,11 @@ mod tests {
     }
 
     fn wishes() -> impl Strategy<Value = RulesSpec> {
-        (prop::option::of(policies()), prop::option::of(1..=LinkSpec::MAX_CAPACITY))
-            .prop_map(|(policy, capacity)| RulesSpec { policy, capacity })
+        let times = prop::option::of((0..=LinkSpec::MAX_BLOCK_TIMEOUT.0).prop_map(Millis));
+        let capacities = prop::option::of(1..=LinkSpec::MAX_CAPACITY);
+        (prop::option::of(policies()), capacities, times).prop_map(
+            |(policy, capacity, block_timeout)| RulesSpec { policy, capacity, block_timeout },
+        )
     }
 
     proptest! {
@@ -142,11 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_is_for_block_and_goes_with_it() {
+        let said = |policy, time: Option<u64>| RulesSpec {
+            policy,
+            block_timeout: time.map(Millis),
+            ..RulesSpec::default()
+        };
+        assert!(said(None, Some(500)).new_rules().unwrap_err().contains("drop-oldest"));
+        assert!(said(Some(Policy::Block), Some(u64::MAX)).new_rules().is_err());
+        let block = said(Some(Policy::Block), Some(500)).new_rules().unwrap();
+        assert_eq!(block.to_string(), "policy block, capacity 1024, block-timeout 500ms");
+        let after = |said: RulesSpec| said.over(block).unwrap().block_timeout.0;
+        assert_eq!(after(said(None, None)), 500);
+        assert_eq!(after(said(None, Some(0))), 0);
+        assert_eq!(after(said(Some(Policy::Latest), None)), 0);
+        assert_eq!(after(said(Some(Policy::Latest), Some(0))), 0);
+    }
+
+    #[test]
     fn whoever_wants_more_than_the_newest_gets_as_many_as_without_a_wish() {
-        let latest = RulesSpec { policy: Some(Policy::Latest), capacity: Some(50) };
+        let latest =
+            RulesSpec { policy: Some(Policy::Latest), capacity: Some(50), ..RulesSpec::default() };
         let latest = latest.new_rules().unwrap();
         assert_eq!(latest.capacity, 1);
-        let block = RulesSpec { policy: Some(Policy::Block), capacity: None };
+        let block = RulesSpec { policy: Some(Policy::Block), ..RulesSpec::default() };
         assert_eq!(block.over(latest).unwrap().capacity, LinkSpec::DEFAULT_CAPACITY);
     }
 }

@@ -386,6 +386,11 @@ pub(super) static LINK: &[Key] = &[
         Number { least: 1, most: crate::control::LinkSpec::MAX_CAPACITY as u64 },
         "Messages that may wait; 1024 without it.",
     ),
+    key(
+        "block-timeout",
+        Time,
+        "How long the policy block holds a sender back; 0, and without it, is without end.",
+    ),
 ];
 
 /// The keys without which a table is not whole.

@@ -277,10 +277,11 @@ fn link_info() -> LinkInfo {
             delivered: 990,
             dropped: 7,
             queued: 3,
-            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4 },
+            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4, timed_out: 5 },
             last_ms: Some(NOON_MS),
         },
         part_of: Some(LinkId(300)),
+        block_timeout: Millis(500),
     }
 }
 
@@ -359,7 +360,7 @@ fn event() -> Event {
 }
 
 fn rules_spec() -> RulesSpec {
-    RulesSpec { policy: Some(Policy::Block), capacity: Some(300) }
+    RulesSpec { policy: Some(Policy::Block), capacity: Some(300), block_timeout: Some(Millis(500)) }
 }
 
 pub(crate) fn link_spec() -> LinkSpec {
@@ -369,6 +370,7 @@ pub(crate) fn link_spec() -> LinkSpec {
         to: TargetSpec::Instance("recorder".into()),
         policy: Some(Policy::Block),
         capacity: Some(32),
+        block_timeout: Some(Millis(500)),
     }
 }
 
@@ -498,6 +500,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300, kept: true },
         Frame::Skip { .. } => Frame::Skip { channel: 300, count: 1 << 40 },
         Frame::Ready => Frame::Ready,
+        Frame::Report { .. } => Frame::Report { channel: 300 },
+        Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -728,7 +732,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500) },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved),
     ]

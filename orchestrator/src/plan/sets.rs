@@ -403,6 +403,7 @@ impl Ends<'_> {
                 },
                 policy: None,
                 capacity: None,
+                block_timeout: None,
             };
             let spec = ends.with_rules(link.rules);
             if implied.len() + self.count(&spec) > MAX_LINKS {

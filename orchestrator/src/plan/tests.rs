@@ -143,6 +143,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         to: TargetSpec::Instance(to.into()),
         policy: None,
         capacity: None,
+        block_timeout: None,
     }
 }
 
@@ -292,6 +293,7 @@ fn some_set() -> impl Strategy<Value = WantedSet> {
                 to,
                 policy: latest.then_some(Policy::Latest),
                 capacity: Some(capacity),
+                block_timeout: None,
             }
         });
         let mut seen = HashSet::new();

@@ -62,6 +62,7 @@ impl Registry {
                 },
                 policy: None,
                 capacity: None,
+                block_timeout: None,
             };
             exported.set.links.push(ends.with_rules(link.rules()));
         }

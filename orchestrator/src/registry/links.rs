@@ -86,8 +86,8 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
 
 /// A link has these rules now.
 pub(super) fn changed_link(link: LinkId, rules: LinkRules) -> EventKind {
-    let LinkRules { policy, capacity } = rules;
-    EventKind::LinkChanged { link, policy, capacity }
+    let LinkRules { policy, capacity, block_timeout } = rules;
+    EventKind::LinkChanged { link, policy, capacity, block_timeout }
 }
 
 /// Somebody asks for what is not allowed.
@@ -332,7 +332,7 @@ impl Registry {
             true => None,
             false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
         };
-        let LinkRules { policy, capacity } = link.rules();
+        let LinkRules { policy, capacity, block_timeout } = link.rules();
         LinkInfo {
             part_of,
             id: link.id,
@@ -347,6 +347,7 @@ impl Registry {
             },
             policy,
             capacity,
+            block_timeout,
             state: match link.mismatch() {
                 None => LinkState::Open,
                 Some(error) => LinkState::Mismatched { error },

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use orchestrator_proto::control::{Counters, LinkRules};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::mailbox::Mailbox;
-use super::message::{Entry, Origin};
+use super::message::{Credit, Entry, Origin};
 use super::queue::{DropReason, Queue, Sizable, Standing};
 use super::router::LinkRequest;
 
@@ -31,12 +32,16 @@ pub enum LinkTarget {
 #[derive(Default)]
 pub(super) struct Unsettled {
     pub(super) given_up: u64,
+    /// Among those, messages for which there was no room for too long.
+    pub(super) timed_out: u64,
     pub(super) window_shrank: bool,
+    /// The sender may send no more as far as it knows: when to look at it.
+    pub(super) held_until: Option<Instant>,
 }
 
 impl Unsettled {
     pub(super) fn is_nothing(&self) -> bool {
-        self.given_up == 0 && !self.window_shrank
+        self.given_up == 0 && !self.window_shrank && self.held_until.is_none()
     }
 }
 
@@ -123,16 +128,23 @@ impl Link {
                 None => Standing::Ungranted,
                 Some(pushed) => {
                     unsettled.window_shrank |= pushed.window_shrank;
-                    if pushed.within_grant { Standing::Granted } else { Standing::BeyondGrant }
+                    pushed.standing
                 }
             };
             let entry = Entry { body, number, origin: origin.clone() };
             // Only messages of this origin are given up where there is credit: those refused.
-            queue.push(entry, now_ms, standing, |_| unsettled.given_up += 1);
+            queue.push(entry, now_ms, standing, |entry| {
+                unsettled.given_up += 1;
+                unsettled.timed_out += u64::from(standing == Standing::TimedOut);
+                if let Some(credit) = &entry.origin.credit {
+                    credit.refuse();
+                }
+            });
         }
         let schedule = !queue.scheduled && !queue.is_empty();
         queue.scheduled |= schedule;
         drop(queue);
+        unsettled.held_until = origin.credit.as_ref().and_then(Credit::is_held);
         if schedule {
             self.mailbox.schedule(self.clone());
         }

@@ -18,6 +18,7 @@ mod interruption;
 mod link;
 mod mailbox;
 mod message;
+mod patience;
 mod queue;
 mod router;
 mod source;

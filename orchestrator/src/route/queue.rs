@@ -25,6 +25,8 @@ pub(super) enum Standing {
     /// It was not. It may not have known yet that the link is there, so that its messages find
     /// a place all the same, up to [`Limits::BEYOND_GRANT`].
     BeyondGrant,
+    /// It was not, and was held back for as long as it is at most.
+    TimedOut,
     /// It can't be made to wait.
     Ungranted,
 }
@@ -119,6 +121,10 @@ impl<T: Sizable> Queue<T> {
                     self.drops.full += 1;
                     return dropped(item);
                 }
+            }
+            (Policy::Block, Standing::TimedOut) => {
+                self.drops.timed_out += 1;
+                return dropped(item);
             }
             (Policy::Block, Standing::Ungranted) | (Policy::DropNewest, _) => {
                 if !self.has_room(size) {
@@ -227,7 +233,7 @@ impl<T: Sizable> Queue<T> {
         Counters {
             sent: self.sent,
             delivered: self.delivered,
-            dropped: drops.full + drops.too_long + drops.untranslatable + drops.failed,
+            dropped: drops.total(),
             queued: self.waiting.len() as u64 + self.in_hand,
             drops,
             last_ms: self.last_ms,
@@ -283,7 +289,11 @@ mod tests {
     fn rules() -> impl Strategy<Value = LinkRules> {
         let policies = [Policy::Block, Policy::DropNewest, Policy::DropOldest, Policy::Latest];
         (prop::sample::select(policies.to_vec()), 1..8_u32).prop_map(|(policy, capacity)| {
-            let said = RulesSpec { policy: Some(policy), capacity: Some(capacity) };
+            let said = RulesSpec {
+                policy: Some(policy),
+                capacity: Some(capacity),
+                ..RulesSpec::default()
+            };
             said.new_rules().unwrap()
         })
     }
@@ -361,7 +371,7 @@ mod tests {
 
         #[test]
         fn drop_oldest_keeps_the_newest(capacity in 1..20_u32, count in 0..60_u32) {
-            let mut queue = Queue::new(LinkRules { policy: Policy::DropOldest, capacity });
+            let mut queue = Queue::new(LinkRules { policy: Policy::DropOldest, capacity, ..LinkRules::default() });
             for n in 0..count {
                 queue.push(Item(n, 1), 1, Standing::Ungranted, drop);
             }

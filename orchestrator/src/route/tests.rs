@@ -87,7 +87,7 @@ fn decl(kind: usize, schema: TypeSchema) -> Arc<TypeDecl> {
 }
 
 fn block(capacity: u32) -> LinkRules {
-    LinkRules { policy: Policy::Block, capacity }
+    LinkRules { policy: Policy::Block, capacity, ..LinkRules::default() }
 }
 
 fn request(from: Option<InstanceId>, kind: usize, to: InstanceId) -> LinkRequest {
@@ -95,7 +95,7 @@ fn request(from: Option<InstanceId>, kind: usize, to: InstanceId) -> LinkRequest
         from,
         type_name: type_name(kind),
         to: LinkTarget::Instance(to),
-        rules: LinkRules { policy: Policy::DropOldest, capacity: 1000 },
+        rules: LinkRules { policy: Policy::DropOldest, capacity: 1000, ..LinkRules::default() },
     }
 }
 

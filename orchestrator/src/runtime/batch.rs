@@ -275,7 +275,7 @@ mod tests {
             from: None,
             type_name: "t".into(),
             to: LinkTarget::Instance(instance),
-            rules: LinkRules { policy: Policy::DropOldest, capacity: 1000 },
+            rules: LinkRules { policy: Policy::DropOldest, capacity: 1000, ..LinkRules::default() },
         };
         router.add_link(&request).unwrap();
         let source = router.open_source(Some(instance), None, Arc::default());

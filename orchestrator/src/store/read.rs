@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use orchestrator_proto::control::{Desired, Event, Exit, LinkRules, PastExit};
 use orchestrator_proto::runtime::Direction;
-use orchestrator_proto::{InstanceId, LinkId, SchemaHash, Size, TypeSchema};
+use orchestrator_proto::{InstanceId, LinkId, Millis, SchemaHash, Size, TypeSchema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
@@ -57,7 +57,7 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
     read_types(connection, &mut snapshot, &mut unreadable)?;
     sets::read(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
-        "SELECT id, sender, type, receiver, udp, policy, capacity FROM links
+        "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms FROM links
          WHERE sender_set IS NULL AND receiver_set IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -294,7 +294,12 @@ fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
 /// The rules of a link.
 pub(super) fn rules(row: &Row<'_>) -> Result<LinkRules, Bad> {
     let policy: String = row.get("policy").map_err(words)?;
-    Ok(LinkRules { policy: policy.parse()?, capacity: row.get("capacity").map_err(words)? })
+    let block_timeout: i64 = row.get("block_timeout_ms").map_err(words)?;
+    Ok(LinkRules {
+        policy: policy.parse()?,
+        capacity: row.get("capacity").map_err(words)?,
+        block_timeout: Millis(u64::try_from(block_timeout).map_err(words)?),
+    })
 }
 
 /// An event, from the columns of its table in their order.

@@ -131,11 +131,11 @@ pub(super) fn set_rules(
     id: LinkId,
     rules: LinkRules,
 ) -> rusqlite::Result<()> {
-    let LinkRules { policy, capacity } = rules;
+    let LinkRules { policy, capacity, block_timeout } = rules;
     run(
         connection,
-        "UPDATE links SET policy = ?2, capacity = ?3 WHERE id = ?1",
-        params![int(id.0), policy.to_string(), capacity],
+        "UPDATE links SET policy = ?2, capacity = ?3, block_timeout_ms = ?4 WHERE id = ?1",
+        params![int(id.0), policy.to_string(), capacity, int(block_timeout.0)],
     )
 }
 

@@ -18,6 +18,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         to: to.parse().unwrap(),
         policy: None,
         capacity: None,
+        block_timeout: None,
     }
 }
 

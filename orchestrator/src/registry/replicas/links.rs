@@ -310,6 +310,7 @@ impl Registry {
                 state: state.unwrap_or(LinkState::Open),
                 counters,
                 part_of: None,
+                block_timeout: record.rules.block_timeout,
             }
         };
         records.into_iter().map(info).collect()
@@ -337,6 +338,7 @@ impl Registry {
             },
             policy: None,
             capacity: None,
+            block_timeout: None,
         };
         ends.with_rules(record.rules)
     }
@@ -356,10 +358,11 @@ fn add(sum: &mut Counters, more: &Counters) {
     sum.delivered += more.delivered;
     sum.dropped += more.dropped;
     sum.queued += more.queued;
-    let Drops { full, too_long, untranslatable, failed } = &more.drops;
+    let Drops { full, too_long, untranslatable, failed, timed_out } = &more.drops;
     sum.drops.full += full;
     sum.drops.too_long += too_long;
     sum.drops.untranslatable += untranslatable;
     sum.drops.failed += failed;
+    sum.drops.timed_out += timed_out;
     sum.last_ms = sum.last_ms.max(more.last_ms);
 }

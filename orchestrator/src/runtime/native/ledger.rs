@@ -216,7 +216,7 @@ mod tests {
                 from: None,
                 type_name: "t".into(),
                 to: LinkTarget::Instance(to),
-                rules: LinkRules { policy: Policy::Block, capacity: 10 },
+                rules: LinkRules { policy: Policy::Block, capacity: 10, ..LinkRules::default() },
             };
             router.add_link(&request).unwrap();
             let upstream = Arc::new(Quiet);
