@@ -167,6 +167,8 @@ fn what_can_not_be_set_is_refused() {
         &["link", "set", "1", "--policy", "lossless"],
         &["link", "set", "1", "--block-timeout", "soon"],
         &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "-1s"],
+        &["link", "set", "1", "--history", "65537"],
+        &["link", "add", "--type", "n", "--to", "a", "--history", "all"],
     ] {
         let said = daemon.cli(args);
         assert_eq!(said.code, Some(2), "{said:?}");
@@ -180,6 +182,17 @@ fn what_can_not_be_set_is_refused() {
         assert_eq!(said.code, Some(1), "{said:?}");
         assert!(said.stderr.contains("block-timeout"), "{said:?}");
     }
+    let udp = daemon.link_with("a", "n", "udp:127.0.0.1:9", Policy::DropOldest, 4).to_string();
+    for args in [
+        &["link", "set", &udp, "--history", "3"][..],
+        &["link", "add", "--type", "m", "--to", "udp:127.0.0.1:9", "--history", "3"],
+    ] {
+        let said = daemon.cli(args);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains("datagram"), "{said:?}");
+    }
+    let history = RulesSpec { history: Some(u32::MAX), ..RulesSpec::default() };
+    assert!(daemon.request(Request::LinkSet { link, rules: history }).is_err());
     // It says how to change the one that is there.
     let error = daemon.try_link("a", "n", "a", Policy::Block, 17).unwrap_err();
     assert!(error.to_string().contains("link set 1"), "{error}");
@@ -214,6 +227,44 @@ fn a_timeout_is_shown_stored_exported_and_applied() {
     let said = daemon.cli(["validate", manifest.to_str().unwrap()]);
     assert_ne!(said.code, Some(0));
     assert!(said.stderr.contains("is for the policy block"), "{said:?}");
+}
+
+#[test]
+fn a_history_is_shown_stored_exported_and_applied() {
+    let daemon = Daemon::start();
+    let manifest = daemon.dir().join("orchestrator.toml");
+    let write = |to: &str, rules: &str| {
+        let text = format!(
+            "[instance.a]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [[link]]\nfrom = \"a\"\ntype = \"n\"\nto = \"{to}\"\n{rules}\n"
+        );
+        fs::write(&manifest, text).unwrap();
+    };
+    let apply = |rules: &str| {
+        write("a", rules);
+        daemon.ok(["apply", manifest.to_str().unwrap()])
+    };
+    let shown = || daemon.links().remove(0).history;
+    apply("policy = \"latest\"\nhistory = 1");
+    assert_eq!(shown(), 1);
+    assert!(daemon.ok(["link", "list"]).contains("latest, history 1"));
+    assert_eq!(daemon.json(["link", "list"])["links"][0]["history"], 1);
+    assert_eq!(daemon.json(["link", "list"])["links"][0]["counters"]["replayed"], 0);
+    assert!(daemon.ok(["export"]).contains("history = 1"));
+    assert!(apply("policy = \"latest\"\nhistory = 9").contains("history"));
+    daemon.replace_killed();
+    assert_eq!(shown(), 9);
+    assert!(daemon.ok(["events"]).contains("history 9"));
+    apply("policy = \"latest\"");
+    assert_eq!(shown(), 0);
+    for (to, rules, why) in
+        [("a", "history = 65537", "65536"), ("udp:h:9", "history = 1", "datagram socket")]
+    {
+        write(to, rules);
+        let said = daemon.cli(["validate", manifest.to_str().unwrap()]);
+        assert_ne!(said.code, Some(0));
+        assert!(said.stderr.contains(why), "{said:?}");
+    }
 }
 
 #[test]

@@ -96,9 +96,9 @@ fn what(kind: &EventKind) -> String {
         EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
         EventKind::SetRemoved => "removed with all replicas".into(),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
-        EventKind::LinkChanged { link, policy, capacity, block_timeout } => {
+        EventKind::LinkChanged { link, policy, capacity, block_timeout, history } => {
             let (policy, capacity, block_timeout) = (*policy, *capacity, *block_timeout);
-            let rules = LinkRules { policy, capacity, block_timeout };
+            let rules = LinkRules { policy, capacity, block_timeout, history: *history };
             format!("link {link} changed: {rules}")
         }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),

@@ -28,9 +28,10 @@ pub(crate) async fn run(
             policy: args.policy,
             capacity: args.capacity,
             block_timeout: args.block_timeout,
+            history: args.history,
         })],
-        LinkCommand::Set(LinkSet { links, policy, capacity, block_timeout }) => {
-            let rules = RulesSpec { policy, capacity, block_timeout };
+        LinkCommand::Set(LinkSet { links, policy, capacity, block_timeout, history }) => {
+            let rules = RulesSpec { policy, capacity, block_timeout, history };
             let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
@@ -125,13 +126,16 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
     ]
 }
 
-/// As in `block 500ms`.
+/// As in `block 500ms, history 10`.
 fn policy(link: &LinkInfo) -> String {
+    let mut text = link.policy.to_string();
     if link.block_timeout > Millis::ZERO {
-        format!("{} {}", link.policy, link.block_timeout)
-    } else {
-        link.policy.to_string()
+        text += &format!(" {}", link.block_timeout);
     }
+    if link.history > 0 {
+        text += &format!(", history {}", link.history);
+    }
+    text
 }
 
 fn mismatch(link: &LinkInfo) -> Option<String> {

@@ -390,6 +390,7 @@ fn a_mismatched_link_is_listed_with_its_reason() {
         counters: Counters::default(),
         part_of: None,
         block_timeout: Millis::ZERO,
+        history: 0,
     };
     let list = move |_| ServerBody::Reply(Reply::Links(vec![link.clone()]));
     let done = Fake::answering(list).run(&["link", "list", "--color", "always"]);

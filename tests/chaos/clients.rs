@@ -308,5 +308,6 @@ fn link(from: &str, type_name: &str, to: &str, policy: Policy) -> LinkSpec {
         policy: Some(policy),
         capacity: Some(64),
         block_timeout: None,
+        history: None,
     }
 }

@@ -11,6 +11,7 @@ mod case;
 mod changes;
 mod daemon;
 mod ends;
+mod late;
 mod policies;
 mod random;
 mod stage;
@@ -61,6 +62,13 @@ conformance!(
     timeouts::a_timeout_may_change_while_a_sender_is_held_back,
     timeouts::the_sdk_knows_what_was_dropped,
     timeouts::a_receiver_that_hangs_costs_its_sender_the_timeout_once,
+    late::a_late_joiner_gets_the_last_messages,
+    late::what_waits_is_not_doubled,
+    late::latest_with_a_history_of_one_is_the_last_value,
+    late::a_process_that_takes_part_passes_over_what_it_has_had,
+    late::each_process_begins_with_the_history,
+    late::what_is_remembered_is_bounded,
+    late::a_history_begins_when_it_is_given,
     random::whatever_happens,
 );
 
@@ -75,6 +83,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     let scenarios = [
         include_str!("policies.rs"),
         include_str!("ends.rs"),
+        include_str!("late.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
         include_str!("timeouts.rs"),
@@ -85,7 +94,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 32, "{sentences:?}");
+    assert!(sentences.len() >= 37, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

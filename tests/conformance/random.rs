@@ -22,10 +22,11 @@ enum Deed {
     StopDaemon,
     Capacity,
     Policy,
+    History,
     Tap,
 }
 
-const DEEDS: [Deed; 9] = [
+const DEEDS: [Deed; 10] = [
     Deed::KillReceiver,
     Deed::KillSender,
     Deed::StopReceiver,
@@ -34,6 +35,7 @@ const DEEDS: [Deed; 9] = [
     Deed::StopDaemon,
     Deed::Capacity,
     Deed::Policy,
+    Deed::History,
     Deed::Tap,
 ];
 
@@ -44,11 +46,13 @@ struct Promised {
     all: bool,
     /// Nothing came twice to different processes of the receiver.
     once: bool,
+    /// L4: in order, and none twice at one process.
+    ordered: bool,
     /// The counters are still those of the whole.
     counted: bool,
 }
 
-/// L3, L4, L16, L18, L19, L20, L23, L24, L25, L26, L28, with any of it in any order.
+/// L3, L4, L16, L18, L19, L20, L23, L24, L25, L26, L28, L33, with any of it in any order.
 pub(crate) fn whatever_happens(case: Case) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = number("ORCHESTRATOR_CONFORMANCE_SEED");
@@ -57,7 +61,8 @@ pub(crate) fn whatever_happens(case: Case) {
     println!("conformance: {case:?} with ORCHESTRATOR_CONFORMANCE_SEED={seed}");
     let mut random = Random::new(seed);
     let stage = Stage::new(case, Policy::Block, 64);
-    let mut promised = Promised { all: case.acknowledges(), once: true, counted: true };
+    let mut promised =
+        Promised { all: case.acknowledges(), once: true, ordered: true, counted: true };
     let mut runs = 1;
     for _ in 0..steps {
         let deed = DEEDS[random.below(DEEDS.len())];
@@ -69,17 +74,21 @@ pub(crate) fn whatever_happens(case: Case) {
             Deed::KillSender => runs += 1,
             Deed::KillDaemon => {
                 promised.counted = false;
-                // L27, and what a receiver that does not recognise has had.
+                // L27.
+                promised.ordered &= case.acknowledges() || !case.can_wait();
+                // And what a receiver that does not recognise has had.
                 promised.once &= case.acknowledges() || !case.can_wait();
             }
             Deed::Policy => promised.all = false,
+            // What one process has had comes to the next one too.
+            Deed::History => promised.once = false,
             _ => {}
         }
         stage.passes(60);
     }
     let last = stage.end();
     let counters = stage.settled();
-    if promised.once || case.acknowledges() {
+    if promised.ordered {
         stage.check_order();
     }
     let arrived: Vec<_> = (1..=runs).map(|run| stage.arrived(run)).collect();
@@ -130,6 +139,10 @@ fn apply(deed: Deed, stage: &Stage, random: &mut Random) {
             stage.daemon.ok(["link", "set", &link, "--policy", policy, "--capacity", "32"]);
             stage.passes(60);
             stage.daemon.ok(["link", "set", &link, "--policy", "block", "--capacity", "64"]);
+        }
+        Deed::History => {
+            let history = random.below(50).to_string();
+            stage.daemon.ok(["link", "set", &link, "--history", &history]);
         }
         Deed::Tap => {
             let mut tap = stage.daemon.cli_command(["link", "tap"]);

@@ -124,6 +124,7 @@ impl Daemon {
             policy: Some(policy),
             capacity: Some(capacity),
             block_timeout: None,
+            history: None,
         };
         match self.request(Request::LinkAdd(spec)) {
             Ok(Reply::LinkAdded { id, created }) => Ok((id, created)),

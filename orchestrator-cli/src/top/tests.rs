@@ -66,6 +66,7 @@ fn link(sent: u64) -> LinkInfo {
         counters: Counters { sent, ..Counters::default() },
         part_of: None,
         block_timeout: Millis::ZERO,
+        history: 0,
     }
 }
 

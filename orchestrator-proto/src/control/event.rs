@@ -189,6 +189,9 @@ pub enum EventKind {
         /// How long senders are held back now under `block`; 0 is without end.
         #[serde(default)]
         block_timeout: Millis,
+        /// How many of the last messages a receiver gets now that comes later.
+        #[serde(default)]
+        history: u32,
     },
     /// A set of replicas is to have another number of them. It is about no instance, and its name is
     /// that of the set.

@@ -390,6 +390,8 @@ pub struct LinkInfo {
     pub part_of: Option<LinkId>,
     /// How long its senders are held back under `block`; 0 is without end.
     pub block_timeout: Millis,
+    /// How many of the last messages a receiver gets that comes later.
+    pub history: u32,
 }
 
 /// Who gets a link's messages.
@@ -444,6 +446,9 @@ pub struct Counters {
     pub drops: Drops,
     /// When the last message was sent, milliseconds since 1970 (UTC).
     pub last_ms: Option<u64>,
+    /// Messages that were delivered again to a receiver that came later; they count in no other
+    /// counter a second time.
+    pub replayed: u64,
 }
 
 /// Why messages were dropped.

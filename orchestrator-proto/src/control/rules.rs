@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{LinkSpec, Policy};
+use super::spec::{LinkSpec, Policy, TargetSpec};
 use crate::Millis;
 
 /// The rules of a link that is there.
@@ -17,6 +17,9 @@ pub struct LinkRules {
     pub capacity: u32,
     /// How long a sender is held back under [`Policy::Block`]; 0 is without end.
     pub block_timeout: Millis,
+    /// How many of the last messages a receiver gets that comes later, 0 to
+    /// [`LinkSpec::MAX_HISTORY`].
+    pub history: u32,
 }
 
 impl Default for LinkRules {
@@ -25,6 +28,7 @@ impl Default for LinkRules {
             policy: Policy::default(),
             capacity: LinkSpec::DEFAULT_CAPACITY,
             block_timeout: Millis::ZERO,
+            history: 0,
         }
     }
 }
@@ -35,6 +39,9 @@ impl fmt::Display for LinkRules {
         write!(f, "policy {}, capacity {}", self.policy, self.capacity)?;
         if self.block_timeout > Millis::ZERO {
             write!(f, ", block-timeout {}", self.block_timeout)?;
+        }
+        if self.history > 0 {
+            write!(f, ", history {}", self.history)?;
         }
         Ok(())
     }
@@ -51,6 +58,9 @@ pub struct RulesSpec {
     /// How long a sender is held back under [`Policy::Block`], at most
     /// [`LinkSpec::MAX_BLOCK_TIMEOUT`]; 0 is without end.
     pub block_timeout: Option<Millis>,
+    /// How many of the last messages a receiver gets that comes later, 0 to
+    /// [`LinkSpec::MAX_HISTORY`].
+    pub history: Option<u32>,
 }
 
 impl RulesSpec {
@@ -102,7 +112,12 @@ impl RulesSpec {
             (None, Policy::Block) => before.block_timeout,
             (_, _) => Millis::ZERO,
         };
-        Ok(LinkRules { policy, capacity, block_timeout })
+        let history = self.history.unwrap_or(before.history);
+        if history > LinkSpec::MAX_HISTORY {
+            let most = LinkSpec::MAX_HISTORY;
+            return Err(format!("a history of {history}; it may be up to {most}"));
+        }
+        Ok(LinkRules { policy, capacity, block_timeout, history })
     }
 }
 
@@ -116,7 +131,24 @@ impl LinkRules {
             policy: Some(self.policy).filter(|it| *it != default.policy),
             capacity: Some(self.capacity).filter(|_| counts),
             block_timeout: Some(self.block_timeout).filter(|it| *it != default.block_timeout),
+            history: Some(self.history).filter(|it| *it != default.history),
         }
+    }
+}
+
+impl LinkRules {
+    /// Whether they are allowed for a link to a datagram socket, if that is its target.
+    ///
+    /// # Errors
+    ///
+    /// What is not allowed, as a sentence.
+    pub fn check_target(&self, is_udp: bool) -> Result<(), String> {
+        if is_udp && self.history > 0 {
+            return Err("a history is for who comes later, and nobody comes to a datagram \
+                        socket; leave it out"
+                .to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -124,15 +156,26 @@ impl LinkSpec {
     /// What it says of its rules.
     #[must_use]
     pub fn wishes(&self) -> RulesSpec {
-        let Self { policy, capacity, block_timeout, .. } = *self;
-        RulesSpec { policy, capacity, block_timeout }
+        let Self { policy, capacity, block_timeout, history, .. } = *self;
+        RulesSpec { policy, capacity, block_timeout, history }
+    }
+
+    /// The rules of this link, if it is a new one.
+    ///
+    /// # Errors
+    ///
+    /// What is not allowed, as a sentence.
+    pub fn rules(&self) -> Result<LinkRules, String> {
+        let rules = self.wishes().new_rules()?;
+        rules.check_target(matches!(self.to, TargetSpec::Udp(_)))?;
+        Ok(rules)
     }
 
     /// The same ends with these rules.
     #[must_use]
     pub fn with_rules(self, rules: LinkRules) -> Self {
-        let RulesSpec { policy, capacity, block_timeout } = rules.wishes();
-        Self { policy, capacity, block_timeout, ..self }
+        let RulesSpec { policy, capacity, block_timeout, history } = rules.wishes();
+        Self { policy, capacity, block_timeout, history, ..self }
     }
 }
 
@@ -149,8 +192,14 @@ mod tests {
     fn wishes() -> impl Strategy<Value = RulesSpec> {
         let times = prop::option::of((0..=LinkSpec::MAX_BLOCK_TIMEOUT.0).prop_map(Millis));
         let capacities = prop::option::of(1..=LinkSpec::MAX_CAPACITY);
-        (prop::option::of(policies()), capacities, times).prop_map(
-            |(policy, capacity, block_timeout)| RulesSpec { policy, capacity, block_timeout },
+        let histories = prop::option::of(0..=LinkSpec::MAX_HISTORY);
+        (prop::option::of(policies()), capacities, times, histories).prop_map(
+            |(policy, capacity, block_timeout, history)| RulesSpec {
+                policy,
+                capacity,
+                block_timeout,
+                history,
+            },
         )
     }
 
@@ -172,6 +221,11 @@ mod tests {
             let said = RulesSpec { capacity: Some(capacity), ..RulesSpec::default() };
             assert!(said.new_rules().unwrap_err().contains("1 to 1048576"));
         }
+        let said = RulesSpec { history: Some(LinkSpec::MAX_HISTORY + 1), ..RulesSpec::default() };
+        assert!(said.new_rules().unwrap_err().contains("up to 65536"));
+        let known = LinkRules { history: 3, ..LinkRules::default() };
+        assert!(known.check_target(true).unwrap_err().contains("datagram"));
+        assert_eq!(known.check_target(false), Ok(()));
     }
 
     #[test]

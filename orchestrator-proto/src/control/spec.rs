@@ -178,6 +178,9 @@ pub struct LinkSpec {
     /// How long a sender is held back under [`Policy::Block`], at most
     /// [`LinkSpec::MAX_BLOCK_TIMEOUT`]; none, and 0, is without end.
     pub block_timeout: Option<Millis>,
+    /// How many of the last messages a receiver gets that comes later, up to
+    /// [`LinkSpec::MAX_HISTORY`]; none is 0. Not for datagrams.
+    pub history: Option<u32>,
 }
 
 impl LinkSpec {
@@ -187,6 +190,8 @@ impl LinkSpec {
     pub const MAX_CAPACITY: u32 = 1 << 20;
     /// The longest `block_timeout`: a day.
     pub const MAX_BLOCK_TIMEOUT: Millis = Millis::secs(86_400);
+    /// The largest `history`.
+    pub const MAX_HISTORY: u32 = 65_536;
     /// The longest `type_name`, bytes.
     pub const MAX_TYPE_NAME: usize = 255;
 }

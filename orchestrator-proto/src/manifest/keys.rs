@@ -391,6 +391,11 @@ pub(super) static LINK: &[Key] = &[
         Time,
         "How long the policy block holds a sender back; 0, and without it, is without end.",
     ),
+    key(
+        "history",
+        Number { least: 0, most: crate::control::LinkSpec::MAX_HISTORY as u64 },
+        "How many of the last messages a receiver gets that connects later; none without it.",
+    ),
 ];
 
 /// The keys without which a table is not whole.

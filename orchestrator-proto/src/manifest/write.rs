@@ -114,6 +114,8 @@ pub fn link_entries(link: &LinkSpec) -> Vec<(String, String)> {
     let block_timeout = link.block_timeout.unwrap_or_default();
     let holds = policy == Policy::Block && block_timeout > Millis::ZERO;
     all.add_if(holds, "block-timeout", text(&block_timeout.to_string()));
+    let history = link.history.unwrap_or_default();
+    all.add_if(history > 0, "history", history.to_string());
     all.0
 }
 

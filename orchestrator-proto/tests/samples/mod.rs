@@ -279,9 +279,11 @@ fn link_info() -> LinkInfo {
             queued: 3,
             drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4, timed_out: 5 },
             last_ms: Some(NOON_MS),
+            replayed: 400,
         },
         part_of: Some(LinkId(300)),
         block_timeout: Millis(500),
+        history: 300,
     }
 }
 
@@ -360,7 +362,12 @@ fn event() -> Event {
 }
 
 fn rules_spec() -> RulesSpec {
-    RulesSpec { policy: Some(Policy::Block), capacity: Some(300), block_timeout: Some(Millis(500)) }
+    RulesSpec {
+        policy: Some(Policy::Block),
+        capacity: Some(300),
+        block_timeout: Some(Millis(500)),
+        history: Some(7),
+    }
 }
 
 pub(crate) fn link_spec() -> LinkSpec {
@@ -371,6 +378,7 @@ pub(crate) fn link_spec() -> LinkSpec {
         policy: Some(Policy::Block),
         capacity: Some(32),
         block_timeout: Some(Millis(500)),
+        history: Some(300),
     }
 }
 
@@ -732,7 +740,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500) },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved),
     ]

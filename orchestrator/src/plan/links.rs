@@ -107,7 +107,7 @@ pub(super) struct Implied {
 
 /// Its rules, which were [checked](check).
 pub(super) fn rules(link: &LinkSpec) -> LinkRules {
-    link.wishes().new_rules().unwrap_or_default()
+    link.rules().unwrap_or_default()
 }
 
 pub(super) fn route(link: &LinkSpec, known: &Known<'_>) -> Result<Route<End>, String> {
@@ -126,7 +126,7 @@ pub(super) fn check(link: &LinkSpec) -> Result<(), String> {
     if !(1..=most).contains(&link.type_name.len()) {
         return Err(format!("a type name has 1 to {most} bytes"));
     }
-    link.wishes().new_rules()?;
+    link.rules()?;
     if let TargetSpec::Udp(address) = &link.to {
         format!("udp:{address}").parse::<TargetSpec>()?;
     }

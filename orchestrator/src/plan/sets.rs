@@ -404,6 +404,7 @@ impl Ends<'_> {
                 policy: None,
                 capacity: None,
                 block_timeout: None,
+                history: None,
             };
             let spec = ends.with_rules(link.rules);
             if implied.len() + self.count(&spec) > MAX_LINKS {

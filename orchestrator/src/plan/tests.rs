@@ -144,6 +144,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         policy: None,
         capacity: None,
         block_timeout: None,
+        history: None,
     }
 }
 
@@ -294,6 +295,7 @@ fn some_set() -> impl Strategy<Value = WantedSet> {
                 policy: latest.then_some(Policy::Latest),
                 capacity: Some(capacity),
                 block_timeout: None,
+                history: None,
             }
         });
         let mut seen = HashSet::new();

@@ -63,6 +63,7 @@ impl Registry {
                 policy: None,
                 capacity: None,
                 block_timeout: None,
+                history: None,
             };
             exported.set.links.push(ends.with_rules(link.rules()));
         }

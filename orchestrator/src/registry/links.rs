@@ -86,8 +86,8 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
 
 /// A link has these rules now.
 pub(super) fn changed_link(link: LinkId, rules: LinkRules) -> EventKind {
-    let LinkRules { policy, capacity, block_timeout } = rules;
-    EventKind::LinkChanged { link, policy, capacity, block_timeout }
+    let LinkRules { policy, capacity, block_timeout, history } = rules;
+    EventKind::LinkChanged { link, policy, capacity, block_timeout, history }
 }
 
 /// Somebody asks for what is not allowed.
@@ -141,7 +141,7 @@ impl Registry {
                 shorten(&spec.type_name)
             )));
         }
-        let rules = spec.wishes().new_rules().map_err(invalid)?;
+        let rules = spec.rules().map_err(invalid)?;
         let from = spec.from.as_ref().map(|from| self.find(from)).transpose()?;
         let (to, receiver) = match &spec.to {
             TargetSpec::Instance(to) => {
@@ -270,6 +270,7 @@ impl Registry {
         let link = links.iter().find(|link| link.id == id).ok_or(RouteError::NoLink(id))?;
         let before = kept(link);
         let rules = wishes.over(before.rules).map_err(invalid)?;
+        rules.check_target(matches!(before.to, LinkEnd::Udp(_))).map_err(invalid)?;
         let after = LinkRecord { rules, ..before.clone() };
         if after == before {
             let stored = Box::pin(self.store.commit(Durability::Synced));
@@ -332,7 +333,7 @@ impl Registry {
             true => None,
             false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
         };
-        let LinkRules { policy, capacity, block_timeout } = link.rules();
+        let LinkRules { policy, capacity, block_timeout, history } = link.rules();
         LinkInfo {
             part_of,
             id: link.id,
@@ -348,6 +349,7 @@ impl Registry {
             policy,
             capacity,
             block_timeout,
+            history,
             state: match link.mismatch() {
                 None => LinkState::Open,
                 Some(error) => LinkState::Mismatched { error },

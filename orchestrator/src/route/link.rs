@@ -8,14 +8,23 @@ use bytes::Bytes;
 use orchestrator_proto::control::{Counters, LinkRules};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
+use super::history::Item;
 use super::mailbox::Mailbox;
 use super::message::{Credit, Entry, Origin};
-use super::queue::{DropReason, Queue, Sizable, Standing};
+use super::queue::{DropReason, Queue, Standing};
 use super::router::LinkRequest;
 
-impl Sizable for Entry {
+impl Item for Entry {
     fn size(&self) -> usize {
         self.body.len()
+    }
+
+    fn place(&self) -> u64 {
+        self.place
+    }
+
+    fn set_place(&mut self, place: u64) {
+        self.place = place;
     }
 }
 
@@ -131,7 +140,7 @@ impl Link {
                     pushed.standing
                 }
             };
-            let entry = Entry { body, number, origin: origin.clone() };
+            let entry = Entry { body, number, place: 0, origin: origin.clone() };
             // Only messages of this origin are given up where there is credit: those refused.
             queue.push(entry, now_ms, standing, |entry| {
                 unsettled.given_up += 1;
@@ -177,6 +186,9 @@ impl Link {
 
     /// `count` messages of one origin arrived, in whole; this is the last of them.
     pub fn delivered(&self, last: &Entry, count: u64) {
+        if last.origin.is_replay {
+            return self.queue().replayed(count);
+        }
         self.queue().delivered(count);
         if let Some(credit) = &last.origin.credit {
             credit.delivered(last.index() + 1, count);
@@ -207,7 +219,11 @@ impl Link {
 
     /// A message that was taken can't be delivered.
     pub fn give_up(&self, entry: &Entry, reason: DropReason) {
-        self.queue().give_up(1, reason);
+        if entry.origin.is_replay {
+            // It was delivered already, to who could take it.
+            return;
+        }
+        self.queue().give_up(entry, reason);
         if let Some(credit) = &entry.origin.credit {
             credit.gave_up();
         }
@@ -218,9 +234,10 @@ impl Link {
         let mut lost = Vec::new();
         let mut queue = self.queue();
         let removed = self.removed.load(Ordering::Acquire);
-        for entry in entries.rev() {
+        // Whoever comes next gets what is for him.
+        for entry in entries.rev().filter(|entry| !entry.origin.is_replay) {
             if removed {
-                queue.give_up(1, DropReason::Failed);
+                queue.give_up(&entry, DropReason::Failed);
                 lost.push(entry);
             } else {
                 queue.put_back(entry, |entry| lost.push(entry));
@@ -237,6 +254,32 @@ impl Link {
         if schedule {
             self.mailbox.schedule(self.clone());
         }
+    }
+
+    /// A receiver comes, and what was taken for the one before has come back: it gets the last
+    /// messages again, as its history says.
+    pub(super) fn rewind(self: &Arc<Self>) {
+        let mut before: Option<(Arc<Origin>, Arc<Origin>)> = None;
+        let mut queue = self.queue();
+        queue.rewind(|entry| {
+            let origin = match &before {
+                Some((of, replay)) if Arc::ptr_eq(of, &entry.origin) => replay.clone(),
+                _ => entry.origin.replay(),
+            };
+            before = Some((entry.origin.clone(), origin.clone()));
+            Entry { origin, ..entry.clone() }
+        });
+        let schedule = !queue.scheduled && !queue.is_empty();
+        queue.scheduled |= schedule;
+        drop(queue);
+        if schedule {
+            self.mailbox.schedule(self.clone());
+        }
+    }
+
+    /// The receiver went away: what it was to get again is for nobody else.
+    pub(super) fn forget_replay(&self) {
+        self.queue().forget_replay();
     }
 
     /// Ends the link: what waits is discarded, and how much that was is the answer.

@@ -49,6 +49,8 @@ pub struct Origin {
     pub(super) first: u64,
     /// Set under `block`, when the sender can be made to wait.
     pub credit: Option<Credit>,
+    /// Whether its messages are delivered again, to a receiver that came later.
+    pub(super) is_replay: bool,
 }
 
 impl Origin {
@@ -57,6 +59,13 @@ impl Origin {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.sender.is_some() && self.credit.is_some()
+    }
+
+    /// The same for messages that are delivered again. Their sender has nothing to do with it.
+    pub(super) fn replay(&self) -> Arc<Self> {
+        let Self { decl, sender, first, .. } = self;
+        let (decl, sender, first) = (decl.clone(), *sender, *first);
+        Arc::new(Self { decl, sender, first, credit: None, is_replay: true })
     }
 
     /// For the sink: this message and those before it were acknowledged, `count` of them that
@@ -390,6 +399,8 @@ pub struct Entry {
     pub body: Bytes,
     /// Counts up from the origin's first.
     pub number: u64,
+    /// How many were sent over the link before.
+    pub(super) place: u64,
     /// Where it comes from.
     pub origin: Arc<Origin>,
 }

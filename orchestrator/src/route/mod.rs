@@ -14,6 +14,7 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod history;
 mod interruption;
 mod link;
 mod mailbox;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use orchestrator_proto::control::{Counters, Drops, LinkRules, Policy};
 
+use super::history::{History, Item};
+
 /// The bounds of every queue.
 pub(super) struct Limits;
 
@@ -44,12 +46,6 @@ pub enum DropReason {
     Failed,
 }
 
-/// Something with a length in bytes.
-pub(super) trait Sizable {
-    /// Bytes that it occupies.
-    fn size(&self) -> usize;
-}
-
 /// What waits on a link. `sent = delivered + dropped + queued` holds after every call, where
 /// queued counts those in the receiver's hands ([`Queue::take`]) too.
 pub(super) struct Queue<T> {
@@ -61,11 +57,16 @@ pub(super) struct Queue<T> {
     delivered: u64,
     drops: Drops,
     last_ms: Option<u64>,
+    /// What was handed out.
+    history: History<T>,
+    /// What the present receiver gets of that, before anything else. It is in no other counter.
+    replay: VecDeque<T>,
+    replayed: u64,
     /// Whether the link is on its mailbox's list, or in the hands of the sink.
     pub(super) scheduled: bool,
 }
 
-impl<T: Sizable> Queue<T> {
+impl<T: Item> Queue<T> {
     pub(super) fn new(rules: LinkRules) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -76,6 +77,9 @@ impl<T: Sizable> Queue<T> {
             delivered: 0,
             drops: Drops::default(),
             last_ms: None,
+            history: History::new(rules.history),
+            replay: VecDeque::new(),
+            replayed: 0,
             scheduled: false,
         }
     }
@@ -95,6 +99,7 @@ impl<T: Sizable> Queue<T> {
     /// nothing new has one until there is room.
     pub(super) fn change(&mut self, rules: LinkRules, mut dropped: impl FnMut(T)) {
         self.rules = rules;
+        self.history.set_most(rules.history);
         if matches!(rules.policy, Policy::DropOldest | Policy::Latest) {
             while self.waiting.len() > self.messages() {
                 let Some(oldest) = self.pop() else { break };
@@ -107,11 +112,12 @@ impl<T: Sizable> Queue<T> {
     /// Takes a message in. Those that have to give way for it, or itself, go to `dropped`.
     pub(super) fn push(
         &mut self,
-        item: T,
+        mut item: T,
         now_ms: u64,
         standing: Standing,
         mut dropped: impl FnMut(T),
     ) {
+        item.set_place(self.sent);
         self.sent += 1;
         self.last_ms = Some(now_ms);
         let size = item.size();
@@ -165,23 +171,46 @@ impl<T: Sizable> Queue<T> {
         Some(item)
     }
 
-    /// Bytes of the message that waited longest.
+    /// Bytes of the message that is next.
     pub(super) fn next_size(&self) -> Option<usize> {
-        self.waiting.front().map(Sizable::size)
+        self.replay.front().or(self.waiting.front()).map(Item::size)
     }
 
-    /// Hands out the message that waited longest. It still counts as queued until it is
-    /// settled by [`Queue::delivered`], [`Queue::give_up`] or [`Queue::put_back`].
+    /// Hands out what is to be replayed, then the message that waited longest. That one still
+    /// counts as queued until it is settled by [`Queue::delivered`], [`Queue::give_up`] or
+    /// [`Queue::put_back`].
     pub(super) fn take(&mut self) -> Option<T> {
+        if let Some(item) = self.replay.pop_front() {
+            return Some(item);
+        }
         let item = self.pop()?;
         self.in_hand += 1;
+        self.history.remember(&item, self.in_hand);
         Some(item)
+    }
+
+    /// A receiver comes: it gets the last messages that were handed out, as many as its history
+    /// has more than what waits. `replay` makes of each what is to be handed out again.
+    pub(super) fn rewind(&mut self, replay: impl FnMut(&T) -> T) {
+        let missing = (self.rules.history as usize).saturating_sub(self.waiting.len());
+        self.replay = self.history.last(missing).map(replay).collect();
+    }
+
+    /// The receiver went away: what it was to get again is for nobody else.
+    pub(super) fn forget_replay(&mut self) {
+        self.replay = VecDeque::new();
+    }
+
+    /// `count` of those that were replayed arrived.
+    pub(super) fn replayed(&mut self, count: u64) {
+        self.replayed += count;
     }
 
     /// `count` of those taken arrived.
     pub(super) fn delivered(&mut self, count: u64) {
         self.in_hand -= count;
         self.delivered += count;
+        self.history.trim(self.in_hand);
     }
 
     /// One of those that arrived is in hand again: its receiver went away without having taken
@@ -191,16 +220,18 @@ impl<T: Sizable> Queue<T> {
         self.in_hand += 1;
     }
 
-    /// `count` of those taken can't be delivered.
-    pub(super) fn give_up(&mut self, count: u64, reason: DropReason) {
-        self.in_hand -= count;
-        self.count_drops(count, reason);
+    /// One of those taken can't be delivered.
+    pub(super) fn give_up(&mut self, item: &T, reason: DropReason) {
+        self.in_hand -= 1;
+        self.history.forget(item);
+        self.count_drops(1, reason);
     }
 
     /// One of those taken goes back to the front, because the receiver went away. What is now
     /// too much gives way as the policy says.
     pub(super) fn put_back(&mut self, item: T, mut dropped: impl FnMut(T)) {
         self.in_hand -= 1;
+        self.history.forget(&item);
         let full = !self.has_room(item.size());
         match self.rules.policy {
             Policy::DropOldest | Policy::Latest if full => {
@@ -225,7 +256,7 @@ impl<T: Sizable> Queue<T> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.replay.is_empty()
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -237,12 +268,15 @@ impl<T: Sizable> Queue<T> {
             queued: self.waiting.len() as u64 + self.in_hand,
             drops,
             last_ms: self.last_ms,
+            replayed: self.replayed,
         }
     }
 
     /// Empties the queue, for a link that is removed.
     pub(super) fn clear(&mut self) -> Vec<T> {
         self.bytes = 0;
+        self.history.clear();
+        self.forget_replay();
         std::mem::take(&mut self.waiting).into()
     }
 }
@@ -256,9 +290,17 @@ mod tests {
     #[derive(Clone, Debug, PartialEq)]
     struct Item(u32, usize);
 
-    impl Sizable for Item {
+    impl super::Item for Item {
         fn size(&self) -> usize {
             self.1
+        }
+
+        fn place(&self) -> u64 {
+            self.0.into()
+        }
+
+        fn set_place(&mut self, place: u64) {
+            assert_eq!(place, u64::from(self.0), "they are numbered as they are sent");
         }
     }
 
@@ -343,8 +385,8 @@ mod tests {
                             prop_assert_eq!(before, dropped);
                         }
                     }
-                    Step::GiveUp => if in_hand.pop_front().is_some() {
-                        queue.give_up(1, DropReason::TooLong);
+                    Step::GiveUp => if let Some(item) = in_hand.pop_front() {
+                        queue.give_up(&item, DropReason::TooLong);
                         dropped += 1;
                     },
                     Step::PutBack => {
@@ -367,6 +409,43 @@ mod tests {
                     prop_assert!(waiting <= u64::from(rules.capacity));
                 }
             }
+        }
+
+        #[test]
+        fn who_comes_late_gets_the_last_ones_once_and_in_their_order(
+            history in 0..8_u32,
+            sent in 0..20_u32,
+            taken in 0..20_usize,
+            put_back in 0..5_usize,
+            given_up in any::<bool>(),
+        ) {
+            let rules = LinkRules { history, ..LinkRules::default() };
+            let mut queue = Queue::new(rules);
+            for n in 0..sent {
+                queue.push(Item(n, 1), 1, Standing::Ungranted, drop);
+            }
+            let mut in_hand: Vec<_> = std::iter::from_fn(|| queue.take()).take(taken).collect();
+            for item in in_hand.split_off(in_hand.len().saturating_sub(put_back)).into_iter().rev() {
+                queue.put_back(item, drop);
+            }
+            if given_up && let Some(item) = in_hand.pop() {
+                queue.give_up(&item, DropReason::TooLong);
+            }
+            queue.delivered(in_hand.len() as u64);
+            let before = queue.counters();
+            queue.rewind(Clone::clone);
+            prop_assert_eq!(&queue.counters(), &before, "they count nowhere");
+            let waiting = before.queued as usize;
+            let again = (history as usize).saturating_sub(waiting).min(in_hand.len());
+            let replay = in_hand.split_off(in_hand.len() - again);
+            let got: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+            prop_assert_eq!(&got[..again], &replay[..]);
+            prop_assert_eq!(got.len(), again + waiting);
+            prop_assert!(got.is_sorted_by_key(|item| item.0));
+            // Nobody else gets what this one was to get.
+            queue.rewind(Clone::clone);
+            queue.forget_replay();
+            prop_assert!(queue.is_empty());
         }
 
         #[test]

@@ -338,6 +338,7 @@ impl Router {
         }
         table.last_id = id.0;
         table.links.insert(id, link.clone());
+        link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
         let losses = table.interruptions.losses(&[link]);

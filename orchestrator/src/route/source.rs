@@ -315,7 +315,7 @@ impl Source {
             _ => None,
         };
         let first = output.numbering.map_or(0, |numbering| numbering.first);
-        Arc::new(Origin { decl: output.decl.clone(), sender, first, credit })
+        Arc::new(Origin { decl: output.decl.clone(), sender, first, credit, is_replay: false })
     }
 
     fn upstream(&self) -> Option<Arc<dyn Upstream>> {

@@ -57,7 +57,8 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
     read_types(connection, &mut snapshot, &mut unreadable)?;
     sets::read(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
-        "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms FROM links
+        "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms, history
+         FROM links
          WHERE sender_set IS NULL AND receiver_set IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -299,6 +300,7 @@ pub(super) fn rules(row: &Row<'_>) -> Result<LinkRules, Bad> {
         policy: policy.parse()?,
         capacity: row.get("capacity").map_err(words)?,
         block_timeout: Millis(u64::try_from(block_timeout).map_err(words)?),
+        history: row.get("history").map_err(words)?,
     })
 }
 

@@ -131,11 +131,12 @@ pub(super) fn set_rules(
     id: LinkId,
     rules: LinkRules,
 ) -> rusqlite::Result<()> {
-    let LinkRules { policy, capacity, block_timeout } = rules;
+    let LinkRules { policy, capacity, block_timeout, history } = rules;
     run(
         connection,
-        "UPDATE links SET policy = ?2, capacity = ?3, block_timeout_ms = ?4 WHERE id = ?1",
-        params![int(id.0), policy.to_string(), capacity, int(block_timeout.0)],
+        "UPDATE links SET policy = ?2, capacity = ?3, block_timeout_ms = ?4, history = ?5
+         WHERE id = ?1",
+        params![int(id.0), policy.to_string(), capacity, int(block_timeout.0), history],
     )
 }
 

@@ -59,6 +59,7 @@ impl Stage {
             policy,
             capacity,
             block_timeout: None,
+            history: None,
         };
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,

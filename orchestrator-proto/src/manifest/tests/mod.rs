@@ -347,6 +347,7 @@ fn links() {
         policy = "block"
         capacity = 4
         block-timeout = "1.5s"
+        history = 7
         "#,
     );
     let any = LinkSpec {
@@ -356,6 +357,7 @@ fn links() {
         policy: None,
         capacity: None,
         block_timeout: None,
+        history: None,
     };
     let ours = LinkSpec {
         from: Some("a".into()),
@@ -363,6 +365,7 @@ fn links() {
         policy: Some(Policy::Block),
         capacity: Some(4),
         block_timeout: Some(Millis(1500)),
+        history: Some(7),
         ..any.clone()
     };
     assert_eq!(manifest.set.links, [any, ours]);

@@ -19,6 +19,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         policy: None,
         capacity: None,
         block_timeout: None,
+        history: None,
     }
 }
 

@@ -311,6 +311,7 @@ impl Registry {
                 counters,
                 part_of: None,
                 block_timeout: record.rules.block_timeout,
+                history: record.rules.history,
             }
         };
         records.into_iter().map(info).collect()
@@ -339,6 +340,7 @@ impl Registry {
             policy: None,
             capacity: None,
             block_timeout: None,
+            history: None,
         };
         ends.with_rules(record.rules)
     }
@@ -358,6 +360,7 @@ fn add(sum: &mut Counters, more: &Counters) {
     sum.delivered += more.delivered;
     sum.dropped += more.dropped;
     sum.queued += more.queued;
+    sum.replayed += more.replayed;
     let Drops { full, too_long, untranslatable, failed, timed_out } = &more.drops;
     sum.drops.full += full;
     sum.drops.too_long += too_long;

@@ -36,7 +36,12 @@ fn link(id: u64, from: Option<u64>, to: u64) -> LinkRecord {
             0 => LinkEnd::Udp("127.0.0.1:9".into()),
             to => LinkEnd::Instance(instance(to).id),
         },
-        rules: LinkRules { policy: Policy::Block, capacity: 7, block_timeout: Millis(id * 100) },
+        rules: LinkRules {
+            policy: Policy::Block,
+            capacity: 7,
+            block_timeout: Millis(id * 100),
+            history: 3,
+        },
     }
 }
 
