@@ -16,17 +16,19 @@ pub(crate) enum LinkCommand {
     /// Prints `added link ID`, or `link ID was there already`.
     #[command(after_help = "Examples:
   orchestrator-cli link add --from ping --type Ping --to pong
-  orchestrator-cli link add --type Position --to display --policy latest
+  orchestrator-cli link add --type Position --to display --policy latest --history 1
+  orchestrator-cli link add --from log --type Line --to disk --policy block --block-timeout 500ms
   orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
     Add(LinkAdd),
 
-    /// Change the policy or the capacity of links, while messages pass over them.
+    /// Change the rules of links, while messages pass over them.
     ///
     /// What waits in a link stays in it, in its order, but for what there is no room for under
     /// `drop-oldest` or `latest`.
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
-  orchestrator-cli link set 3 4 --policy block")]
+  orchestrator-cli link set 3 4 --policy block
+  orchestrator-cli link set 3 --block-timeout 2s --history 10")]
     Set(LinkSet),
 
     /// Remove links. Messages that wait in them are dropped.
@@ -84,10 +86,23 @@ pub(crate) struct LinkAdd {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,
+
+    /// How long --policy block holds a sender back. What it sends after that is dropped, and
+    /// counted, until there is room again; 0, and without it, is without end.
+    /// Example: --block-timeout 500ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) block_timeout: Option<Millis>,
+
+    /// How many of the last messages a receiver gets that connects later, 0 to 65536; none without
+    /// it. Example: --history 1
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
+    pub(crate) history: Option<u32>,
 }
 
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("rules").required(true).multiple(true).args(["policy", "capacity"]))]
+#[command(group = ArgGroup::new("rules").required(true).multiple(true)
+    .args(["policy", "capacity", "block_timeout", "history"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -103,6 +118,17 @@ pub(crate) struct LinkSet {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,
+
+    /// How long the policy block holds a sender back from now on; 0 is without end.
+    /// Example: --block-timeout 500ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) block_timeout: Option<Millis>,
+
+    /// How many of the last messages a receiver gets that connects later, 0 to 65536. What was
+    /// sent before that is remembered only if it was so before. Example: --history 1
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
+    pub(crate) history: Option<u32>,
 }
 
 /// How the payloads of a recording are written.

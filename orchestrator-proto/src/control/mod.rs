@@ -23,6 +23,7 @@ mod replicas;
 mod reply;
 mod request;
 mod rlimit;
+mod rules;
 mod schedule;
 mod scheduling;
 mod spec;
@@ -52,6 +53,7 @@ pub use replicas::{
 pub use reply::{Item, Reply, TapMessage};
 pub use request::Request;
 pub use rlimit::{Resource, Rlimit};
+pub use rules::{LinkRules, RulesSpec};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
 pub use spec::{

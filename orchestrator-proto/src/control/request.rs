@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::{ClientBody, Item, Program, Reply};
 use super::{
-    LinkSpec, LogQuery, Policy, Priority, RecordFilter, Replicas, RuntimeSpec, Selector,
+    LinkSpec, LogQuery, Priority, RecordFilter, Replicas, RulesSpec, RuntimeSpec, Selector,
     SuccessorSpec, TapFilter, WantedSet,
 };
 #[cfg(doc)]
@@ -144,10 +144,8 @@ pub enum Request {
     LinkSet {
         /// Which link.
         link: LinkId,
-        /// What happens when there is no room; none leaves it as it is.
-        policy: Option<Policy>,
-        /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; none leaves it as it is.
-        capacity: Option<u32>,
+        /// What is to be different; what is not said stays as it is.
+        rules: RulesSpec,
     },
     /// Gives a set so many replicas. Answered by [`Reply::Scaled`], or with an error: then nothing
     /// was changed. The answer comes when that is stored, and the starts and stops that follow are

@@ -11,6 +11,7 @@ use super::listen::Listen;
 use super::log::LogRules;
 use super::replicas::Replicas;
 use super::supervision::Supervision;
+use crate::Millis;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
 use crate::rare::Rare;
@@ -175,6 +176,12 @@ pub struct LinkSpec {
     pub policy: Option<Policy>,
     /// Messages that may wait, 1 to 1,048,576; none is [`LinkSpec::DEFAULT_CAPACITY`].
     pub capacity: Option<u32>,
+    /// How long a sender is held back under [`Policy::Block`], at most
+    /// [`LinkSpec::MAX_BLOCK_TIMEOUT`]; none, and 0, is without end.
+    pub block_timeout: Option<Millis>,
+    /// How many of the last messages a receiver gets that comes later, up to
+    /// [`LinkSpec::MAX_HISTORY`]; none is 0. Not for datagrams.
+    pub history: Option<u32>,
 }
 
 impl LinkSpec {
@@ -182,6 +189,10 @@ impl LinkSpec {
     pub const DEFAULT_CAPACITY: u32 = 1024;
     /// The largest `capacity`.
     pub const MAX_CAPACITY: u32 = 1 << 20;
+    /// The longest `block_timeout`: a day.
+    pub const MAX_BLOCK_TIMEOUT: Millis = Millis::secs(86_400);
+    /// The largest `history`.
+    pub const MAX_HISTORY: u32 = 65_536;
     /// The longest `type_name`, bytes.
     pub const MAX_TYPE_NAME: usize = 255;
 }

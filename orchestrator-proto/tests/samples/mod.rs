@@ -277,10 +277,13 @@ fn link_info() -> LinkInfo {
             delivered: 990,
             dropped: 7,
             queued: 3,
-            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4 },
+            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4, timed_out: 5 },
             last_ms: Some(NOON_MS),
+            replayed: 400,
         },
         part_of: Some(LinkId(300)),
+        block_timeout: Millis(500),
+        history: 300,
     }
 }
 
@@ -358,6 +361,15 @@ fn event() -> Event {
     }
 }
 
+fn rules_spec() -> RulesSpec {
+    RulesSpec {
+        policy: Some(Policy::Block),
+        capacity: Some(300),
+        block_timeout: Some(Millis(500)),
+        history: Some(7),
+    }
+}
+
 pub(crate) fn link_spec() -> LinkSpec {
     LinkSpec {
         from: None,
@@ -365,6 +377,8 @@ pub(crate) fn link_spec() -> LinkSpec {
         to: TargetSpec::Instance("recorder".into()),
         policy: Some(Policy::Block),
         capacity: Some(32),
+        block_timeout: Some(Millis(500)),
+        history: Some(300),
     }
 }
 
@@ -513,6 +527,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300, kept: true },
         Frame::Skip { .. } => Frame::Skip { channel: 300, count: 1 << 40 },
         Frame::Ready => Frame::Ready,
+        Frame::Report { .. } => Frame::Report { channel: 300 },
+        Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -562,7 +578,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
             Request::Doctor => Request::Doctor,
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
-            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) },
+            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), rules: rules_spec() },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets,
             Request::LinkRecord(_) => Request::LinkRecord(record_filter())),
@@ -746,7 +762,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved),
     ]

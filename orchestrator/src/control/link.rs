@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{Item, LinkSpec, Policy, Reply, TapFilter, TapMessage};
+use orchestrator_proto::control::{Item, LinkSpec, Reply, RulesSpec, TapFilter, TapMessage};
 use orchestrator_proto::frame::MAX_CONTROL;
 use orchestrator_proto::{ErrorCode, LinkId, WireError};
 
@@ -28,11 +28,10 @@ impl Daemon {
     pub(super) async fn link_set(
         &self,
         link: LinkId,
-        policy: Option<Policy>,
-        capacity: Option<u32>,
+        rules: RulesSpec,
     ) -> Result<Reply, WireError> {
         let registry = self.registry.clone();
-        let set = async move { registry.set_link(link, policy, capacity).await };
+        let set = async move { registry.set_link(link, rules).await };
         let (changed, dropped) = to_its_end(set).await?;
         Ok(Reply::LinkSet { id: link, changed, dropped })
     }

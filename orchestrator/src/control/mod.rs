@@ -161,9 +161,7 @@ impl Daemon {
             Request::RuntimeList => Reply::Runtimes(self.registry.list()),
             Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
             Request::LinkAdd(spec) => Box::pin(self.link_add(spec)).await?,
-            Request::LinkSet { link, policy, capacity } => {
-                Box::pin(self.link_set(link, policy, capacity)).await?
-            }
+            Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
             Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
             Request::Clear { force } => Box::pin(self.clear(force)).await?,
@@ -197,7 +195,7 @@ impl Daemon {
                 return Ok(None);
             }
             Request::LinkRecord(filter) => {
-                self.link_record(filter, items).await?;
+                Box::pin(self.link_record(filter, items)).await?;
                 return Ok(None);
             }
             Request::Events { follow, after, since_ms, instance } => {

@@ -14,10 +14,12 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod history;
 mod interruption;
 mod link;
 mod mailbox;
 mod message;
+mod patience;
 mod queue;
 mod router;
 mod source;

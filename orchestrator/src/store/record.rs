@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec, Wanted,
+    Desired, EventKind, Exit, LastRun, LinkRules, PastExit, Priority, RuntimeSpec, Wanted,
 };
 use orchestrator_proto::rare::{Rare, Usual};
 use orchestrator_proto::runtime::Direction;
@@ -43,10 +43,8 @@ pub struct LinkRecord {
     pub type_name: Arc<str>,
     /// Who gets them.
     pub to: LinkEnd,
-    /// What happens when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// A set of replicas.
@@ -70,10 +68,8 @@ pub struct SetLinkRecord {
     pub type_name: Arc<str>,
     /// Who gets them.
     pub to: SetLinkEnd,
-    /// What happens when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// An end of a link from or to a set.
@@ -278,7 +274,7 @@ pub enum Change {
     },
     /// A link was made.
     AddLink(LinkRecord),
-    /// A link has another policy or capacity.
+    /// A link has other rules.
     ChangeLink(LinkRecord),
     /// A link is removed.
     RemoveLink(LinkId),
@@ -288,7 +284,7 @@ pub enum Change {
     RemoveSet(String),
     /// A link from or to a set was made; it is removed like any other.
     AddSetLink(SetLinkRecord),
-    /// The policy or the capacity of a link from or to a set was changed.
+    /// The rules of a link from or to a set were changed.
     ChangeSetLink(SetLinkRecord),
     /// What could not be read when the database was opened is removed, but for events.
     RemoveUnreadable,

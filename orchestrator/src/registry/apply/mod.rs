@@ -145,21 +145,17 @@ impl Registry {
                 is_stale: instance.is_stale(),
             }
         });
-        let links = self.router.links().into_iter().map(|link| {
-            let (policy, capacity) = link.rules();
-            PresentLink {
-                id: link.id,
-                route: Route {
-                    from: link.from,
-                    type_name: link.type_name.to_string(),
-                    to: match &link.to {
-                        LinkTarget::Instance(id) => Target::Instance(*id),
-                        LinkTarget::Udp(address) => Target::Udp(address.to_string()),
-                    },
+        let links = self.router.links().into_iter().map(|link| PresentLink {
+            id: link.id,
+            route: Route {
+                from: link.from,
+                type_name: link.type_name.to_string(),
+                to: match &link.to {
+                    LinkTarget::Instance(id) => Target::Instance(*id),
+                    LinkTarget::Udp(address) => Target::Udp(address.to_string()),
                 },
-                policy,
-                capacity,
-            }
+            },
+            rules: link.rules(),
         });
         (present.collect(), links.collect())
     }
