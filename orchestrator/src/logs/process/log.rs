@@ -261,6 +261,7 @@ impl Log {
             inner.runs.reserve_exact(1);
             inner.runs.push(Run { run, open, looked });
             self.hub.pipes.set(self.hub.pipes.get() + pipes.len());
+            self.hub.attached.set(self.hub.attached.get() + 1);
             pipes
         };
         for stream in STREAMS {

@@ -43,6 +43,7 @@ use super::file::{Disk, Kernel};
 use super::record::now_ns;
 use super::socket::{self, Socket, Watched};
 use super::wire::{ProcessId, Report};
+use crate::holder::give_back;
 
 /// The variable that tells this program what it is to be, and what it is then.
 pub const CAPTURE_ROLE: (&str, &str) = (ENV_ROLE, ROLE);
@@ -57,6 +58,10 @@ const MAX_CLIENTS: usize = 16;
 const RETRY: Duration = Duration::from_millis(500);
 /// How long clients may take to receive what they are told last.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long nobody has begun to be read when what was needed for that is given back.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Runs after which that is worth it.
+const MANY: u64 = 64;
 /// How long a failure to accept a connection is not tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -149,6 +154,8 @@ struct Hub {
     watched: Rc<Pipes>,
     /// How many are being read.
     pipes: Cell<usize>,
+    /// Runs that were attached, ever.
+    attached: Cell<u64>,
     /// Logs in which output is missing of which they do not tell yet.
     owing: Cell<usize>,
     /// One of these has changed, or the list of logs.
@@ -169,6 +176,7 @@ impl Hub {
             packer: Packer::default(),
             watched: Pipes::new()?,
             pipes: Cell::new(0),
+            attached: Cell::new(0),
             owing: Cell::new(0),
             changed: Notify::new(),
             ending: Cell::new(false),
@@ -199,11 +207,18 @@ async fn serve(listener: OwnedFd, settings: Settings) -> io::Result<()> {
     let mut clients = JoinSet::new();
     let mut idle_since = None;
     let mut retry_at = Instant::now();
+    // What it took to begin is not needed again.
+    let (mut settles_at, mut attached, mut settled) = (Some(Instant::now() + SETTLED), 0, 0);
     while !hub.ending.get() {
         let idle = hub.is_idle();
         let since = *idle_since.get_or_insert_with(Instant::now);
         if !idle {
             idle_since = None;
+        }
+        if hub.attached.get() != attached {
+            attached = hub.attached.get();
+            let many = attached - settled >= MANY;
+            settles_at = (many || settles_at.is_some()).then(|| Instant::now() + SETTLED);
         }
         if hub.owing.get() == 0 {
             retry_at = Instant::now() + RETRY;
@@ -226,6 +241,10 @@ async fn serve(listener: OwnedFd, settings: Settings) -> io::Result<()> {
                 for log in hub.all_logs() {
                     log.retry();
                 }
+            }
+            () = sleep_until(settles_at.unwrap_or(since)), if settles_at.is_some() => {
+                give_back();
+                (settles_at, settled) = (None, attached);
             }
             () = sleep_until(since + hub.settings.idle), if idle => {
                 match Socket::accept(listener.get()) {
