@@ -246,6 +246,9 @@ run_tests() {
     say "Programs"
     cargo build --workspace --bins
     say "Tests"
+    cargo test --workspace --no-run
+    # What was built is gigabytes that the disk has yet to take, and tests wait for the disk.
+    sync
     # A test that hangs is told of, and not waited for until nobody looks any more.
     timeout 60m cargo test --workspace --no-fail-fast
 }

@@ -20,7 +20,7 @@ use tests::{binary, block_on, processes};
 use crate::account::{Worker, started};
 
 /// How long anything that should happen soon may take on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = tests::SOON;
 
 /// The machine that the orchestrator runs on, for as long as one round.
 pub(crate) struct Host {

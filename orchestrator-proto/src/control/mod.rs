@@ -18,6 +18,7 @@ mod info;
 mod limits;
 mod listen;
 mod log;
+mod record;
 mod replicas;
 mod reply;
 mod request;
@@ -45,6 +46,7 @@ pub use info::{
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use record::{RecordFilter, RecordSource, RecordedMessage};
 pub use replicas::{
     Named, Outcome, Replica, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, Replicas, Scaled,
 };
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::ReplicaSets;
+        let last = Request::LinkRecord(RecordFilter::default());
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::{ClientBody, Item, Program, Reply};
 use super::{
-    LinkSpec, LogQuery, Priority, Replicas, RulesSpec, RuntimeSpec, Selector, SuccessorSpec,
-    TapFilter, WantedSet,
+    LinkSpec, LogQuery, Priority, RecordFilter, Replicas, RulesSpec, RuntimeSpec, Selector,
+    SuccessorSpec, TapFilter, WantedSet,
 };
 #[cfg(doc)]
 use crate::error::ErrorCode;
@@ -158,16 +158,19 @@ pub enum Request {
     },
     /// All sets of replicas. Answered by [`Reply::ReplicaSets`].
     ReplicaSets,
+    /// Messages as they pass, whole. A stream of [`Item::Source`], [`Item::Recorded`] and
+    /// [`Item::Missed`] that ends when it is cancelled.
+    LinkRecord(RecordFilter),
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 27;
+    pub const COUNT: u32 = 28;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::Events { .. })
+        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::LinkRecord(_) | Self::Events { .. })
     }
 
     /// Whether it only looks, and is what a client asks again and again that goes on showing how
@@ -209,6 +212,7 @@ impl Request {
             Self::RuntimeRun { .. } => "runtime run",
             Self::RuntimeScale { .. } => "runtime scale",
             Self::ReplicaSets => "replica sets",
+            Self::LinkRecord(_) => "link record",
         }
     }
 }

@@ -464,6 +464,25 @@ fn tap_message(payload: Result<String, String>) -> TapMessage {
     }
 }
 
+fn record_filter() -> RecordFilter {
+    let types = vec!["acme.image.v1".into()];
+    RecordFilter { types, from: vec!["camera".into()], links: vec![LinkId(300)] }
+}
+
+fn record_source() -> RecordSource {
+    RecordSource {
+        number: 300,
+        from: Some(camera()),
+        from_name: Some("camera".into()),
+        type_name: "acme.image.v1".into(),
+        schema: Some(value_schema()),
+    }
+}
+
+fn recorded() -> RecordedMessage {
+    RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
+}
+
 pub(crate) fn value_schema() -> Vec<u8> {
     TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3]).unwrap().encode()
 }
@@ -561,7 +580,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
             Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), rules: rules_spec() },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
-            Request::ReplicaSets => Request::ReplicaSets),
+            Request::ReplicaSets => Request::ReplicaSets,
+            Request::LinkRecord(_) => Request::LinkRecord(record_filter())),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -611,7 +631,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Item::Log(_) => Item::Log(log_line()),
             Item::Message(_) => Item::Message(tap_message(Ok("{}".into()))),
             Item::Event(_) => Item::Event(event()),
-            Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() }),
+            Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() },
+            Item::Source(_) => Item::Source(record_source()),
+            Item::Recorded(_) => Item::Recorded(recorded())),
         variants!(Program:
             Program::Path(_) => Program::Path("/bin/true".into()),
             Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
@@ -768,5 +790,11 @@ pub(crate) fn structs() -> Vec<Sample> {
         sample("Declare", &declare(&schema)),
         sample("TapMessage", &tap_message(Err("cut".into()))),
         sample("TapFilter", &TapFilter::default()),
+        sample("RecordFilter", &RecordFilter::default()),
+        sample(
+            "RecordSource",
+            &RecordSource { from: None, from_name: None, schema: None, ..record_source() },
+        ),
+        sample("RecordedMessage", &recorded()),
     ]
 }

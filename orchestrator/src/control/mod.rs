@@ -14,6 +14,7 @@ mod doctor;
 mod events;
 mod link;
 mod logs;
+mod record;
 mod runtime;
 mod status;
 mod upload;
@@ -180,6 +181,10 @@ impl Daemon {
             }
             Request::LinkTap(filter) => {
                 self.link_tap(filter, items).await?;
+                return Ok(None);
+            }
+            Request::LinkRecord(filter) => {
+                self.link_record(filter, items).await?;
                 return Ok(None);
             }
             Request::Events { follow, after, since_ms, instance } => {

@@ -36,11 +36,12 @@ use super::attributes;
 use super::frame::Stage;
 use super::image::{self, Located, Words};
 use super::seats::{Numbers, SEATED, Seats};
+use super::sys;
 pub(super) use listen::Listeners;
 
-/// Pieces of the stack of a process that has not been given its own memory. It needs a few
-/// hundred bytes.
-const STACK: usize = (16 << 10) / size_of::<u128>();
+/// Words of the stack of a process that has not been given its own memory. It needs a few hundred
+/// bytes.
+const STACK: usize = (16 << 10) / size_of::<u64>();
 
 /// Bytes of what it reports, if it has anything to report: a stage or [`WARNING`], three
 /// zeros, the errno.
@@ -92,8 +93,8 @@ pub(super) struct Wishes {
     pub(super) taken: [Option<Numbers>; SEATED],
 }
 
-/// A stack, in pieces that are aligned as the processor wants it.
-type Stack = [u128];
+/// A stack; it ends where a page could begin, which is as the processor wants it.
+type Stack = [u64];
 
 /// The memory that a process needs until it has its own.
 pub(super) struct Place {
@@ -136,14 +137,14 @@ pub(super) enum Landing {
 }
 
 impl Place {
-    /// One for good and all: its memory is never given back.
+    /// One for good and all: its memory stays where it is.
     pub(super) fn new() -> Self {
         Self::several(1).remove(0)
     }
 
     /// So many, in one piece of memory, which is not touched before it is used.
     pub(super) fn several(count: usize) -> Vec<Self> {
-        let stacks = Vec::leak(vec![0; count * STACK]);
+        let stacks = sys::pages(count * STACK);
         let place =
             |(stack, image)| Self { image, job: Box::new(None), stack, seats: None, moves: false };
         stacks.chunks_exact_mut(STACK).zip(Words::several(count)).map(place).collect()
@@ -164,6 +165,12 @@ impl Place {
     #[cfg(test)]
     pub(super) fn without_clone3(&mut self) {
         self.moves = true;
+    }
+
+    /// Gives back its memory until it is used again.
+    pub(super) fn rest(&mut self) {
+        self.image.rest();
+        sys::clear(self.stack);
     }
 
     /// Where the image goes, whatever was there before.
@@ -326,8 +333,8 @@ unsafe fn begin(job: *mut Job, stack: *mut Stack) -> Result<(i32, OwnedFd), (Sta
             flags: u64::from(flags.cast_unsigned()) | clone::INTO_CGROUP,
             pidfd: &raw mut pidfd as u64,
             exit_signal: libc::SIGCHLD as u64,
-            stack: stack.cast::<u128>() as u64,
-            stack_size: (stack.len() * size_of::<u128>()) as u64,
+            stack: stack.cast::<u64>() as u64,
+            stack_size: (stack.len() * size_of::<u64>()) as u64,
             cgroup: u64::from(cgroup.cast_unsigned()),
             ..clone::Args::default()
         };
@@ -351,7 +358,7 @@ unsafe fn begin(job: *mut Job, stack: *mut Stack) -> Result<(i32, OwnedFd), (Sta
     // give it a copy of everything else: files, unless they are shared, signal handlers, working
     // directory.
     let pid = unsafe {
-        let top = stack.cast::<u128>().add(stack.len()).cast::<c_void>();
+        let top = stack.cast::<u64>().add(stack.len()).cast::<c_void>();
         libc::clone(child, top, flags | libc::SIGCHLD, job.cast(), &raw mut pidfd)
     };
     if pid < 0 {

@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::attributes::{self, Attributes};
 use super::frame::MAX_DATAGRAM;
+use super::sys;
 
 const WORD: usize = size_of::<u64>();
 
@@ -216,15 +217,14 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// For one image. What is kept is never given back.
+    /// For one image.
     pub(super) fn new() -> Self {
-        Self { kept: Vec::leak(vec![0; KEPT]), used: 0, longer: Vec::new() }
+        Self { kept: sys::pages(KEPT), used: 0, longer: Vec::new() }
     }
 
-    /// So many for good and all: in one piece, which is not touched before it is used, and is never
-    /// given back.
+    /// So many, in one piece, which is not touched before it is used.
     pub(super) fn several(count: usize) -> impl Iterator<Item = Self> {
-        let all = Vec::leak(vec![0; count * KEPT]);
+        let all = sys::pages(count * KEPT);
         all.chunks_exact_mut(KEPT).map(|kept| Self { kept, used: 0, longer: Vec::new() })
     }
 
@@ -232,6 +232,12 @@ impl Words {
     pub(super) fn clear(&mut self) {
         self.used = 0;
         self.longer = Vec::new();
+    }
+
+    /// The same, and gives back the memory until it is used again.
+    pub(super) fn rest(&mut self) {
+        self.clear();
+        sys::clear(self.kept);
     }
 
     /// The image.

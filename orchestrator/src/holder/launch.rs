@@ -175,6 +175,11 @@ impl Launches {
         }
     }
 
+    /// Gives back the memory of places that are free.
+    pub(super) fn rest(&mut self) {
+        self.places.iter_mut().for_each(Place::rest);
+    }
+
     /// A process was collected. It need not be one of these.
     pub(super) fn ended(&mut self, pid: i32) {
         if let Some(it) = self.underway.iter_mut().find(|it| it.program.pid == pid) {
@@ -328,6 +333,10 @@ mod tests {
             // has copies of all files until it has.
             assert_eq!(arrival(&mut launches).unwrap().pid, pid.as_raw());
             assert!(!launches.is_any_underway());
+            // Places that rest in between are as good as new.
+            if tag % 3 == 0 {
+                launches.rest();
+            }
         }
         assert_eq!(launches.places.len(), PLACES);
     }

@@ -66,6 +66,29 @@ pub(super) fn give_back(mapping: Range<usize>) {
     let _ = unsafe { libc::madvise(address, mapping.len(), libc::MADV_DONTNEED) };
 }
 
+/// So many zeros for good and all, from the beginning of a page on; not touched before they are
+/// used.
+pub(super) fn pages(words: usize) -> &'static mut [u64] {
+    let page = rustix::param::page_size();
+    let all = Vec::leak(vec![0; words + page / size_of::<u64>()]);
+    let first = all.as_ptr().align_offset(page);
+    &mut all[first..first + words]
+}
+
+/// Gives back the whole pages of this memory. What they hold is lost.
+pub(super) fn clear(memory: &mut [u64]) {
+    let page = rustix::param::page_size();
+    let words = memory.as_mut_ptr_range();
+    let (start, end) = (words.start.addr().next_multiple_of(page), words.end.addr() / page * page);
+    if start < end {
+        let address = words.start.with_addr(start).cast();
+        // SAFETY: nobody else has this memory meanwhile, and all of these pages are of it. It is
+        // the allocator's, so private and of no file: what is read there next are zeros, which are
+        // integers. See madvise(2).
+        let _ = unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
 /// Gives back what was freed and the allocator still has. Does nothing with one that keeps nothing
 /// or can't be asked.
 pub(super) fn give_back_freed() {

@@ -1,6 +1,5 @@
-//! Giving back memory that was needed to begin: pages of the program's file that were read on
-//! the way here and will not be read again (those that will be come back when they are), and
-//! what was freed since.
+//! Giving back memory that was needed for a while: pages of the program's file that were read and
+//! may not be read again (those that are come back then), and what was freed since.
 
 use std::fs;
 use std::ops::Range;
@@ -8,15 +7,31 @@ use std::ops::Range;
 use super::sys;
 
 /// Gives back what can be read from files again, and what is free. What can't be had is left as it
-/// is. For the holder, and for the daemon once it is at work.
+/// is. For the daemon, when it was busy and is not any more.
 pub fn give_back() {
-    let clean: Vec<_> = fs::read_to_string("/proc/self/smaps")
-        .map(|maps| clean_files(&maps).collect())
-        .unwrap_or_default();
-    // Before the mappings, because it brings back pages of the C library.
-    sys::give_back_freed();
-    for range in clean {
-        sys::give_back(range);
+    Rest::look().begin();
+}
+
+/// What can be given back whenever there is nothing to do.
+pub(super) struct Rest {
+    /// Mappings of files; there are no new ones once this process is at work.
+    clean: Vec<Range<usize>>,
+}
+
+impl Rest {
+    /// What there is now.
+    pub(super) fn look() -> Self {
+        let smaps = fs::read_to_string("/proc/self/smaps");
+        Self { clean: smaps.map(|maps| clean_files(&maps).collect()).unwrap_or_default() }
+    }
+
+    /// Gives it back. Takes no memory for that.
+    pub(super) fn begin(&self) {
+        // Before the mappings, because it brings back pages of the C library.
+        sys::give_back_freed();
+        for range in &self.clean {
+            sys::give_back(range.clone());
+        }
     }
 }
 
@@ -70,6 +85,25 @@ mod tests {
         .concat();
         let found: Vec<_> = clean_files(&smaps).collect();
         assert_eq!(found, [0x1000..0x2000, 0x2000..0x3000]);
+    }
+
+    #[test]
+    fn memory_that_is_given_back_is_there_again_when_it_is_used() {
+        let page = rustix::param::page_size() / size_of::<u64>();
+        let memory = sys::pages(4 * page);
+        assert_eq!(memory.as_ptr().addr() % rustix::param::page_size(), 0);
+        for _ in 0..2 {
+            memory.fill(7);
+            // Two whole pages, and pieces of those around them, which stay.
+            sys::clear(&mut memory[1..4 * page - 1]);
+            let left = memory.iter().filter(|word| **word == 7).count();
+            assert_eq!(left, 2 * page);
+            assert!(memory[page..3 * page].iter().all(|word| *word == 0));
+        }
+        // Less than a page.
+        sys::clear(&mut memory[1..page]);
+        assert_eq!(memory[1], 7);
+        sys::clear(&mut []);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::replicas::Ends;
 use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
 use crate::route::{
-    Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl,
+    Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl, Watched,
 };
 use crate::runtime::Peers;
 use crate::store::{
@@ -326,6 +326,25 @@ impl Registry {
         infos.extend(self.set_link_infos(&infos));
         infos.sort_by_key(|info| info.id);
         infos
+    }
+
+    /// Whose messages of which type pass over a link; of one between sets of replicas, over all
+    /// of its parts.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn carried_by(&self, link: LinkId) -> Result<Vec<Watched>, WireError> {
+        let infos = self.list_links();
+        let watched = |info: &LinkInfo| (Some(Arc::from(info.type_name.as_str())), info.from);
+        let parts: Vec<_> =
+            infos.iter().filter(|it| it.part_of == Some(link)).map(watched).collect();
+        let itself = infos.iter().find(|info| info.id == link);
+        let itself = itself.ok_or(RouteError::NoLink(link))?;
+        Ok(match itself.from_name.is_some() && itself.from.is_none() || !parts.is_empty() {
+            true => parts,
+            false => vec![watched(itself)],
+        })
     }
 
     fn link_info(&self, link: &Link, parts: &HashMap<Ends, LinkId>) -> LinkInfo {

@@ -9,6 +9,7 @@
 //! cargo bench -p tests -- kills                 1,000 kills of the daemon, about ten minutes
 //! cargo bench -p tests -- start crash idle flood many    beside s6, runit and supervisord, which
 //!                                               tests/benches/rivals.sh installs: half an hour
+//! cargo bench -p tests -- start-1000 start-4000    the same with many more programs: an hour
 //! ```
 //!
 //! A floor is the least that any system of this shape has to do, such as a process that only
@@ -145,9 +146,25 @@ const GROUPS: &[Group] = &[
     },
     Group {
         name: "start",
-        title: "Many programs started",
+        title: "A hundred programs started",
         regimes: &[Regime::Free],
-        run: start::run,
+        run: start::hundred,
+        only_named: true,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "start-1000",
+        title: "A thousand programs started",
+        regimes: &[Regime::Free],
+        run: start::thousand,
+        only_named: true,
+        note: rivals::NOTE,
+    },
+    Group {
+        name: "start-4000",
+        title: "Four thousand programs started",
+        regimes: &[Regime::Free],
+        run: start::four_thousand,
         only_named: true,
         note: rivals::NOTE,
     },

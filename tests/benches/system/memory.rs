@@ -1,6 +1,7 @@
 //! Resident memory and open files, as the kernel counts them.
 
 use std::fs;
+use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Reply, Request, RuntimeSpec};
@@ -9,12 +10,14 @@ use tests::{eventually, processes};
 use crate::series::Series;
 use crate::stage::Stage;
 use crate::table::{Row, Target, Unit};
-use crate::{Setting, smallest};
+use crate::{Setting, machine, smallest};
 
 /// Of the daemon when it has nothing to do, bytes.
 const DAEMON: f64 = 6e6;
 /// Of the holder, whatever runs, bytes.
 const HOLDER: f64 = 1.5e6;
+/// Longer than nothing happens before the processes give back what they needed for what they did.
+const QUIET: Duration = Duration::from_secs(3);
 /// How many run, where so many files may be open.
 const INSTANCES: usize = 1000;
 /// So many are started first, to see how many files each of them costs.
@@ -48,7 +51,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         }
     };
 
-    let idle = |_| look(&Stage::start());
+    let idle = |_| at_rest(&Stage::start());
     let rounds = setting.effort.pick(5, 2);
     let targets = [("daemon", DAEMON), ("holder", HOLDER)];
     say("idle", &(0..rounds).map(idle).collect::<Vec<_>>(), &targets);
@@ -95,18 +98,18 @@ impl Load {
 
 fn load() -> Load {
     let stage = Stage::start();
-    let idle = look(&stage);
+    let idle = at_rest(&stage);
     let (pause, args) = smallest::pause(stage.daemon.dir());
     let mut spec = RuntimeSpec::new(pause.as_os_str());
     spec.args = args.into_iter().map(Into::into).collect();
     let instances: Vec<_> = (0..INSTANCES).map(|_| stage.add(spec.clone())).collect();
-    let added = look(&stage);
+    let added = at_rest(&stage);
     let (few, others) = instances.split_at(FEW);
     let start_all = |ids: &[InstanceId]| ids.iter().take_while(|id| start(&stage, **id)).count();
     let mut started = start_all(few);
     let room = room(&added, &look(&stage));
     started += start_all(&others[..others.len().min(room)]);
-    Load { idle, added, running: look(&stage), started }
+    Load { idle, added, running: at_rest(&stage), started }
 }
 
 /// How many more instances can run before one of the processes has no files left, when [`FEW`]
@@ -142,6 +145,12 @@ struct Sample {
     files: usize,
     /// How many it may have open.
     most_files: usize,
+}
+
+/// When nothing has happened for a while.
+fn at_rest(stage: &Stage) -> Vec<Sample> {
+    machine::wait(QUIET);
+    look(stage)
 }
 
 fn look(stage: &Stage) -> Vec<Sample> {

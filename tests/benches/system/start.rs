@@ -19,12 +19,19 @@ use crate::{Setting, smallest};
 /// The most, as a ratio to the bare loop, that a thousand may take.
 const TARGET: f64 = 1.3;
 
-pub(crate) fn run(setting: &Setting) -> Vec<Row> {
-    let counts: &[usize] = setting.effort.pick(&[100, 1000, 4000], &[100]);
-    counts.iter().flat_map(|count| measure(setting, *count)).collect()
+pub(crate) fn hundred(setting: &Setting) -> Vec<Row> {
+    measure(setting, 100, setting.effort.pick(5, 2))
 }
 
-fn measure(setting: &Setting, count: usize) -> Vec<Row> {
+pub(crate) fn thousand(setting: &Setting) -> Vec<Row> {
+    measure(setting, 1000, setting.effort.pick(5, 1))
+}
+
+pub(crate) fn four_thousand(setting: &Setting) -> Vec<Row> {
+    measure(setting, 4000, setting.effort.pick(2, 1))
+}
+
+fn measure(setting: &Setting, count: usize, rounds: usize) -> Vec<Row> {
     let dir = tempfile::tempdir().unwrap();
     let fifo = RefCell::new(Fifo::new(dir.path().join("said")));
     let Some(program) = smallest::announce(dir.path(), fifo.borrow().path()) else {
@@ -76,7 +83,6 @@ fn measure(setting: &Setting, count: usize) -> Vec<Row> {
             [kept.began.elapsed().as_secs_f64()]
         }));
     }
-    let rounds = if count > 1000 { 2 } else { setting.effort.pick(5, 2) };
     let series = take_turns(rounds, &mut contenders);
     drop(contenders);
 

@@ -23,7 +23,8 @@ use crate::holder::launch::{Launches, PLACES};
 use crate::holder::lives::{Lives, Next};
 use crate::holder::notify::Notify;
 use crate::holder::succession::{Executable, Succession};
-use crate::holder::{say, sys, trim};
+use crate::holder::trim::Rest;
+use crate::holder::{say, sys};
 
 /// How long what runs may take to end by itself, when the holder has no daemon and is told to
 /// end.
@@ -32,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a new daemon may wait to hear what became of programs that were being executed when the
 /// one before ended: what it hears of later has no place with it, and is killed.
 const LANDING: Duration = Duration::from_millis(100);
+
+/// How long no program was executed when the memory for that is given back.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Everything that the holder has.
 pub(in crate::holder) struct Holder {
@@ -67,6 +71,9 @@ pub(in crate::holder) struct Holder {
     daemon_files: Rlimit,
     /// What a daemon is started in. None only while that is done.
     spare: Option<Place>,
+    rest: Rest,
+    /// When there was nothing to do for long enough; none if nothing was done since.
+    rest_at: Option<Duration>,
     /// None if nobody wants to be told.
     notify: Option<Notify>,
     datagram: Box<[u8]>,
@@ -118,6 +125,8 @@ impl Holder {
             launches: Launches::new(files)?,
             daemon_files: getrlimit(Resource::Nofile),
             spare: Some(Place::new()),
+            rest: Rest::look(),
+            rest_at: None,
             notify: Notify::from_environment(),
             datagram: vec![0; MAX_DATAGRAM].into(),
         })
@@ -144,7 +153,7 @@ impl Holder {
     /// Holds the daemon, and starts another one whenever it ends, until that is the end of
     /// everything.
     pub(in crate::holder) fn serve(&mut self) -> End {
-        trim::give_back();
+        self.rest();
         // Who has ended while another program was the holder.
         let mut end = self.collect();
         loop {
@@ -227,7 +236,8 @@ impl Holder {
             add(PollFd::from_borrowed_fd(status, PollFlags::IN));
         }
         let complete_at = (self.incomplete && !owes).then_some(self.complete_at);
-        let due = [self.start_at, self.end_at, complete_at].into_iter().flatten().min();
+        let due =
+            [self.start_at, self.end_at, complete_at, self.rest_at].into_iter().flatten().min();
         let timeout = due.map(|due| due.saturating_sub(self.now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let polled = poll(&mut files[..used], timeout.as_ref());
@@ -248,6 +258,7 @@ impl Holder {
     /// Programs that run now, or have failed.
     fn arrivals(&mut self) {
         while let Some(arrival) = self.launches.arrived() {
+            self.rest_at = Some(self.now().saturating_add(QUIET));
             match arrival {
                 Ok(program) => self.children.started(program),
                 Err(failure) => self.children.failed(failure),
@@ -386,6 +397,9 @@ impl Holder {
         if self.end_at.is_some_and(|at| at <= now || self.children.alive().next().is_none()) {
             return Some(End { daemon: 0, how: How::Signal(libc::SIGTERM) });
         }
+        if self.rest_at.is_some_and(|at| at <= now) {
+            self.rest();
+        }
         if self.start_at.is_some_and(|at| at <= now) {
             self.start_at = None;
             match Daemon::start(&self.executable.image, self.daemon_files, &mut self.spare) {
@@ -400,6 +414,16 @@ impl Holder {
             }
         }
         None
+    }
+
+    /// Gives back the memory that was needed to execute programs.
+    fn rest(&mut self) {
+        self.rest_at = None;
+        self.launches.rest();
+        if let Some(spare) = &mut self.spare {
+            spare.rest();
+        }
+        self.rest.begin();
     }
 
     /// There is a daemon, which is told nothing before it asks.
