@@ -53,9 +53,9 @@ fn the_examples_exchange_messages() {
 }
 
 #[test]
-fn the_example_in_python_answers_the_one_in_rust() {
+fn the_example_that_writes_the_protocol_itself_answers_the_one_in_rust() {
     let daemon = Daemon::start();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/python/pong.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/python/wire_pong.py");
     let id = daemon.add(["/usr/bin/env", "--name", "pong", "--", "python3", script]);
     add_example(&daemon, "ping", &["--interval-ms", "2"]);
     link(&daemon, "ping", PING, &id);

@@ -140,12 +140,18 @@ fn pong_answers() {
 #[test]
 fn pong_in_python_answers() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/pong.py");
+    answers_pings(Command::new("python3").arg("-B").arg(script));
+}
+
+#[test]
+fn pong_that_writes_the_protocol_itself_answers() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/wire_pong.py");
     answers_pings(Command::new("python3").arg(script));
 }
 
 #[test]
-fn pong_in_python_keeps_to_its_limit_and_grants_what_it_took() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/pong.py");
+fn pong_that_writes_the_protocol_itself_keeps_to_its_limit_and_grants_what_it_took() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/wire_pong.py");
     let Some(mut pong) = Instance::start(Command::new("python3").arg(script)) else {
         return skipped("python3 is not there");
     };

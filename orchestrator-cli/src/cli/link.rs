@@ -1,6 +1,8 @@
 //! `link …`
 
-use clap::{ArgGroup, Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
 use orchestrator_proto::{LinkId, Millis};
 
@@ -47,6 +49,17 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link tap
   orchestrator-cli link tap --type Ping --from ping --count 10 --json")]
     Tap(LinkTap),
+
+    /// Record messages as they pass into a file, until Ctrl-C.
+    ///
+    /// The file is an MCAP file (https://mcap.dev) with the schemas of all messages in it. Recording
+    /// never slows a link: what this program is too slow for is counted, and noted in the file. What
+    /// was recorded more than a second ago can be read, however it ends.
+    #[command(after_help = "Examples:
+  orchestrator-cli link record -o drive.mcap
+  orchestrator-cli link record --type acme.imu.v1 --type acme.gps.v1 -o imu.mcap --duration 10s
+  orchestrator-cli link record --link 3 --encoding postcard -o exact.mcap")]
+    Record(LinkRecord),
 }
 
 #[derive(Args, Debug)]
@@ -116,6 +129,51 @@ pub(crate) struct LinkSet {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
     pub(crate) history: Option<u32>,
+}
+
+/// How the payloads of a recording are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum RecordEncoding {
+    /// As JSON, with a JSON Schema: other tools can show it
+    Json,
+    /// As it was sent, byte by byte
+    Postcard,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkRecord {
+    /// Only messages of these types. Example: --type acme.imu.v1 --type acme.gps.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) types: Vec<String>,
+
+    /// Only messages from these instances. Example: --from camera
+    #[arg(long, value_name = "INSTANCE", add = complete::instances())]
+    pub(crate) from: Vec<String>,
+
+    /// Messages over these links, besides what --type and --from say. Example: --link 3
+    #[arg(long = "link", value_name = "LINK", value_parser = value::link_id,
+          add = complete::links())]
+    pub(crate) links: Vec<LinkId>,
+
+    /// The file to write. Example: -o drive.mcap
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+
+    /// How payloads are written. Veecle OS runtimes' are JSON either way. Example: --encoding postcard
+    #[arg(long, value_enum, default_value = "json")]
+    pub(crate) encoding: RecordEncoding,
+
+    /// Write over a file that is there. Example: --force
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// End after this many messages. Example: --count 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after this time. Example: --duration 10s
+    #[arg(long, value_name = "TIME")]
+    pub(crate) duration: Option<Millis>,
 }
 
 #[derive(Args, Debug)]

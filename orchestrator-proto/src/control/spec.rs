@@ -14,6 +14,7 @@ use super::supervision::Supervision;
 use crate::Millis;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
+use crate::rare::Rare;
 
 /// Which instance: its id, a unique prefix of its id, or its name; or which set of replicas: its
 /// name. The daemon resolves it.
@@ -56,9 +57,9 @@ pub struct RuntimeSpec {
     /// What is kept of what it prints.
     pub log: LogRules,
     /// As whom, with which rights and bounds, and in which surroundings it is executed.
-    pub execution: Execution,
+    pub execution: Rare<Execution>,
     /// How much of the machine it may use.
-    pub limits: Limits,
+    pub limits: Rare<Limits>,
     /// Sockets that listen for it, in the order in which it is given them: at most
     /// [`Listen::MAX`], each once.
     pub listen: Vec<Listen>,
@@ -80,8 +81,8 @@ impl RuntimeSpec {
             privileged: false,
             supervision: Supervision::default(),
             log: LogRules::default(),
-            execution: Execution::default(),
-            limits: Limits::default(),
+            execution: Rare::default(),
+            limits: Rare::default(),
             listen: Vec::new(),
             replicas: None,
         }

@@ -56,8 +56,8 @@ fn spec() -> RuntimeSpec {
         privileged: true,
         supervision: supervision(),
         log: log_rules(),
-        execution: execution(),
-        limits: limits(),
+        execution: execution().into(),
+        limits: limits().into(),
         listen: vec![listen()],
         replicas: Some(Replicas(200)),
         ..RuntimeSpec::new("/opt/camera")

@@ -62,7 +62,8 @@ impl Daemon {
         for id in links {
             watched.extend(self.registry.carried_by(id)?);
         }
-        if !is_of_links || !(types.is_empty() && from.is_empty()) {
+        let is_all_of_links = is_of_links && types.is_empty() && from.is_empty();
+        if !is_all_of_links {
             let find = |from| self.registry.find(&from).map(|instance| Some(instance.id));
             let mut from = from.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
             if from.is_empty() {
@@ -92,7 +93,10 @@ impl Daemon {
 
 /// The numbers of those that were told of.
 #[derive(Default)]
-struct Sources(HashMap<(Option<InstanceId>, Arc<str>, Option<SchemaHash>), u32>);
+struct Sources(HashMap<Key, u32>);
+
+/// Who sends, what, and by which schema.
+type Key = (Option<InstanceId>, Arc<str>, Option<SchemaHash>);
 
 impl Sources {
     /// The number of a message's source, and whether it is new. None if there are too many.

@@ -213,7 +213,7 @@ impl Registry {
         mut ends: impl Iterator<Item = &'a Arc<Instance>>,
     ) -> Result<(LinkId, bool, Stored), WireError> {
         let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(end) = ends.find(|end| end.leaving.load(Ordering::Acquire)) {
+        if let Some(end) = ends.find(|end| end.turns.leaving.load(Ordering::Acquire)) {
             return Err(being_removed(end));
         }
         let (link, created) = self.router.add_link(request)?;

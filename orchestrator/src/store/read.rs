@@ -230,7 +230,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         end_noted: number(23)?,
         restarts: unsigned(row, 25).map_err(words)?,
         exits: exits(row)?,
-        schedule: schedule(row)?,
+        schedule: schedule(row)?.into(),
     })
 }
 

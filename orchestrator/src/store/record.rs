@@ -7,6 +7,7 @@ use std::sync::Arc;
 use orchestrator_proto::control::{
     Desired, EventKind, Exit, LastRun, LinkRules, PastExit, Priority, RuntimeSpec, Wanted,
 };
+use orchestrator_proto::rare::{Rare, Usual};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
 use serde::{Deserialize, Serialize};
@@ -116,7 +117,7 @@ pub struct RunRecord {
     /// How its main process ended the last times, the newest last: [`PastExit::KEPT`] at most.
     pub exits: Vec<PastExit>,
     /// What it has done as a schedule.
-    pub schedule: ScheduleRecord,
+    pub schedule: Rare<ScheduleRecord>,
 }
 
 /// What a schedule has done. Times are milliseconds since 1970 (UTC).
@@ -131,6 +132,10 @@ pub struct ScheduleRecord {
     pub last: Option<LastRun>,
     /// How many were left out because the one before was not over.
     pub skipped: u64,
+}
+
+impl Usual for ScheduleRecord {
+    const USUAL: &'static Self = &Self { seen_ms: None, began_ms: None, last: None, skipped: 0 };
 }
 
 /// An instance of which nothing runs.
@@ -181,7 +186,7 @@ impl Default for RunRecord {
             end_noted: None,
             restarts: 0,
             exits: Vec::new(),
-            schedule: ScheduleRecord::default(),
+            schedule: Rare::default(),
         }
     }
 }

@@ -184,7 +184,7 @@ pub(super) fn note_run(
     let exits = serde_json::to_string(&record.exits)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let process = record.process.as_ref();
-    let schedule = Some(&record.schedule).filter(|it| **it != ScheduleRecord::default());
+    let schedule = Some(&*record.schedule).filter(|it| **it != ScheduleRecord::default());
     let schedule = schedule.map(serde_json::to_string).transpose();
     let schedule =
         schedule.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;

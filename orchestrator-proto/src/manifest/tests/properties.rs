@@ -272,8 +272,8 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 privileged,
                 supervision,
                 log,
-                execution,
-                limits,
+                execution: execution.into(),
+                limits: limits.into(),
                 listen,
                 replicas,
             };

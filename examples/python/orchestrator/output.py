@@ -1,0 +1,127 @@
+"""Sending messages."""
+
+from __future__ import annotations
+
+from typing import Generic, Iterable, Iterator, List, Optional, Type, TypeVar
+
+from .bell import Attempt
+from .codec import Codec
+from .errors import EncodeError
+from .frames import encode_message
+from .link import Link, OutputEnd
+from .message import MAX_PAYLOAD, name_of
+from .reflect import codec_of
+from .schema import Schema
+
+_T = TypeVar("_T")
+
+_BATCH = 64 << 10
+"""`send_many` writes whenever it has encoded so many bytes."""
+
+
+class Output(Generic[_T]):
+    """Where messages of one type leave this program. Made by `Runtime.output`; may be used by
+    several threads at once.
+
+    >>> speeds = runtime.output(Speed)
+    >>> speeds.send(Speed(metres_per_s=1.5))
+    """
+
+    def __init__(self, link: Link, owner: object, cls: Type[_T]) -> None:
+        self.name = name_of(cls)
+        """The type's name."""
+        self._codec: Codec = codec_of(cls)
+        self.channel = link.declare(self.name, Schema(self._codec.node), None)
+        """Its number on the wire."""
+        end = link.end(self.channel)
+        assert isinstance(end, OutputEnd)
+        self._end = end
+        self._link = link
+        self._owner = owner
+        self.in_vain = f"no room for {self.name}"
+
+    def send(self, message: _T, timeout: Optional[float] = None) -> None:
+        """Sends one message. When it returns, the message is with the kernel, unless the daemon is
+        slower than this program; then up to 1 MiB of messages waits here.
+
+        Waits, for `timeout` seconds at most or without a limit, while a link with the policy
+        `block` has no room, and while that 1 MiB is full. Where such a link takes the messages it
+        also waits while there is no connection, and what was sent is sent again on the next one if
+        it did not arrive.
+
+        Raises `Disconnected`, where no such link takes the messages, while there is no connection;
+        `TimedOut`, `Stopped` or `Closed` if the wait ends otherwise; `EncodeError` for a value that
+        does not fit its type or has more than 16 MiB. The message is not sent then.
+        """
+        attempt = self.sending([self.frame(message)])
+        self._link.progress.until(attempt, timeout, self.in_vain)
+
+    def try_send(self, message: _T) -> bool:
+        """Sends one message if that is possible without waiting: false where `send` would wait,
+        and raises what that raises."""
+        frame = self.frame(message)
+        with self._link.lock:
+            return self._link.locked_offer(self._end, [frame], self._link.connection) > 0
+
+    def send_many(self, messages: Iterable[_T], timeout: Optional[float] = None) -> int:
+        """Sends many messages, with few system calls: the way for bursts. Returns how many.
+
+        `timeout` is for each part of 64 KiB. Raises what `send` raises; then some, the first ones,
+        may have been sent: before one that can't be encoded, all.
+        """
+        total = 0
+        for frames in self.batches(messages):
+            self._link.progress.until(self.sending(frames), timeout, self.in_vain)
+            total += len(frames)
+        return total
+
+    def batches(self, messages: Iterable[_T]) -> Iterator[List[bytes]]:
+        """The messages as they go over the wire, 64 KiB at a time. If one of them can't be
+        encoded, those before it come first."""
+        frames: List[bytes] = []
+        size = 0
+        try:
+            for message in messages:
+                frame = self.frame(message)
+                frames.append(frame)
+                size += len(frame)
+                if size >= _BATCH:
+                    yield frames
+                    frames, size = [], 0
+        except EncodeError:
+            yield frames
+            raise
+        yield frames
+
+    def frame(self, message: _T) -> bytes:
+        """A message as it goes over the wire. Raises `EncodeError`."""
+        payload = bytearray()
+        try:
+            self._codec.encode(message, payload)
+        except EncodeError as error:
+            raise error.within(type(message).__name__) from None
+        if len(payload) > MAX_PAYLOAD:
+            raise EncodeError(
+                f"the message has {len(payload)} bytes; at most {MAX_PAYLOAD} can be sent"
+            )
+        return encode_message(self.channel, payload)
+
+    def sending(self, frames: List[bytes]) -> Attempt[bool]:
+        """Takes as many of these messages as may be sent, at each attempt, until all are."""
+        link, rest, since = self._link, frames, -1
+
+        def attempt() -> Optional[bool]:
+            nonlocal rest, since
+            if since < 0:
+                since = link.connection
+            taken = link.locked_offer(self._end, rest, since)
+            if taken == len(rest):
+                return True
+            rest = rest[taken:]
+            link.locked_check()
+            return None
+
+        return attempt
+
+    def __repr__(self) -> str:
+        return f"Output({self.name!r})"
