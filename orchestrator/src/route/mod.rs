@@ -10,7 +10,9 @@
 //! link (its queue) or one target (its list of links that have something, and its sink), never
 //! to all. The [`Router`] changes those under its own lock and is never on the
 //! path. Nothing here waits: a full queue is answered by the policy, and a sender that must
-//! wait under `block` is told so by grants.
+//! wait under `block` is told so by grants. Who is held back for longer than a link's timeout is
+//! let go when `runtime/` [looks](Source::look). A link with a history remembers what it has handed
+//! out, and a sink that is attached gets the last of that again.
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
