@@ -4,7 +4,7 @@
     numbers.py relay           passes each "n" on as "m"
     numbers.py aio-relay       the same with asyncio
     numbers.py receive COUNT   takes the numbers below COUNT as "m"
-    numbers.py envelopes       prints what comes as "n", with its sender and what was missed; ready at the first
+    numbers.py envelopes       prints each "n", its sender and what was missed; then it is ready
     numbers.py mistyped        takes "n" as something else
 """
 

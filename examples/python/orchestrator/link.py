@@ -12,7 +12,8 @@ import secrets
 import socket
 import threading
 import weakref
-from typing import Dict, List, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Optional, Union
 
 from .arrivals import Arrivals
 from .bell import Bell
@@ -119,9 +120,9 @@ class Link:
         """Under which this process numbers its messages."""
         self._socket: Optional[socket.socket] = None
         self._pending = bytearray()
-        self._declared: List[_Declared] = []
+        self._declared: list[_Declared] = []
         self._is_ready = False
-        self._questions: Dict[int, Question] = {}
+        self._questions: dict[int, Question] = {}
         self._next_question = 0
         self._wake, self.woken = socket.socketpair()
         for end in (self._wake, self.woken):
@@ -236,7 +237,7 @@ class Link:
     def _declare(self, channel: int) -> None:
         declared = self._declared[channel]
         before: Union[Keep, Recognise]
-        places: List[From] = []
+        places: list[From] = []
         if isinstance(declared.end, OutputEnd):
             first, again = declared.end.kept.begin()
             before = Keep(channel, self._epoch, first, again)

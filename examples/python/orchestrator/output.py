@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, Iterable, Iterator, List, Optional, Type, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Generic, Optional, TypeVar
 
 from .bell import Attempt
 from .codec import Codec
@@ -27,7 +28,7 @@ class Output(Generic[_T]):
     >>> speeds.send(Speed(metres_per_s=1.5))
     """
 
-    def __init__(self, link: Link, owner: object, cls: Type[_T]) -> None:
+    def __init__(self, link: Link, owner: object, cls: type[_T]) -> None:
         self.name = name_of(cls)
         """The type's name."""
         self._codec: Codec = codec_of(cls)
@@ -75,10 +76,10 @@ class Output(Generic[_T]):
             total += len(frames)
         return total
 
-    def batches(self, messages: Iterable[_T]) -> Iterator[List[bytes]]:
+    def batches(self, messages: Iterable[_T]) -> Iterator[list[bytes]]:
         """The messages as they go over the wire, 64 KiB at a time. If one of them can't be
         encoded, those before it come first."""
-        frames: List[bytes] = []
+        frames: list[bytes] = []
         size = 0
         try:
             for message in messages:
@@ -106,7 +107,7 @@ class Output(Generic[_T]):
             )
         return encode_message(self.channel, payload)
 
-    def sending(self, frames: List[bytes]) -> Attempt[bool]:
+    def sending(self, frames: list[bytes]) -> Attempt[bool]:
         """Takes as many of these messages as may be sent, at each attempt, until all are."""
         link, rest, since = self._link, frames, -1
 
