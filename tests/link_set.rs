@@ -4,12 +4,15 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orchestrator_proto::control::{Counters, EventKind, LinkInfo, Policy, Reply, Request};
+use orchestrator_proto::control::{
+    Counters, EventKind, LinkInfo, Policy, Reply, Request, RulesSpec,
+};
 use orchestrator_proto::{ErrorCode, LinkId};
 use tests::{Daemon, eventually};
 
 fn set(daemon: &Daemon, link: LinkId, policy: Option<Policy>, capacity: Option<u32>) -> u64 {
-    match daemon.request(Request::LinkSet { link, policy, capacity }).unwrap() {
+    let rules = RulesSpec { policy, capacity, ..RulesSpec::default() };
+    match daemon.request(Request::LinkSet { link, rules }).unwrap() {
         Reply::LinkSet { id, dropped, .. } if id == link => dropped,
         other => panic!("{other:?}"),
     }
@@ -145,7 +148,8 @@ fn what_can_not_be_set_is_refused() {
     daemon.put("a");
     let link = daemon.link_with("a", "n", "a", Policy::Block, 16);
     let refused = |link, policy, capacity| {
-        let request = Request::LinkSet { link, policy, capacity };
+        let rules = RulesSpec { policy, capacity, ..RulesSpec::default() };
+        let request = Request::LinkSet { link, rules };
         match daemon.request(request) {
             Err(orchestrator_proto::client::ClientError::Failed(error)) => error.code,
             other => panic!("{other:?}"),
@@ -161,13 +165,106 @@ fn what_can_not_be_set_is_refused() {
         &["link", "set", "--policy", "block"],
         &["link", "set", "1", "--capacity", "0"],
         &["link", "set", "1", "--policy", "lossless"],
+        &["link", "set", "1", "--block-timeout", "soon"],
+        &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "-1s"],
+        &["link", "set", "1", "--history", "65537"],
+        &["link", "add", "--type", "n", "--to", "a", "--history", "all"],
     ] {
         let said = daemon.cli(args);
         assert_eq!(said.code, Some(2), "{said:?}");
     }
+    for args in [
+        &["link", "set", "1", "--policy", "latest", "--block-timeout", "1s"][..],
+        &["link", "set", "1", "--block-timeout", "2d"],
+        &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "1s"],
+    ] {
+        let said = daemon.cli(args);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains("block-timeout"), "{said:?}");
+    }
+    let udp = daemon.link_with("a", "n", "udp:127.0.0.1:9", Policy::DropOldest, 4).to_string();
+    for args in [
+        &["link", "set", &udp, "--history", "3"][..],
+        &["link", "add", "--type", "m", "--to", "udp:127.0.0.1:9", "--history", "3"],
+    ] {
+        let said = daemon.cli(args);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains("datagram"), "{said:?}");
+    }
+    let history = RulesSpec { history: Some(u32::MAX), ..RulesSpec::default() };
+    assert!(daemon.request(Request::LinkSet { link, rules: history }).is_err());
     // It says how to change the one that is there.
     let error = daemon.try_link("a", "n", "a", Policy::Block, 17).unwrap_err();
     assert!(error.to_string().contains("link set 1"), "{error}");
+}
+
+#[test]
+fn a_timeout_is_shown_stored_exported_and_applied() {
+    let daemon = Daemon::start();
+    let manifest = daemon.dir().join("orchestrator.toml");
+    let apply = |rules: &str| {
+        let text = format!(
+            "[instance.a]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [[link]]\nfrom = \"a\"\ntype = \"n\"\nto = \"a\"\n{rules}\n"
+        );
+        fs::write(&manifest, text).unwrap();
+        daemon.ok(["apply", manifest.to_str().unwrap()])
+    };
+    let shown = || daemon.links().remove(0).block_timeout.to_string();
+    apply("policy = \"block\"\nblock-timeout = \"500ms\"");
+    assert_eq!(shown(), "500ms");
+    assert!(daemon.ok(["link", "list"]).contains("block 500ms"));
+    assert_eq!(daemon.json(["link", "list"])["links"][0]["block_timeout"], "500ms");
+    assert!(daemon.ok(["export"]).contains("block-timeout = \"500ms\""));
+    let said = apply("policy = \"block\"\nblock-timeout = \"1s\"");
+    assert!(said.contains("block-timeout"), "{said}");
+    daemon.replace_killed();
+    assert_eq!(shown(), "1s");
+    assert!(daemon.ok(["events"]).contains("block-timeout 1s"));
+    apply("policy = \"latest\"");
+    assert_eq!(shown(), "0s");
+    fs::write(&manifest, "[[link]]\ntype = \"n\"\nto = \"a\"\nblock-timeout = \"1s\"\n").unwrap();
+    let said = daemon.cli(["validate", manifest.to_str().unwrap()]);
+    assert_ne!(said.code, Some(0));
+    assert!(said.stderr.contains("is for the policy block"), "{said:?}");
+}
+
+#[test]
+fn a_history_is_shown_stored_exported_and_applied() {
+    let daemon = Daemon::start();
+    let manifest = daemon.dir().join("orchestrator.toml");
+    let write = |to: &str, rules: &str| {
+        let text = format!(
+            "[instance.a]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [[link]]\nfrom = \"a\"\ntype = \"n\"\nto = \"{to}\"\n{rules}\n"
+        );
+        fs::write(&manifest, text).unwrap();
+    };
+    let apply = |rules: &str| {
+        write("a", rules);
+        daemon.ok(["apply", manifest.to_str().unwrap()])
+    };
+    let shown = || daemon.links().remove(0).history;
+    apply("policy = \"latest\"\nhistory = 1");
+    assert_eq!(shown(), 1);
+    assert!(daemon.ok(["link", "list"]).contains("latest, history 1"));
+    assert_eq!(daemon.json(["link", "list"])["links"][0]["history"], 1);
+    assert_eq!(daemon.json(["link", "list"])["links"][0]["counters"]["replayed"], 0);
+    assert!(daemon.ok(["export"]).contains("history = 1"));
+    assert!(apply("policy = \"latest\"\nhistory = 9").contains("history"));
+    daemon.replace_killed();
+    assert_eq!(shown(), 9);
+    assert!(daemon.ok(["events"]).contains("history 9"));
+    apply("policy = \"latest\"");
+    assert_eq!(shown(), 0);
+    for (to, rules, why) in
+        [("a", "history = 65537", "65536"), ("udp:h:9", "history = 1", "datagram socket")]
+    {
+        write(to, rules);
+        let said = daemon.cli(["validate", manifest.to_str().unwrap()]);
+        assert_ne!(said.code, Some(0));
+        assert!(said.stderr.contains(why), "{said:?}");
+    }
 }
 
 #[test]

@@ -131,6 +131,12 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
         n.send(&Frame::From { channel: 0, sender: None, next: 1, kept: false });
     }),
     ("only the daemon", |n| n.send(&Frame::Skip { channel: 0, count: 1 })),
+    ("only the daemon", |n| n.send(&Frame::Dropped { channel: 0, total: 1 })),
+    ("report on channel 3, which is no output", |n| n.send(&Frame::Report { channel: 3 })),
+    ("report on channel 0, which is no output", |n| {
+        number(n, Direction::Input, 0, "n");
+        n.send(&Frame::Report { channel: 0 });
+    }),
     ("channel 3, which is no input", |n| {
         n.send(&Frame::Grant { channel: 3, total: 1 });
     }),

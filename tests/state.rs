@@ -166,7 +166,15 @@ fn until_killed(daemon: &mut Daemon, answers: usize) -> (Vec<String>, u64) {
             }
             let to = TargetSpec::Instance(added.last().unwrap().as_str().into());
             let (from, policy, capacity) = (None, None, None);
-            let spec = LinkSpec { from, type_name: "a".into(), to, policy, capacity };
+            let spec = LinkSpec {
+                from,
+                type_name: "a".into(),
+                to,
+                policy,
+                capacity,
+                block_timeout: None,
+                history: None,
+            };
             match client.request(Request::LinkAdd(spec)).await {
                 Ok(Reply::LinkAdded { .. }) => linked += 1,
                 Ok(other) => panic!("{other:?}"),

@@ -206,6 +206,27 @@ fn what_a_killed_holder_had_started_goes_on_under_the_next() {
 }
 
 #[test]
+fn what_has_been_quiet_can_print_when_its_holder_was_killed() {
+    let mut daemon = Daemon::start();
+    let quiet = "while [ ! -e $FILE.go ]; do sleep 0.01; done; echo out; echo err >&2
+        echo 1 > $FILE; exec sleep 1000";
+    let pid = start(&daemon, "quiet", quiet);
+    // Both have been idle for as long as it takes until nobody does anything for them.
+    daemon.replace_killed();
+    daemon.kill();
+    fs::write(daemon.dir().join("quiet.file.go"), "").unwrap();
+    eventually("it has printed and lives", || (number(&daemon, "quiet") == 1).then_some(()));
+    assert!(processes::is_alive(pid));
+    daemon.launch();
+    assert_eq!(daemon.info("quiet").observed.pid(), Some(pid));
+    let printed = daemon.ok(["runtime", "stdout", "quiet", "--no-follow"]);
+    assert!(printed.contains("out"), "{printed}");
+    let printed = daemon.ok(["runtime", "stderr", "quiet", "--no-follow"]);
+    assert!(printed.contains("err"), "{printed}");
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
 fn a_daemon_that_does_not_come_to_work_is_tried_again_and_what_runs_goes_on() {
     let mut daemon = Daemon::start();
     let count = start(&daemon, "count", COUNT);

@@ -38,8 +38,8 @@ pub(crate) async fn add(
         privileged: args.privileged,
         supervision,
         log: args.log.into_rules(),
-        execution: args.execution.into_execution(),
-        limits: args.limits.into_limits(),
+        execution: args.execution.into_execution().into(),
+        limits: args.limits.into_limits().into(),
         listen,
         replicas: args.replicas,
         ..RuntimeSpec::new(path.clone())

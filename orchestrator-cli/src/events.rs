@@ -1,7 +1,7 @@
 //! `events`
 
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{Event, EventKind, Item, Request};
+use orchestrator_proto::control::{Event, EventKind, Item, LinkRules, Request};
 use orchestrator_proto::signal;
 
 use crate::cli::EventsArgs;
@@ -42,7 +42,9 @@ pub(crate) async fn events(
                 item if out.is_json() => out.json_line(&item)?,
                 Item::Event(event) => out.line(&sentence(&event))?,
                 Item::Missed { count, reason } => logs::missed(out, count, &reason),
-                Item::Log(_) | Item::Message(_) => return Err(Failure::unexpected_reply()),
+                Item::Log(_) | Item::Message(_) | Item::Source(_) | Item::Recorded(_) => {
+                    return Err(Failure::unexpected_reply());
+                }
             }
         }
     }
@@ -96,8 +98,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
         EventKind::SetRemoved => "removed with all replicas".into(),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
-        EventKind::LinkChanged { link, policy, capacity } => {
-            format!("link {link} changed: policy {policy}, capacity {capacity}")
+        EventKind::LinkChanged { link, policy, capacity, block_timeout, history } => {
+            let (policy, capacity, block_timeout) = (*policy, *capacity, *block_timeout);
+            let rules = LinkRules { policy, capacity, block_timeout, history: *history };
+            format!("link {link} changed: {rules}")
         }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),
         EventKind::LinkMismatched { link, error } => format!("link {link} mismatched: {error}"),

@@ -1,14 +1,16 @@
 //! `link …`
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{LinkInfo, LinkSpec, LinkState, Reply, Request, TargetInfo};
+use orchestrator_proto::control::{
+    LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
+};
+use orchestrator_proto::{InstanceId, Millis};
 
 use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, format, tap};
+use crate::{action, format, record, tap};
 
 /// `link …`
 pub(crate) async fn run(
@@ -19,15 +21,19 @@ pub(crate) async fn run(
     let requests = match command {
         LinkCommand::List => return list(&client, out).await,
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
+        LinkCommand::Record(args) => return record::record(&client, out, args).await,
         LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
             from: args.from.map(Into::into),
             type_name: args.type_name,
             to: args.to,
             policy: args.policy,
             capacity: args.capacity,
+            block_timeout: args.block_timeout,
+            history: args.history,
         })],
-        LinkCommand::Set(LinkSet { links, policy, capacity }) => {
-            let request = |link| Request::LinkSet { link, policy, capacity };
+        LinkCommand::Set(LinkSet { links, policy, capacity, block_timeout, history }) => {
+            let rules = RulesSpec { policy, capacity, block_timeout, history };
+            let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
         LinkCommand::Remove { links } => {
@@ -111,7 +117,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         from.into(),
         link.type_name.as_str().into(),
         to.into(),
-        link.policy.to_string().into(),
+        policy(link).into(),
         state,
         counters.sent.to_string().into(),
         counters.delivered.to_string().into(),
@@ -119,6 +125,18 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         counters.queued.to_string().into(),
         last.into(),
     ]
+}
+
+/// As in `block 500ms, history 10`.
+fn policy(link: &LinkInfo) -> String {
+    let mut text = link.policy.to_string();
+    if link.block_timeout > Millis::ZERO {
+        text += &format!(" {}", link.block_timeout);
+    }
+    if link.history > 0 {
+        text += &format!(", history {}", link.history);
+    }
+    text
 }
 
 fn mismatch(link: &LinkInfo) -> Option<String> {

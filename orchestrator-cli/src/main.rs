@@ -20,6 +20,7 @@ mod logs;
 mod manifest;
 mod output;
 mod plan;
+mod record;
 mod replicas;
 mod runtime;
 mod schedule;

@@ -39,7 +39,9 @@ pub(crate) async fn tap(client: &Client, out: &mut Output, args: LinkTap) -> Res
                 out.line(&text)?;
             }
             Item::Missed { count, reason } => logs::missed(out, count, &reason),
-            Item::Log(_) | Item::Event(_) => return Err(Failure::unexpected_reply()),
+            Item::Log(_) | Item::Event(_) | Item::Source(_) | Item::Recorded(_) => {
+                return Err(Failure::unexpected_reply());
+            }
         }
         if let Some(left) = left.as_mut().filter(|_| is_message) {
             *left -= 1;

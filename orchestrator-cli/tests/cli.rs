@@ -17,7 +17,7 @@ use orchestrator_proto::control::{
     LogStream, Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo,
     RuntimeVitals, ServerBody, Supervision, TapMessage, TargetInfo, Vitals,
 };
-use orchestrator_proto::{ErrorCode, InstanceId, LinkId, OsBytes, WireError};
+use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, OsBytes, WireError};
 
 const ZERO: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -389,6 +389,8 @@ fn a_mismatched_link_is_listed_with_its_reason() {
         },
         counters: Counters::default(),
         part_of: None,
+        block_timeout: Millis::ZERO,
+        history: 0,
     };
     let list = move |_| ServerBody::Reply(Reply::Links(vec![link.clone()]));
     let done = Fake::answering(list).run(&["link", "list", "--color", "always"]);

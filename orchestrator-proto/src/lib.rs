@@ -24,6 +24,7 @@ pub mod id;
 pub mod millis;
 pub mod os;
 pub mod paths;
+pub mod rare;
 pub mod runtime;
 pub mod schema;
 pub mod signal;

@@ -185,6 +185,21 @@ pub enum Frame<'a> {
     /// `runtime`, see [`Readiness`](crate::control::Readiness), and is sent again on each later
     /// connection of the same process.
     Ready,
+    /// Instance to daemon, after the declaration of an output: it wants to be told by
+    /// [`Frame::Dropped`].
+    Report {
+        /// The output's channel.
+        channel: u16,
+    },
+    /// Daemon to instance, for an output of which it wants to be told: so many of its messages on
+    /// this connection were dropped because there was no room for longer than their links hold
+    /// their senders back. One that several links dropped counts for each.
+    Dropped {
+        /// The output's channel.
+        channel: u16,
+        /// The total; never decreases.
+        total: u64,
+    },
 }
 
 /// Whose messages are numbered together: those of one epoch of one instance over one link.

@@ -5,7 +5,7 @@
 //! the events; see there for what it promises.
 
 use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::EventKind;
+use orchestrator_proto::control::{EventKind, LinkRules};
 use tokio::sync::watch;
 
 use crate::runtime::now_ns;
@@ -132,8 +132,11 @@ fn say(event: &NewEvent) {
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }
-        EventKind::LinkChanged { link, policy, capacity } => {
-            tracing::info!(link = link.0, %policy, capacity, "link changed");
+        EventKind::LinkChanged { link, policy, capacity, block_timeout, history } => {
+            let (policy, capacity) = (*policy, *capacity);
+            let (block_timeout, history) = (*block_timeout, *history);
+            let rules = LinkRules { policy, capacity, block_timeout, history };
+            tracing::info!(link = link.0, %rules, "link changed");
         }
         EventKind::LinkRemoved { link } => tracing::info!(link = link.0, "link removed"),
         EventKind::LinkMismatched { link, error } => {

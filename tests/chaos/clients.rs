@@ -307,5 +307,7 @@ fn link(from: &str, type_name: &str, to: &str, policy: Policy) -> LinkSpec {
         to: to.parse::<TargetSpec>().expect("it is the name of an instance"),
         policy: Some(policy),
         capacity: Some(64),
+        block_timeout: None,
+        history: None,
     }
 }

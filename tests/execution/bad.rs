@@ -62,7 +62,7 @@ fn values_that_no_option_can_say_are_refused_too() {
         Execution { drop_caps: vec![Capability(255)], ..Execution::default() },
     ];
     for execution in bad {
-        let spec = RuntimeSpec { execution, ..RuntimeSpec::new("/bin/true") };
+        let spec = RuntimeSpec { execution: execution.into(), ..RuntimeSpec::new("/bin/true") };
         let error = daemon.request(Request::RuntimeAdd(spec)).unwrap_err().to_string();
         assert!(error.contains("is not") || error.contains("processors") || error.contains("no"));
     }

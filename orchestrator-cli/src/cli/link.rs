@@ -1,8 +1,10 @@
 //! `link …`
 
-use clap::{ArgGroup, Args, Subcommand};
-use orchestrator_proto::LinkId;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
+use orchestrator_proto::{LinkId, Millis};
 
 use super::value;
 use crate::complete;
@@ -14,17 +16,19 @@ pub(crate) enum LinkCommand {
     /// Prints `added link ID`, or `link ID was there already`.
     #[command(after_help = "Examples:
   orchestrator-cli link add --from ping --type Ping --to pong
-  orchestrator-cli link add --type Position --to display --policy latest
+  orchestrator-cli link add --type Position --to display --policy latest --history 1
+  orchestrator-cli link add --from log --type Line --to disk --policy block --block-timeout 500ms
   orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
     Add(LinkAdd),
 
-    /// Change the policy or the capacity of links, while messages pass over them.
+    /// Change the rules of links, while messages pass over them.
     ///
     /// What waits in a link stays in it, in its order, but for what there is no room for under
     /// `drop-oldest` or `latest`.
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
-  orchestrator-cli link set 3 4 --policy block")]
+  orchestrator-cli link set 3 4 --policy block
+  orchestrator-cli link set 3 --block-timeout 2s --history 10")]
     Set(LinkSet),
 
     /// Remove links. Messages that wait in them are dropped.
@@ -45,6 +49,17 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link tap
   orchestrator-cli link tap --type Ping --from ping --count 10 --json")]
     Tap(LinkTap),
+
+    /// Record messages as they pass into a file, until Ctrl-C.
+    ///
+    /// The file is an MCAP file (https://mcap.dev) with the schemas of all messages in it. Recording
+    /// never slows a link: what this program is too slow for is counted, and noted in the file. What
+    /// was recorded more than a second ago can be read, however it ends.
+    #[command(after_help = "Examples:
+  orchestrator-cli link record -o drive.mcap
+  orchestrator-cli link record --type acme.imu.v1 --type acme.gps.v1 -o imu.mcap --duration 10s
+  orchestrator-cli link record --link 3 --encoding postcard -o exact.mcap")]
+    Record(LinkRecord),
 }
 
 #[derive(Args, Debug)]
@@ -71,10 +86,23 @@ pub(crate) struct LinkAdd {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,
+
+    /// How long --policy block holds a sender back. What it sends after that is dropped, and
+    /// counted, until there is room again; 0, and without it, is without end.
+    /// Example: --block-timeout 500ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) block_timeout: Option<Millis>,
+
+    /// How many of the last messages a receiver gets that connects later, 0 to 65536; none without
+    /// it. Example: --history 1
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
+    pub(crate) history: Option<u32>,
 }
 
 #[derive(Args, Debug)]
-#[command(group = ArgGroup::new("rules").required(true).multiple(true).args(["policy", "capacity"]))]
+#[command(group = ArgGroup::new("rules").required(true).multiple(true)
+    .args(["policy", "capacity", "block_timeout", "history"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -90,6 +118,62 @@ pub(crate) struct LinkSet {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LinkSpec::MAX_CAPACITY)))]
     pub(crate) capacity: Option<u32>,
+
+    /// How long the policy block holds a sender back from now on; 0 is without end.
+    /// Example: --block-timeout 500ms
+    #[arg(long, value_name = "TIME")]
+    pub(crate) block_timeout: Option<Millis>,
+
+    /// How many of the last messages a receiver gets that connects later, 0 to 65536. What was
+    /// sent before that is remembered only if it was so before. Example: --history 1
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
+    pub(crate) history: Option<u32>,
+}
+
+/// How the payloads of a recording are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum RecordEncoding {
+    /// As JSON, with a JSON Schema: other tools can show it
+    Json,
+    /// As it was sent, byte by byte
+    Postcard,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkRecord {
+    /// Only messages of these types. Example: --type acme.imu.v1 --type acme.gps.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) types: Vec<String>,
+
+    /// Only messages from these instances. Example: --from camera
+    #[arg(long, value_name = "INSTANCE", add = complete::instances())]
+    pub(crate) from: Vec<String>,
+
+    /// Messages over these links, besides what --type and --from say. Example: --link 3
+    #[arg(long = "link", value_name = "LINK", value_parser = value::link_id,
+          add = complete::links())]
+    pub(crate) links: Vec<LinkId>,
+
+    /// The file to write. Example: -o drive.mcap
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+
+    /// How payloads are written. Veecle OS runtimes' are JSON either way. Example: --encoding postcard
+    #[arg(long, value_enum, default_value = "json")]
+    pub(crate) encoding: RecordEncoding,
+
+    /// Write over a file that is there. Example: --force
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// End after this many messages. Example: --count 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// End after this time. Example: --duration 10s
+    #[arg(long, value_name = "TIME")]
+    pub(crate) duration: Option<Millis>,
 }
 
 #[derive(Args, Debug)]

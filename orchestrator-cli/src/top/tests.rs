@@ -7,7 +7,7 @@ use orchestrator_proto::control::{
     Policy, Priority, RunResult, RuntimeInfo, RuntimeVitals, Schedule, ScheduleInfo, TargetInfo,
     Usage, Vitals,
 };
-use orchestrator_proto::{InstanceId, LinkId};
+use orchestrator_proto::{InstanceId, LinkId, Millis};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -65,6 +65,8 @@ fn link(sent: u64) -> LinkInfo {
         state: LinkState::Open,
         counters: Counters { sent, ..Counters::default() },
         part_of: None,
+        block_timeout: Millis::ZERO,
+        history: 0,
     }
 }
 

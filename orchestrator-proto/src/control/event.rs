@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Policy;
 use super::info::Exit;
+use crate::Millis;
 use crate::id::{InstanceId, LinkId};
 
 /// Something that happened.
@@ -177,7 +178,7 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
-    /// A link has another policy or capacity.
+    /// A link has other rules.
     LinkChanged {
         /// Which.
         link: LinkId,
@@ -185,6 +186,12 @@ pub enum EventKind {
         policy: Policy,
         /// Messages that may wait now.
         capacity: u32,
+        /// How long senders are held back now under `block`; 0 is without end.
+        #[serde(default)]
+        block_timeout: Millis,
+        /// How many of the last messages a receiver gets now that comes later.
+        #[serde(default)]
+        history: u32,
     },
     /// A set of replicas is to have another number of them. It is about no instance, and its name is
     /// that of the set.

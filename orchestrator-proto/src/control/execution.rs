@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::capability::Capability;
 use super::rlimit::Rlimit;
 use super::scheduling::{Cpus, IoClass, Realtime};
+use crate::rare::Usual;
 
 /// All of it. Every part has a default: the user, the rights and the bounds of the daemon, a small
 /// clean environment, and nothing to read. What belongs to the instance and is not its program,
@@ -51,6 +52,27 @@ pub struct Execution {
     pub inherit_env: InheritEnv,
     /// What its standard input is.
     pub stdin: Stdin,
+}
+
+impl Usual for Execution {
+    const USUAL: &'static Self = &Self {
+        user: None,
+        group: None,
+        groups: None,
+        umask: None,
+        no_new_privs: false,
+        keep_caps: None,
+        drop_caps: Vec::new(),
+        ambient_caps: Vec::new(),
+        rlimit: Vec::new(),
+        nice: None,
+        cpus: None,
+        io_class: None,
+        realtime: None,
+        env_file: Vec::new(),
+        inherit_env: InheritEnv::Clean,
+        stdin: Stdin::Null,
+    };
 }
 
 impl Execution {

@@ -13,6 +13,7 @@ use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
 use super::vitals::{PastExit, Vitals};
+use crate::Millis;
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 use crate::os::OsBytes;
@@ -387,6 +388,10 @@ pub struct LinkInfo {
     /// The link from or to a set of replicas that it belongs to, and goes with. What that one shows
     /// is what all of its links show together.
     pub part_of: Option<LinkId>,
+    /// How long its senders are held back under `block`; 0 is without end.
+    pub block_timeout: Millis,
+    /// How many of the last messages a receiver gets that comes later.
+    pub history: u32,
 }
 
 /// Who gets a link's messages.
@@ -441,6 +446,9 @@ pub struct Counters {
     pub drops: Drops,
     /// When the last message was sent, milliseconds since 1970 (UTC).
     pub last_ms: Option<u64>,
+    /// Messages that were delivered again to a receiver that came later; they count in no other
+    /// counter a second time.
+    pub replayed: u64,
 }
 
 /// Why messages were dropped.
@@ -454,4 +462,14 @@ pub struct Drops {
     pub untranslatable: u64,
     /// The network refused them.
     pub failed: u64,
+    /// Their sender was held back for as long as it is at most, and there was no room.
+    pub timed_out: u64,
+}
+
+impl Drops {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.full + self.too_long + self.untranslatable + self.failed + self.timed_out
+    }
 }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::rare::Usual;
 use crate::size::Size;
 
 /// What all processes of an instance together may use, as the kernel's cgroups enforce it; see
@@ -31,6 +32,19 @@ pub struct Limits {
     pub io_weight: Option<u32>,
     /// It is not started where not all of these can be in force. Without it a start only warns.
     pub limits_required: bool,
+}
+
+impl Usual for Limits {
+    const USUAL: &'static Self = &Self {
+        memory_max: None,
+        memory_high: None,
+        swap_max: None,
+        cpu: None,
+        cpu_weight: None,
+        pids_max: None,
+        io_weight: None,
+        limits_required: false,
+    };
 }
 
 impl Limits {

@@ -18,10 +18,12 @@ mod info;
 mod limits;
 mod listen;
 mod log;
+mod record;
 mod replicas;
 mod reply;
 mod request;
 mod rlimit;
+mod rules;
 mod schedule;
 mod scheduling;
 mod spec;
@@ -44,12 +46,14 @@ pub use info::{
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
+pub use record::{RecordFilter, RecordSource, RecordedMessage};
 pub use replicas::{
     Named, Outcome, Replica, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, Replicas, Scaled,
 };
 pub use reply::{Item, Reply, TapMessage};
 pub use request::Request;
 pub use rlimit::{Resource, Rlimit};
+pub use rules::{LinkRules, RulesSpec};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
 pub use spec::{
@@ -195,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::ReplicaSets;
+        let last = Request::LinkRecord(RecordFilter::default());
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Request;
 use super::{
-    DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, ReplicaOutcome,
-    ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo, RuntimeVitals, Scaled, Status,
+    DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
+    RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
+    RuntimeVitals, Scaled, Status,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -179,6 +180,10 @@ pub enum Item {
         /// What they were and why they are missing, as a sentence.
         reason: String,
     },
+    /// Whose messages of which type come next.
+    Source(RecordSource),
+    /// A message, whole.
+    Recorded(RecordedMessage),
 }
 
 /// A message that passed.

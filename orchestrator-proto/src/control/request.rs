@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::{ClientBody, Item, Program, Reply};
 use super::{
-    LinkSpec, LogQuery, Policy, Priority, Replicas, RuntimeSpec, Selector, SuccessorSpec,
-    TapFilter, WantedSet,
+    LinkSpec, LogQuery, Priority, RecordFilter, Replicas, RulesSpec, RuntimeSpec, Selector,
+    SuccessorSpec, TapFilter, WantedSet,
 };
 #[cfg(doc)]
 use crate::error::ErrorCode;
@@ -144,10 +144,8 @@ pub enum Request {
     LinkSet {
         /// Which link.
         link: LinkId,
-        /// What happens when there is no room; none leaves it as it is.
-        policy: Option<Policy>,
-        /// Messages that may wait, 1 to [`LinkSpec::MAX_CAPACITY`]; none leaves it as it is.
-        capacity: Option<u32>,
+        /// What is to be different; what is not said stays as it is.
+        rules: RulesSpec,
     },
     /// Gives a set so many replicas. Answered by [`Reply::Scaled`], or with an error: then nothing
     /// was changed. The answer comes when that is stored, and the starts and stops that follow are
@@ -160,16 +158,19 @@ pub enum Request {
     },
     /// All sets of replicas. Answered by [`Reply::ReplicaSets`].
     ReplicaSets,
+    /// Messages as they pass, whole. A stream of [`Item::Source`], [`Item::Recorded`] and
+    /// [`Item::Missed`] that ends when it is cancelled.
+    LinkRecord(RecordFilter),
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 27;
+    pub const COUNT: u32 = 28;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::Events { .. })
+        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::LinkRecord(_) | Self::Events { .. })
     }
 
     /// Whether it only looks, and is what a client asks again and again that goes on showing how
@@ -211,6 +212,7 @@ impl Request {
             Self::RuntimeRun { .. } => "runtime run",
             Self::RuntimeScale { .. } => "runtime scale",
             Self::ReplicaSets => "replica sets",
+            Self::LinkRecord(_) => "link record",
         }
     }
 }

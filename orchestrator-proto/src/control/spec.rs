@@ -11,8 +11,10 @@ use super::listen::Listen;
 use super::log::LogRules;
 use super::replicas::Replicas;
 use super::supervision::Supervision;
+use crate::Millis;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
+use crate::rare::Rare;
 
 /// Which instance: its id, a unique prefix of its id, or its name; or which set of replicas: its
 /// name. The daemon resolves it.
@@ -55,9 +57,9 @@ pub struct RuntimeSpec {
     /// What is kept of what it prints.
     pub log: LogRules,
     /// As whom, with which rights and bounds, and in which surroundings it is executed.
-    pub execution: Execution,
+    pub execution: Rare<Execution>,
     /// How much of the machine it may use.
-    pub limits: Limits,
+    pub limits: Rare<Limits>,
     /// Sockets that listen for it, in the order in which it is given them: at most
     /// [`Listen::MAX`], each once.
     pub listen: Vec<Listen>,
@@ -79,8 +81,8 @@ impl RuntimeSpec {
             privileged: false,
             supervision: Supervision::default(),
             log: LogRules::default(),
-            execution: Execution::default(),
-            limits: Limits::default(),
+            execution: Rare::default(),
+            limits: Rare::default(),
             listen: Vec::new(),
             replicas: None,
         }
@@ -174,6 +176,12 @@ pub struct LinkSpec {
     pub policy: Option<Policy>,
     /// Messages that may wait, 1 to 1,048,576; none is [`LinkSpec::DEFAULT_CAPACITY`].
     pub capacity: Option<u32>,
+    /// How long a sender is held back under [`Policy::Block`], at most
+    /// [`LinkSpec::MAX_BLOCK_TIMEOUT`]; none, and 0, is without end.
+    pub block_timeout: Option<Millis>,
+    /// How many of the last messages a receiver gets that comes later, up to
+    /// [`LinkSpec::MAX_HISTORY`]; none is 0. Not for datagrams.
+    pub history: Option<u32>,
 }
 
 impl LinkSpec {
@@ -181,6 +189,10 @@ impl LinkSpec {
     pub const DEFAULT_CAPACITY: u32 = 1024;
     /// The largest `capacity`.
     pub const MAX_CAPACITY: u32 = 1 << 20;
+    /// The longest `block_timeout`: a day.
+    pub const MAX_BLOCK_TIMEOUT: Millis = Millis::secs(86_400);
+    /// The largest `history`.
+    pub const MAX_HISTORY: u32 = 65_536;
     /// The longest `type_name`, bytes.
     pub const MAX_TYPE_NAME: usize = 255;
 }

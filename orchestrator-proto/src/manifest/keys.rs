@@ -386,6 +386,16 @@ pub(super) static LINK: &[Key] = &[
         Number { least: 1, most: crate::control::LinkSpec::MAX_CAPACITY as u64 },
         "Messages that may wait; 1024 without it.",
     ),
+    key(
+        "block-timeout",
+        Time,
+        "How long the policy block holds a sender back; 0, and without it, is without end.",
+    ),
+    key(
+        "history",
+        Number { least: 0, most: crate::control::LinkSpec::MAX_HISTORY as u64 },
+        "How many of the last messages a receiver gets that connects later; none without it.",
+    ),
 ];
 
 /// The keys without which a table is not whole.

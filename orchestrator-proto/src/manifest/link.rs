@@ -2,7 +2,8 @@
 
 use super::keys::LINK;
 use super::read::Value;
-use crate::control::{LinkSpec, Policy, Selector, TargetSpec};
+use super::supervision::time;
+use crate::control::{LinkRules, LinkSpec, Policy, RulesSpec, Selector, TargetSpec};
 
 const POLICIES: [(&str, Policy); 4] = [
     ("block", Policy::Block),
@@ -26,6 +27,8 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
     });
     let policy = table.read("policy", |value| value.choice(&POLICIES));
     let capacity = table.read("capacity", |value| value.number(1, LinkSpec::MAX_CAPACITY));
+    let block_timeout = table.read("block-timeout", time);
+    let history = table.read("history", |value| value.number(0, LinkSpec::MAX_HISTORY));
     let type_name = table.read("type", |value| {
         let text = value.text()?;
         if (1..=LinkSpec::MAX_TYPE_NAME).contains(&text.len()) {
@@ -35,5 +38,14 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
         }
     });
     let to = table.read("to", |value| value.parsed::<TargetSpec>());
-    Some(LinkSpec { from, type_name: type_name?, to: to?, policy, capacity })
+    let wishes = RulesSpec { policy, capacity, block_timeout, history: None };
+    if let Err(why) = wishes.new_rules() {
+        table.wrong(table.at("block-timeout"), why);
+    }
+    let rules = LinkRules { history: history.unwrap_or_default(), ..LinkRules::default() };
+    if let Err(why) = rules.check_target(matches!(to, Some(TargetSpec::Udp(_)))) {
+        table.wrong(table.at("history"), why);
+    }
+    let (type_name, to) = (type_name?, to?);
+    Some(LinkSpec { from, type_name, to, policy, capacity, block_timeout, history })
 }

@@ -111,6 +111,11 @@ pub fn link_entries(link: &LinkSpec) -> Vec<(String, String)> {
     // The newest is one.
     let counts = policy != Policy::Latest && capacity != LinkSpec::DEFAULT_CAPACITY;
     all.add_if(counts, "capacity", capacity.to_string());
+    let block_timeout = link.block_timeout.unwrap_or_default();
+    let holds = policy == Policy::Block && block_timeout > Millis::ZERO;
+    all.add_if(holds, "block-timeout", text(&block_timeout.to_string()));
+    let history = link.history.unwrap_or_default();
+    all.add_if(history > 0, "history", history.to_string());
     all.0
 }
 

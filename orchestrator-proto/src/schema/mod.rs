@@ -48,6 +48,7 @@ mod canonical;
 mod from_json;
 #[cfg(feature = "sdk")]
 mod from_postcard;
+mod json_schema;
 mod json_text;
 mod text;
 mod to_json;

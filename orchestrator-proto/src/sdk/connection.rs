@@ -235,6 +235,13 @@ fn handle(
                 ));
             }
         }
+        Frame::Dropped { channel, total } => {
+            if !shared.lost(channel, total) {
+                return Err(format!(
+                    "the daemon broke the protocol: it drops on {channel}, which is no output"
+                ));
+            }
+        }
         Frame::From { channel, sender, next, kept } => {
             arrivals.turn_to(shared, channel)?;
             match &arrivals.queue {

@@ -65,6 +65,15 @@ struct Declared {
     schema: Vec<u8>,
     hash: SchemaHash,
     end: End,
+    dropped: Dropped,
+}
+
+/// Messages of an output that were dropped because there was no room for too long.
+#[derive(Default)]
+struct Dropped {
+    total: u64,
+    /// Among those, messages of this connection.
+    here: u64,
 }
 
 /// Our end of a channel.
@@ -146,6 +155,7 @@ impl Shared {
                 Some(queue) => End::Input(queue),
                 None => End::Output(Kept::default()),
             },
+            dropped: Dropped::default(),
         });
         if link.writer.is_some() {
             link.push_declare(channel);
@@ -275,6 +285,22 @@ impl Shared {
         let known = self.link().output(channel).is_some_and(|kept| kept.acknowledged(total));
         self.progress.notify_waiters();
         known
+    }
+
+    /// The daemon has dropped so many messages of an output on this connection. False if there is no
+    /// such output.
+    pub(super) fn lost(&self, channel: u16, total: u64) -> bool {
+        let mut link = self.link();
+        let Some(declared) = link.declared.get_mut(usize::from(channel)) else { return false };
+        let Dropped { total: sum, here } = &mut declared.dropped;
+        *sum += total.saturating_sub(*here);
+        *here = total.max(*here);
+        matches!(declared.end, End::Output(_))
+    }
+
+    /// As many of an output, over all connections.
+    pub(super) fn dropped(&self, channel: u16) -> u64 {
+        self.link().declared.get(usize::from(channel)).map_or(0, |it| it.dropped.total)
     }
 
     /// Tells the daemon about an input what it is to be told: now, unless the connection is another
@@ -414,6 +440,7 @@ impl Link {
         let (before, direction, window) = match &mut declared.end {
             End::Output(kept) => {
                 let Beginning { next, again } = kept.begin();
+                declared.dropped.here = 0;
                 (Frame::Keep { channel, epoch, next, again }, Direction::Output, 0)
             }
             End::Input(queue) => {
@@ -437,7 +464,8 @@ impl Link {
             next,
             kept: false,
         });
-        for frame in [before, declare].into_iter().chain(places) {
+        let report = (direction == Direction::Output).then_some(Frame::Report { channel });
+        for frame in [before, declare].into_iter().chain(report).chain(places) {
             // A name and a schema within their bounds always fit a frame; the others are short.
             let _ = frame::append(&mut bytes, &frame, frame::MAX_RUNTIME);
         }

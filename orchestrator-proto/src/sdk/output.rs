@@ -41,7 +41,8 @@ impl<T: Message> Output<T> {
     /// Sends one message. When it returns, the message is with the kernel, unless the daemon
     /// is slower than this runtime; then up to 1 MiB of messages waits here.
     ///
-    /// Waits while a link with the policy `block` has no room, and while that 1 MiB is full.
+    /// Waits while a link with the policy `block` has no room, but no longer than the link's block
+    /// timeout, if it has one (then see [`dropped`](Self::dropped)), and while that 1 MiB is full.
     /// Where such a link takes the messages it also waits while there is no connection, and
     /// what was sent is sent again on the next one if it did not arrive: see
     /// [the module](super#when-the-daemon-goes-away). A future that is dropped while it waits has
@@ -80,6 +81,14 @@ impl<T: Message> Output<T> {
             Offered::Taken { .. } => Err(SendError::Full),
             Offered::Waiting | Offered::Disconnected => Err(SendError::Disconnected),
         }
+    }
+
+    /// How many messages of this output were dropped because a link with a block timeout had no
+    /// room for longer than that, as far as the daemon has told; one that several links dropped
+    /// counts for each. What links drop under other policies is not told, see `link list`.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.handle.shared.dropped(self.channel)
     }
 
     /// Sends many messages, with few system calls: the way for bursts. Returns how many.

@@ -56,8 +56,8 @@ fn spec() -> RuntimeSpec {
         privileged: true,
         supervision: supervision(),
         log: log_rules(),
-        execution: execution(),
-        limits: limits(),
+        execution: execution().into(),
+        limits: limits().into(),
         listen: vec![listen()],
         replicas: Some(Replicas(200)),
         ..RuntimeSpec::new("/opt/camera")
@@ -277,10 +277,13 @@ fn link_info() -> LinkInfo {
             delivered: 990,
             dropped: 7,
             queued: 3,
-            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4 },
+            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4, timed_out: 5 },
             last_ms: Some(NOON_MS),
+            replayed: 400,
         },
         part_of: Some(LinkId(300)),
+        block_timeout: Millis(500),
+        history: 300,
     }
 }
 
@@ -358,6 +361,15 @@ fn event() -> Event {
     }
 }
 
+fn rules_spec() -> RulesSpec {
+    RulesSpec {
+        policy: Some(Policy::Block),
+        capacity: Some(300),
+        block_timeout: Some(Millis(500)),
+        history: Some(7),
+    }
+}
+
 pub(crate) fn link_spec() -> LinkSpec {
     LinkSpec {
         from: None,
@@ -365,6 +377,8 @@ pub(crate) fn link_spec() -> LinkSpec {
         to: TargetSpec::Instance("recorder".into()),
         policy: Some(Policy::Block),
         capacity: Some(32),
+        block_timeout: Some(Millis(500)),
+        history: Some(300),
     }
 }
 
@@ -450,6 +464,25 @@ fn tap_message(payload: Result<String, String>) -> TapMessage {
     }
 }
 
+fn record_filter() -> RecordFilter {
+    let types = vec!["acme.image.v1".into()];
+    RecordFilter { types, from: vec!["camera".into()], links: vec![LinkId(300)] }
+}
+
+fn record_source() -> RecordSource {
+    RecordSource {
+        number: 300,
+        from: Some(camera()),
+        from_name: Some("camera".into()),
+        type_name: "acme.image.v1".into(),
+        schema: Some(value_schema()),
+    }
+}
+
+fn recorded() -> RecordedMessage {
+    RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
+}
+
 pub(crate) fn value_schema() -> Vec<u8> {
     TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3]).unwrap().encode()
 }
@@ -494,6 +527,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::From { .. } => Frame::From { channel: 300, sender: Some(sender()), next: 300, kept: true },
         Frame::Skip { .. } => Frame::Skip { channel: 300, count: 1 << 40 },
         Frame::Ready => Frame::Ready,
+        Frame::Report { .. } => Frame::Report { channel: 300 },
+        Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -543,9 +578,10 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeVitals { .. } => Request::RuntimeVitals { instances: vec![instance()] },
             Request::Doctor => Request::Doctor,
             Request::RuntimeRun { .. } => Request::RuntimeRun { instance: instance() },
-            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), policy: Some(Policy::Block), capacity: Some(300) },
+            Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), rules: rules_spec() },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
-            Request::ReplicaSets => Request::ReplicaSets),
+            Request::ReplicaSets => Request::ReplicaSets,
+            Request::LinkRecord(_) => Request::LinkRecord(record_filter())),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -595,7 +631,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Item::Log(_) => Item::Log(log_line()),
             Item::Message(_) => Item::Message(tap_message(Ok("{}".into()))),
             Item::Event(_) => Item::Event(event()),
-            Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() }),
+            Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() },
+            Item::Source(_) => Item::Source(record_source()),
+            Item::Recorded(_) => Item::Recorded(recorded())),
         variants!(Program:
             Program::Path(_) => Program::Path("/bin/true".into()),
             Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
@@ -724,7 +762,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300 },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved),
     ]
@@ -752,5 +790,11 @@ pub(crate) fn structs() -> Vec<Sample> {
         sample("Declare", &declare(&schema)),
         sample("TapMessage", &tap_message(Err("cut".into()))),
         sample("TapFilter", &TapFilter::default()),
+        sample("RecordFilter", &RecordFilter::default()),
+        sample(
+            "RecordSource",
+            &RecordSource { from: None, from_name: None, schema: None, ..record_source() },
+        ),
+        sample("RecordedMessage", &recorded()),
     ]
 }

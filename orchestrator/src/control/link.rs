@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{Item, LinkSpec, Policy, Reply, TapFilter, TapMessage};
+use orchestrator_proto::control::{Item, LinkSpec, Reply, RulesSpec, TapFilter, TapMessage};
 use orchestrator_proto::frame::MAX_CONTROL;
 use orchestrator_proto::{ErrorCode, LinkId, WireError};
 
 use super::connection::Items;
 use super::{Daemon, missed, to_its_end};
-use crate::route::{MAX_TAPS, TapItem};
+use crate::route::{MAX_TAPS, Tap, TapItem, Watched};
 use crate::runtime::to_json_text;
 
 /// How long a watcher may go without being told what it missed.
@@ -28,11 +28,10 @@ impl Daemon {
     pub(super) async fn link_set(
         &self,
         link: LinkId,
-        policy: Option<Policy>,
-        capacity: Option<u32>,
+        rules: RulesSpec,
     ) -> Result<Reply, WireError> {
         let registry = self.registry.clone();
-        let set = async move { registry.set_link(link, policy, capacity).await };
+        let set = async move { registry.set_link(link, rules).await };
         let (changed, dropped) = to_its_end(set).await?;
         Ok(Reply::LinkSet { id: link, changed, dropped })
     }
@@ -45,26 +44,40 @@ impl Daemon {
 
     pub(super) async fn link_tap(&self, filter: TapFilter, items: Items) -> Result<(), WireError> {
         let from = filter.from.map(|from| self.registry.find(&from)).transpose()?;
-        let taps = self.registry.router().taps();
-        let tap = taps.open(filter.type_name.map(Arc::from), from.map(|from| from.id));
-        let mut tap = tap.ok_or_else(|| {
+        let mut tap =
+            self.tap(vec![(filter.type_name.map(Arc::from), from.map(|from| from.id))])?;
+        while let Some(item) = self.next_of(&mut tap, &items).await? {
+            items.send(Item::Message(self.shown(&item))).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to watch any of these.
+    pub(super) fn tap(&self, watched: Vec<Watched>) -> Result<Tap, WireError> {
+        self.registry.router().taps().open(watched).ok_or_else(|| {
             let message = format!("{MAX_TAPS} taps are open already; end one of them");
             WireError::new(ErrorCode::LimitReached, message)
-        })?;
+        })
+    }
+
+    /// The next message, after what was missed before it. None at the end of this daemon.
+    pub(super) async fn next_of(
+        &self,
+        tap: &mut Tap,
+        items: &Items,
+    ) -> Result<Option<TapItem>, WireError> {
         loop {
             // What was missed came before what waits now, or in between: told as soon as known.
             let next = tokio::select! {
                 next = tokio::time::timeout(TELL_MISSED, tap.next()) => next,
-                () = self.ended() => return Ok(()),
+                () = self.ended() => return Ok(None),
             };
             let count = tap.take_missed();
             if count > 0 {
                 items.send(missed(count, "the watcher was too slow")).await?;
             }
-            match next {
-                Err(_) => {}
-                Ok(None) => return Ok(()),
-                Ok(Some(item)) => items.send(Item::Message(self.shown(&item))).await?,
+            if let Ok(next) = next {
+                return Ok(next);
             }
         }
     }

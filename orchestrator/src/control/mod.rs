@@ -14,6 +14,7 @@ mod doctor;
 mod events;
 mod link;
 mod logs;
+mod record;
 mod runtime;
 mod status;
 mod upload;
@@ -143,49 +144,62 @@ impl Daemon {
         items: Items,
         chunks: Chunks,
     ) -> Result<Option<Reply>, WireError> {
+        // Each with the room that it needs, not with that of the largest: many may be under way.
         let reply = match request {
             Request::Status => self.status(),
-            Request::RuntimeAdd(spec) => self.runtime_add(spec, chunks).await?,
+            Request::RuntimeAdd(spec) => Box::pin(self.runtime_add(spec, chunks)).await?,
             Request::RuntimeStart { instance, priority } => {
-                self.runtime_start(&instance, priority).await?
+                Box::pin(self.runtime_start(&instance, priority)).await?
             }
-            Request::RuntimeStop { instance } => self.runtime_stop(&instance).await?,
-            Request::RuntimeRestart { instance } => self.runtime_restart(&instance).await?,
+            Request::RuntimeStop { instance } => Box::pin(self.runtime_stop(&instance)).await?,
+            Request::RuntimeRestart { instance } => {
+                Box::pin(self.runtime_restart(&instance)).await?
+            }
             Request::RuntimeRemove { instance, force } => {
-                self.runtime_remove(&instance, force).await?
+                Box::pin(self.runtime_remove(&instance, force)).await?
             }
             Request::RuntimeList => Reply::Runtimes(self.registry.list()),
             Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
-            Request::LinkAdd(spec) => self.link_add(spec).await?,
-            Request::LinkSet { link, policy, capacity } => {
-                self.link_set(link, policy, capacity).await?
-            }
-            Request::LinkRemove { link } => self.link_remove(link).await?,
+            Request::LinkAdd(spec) => Box::pin(self.link_add(spec)).await?,
+            Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
+            Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
-            Request::Clear { force } => self.clear(force).await?,
+            Request::Clear { force } => Box::pin(self.clear(force)).await?,
             Request::DaemonStatus => self.daemon_status()?,
             Request::DaemonReplace { successor, timeout_ms } => {
-                self.daemon_replace(successor, timeout_ms).await?
+                Box::pin(self.daemon_replace(successor, timeout_ms)).await?
             }
-            Request::HolderRenew { timeout_ms } => self.holder_renew(timeout_ms).await?,
-            Request::CaptureRenew { timeout_ms } => self.capture_renew(timeout_ms).await?,
-            Request::Apply { set, prune, dry_run } => self.apply(set, prune, dry_run).await?,
+            Request::HolderRenew { timeout_ms } => Box::pin(self.holder_renew(timeout_ms)).await?,
+            Request::CaptureRenew { timeout_ms } => {
+                Box::pin(self.capture_renew(timeout_ms)).await?
+            }
+            Request::Apply { set, prune, dry_run } => {
+                Box::pin(self.apply(set, prune, dry_run)).await?
+            }
             Request::Export => self.export(),
-            Request::RuntimeVitals { instances } => self.runtime_vitals(&instances).await?,
-            Request::Doctor => self.doctor().await?,
-            Request::RuntimeRun { instance } => self.runtime_run(&instance).await?,
-            Request::RuntimeScale { set, replicas } => self.runtime_scale(&set, replicas).await?,
+            Request::RuntimeVitals { instances } => {
+                Box::pin(self.runtime_vitals(&instances)).await?
+            }
+            Request::Doctor => Box::pin(self.doctor()).await?,
+            Request::RuntimeRun { instance } => Box::pin(self.runtime_run(&instance)).await?,
+            Request::RuntimeScale { set, replicas } => {
+                Box::pin(self.runtime_scale(&set, replicas)).await?
+            }
             Request::ReplicaSets => Reply::ReplicaSets(self.registry.list_sets()),
             Request::Logs(query) => {
-                self.logs(query, items).await?;
+                Box::pin(self.logs(query, items)).await?;
                 return Ok(None);
             }
             Request::LinkTap(filter) => {
-                self.link_tap(filter, items).await?;
+                Box::pin(self.link_tap(filter, items)).await?;
+                return Ok(None);
+            }
+            Request::LinkRecord(filter) => {
+                Box::pin(self.link_record(filter, items)).await?;
                 return Ok(None);
             }
             Request::Events { follow, after, since_ms, instance } => {
-                self.events(Wanted { follow, after, since_ms, instance }, items).await?;
+                Box::pin(self.events(Wanted { follow, after, since_ms, instance }, items)).await?;
                 return Ok(None);
             }
         };

@@ -1,6 +1,6 @@
 //! A line of what an instance prints that says that it is ready.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_proto::control::{LogLine, LogStream};
 use regex::bytes::{Regex, RegexBuilder};
@@ -32,14 +32,22 @@ pub(super) fn pattern(text: &str) -> Result<Regex, String> {
 #[derive(Debug)]
 pub(super) struct Output {
     log: InstanceLog,
-    /// In the output of the last run.
-    search: Mutex<Arc<tokio::sync::Mutex<Search>>>,
+    search: Mutex<Sought>,
+}
+
+/// In which run's output.
+#[derive(Debug, Default)]
+struct Sought {
+    /// When the last run began, nanoseconds since 1970 (UTC); none if an earlier daemon began it.
+    since_ns: Option<u64>,
+    /// How far it has been looked at; none before the first question, because most are never asked.
+    search: Option<Arc<tokio::sync::Mutex<Search>>>,
 }
 
 /// How far a run's output has been looked at.
 #[derive(Debug, Default)]
 struct Search {
-    /// When the run began, nanoseconds since 1970 (UTC); none if an earlier daemon began it.
+    /// See [`Sought::since_ns`].
     since_ns: Option<u64>,
     /// None before the first question.
     reader: Option<LogReader>,
@@ -56,11 +64,13 @@ impl Output {
         Self { log, search: Mutex::default() }
     }
 
+    fn sought(&self) -> MutexGuard<'_, Sought> {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The next run begins: what is printed from now on is its output.
     pub(super) fn launching(&self) {
-        let search = Search { since_ns: Some(now_ns()), ..Search::default() };
-        let search = Arc::new(tokio::sync::Mutex::new(search));
-        *self.search.lock().unwrap_or_else(PoisonError::into_inner) = search;
+        *self.sought() = Sought { since_ns: Some(now_ns()), search: None };
     }
 
     /// Ends when the run whose main process is `pid` has printed a line that matches, on either
@@ -71,9 +81,16 @@ impl Output {
     /// of a line whose end is slow to come, such as a prompt, is matched as it is, and again with
     /// its end.
     pub(super) fn find(&self, text: &str, pid: Option<u32>) -> Pending<Result<(), String>> {
-        let search = self.search.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let search = self.sought().search();
         let (log, text) = (self.log.clone(), text.to_owned());
         Box::pin(async move { search.lock().await.go_on(&log, &text, pid).await })
+    }
+}
+
+impl Sought {
+    fn search(&mut self) -> Arc<tokio::sync::Mutex<Search>> {
+        let search = Search { since_ns: self.since_ns, ..Search::default() };
+        self.search.get_or_insert_with(|| Arc::new(tokio::sync::Mutex::new(search))).clone()
     }
 }
 

@@ -2,15 +2,15 @@
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Observed, Priority};
-use tokio::sync::watch;
 
 use crate::process::View;
+use crate::shown::Shower;
 
 /// An instance, as far as it concerns this room.
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(super) id: InstanceId,
-    run: watch::Sender<Run>,
+    run: Shower<Run>,
 }
 
 /// How far its execution is.
@@ -36,7 +36,7 @@ pub(super) enum Main {
 
 impl Subject {
     pub(super) fn new(id: InstanceId) -> Self {
-        Self { id, run: watch::Sender::new(Run::default()) }
+        Self { id, run: Shower::new(Run::default()) }
     }
 
     pub(super) fn changed(&self, view: &View) {

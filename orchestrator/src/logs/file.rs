@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use orchestrator_proto::control::Compression;
 use serde::{Deserialize, Serialize};
@@ -103,7 +104,7 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 
 /// The writing end of one log's files. All methods block on the disk.
 pub(super) struct LogFiles {
-    dir: PathBuf,
+    dir: Arc<Path>,
     rules: Rules,
     disk: Box<dyn Disk>,
     /// The files that are kept.
@@ -121,7 +122,11 @@ impl LogFiles {
     ///
     /// If the newest file does not end with a newline, the daemon or the machine died while
     /// a record was written: the torn record is cut off. Returns how many bytes that were.
-    pub(super) fn open(dir: PathBuf, rules: Rules, disk: Box<dyn Disk>) -> io::Result<(Self, u64)> {
+    pub(super) fn open(
+        dir: Arc<Path>,
+        rules: Rules,
+        disk: Box<dyn Disk>,
+    ) -> io::Result<(Self, u64)> {
         create_dir(&dir)?;
         // What stays is in nobody's way: of two forms the compressed one counts.
         let _ = names::tidy(&dir);

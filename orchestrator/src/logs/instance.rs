@@ -278,6 +278,8 @@ impl Shared {
             self.link.source().keep(self.instance, run.run, pipes);
         }
         if !known {
+            // Most have one, and a vector that grows by itself begins with four.
+            outbox.runs.reserve_exact(1);
             outbox.runs.push(run);
             self.progress.send_modify(|progress| progress.runs = outbox.runs.len());
             self.flush(&mut outbox);

@@ -1,7 +1,8 @@
 //! Writes the records of one log, and keeps account of what could not be written.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use orchestrator_proto::control::{LogStream, WhenFull};
 
@@ -46,7 +47,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn open(dir: PathBuf, rules: Rules, disk: Box<dyn Disk>) -> io::Result<Self> {
+    pub(super) fn open(dir: Arc<Path>, rules: Rules, disk: Box<dyn Disk>) -> io::Result<Self> {
         let (files, cut) = LogFiles::open(dir, rules, disk)?;
         Ok(Self {
             files,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{
-    ChangeKind, LinkChange, LinkSpec, Policy, TargetSpec, WantedSet,
+    ChangeKind, LinkChange, LinkRules, LinkSpec, TargetSpec, WantedSet,
 };
 use orchestrator_proto::manifest::link_entries;
 
@@ -35,20 +35,16 @@ pub(super) fn diff(
             continue;
         }
         let before = as_present(&route).and_then(|route| there.get(&route).copied());
-        let (policy, capacity) = rules(link);
+        let rules = rules(link);
         if let Some(before) = before {
             kept.insert(before.id);
-            if (before.policy, before.capacity) == (policy, capacity) {
+            if before.rules == rules {
                 all.unchanged_links += 1;
                 continue;
             }
         }
         let keys = before.map(|before| {
-            let spec = LinkSpec {
-                policy: Some(before.policy),
-                capacity: Some(before.capacity),
-                ..link.clone()
-            };
+            let spec = link.clone().with_rules(before.rules);
             differing(link_entries(&spec), link_entries(link))
         });
         let shown = LinkChange {
@@ -63,12 +59,12 @@ pub(super) fn diff(
             keys: keys.unwrap_or_default(),
         };
         let step = match before {
-            Some(before) => LinkStep::Change { id: before.id, policy, capacity },
-            None => LinkStep::Make { route, policy, capacity },
+            Some(before) => LinkStep::Change { id: before.id, rules },
+            None => LinkStep::Make { route, rules },
         };
         made.push((step, shown));
     }
-    for Implied { route, policy, capacity, shown } in implied {
+    for Implied { route, rules, shown } in implied {
         if !seen.insert(route.clone()) {
             continue;
         }
@@ -77,7 +73,7 @@ pub(super) fn diff(
             continue;
         }
         let route = route.clone();
-        let step = LinkStep::Make { route, policy: *policy, capacity: *capacity };
+        let step = LinkStep::Make { route, rules: *rules };
         made.push((step, shown.clone()));
     }
     if prune {
@@ -105,18 +101,13 @@ pub(super) fn diff(
 /// A link that there has to be because of another one.
 pub(super) struct Implied {
     pub(super) route: Route<End>,
-    pub(super) policy: Policy,
-    pub(super) capacity: u32,
+    pub(super) rules: LinkRules,
     pub(super) shown: LinkChange,
 }
 
-/// What happens on a link when there is no room, and how many messages may wait.
-pub(super) fn rules(link: &LinkSpec) -> (Policy, u32) {
-    match link.policy.unwrap_or_default() {
-        // The newest is one.
-        Policy::Latest => (Policy::Latest, 1),
-        policy => (policy, link.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY)),
-    }
+/// Its rules, which were [checked](check).
+pub(super) fn rules(link: &LinkSpec) -> LinkRules {
+    link.rules().unwrap_or_default()
 }
 
 pub(super) fn route(link: &LinkSpec, known: &Known<'_>) -> Result<Route<End>, String> {
@@ -135,12 +126,7 @@ pub(super) fn check(link: &LinkSpec) -> Result<(), String> {
     if !(1..=most).contains(&link.type_name.len()) {
         return Err(format!("a type name has 1 to {most} bytes"));
     }
-    if let Some(capacity) = link.capacity
-        && !(1..=LinkSpec::MAX_CAPACITY).contains(&capacity)
-    {
-        let most = LinkSpec::MAX_CAPACITY;
-        return Err(format!("a capacity of {capacity}; it must be 1 to {most}"));
-    }
+    link.rules()?;
     if let TargetSpec::Udp(address) = &link.to {
         format!("udp:{address}").parse::<TargetSpec>()?;
     }

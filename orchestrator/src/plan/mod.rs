@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 
 use orchestrator_proto::control::{
-    ChangeKind, Desired, Effect, InstanceChange, KeyChange, LinkChange, Policy, Priority,
+    ChangeKind, Desired, Effect, InstanceChange, KeyChange, LinkChange, LinkRules, Priority,
     RuntimeSpec, Wanted, WantedSet,
 };
 use orchestrator_proto::{InstanceId, LinkId, OsBytes};
@@ -59,10 +59,8 @@ pub struct PresentLink {
     pub id: LinkId,
     /// Its ends and its type.
     pub route: Route<InstanceId>,
-    /// What it does when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// From where to where a link leads.
@@ -140,19 +138,15 @@ pub enum LinkStep {
     Make {
         /// Its ends and its type.
         route: Route<End>,
-        /// What it does when there is no room.
-        policy: Policy,
-        /// Messages that may wait.
-        capacity: u32,
+        /// Its rules.
+        rules: LinkRules,
     },
     /// Change it, with what waits in it.
     Change {
         /// The one that joins the same ends.
         id: LinkId,
-        /// What it does when there is no room.
-        policy: Policy,
-        /// Messages that may wait.
-        capacity: u32,
+        /// Its rules.
+        rules: LinkRules,
     },
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use orchestrator_proto::control::{
-    ChangeKind, KeyChange, LinkChange, LinkSpec, Policy, Program, Replica, Replicas, SetChange,
+    ChangeKind, KeyChange, LinkChange, LinkRules, LinkSpec, Program, Replica, Replicas, SetChange,
     TargetSpec, Wanted, WantedSet,
 };
 use orchestrator_proto::manifest::link_entries;
@@ -40,10 +40,8 @@ pub struct PresentSetLink {
     pub id: LinkId,
     /// Its ends and its type.
     pub route: Route<Side<InstanceId>>,
-    /// What it does when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// One end of a link from or to a set.
@@ -79,19 +77,15 @@ pub enum SetLinkStep {
     Change {
         /// The one that joins the same ends.
         id: LinkId,
-        /// What it does when there is no room.
-        policy: Policy,
-        /// Messages that may wait.
-        capacity: u32,
+        /// Its rules.
+        rules: LinkRules,
     },
     /// Make it.
     Make {
         /// Its ends and its type.
         route: Route<Side<End>>,
-        /// What it does when there is no room.
-        policy: Policy,
-        /// Messages that may wait.
-        capacity: u32,
+        /// Its rules.
+        rules: LinkRules,
     },
 }
 
@@ -297,16 +291,15 @@ impl Ends<'_> {
             whole.singly.links.extend(self.each(link));
             let before = present.iter().find(|it| as_wanted(&it.route) == route);
             kept.extend(before.map(|before| before.id));
-            let (policy, capacity) = links::rules(link);
+            let rules = links::rules(link);
             if let Some(same) = before
-                && (same.policy, same.capacity) == (policy, capacity)
+                && same.rules == rules
             {
                 whole.unchanged_set_links.push(same.id);
                 continue;
             }
             let keys = before.map(|before| {
-                let (policy, capacity) = (Some(before.policy), Some(before.capacity));
-                let spec = LinkSpec { policy, capacity, ..link.clone() };
+                let spec = link.clone().with_rules(before.rules);
                 differing(link_entries(&spec), link_entries(link))
             });
             let shown = LinkChange {
@@ -318,8 +311,8 @@ impl Ends<'_> {
                 keys: keys.unwrap_or_default(),
             };
             let step = match before {
-                Some(before) => SetLinkStep::Change { id: before.id, policy, capacity },
-                None => SetLinkStep::Make { route, policy, capacity },
+                Some(before) => SetLinkStep::Change { id: before.id, rules },
+                None => SetLinkStep::Make { route, rules },
             };
             made.push((step, shown));
         }
@@ -401,20 +394,24 @@ impl Ends<'_> {
         };
         let mut implied = Vec::new();
         for link in present {
-            let spec = LinkSpec {
+            let ends = LinkSpec {
                 from: link.route.from.as_ref().map(|from| text(from).into()),
                 type_name: link.route.type_name.clone(),
                 to: match &link.route.to {
                     Target::Instance(to) => TargetSpec::Instance(text(to).into()),
                     Target::Udp(address) => TargetSpec::Udp(address.clone()),
                 },
-                policy: Some(link.policy),
-                capacity: Some(link.capacity),
+                policy: None,
+                capacity: None,
+                block_timeout: None,
+                history: None,
             };
+            let spec = ends.with_rules(link.rules);
             if implied.len() + self.count(&spec) > MAX_LINKS {
                 problems.push(too_many(&spec));
                 break;
             }
+            let rules = link.rules;
             for link in self.each(&spec) {
                 // One that goes away takes its links with it.
                 let Ok(route) = links::route(&link, self.known) else { continue };
@@ -433,9 +430,7 @@ impl Ends<'_> {
                     },
                     keys: Vec::new(),
                 };
-                let policy = link.policy.unwrap_or_default();
-                let capacity = link.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY);
-                implied.push(Implied { route, policy, capacity, shown });
+                implied.push(Implied { route, rules, shown });
             }
         }
         implied

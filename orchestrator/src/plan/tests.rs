@@ -1,7 +1,7 @@
 //! The differences, carried out on plain values.
 
 use orchestrator_proto::Millis;
-use orchestrator_proto::control::{LinkSpec, Program, Readiness, TargetSpec};
+use orchestrator_proto::control::{LinkSpec, Policy, Program, Readiness, TargetSpec};
 use proptest::prelude::*;
 
 use super::*;
@@ -143,6 +143,8 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         to: TargetSpec::Instance(to.into()),
         policy: None,
         capacity: None,
+        block_timeout: None,
+        history: None,
     }
 }
 
@@ -229,12 +231,12 @@ impl World {
         for step in &all.links {
             match step {
                 LinkStep::Remove(id) => self.links.retain(|link| link.id != *id),
-                LinkStep::Change { id, policy, capacity } => {
+                LinkStep::Change { id, rules } => {
                     let link = self.links.iter_mut().find(|link| link.id == *id).unwrap();
-                    assert_ne!((link.policy, link.capacity), (*policy, *capacity));
-                    (link.policy, link.capacity) = (*policy, *capacity);
+                    assert_ne!(link.rules, *rules);
+                    link.rules = *rules;
                 }
-                LinkStep::Make { route, policy, capacity } => {
+                LinkStep::Make { route, rules } => {
                     let end = |end: &End| match end {
                         End::Present(id) => *id,
                         End::New(place) => new[place],
@@ -249,8 +251,8 @@ impl World {
                     };
                     assert!(self.links.iter().all(|link| link.route != route));
                     let last = self.links.iter().map(|link| link.id.0).max().unwrap_or(0);
-                    let (id, policy, capacity) = (LinkId(last + 1), *policy, *capacity);
-                    self.links.push(PresentLink { id, route, policy, capacity });
+                    let (id, rules) = (LinkId(last + 1), *rules);
+                    self.links.push(PresentLink { id, route, rules });
                 }
             }
         }
@@ -292,6 +294,8 @@ fn some_set() -> impl Strategy<Value = WantedSet> {
                 to,
                 policy: latest.then_some(Policy::Latest),
                 capacity: Some(capacity),
+                block_timeout: None,
+                history: None,
             }
         });
         let mut seen = HashSet::new();

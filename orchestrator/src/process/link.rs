@@ -153,9 +153,10 @@ impl Link {
     ) -> Result<Born, Option<Refusal>> {
         let refusal = |error| Some(Refusal { stage: Stage::Image, error });
         let listeners = self.listeners(launch).await?;
+        let _place = self.place().await;
+        // Not before that, or there would be one for each that waits.
         let image = program::image(launch, prepared)
             .map_err(|error| refusal(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let _place = self.place().await;
         let tag = self.next_run.fetch_add(1, Ordering::Relaxed);
         // A time in nanoseconds: the top bit is free until the year 2262.
         let tag = match launch.part {

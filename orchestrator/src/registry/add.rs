@@ -23,6 +23,7 @@ use crate::listen::Listeners;
 use crate::process::{Keeper, Process, Spawned, View, give_sockets_again};
 use crate::runtime::{Endpoint, InstanceSockets, now_ns};
 use crate::store::{Change, InstanceRecord, RunRecord, TypeRecord};
+use crate::supervise::Rules;
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 64;
@@ -250,7 +251,7 @@ impl Registry {
             WireError::caused_by(ErrorCode::Io, "cannot make the sockets of the instance", error)
         };
         let sockets = sockets.map_err(|error| unmade(&error))?;
-        let rules = Arc::new(spec.supervision.clone());
+        let rules = Rules::from(spec.clone());
         let notify = NotifySocket::open(&self.directories.sockets, &endpoint, &rules);
         let notify = notify.map_err(|error| unmade(&error))?;
         self.kernel.limit(id, &spec.limits);
@@ -313,14 +314,11 @@ impl Registry {
             log,
             endpoint,
             listeners,
-            leaving: before.as_ref().map_or_else(Arc::default, |it| it.leaving.clone()),
             sockets: Arc::new(Mutex::new(Some(sockets))),
             launches: spec.clone(),
             from_start,
             run: notes,
-            acting: before.as_ref().map_or_else(Arc::default, |it| it.acting.clone()),
-            renewing: before.as_ref().map_or_else(Arc::default, |it| it.renewing.clone()),
-            restarting: before.as_ref().map_or_else(Arc::default, |it| it.restarting.clone()),
+            turns: before.as_ref().map_or_else(Arc::default, |it| it.turns.clone()),
             store: self.store.clone(),
             durability: self.durability,
             spec,
@@ -349,7 +347,7 @@ fn check_free(
     if let Some(name) = &spec.name
         && let Some(owner) = instances.by_name.get(name)
     {
-        let leaving = |it: &Arc<Instance>| it.leaving.load(Ordering::Acquire);
+        let leaving = |it: &Arc<Instance>| it.turns.leaving.load(Ordering::Acquire);
         let message = match instances.by_id.get(owner).is_some_and(leaving) {
             true => format!("the name {name:?} is that of an instance that is being removed"),
             false => format!("the name {name:?} is taken by instance {owner}"),

@@ -1,7 +1,7 @@
 //! Everything as it is defined now.
 
 use orchestrator_proto::control::{
-    Exported, LinkSpec, Policy, Priority, Program, RuntimeSpec, TargetSpec, Wanted,
+    Exported, LinkSpec, Priority, Program, RuntimeSpec, TargetSpec, Wanted,
 };
 
 use super::Registry;
@@ -53,18 +53,19 @@ impl Registry {
             if parts.contains_key(&(link.from, link.type_name.clone(), link.to.clone())) {
                 continue;
             }
-            let (policy, capacity) = link.rules();
-            exported.set.links.push(LinkSpec {
+            let ends = LinkSpec {
                 from: link.from.map(|from| label(from).into()),
                 type_name: link.type_name.to_string(),
                 to: match &link.to {
                     LinkTarget::Instance(to) => TargetSpec::Instance(label(*to).into()),
                     LinkTarget::Udp(address) => TargetSpec::Udp(address.to_string()),
                 },
-                policy: Some(policy).filter(|it| *it != Policy::default()),
-                capacity: Some(capacity)
-                    .filter(|it| *it != LinkSpec::DEFAULT_CAPACITY && policy != Policy::Latest),
-            });
+                policy: None,
+                capacity: None,
+                block_timeout: None,
+                history: None,
+            };
+            exported.set.links.push(ends.with_rules(link.rules()));
         }
         exported
     }

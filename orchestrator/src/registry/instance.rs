@@ -57,8 +57,6 @@ pub struct Instance {
     pub(super) endpoint: Arc<Endpoint>,
     /// Sockets that listen for it.
     pub(super) listeners: Arc<Listeners>,
-    /// Somebody removes it.
-    pub(super) leaving: Arc<AtomicBool>,
     /// None once the instance is removed.
     pub(super) sockets: Arc<Mutex<Option<Sockets>>>,
     /// How its keeper executes it: as `spec`, unless that has changed and it still runs.
@@ -67,15 +65,24 @@ pub struct Instance {
     pub(super) from_start: u64,
     /// What is kept of its run; its keeper's.
     pub(super) run: Arc<RunNotes>,
-    /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
-    pub(super) acting: Arc<tokio::sync::Mutex<()>>,
-    /// Held while its keeper is replaced.
-    pub(super) renewing: Arc<tokio::sync::Mutex<()>>,
-    /// So many are about to restart it as `spec` says.
-    pub(super) restarting: Arc<AtomicU32>,
+    /// Whose turn it is, however it is defined.
+    pub(super) turns: Arc<Turns>,
     pub(super) store: Store,
     /// What a start and a stop wait for before they are answered.
     pub(super) durability: Durability,
+}
+
+/// Who does something with an instance that others have to know of, or wait for.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// Somebody removes it.
+    pub(super) leaving: AtomicBool,
+    /// Held from when it is stopped to be executed as it is defined now, until that is asked for.
+    pub(super) acting: tokio::sync::Mutex<()>,
+    /// Held while its keeper is replaced.
+    pub(super) renewing: tokio::sync::Mutex<()>,
+    /// So many are about to restart it as it is defined now.
+    pub(super) restarting: AtomicU32,
 }
 
 /// Its sockets. They exist for as long as this value.
@@ -124,7 +131,7 @@ impl Instance {
         let stored = self.store.commit(self.durability).await;
         let started = match started {
             Ok(started) => started,
-            Err(error) => return Err(self.start_failed(failed(), &error, &before).await),
+            Err(error) => return Err(Box::pin(self.start_failed(failed(), &error, &before)).await),
         };
         if let Err(error) = stored {
             // So that what runs after the next start of the daemon is what was answered.
@@ -215,7 +222,7 @@ impl Instance {
         let stored = self.store.commit(self.durability).await;
         let started = match started {
             Ok(started) => started,
-            Err(error) => return Err(self.start_failed(failed(), &error, &before).await),
+            Err(error) => return Err(Box::pin(self.start_failed(failed(), &error, &before)).await),
         };
         stored.map_err(|error| {
             let message =
@@ -317,7 +324,7 @@ impl Instance {
             starts: view.starts,
             connections: self.endpoint.connections.load(Ordering::Acquire),
             status: view.status,
-            schedule: self.schedule_info(view.runs),
+            schedule: self.schedule_info(&view.runs),
             replica: self.replica.clone(),
         }
     }
@@ -351,8 +358,8 @@ impl Instance {
             }),
             log_dir: self.log.dir().as_os_str().into(),
             links: mine.map(|link| link.id).collect(),
-            execution: self.spec.execution.clone(),
-            limits: self.spec.limits.clone(),
+            execution: (*self.spec.execution).clone(),
+            limits: (*self.spec.limits).clone(),
             limits_unmet: registry.limits_unmet(self),
             vitals: self.vitals(),
             exits: self.run.record().exits.into_iter().rev().collect(),
@@ -473,7 +480,7 @@ pub(super) fn launching(
                 .chain(own.map(|(key, value)| (key.into(), value)))
                 .collect(),
             cwd: spec.cwd.as_ref().map(|cwd| cwd.as_path().to_owned()),
-            execution: Arc::new(spec.execution.clone()),
+            execution: Arc::new((*spec.execution).clone()),
             sockets,
             ..Launch::new(id, &program)
         }

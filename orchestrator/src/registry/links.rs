@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
 use orchestrator_proto::control::{
-    EventKind, LinkInfo, LinkSpec, LinkState, Policy, TargetInfo, TargetSpec,
+    EventKind, LinkInfo, LinkRules, LinkSpec, LinkState, RulesSpec, TargetInfo, TargetSpec,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -14,7 +14,7 @@ use super::replicas::Ends;
 use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
 use crate::route::{
-    Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl,
+    Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl, Watched,
 };
 use crate::runtime::Peers;
 use crate::store::{
@@ -66,35 +66,33 @@ type Stored = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 /// A link as it is.
 pub(super) fn kept(link: &Link) -> LinkRecord {
-    let (policy, capacity) = link.rules();
     let request = LinkRequest {
         from: link.from,
         type_name: link.type_name.clone(),
         to: link.to.clone(),
-        policy,
-        capacity,
+        rules: link.rules(),
     };
     record(link.id, &request)
 }
 
 pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
-    let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
+    let LinkRequest { from, type_name, to, rules } = request.clone();
     let to = match to {
         LinkTarget::Instance(id) => LinkEnd::Instance(id),
         LinkTarget::Udp(address) => LinkEnd::Udp(address),
     };
-    LinkRecord { id, from, type_name, to, policy, capacity }
+    LinkRecord { id, from, type_name, to, rules }
 }
 
-/// The capacity of a link that was like this and gets this policy, and this capacity if one is
-/// given.
-pub(super) fn capacity_after(before: (Policy, u32), policy: Policy, capacity: Option<u32>) -> u32 {
-    match (policy, before) {
-        // The newest is one.
-        (Policy::Latest, _) => 1,
-        (_, (Policy::Latest, _)) => capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY),
-        (_, (_, before)) => capacity.unwrap_or(before),
-    }
+/// A link has these rules now.
+pub(super) fn changed_link(link: LinkId, rules: LinkRules) -> EventKind {
+    let LinkRules { policy, capacity, block_timeout, history } = rules;
+    EventKind::LinkChanged { link, policy, capacity, block_timeout, history }
+}
+
+/// Somebody asks for what is not allowed.
+pub(super) fn invalid(message: impl Into<String>) -> WireError {
+    WireError::new(ErrorCode::InvalidArgument, message)
 }
 
 impl Registry {
@@ -114,13 +112,13 @@ impl Registry {
 
     /// Makes a link that was there before, under its id.
     pub(super) fn restore_link(&self, record: LinkRecord) -> Result<(), RouteError> {
-        let LinkRecord { id, from, type_name, to, policy, capacity } = record;
+        let LinkRecord { id, from, type_name, to, rules } = record;
         let to = match to {
             LinkEnd::Instance(id) => LinkTarget::Instance(id),
             LinkEnd::Udp(address) => LinkTarget::Udp(address),
         };
         self.router.set_last_id(LinkId(id.0.saturating_sub(1)));
-        let request = LinkRequest { from, type_name, to, policy, capacity };
+        let request = LinkRequest { from, type_name, to, rules };
         self.router.restore_link(&request).map(|_| ())
     }
 
@@ -136,7 +134,6 @@ impl Registry {
         if self.is_of_set(spec) {
             return self.add_set_link(spec).await;
         }
-        let invalid = |message| WireError::new(ErrorCode::InvalidArgument, message);
         if spec.type_name.is_empty() || spec.type_name.len() > LinkSpec::MAX_TYPE_NAME {
             return Err(invalid(format!(
                 "a type name has 1 to {} bytes; {} has not",
@@ -144,13 +141,7 @@ impl Registry {
                 shorten(&spec.type_name)
             )));
         }
-        let capacity = spec.capacity.unwrap_or(LinkSpec::DEFAULT_CAPACITY);
-        if !(1..=LinkSpec::MAX_CAPACITY).contains(&capacity) {
-            return Err(invalid(format!(
-                "a capacity of {capacity}; it must be 1 to {}",
-                LinkSpec::MAX_CAPACITY
-            )));
-        }
+        let rules = spec.rules().map_err(invalid)?;
         let from = spec.from.as_ref().map(|from| self.find(from)).transpose()?;
         let (to, receiver) = match &spec.to {
             TargetSpec::Instance(to) => {
@@ -166,8 +157,7 @@ impl Registry {
             from: from.as_ref().map(|from| from.id),
             type_name: spec.type_name.as_str().into(),
             to,
-            policy: spec.policy.unwrap_or_default(),
-            capacity,
+            rules,
         };
         let ends = from.iter().chain(receiver.iter());
         let (link, created, stored) = self.begin_link(&request, ends)?;
@@ -223,7 +213,7 @@ impl Registry {
         mut ends: impl Iterator<Item = &'a Arc<Instance>>,
     ) -> Result<(LinkId, bool, Stored), WireError> {
         let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(end) = ends.find(|end| end.leaving.load(Ordering::Acquire)) {
+        if let Some(end) = ends.find(|end| end.turns.leaving.load(Ordering::Acquire)) {
             return Err(being_removed(end));
         }
         let (link, created) = self.router.add_link(request)?;
@@ -236,39 +226,29 @@ impl Registry {
         Ok((link, created, stored))
     }
 
-    /// Gives a link another policy, another capacity, or both, while messages pass over it. The
+    /// Gives a link other rules while messages pass over it. The
     /// answer is whether anything is different, and how many messages that waited had to give way.
     /// It is on the disk when this is answered. To be carried to its end once it is begun.
     ///
     /// # Errors
     ///
-    /// When there is no such link, nothing to change is given, the capacity is out of bounds, or it
+    /// When there is no such link, nothing to change is given, something is out of bounds, or it
     /// can't be stored.
     pub async fn set_link(
         self: &Arc<Self>,
         link: LinkId,
-        policy: Option<Policy>,
-        capacity: Option<u32>,
+        wishes: RulesSpec,
     ) -> Result<(bool, u64), WireError> {
         self.check_open()?;
-        if policy.is_none() && capacity.is_none() {
-            let message = "neither a policy nor a capacity is given";
-            return Err(WireError::new(ErrorCode::InvalidArgument, message));
+        if wishes.is_nothing() {
+            return Err(invalid("nothing is given that is to be different"));
         }
-        if let Some(capacity) = capacity
-            && !(1..=LinkSpec::MAX_CAPACITY).contains(&capacity)
-        {
-            let most = LinkSpec::MAX_CAPACITY;
-            let message = format!("a capacity of {capacity}; it must be 1 to {most}");
-            return Err(WireError::new(ErrorCode::InvalidArgument, message));
-        }
-        if let Some(done) = self.change_set_link(link, policy, capacity).await? {
+        if let Some(done) = self.change_set_link(link, wishes).await? {
             return Ok(done);
         }
-        let (before, after, dropped, stored) = self.begin_set(link, policy, capacity)?;
+        let (before, after, dropped, stored) = self.begin_set(link, wishes)?;
         if let Err(error) = stored.await {
-            let LinkRecord { policy, capacity, .. } = before;
-            let _ = self.router.change_link(link, policy, capacity);
+            let _ = self.router.change_link(link, before.rules);
             return Err(not_stored(format!("link {link} was not changed"), &error));
         }
         let changed = before != after;
@@ -283,30 +263,27 @@ impl Registry {
     fn begin_set(
         &self,
         id: LinkId,
-        policy: Option<Policy>,
-        capacity: Option<u32>,
+        wishes: RulesSpec,
     ) -> Result<(LinkRecord, LinkRecord, u64, Stored), WireError> {
         let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let links = self.router.links();
         let link = links.iter().find(|link| link.id == id).ok_or(RouteError::NoLink(id))?;
         let before = kept(link);
-        let policy = policy.unwrap_or(before.policy);
-        let capacity = capacity_after((before.policy, before.capacity), policy, capacity);
-        let after = LinkRecord { policy, capacity, ..before.clone() };
+        let rules = wishes.over(before.rules).map_err(invalid)?;
+        rules.check_target(matches!(before.to, LinkEnd::Udp(_))).map_err(invalid)?;
+        let after = LinkRecord { rules, ..before.clone() };
         if after == before {
             let stored = Box::pin(self.store.commit(Durability::Synced));
             return Ok((before, after, 0, stored));
         }
-        let dropped = self.router.change_link(id, policy, capacity)?;
+        let dropped = self.router.change_link(id, rules)?;
         let stored = Box::pin(self.store.change(Change::ChangeLink(after.clone())));
         Ok((before, after, dropped, stored))
     }
 
     /// Tells of a link that was changed.
     pub(super) fn tell_changed_link(&self, changed: &LinkRecord) {
-        let LinkRecord { id: link, policy, capacity, .. } = *changed;
-        let kind = EventKind::LinkChanged { link, policy, capacity };
-        self.events.record(None, None, kind);
+        self.events.record(None, None, changed_link(changed.id, changed.rules));
     }
 
     /// Removes a link; the answer is how many messages waited in it. It is gone from the disk
@@ -351,12 +328,31 @@ impl Registry {
         infos
     }
 
+    /// Whose messages of which type pass over a link; of one between sets of replicas, over all
+    /// of its parts.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn carried_by(&self, link: LinkId) -> Result<Vec<Watched>, WireError> {
+        let infos = self.list_links();
+        let watched = |info: &LinkInfo| (Some(Arc::from(info.type_name.as_str())), info.from);
+        let parts: Vec<_> =
+            infos.iter().filter(|it| it.part_of == Some(link)).map(watched).collect();
+        let itself = infos.iter().find(|info| info.id == link);
+        let itself = itself.ok_or(RouteError::NoLink(link))?;
+        Ok(match itself.from_name.is_some() && itself.from.is_none() || !parts.is_empty() {
+            true => parts,
+            false => vec![watched(itself)],
+        })
+    }
+
     fn link_info(&self, link: &Link, parts: &HashMap<Ends, LinkId>) -> LinkInfo {
         let part_of = match parts.is_empty() {
             true => None,
             false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
         };
-        let (policy, capacity) = link.rules();
+        let LinkRules { policy, capacity, block_timeout, history } = link.rules();
         LinkInfo {
             part_of,
             id: link.id,
@@ -371,6 +367,8 @@ impl Registry {
             },
             policy,
             capacity,
+            block_timeout,
+            history,
             state: match link.mismatch() {
                 None => LinkState::Open,
                 Some(error) => LinkState::Mismatched { error },

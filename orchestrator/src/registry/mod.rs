@@ -400,7 +400,11 @@ fn being_removed(instance: &Instance) -> WireError {
 }
 
 fn check_staying(instance: &Instance) -> Result<(), WireError> {
-    if instance.leaving.load(Ordering::Acquire) { Err(being_removed(instance)) } else { Ok(()) }
+    if instance.turns.leaving.load(Ordering::Acquire) {
+        Err(being_removed(instance))
+    } else {
+        Ok(())
+    }
 }
 
 /// `message` says what was not done, or what was done although.

@@ -197,7 +197,7 @@ impl Registry {
             // A task that has done its work has not to do it again.
             let is_done = matches!(needed.keeper.view().observed, Observed::Completed { .. });
             // Started in the middle of that, it would run as it was defined before.
-            let is_coming = needed.restarting.load(Ordering::Acquire) > 0;
+            let is_coming = needed.turns.restarting.load(Ordering::Acquire) > 0;
             if !needed.is_active() && !is_done && !is_coming {
                 tokio::spawn(async move {
                     // Who needs it is told if it fails.

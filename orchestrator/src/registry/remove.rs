@@ -42,13 +42,13 @@ impl Registry {
     async fn remove_now(self: &Arc<Self>, instance: &Instance) -> Result<Vec<LinkId>, WireError> {
         self.begin_leaving(instance)?;
         // Its keeper may be about to be replaced. After that it is not any more.
-        drop(instance.acting.lock().await);
-        drop(instance.renewing.lock().await);
+        drop(instance.turns.acting.lock().await);
+        drop(instance.turns.renewing.lock().await);
         let newest = self.read().by_id.get(&instance.id).cloned();
         let instance = newest.as_deref().unwrap_or(instance);
         // While it stops it is still listed, as stopping.
         if let Err(error) = self.forget(instance).await {
-            instance.leaving.store(false, Ordering::Release);
+            instance.turns.leaving.store(false, Ordering::Release);
             self.removals.send_modify(|count| *count += 1);
             return Err(error);
         }
@@ -83,7 +83,7 @@ impl Registry {
     /// From now on it gets no new links.
     fn begin_leaving(&self, instance: &Instance) -> Result<(), WireError> {
         let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        if instance.leaving.swap(true, Ordering::AcqRel) {
+        if instance.turns.leaving.swap(true, Ordering::AcqRel) {
             return Err(being_removed(instance));
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::{Instance, Registry, being_removed};
 use crate::plan::needs_restart;
 use crate::process::RetireError;
 use crate::store::InstanceRecord;
+use crate::supervise::Rules;
 
 impl Instance {
     /// As it is kept.
@@ -58,7 +59,7 @@ impl Instance {
     pub(super) fn is_stale(&self) -> bool {
         self.is_active()
             && self.execution() < self.from_start
-            && self.restarting.load(Ordering::Acquire) == 0
+            && self.turns.restarting.load(Ordering::Acquire) == 0
     }
 
     /// The same instance under another definition; its keeper stays as it is.
@@ -81,14 +82,11 @@ impl Instance {
             log: self.log.clone(),
             endpoint: self.endpoint.clone(),
             listeners: self.listeners.clone(),
-            leaving: self.leaving.clone(),
             sockets: self.sockets.clone(),
             launches: self.launches.clone(),
             from_start,
             run: self.run.clone(),
-            acting: self.acting.clone(),
-            renewing: self.renewing.clone(),
-            restarting: self.restarting.clone(),
+            turns: self.turns.clone(),
             store: self.store.clone(),
             durability: self.durability,
             spec: Arc::new(spec),
@@ -122,7 +120,7 @@ impl Registry {
         loop {
             let instance = self.newest(id)?;
             {
-                let _until_then = instance.acting.lock().await;
+                let _until_then = instance.turns.acting.lock().await;
             }
             let instance = self.newest(id)?;
             match act(instance.clone()).await {
@@ -141,7 +139,6 @@ impl Registry {
     /// Defines an instance anew, as is stored already. What needs no new execution counts at
     /// once; for the rest see [`renew`](Self::renew).
     pub(super) async fn redefine(&self, record: InstanceRecord) -> Result<(), WireError> {
-        let rules = record.spec.supervision.clone();
         let after = {
             // In one step: its keeper may be being replaced.
             let mut instances = self.write();
@@ -155,7 +152,8 @@ impl Registry {
         };
         self.kernel.limit(after.id, &after.spec.limits);
         after.log.set_rules(&after.spec.log);
-        after.run.set_rules(Arc::new(rules.clone()));
+        let rules = Rules::from(after.spec.clone());
+        after.run.set_rules(rules.clone());
         self.dependencies.renew(&after);
         after.keeper.set_rules(rules).await;
         Ok(())
@@ -167,10 +165,10 @@ impl Registry {
         self: &Arc<Self>,
         id: InstanceId,
     ) -> Result<Arc<Instance>, WireError> {
-        let renewing = self.newest(id)?.renewing.clone();
-        let _one = renewing.lock().await;
+        let turns = self.newest(id)?.turns.clone();
+        let _one = turns.renewing.lock().await;
         let before = self.newest(id)?;
-        if before.leaving.load(Ordering::Acquire) {
+        if before.turns.leaving.load(Ordering::Acquire) {
             return Err(being_removed(&before));
         }
         if !needs_restart(&before.launches, &before.spec) {
@@ -223,14 +221,14 @@ impl Registry {
         };
         // Whoever has defined it anew meanwhile may have told another keeper, or may be doing so:
         // what is told last has to be the newest.
-        let mut told = after.launches.supervision.clone();
+        let mut told = Rules::from(after.launches.clone());
         loop {
             let newest = self.newest(id)?;
-            let rules = newest.spec.supervision.clone();
+            let rules = Rules::from(newest.spec.clone());
             if rules == told {
                 return Ok(newest);
             }
-            newest.run.set_rules(Arc::new(rules.clone()));
+            newest.run.set_rules(rules.clone());
             newest.keeper.set_rules(rules.clone()).await;
             told = rules;
         }

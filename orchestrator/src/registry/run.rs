@@ -3,10 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use orchestrator_proto::control::{Desired, EventKind, Exit, Observed, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Exit, Observed};
+use orchestrator_proto::rare::Rare;
 
 use crate::process::{Runs, View};
 use crate::store::{ProcessRecord, Rest, RunRecord, ScheduleRecord};
+use crate::supervise::Rules;
 
 /// Finds out what is to be stored of one instance's runs.
 pub(super) struct RunNotes {
@@ -14,7 +16,7 @@ pub(super) struct RunNotes {
     /// the daemon, such as an init that signals everybody at once.
     ending: Arc<AtomicBool>,
     /// As it is now.
-    rules: Mutex<Arc<Supervision>>,
+    rules: Mutex<Rules>,
     /// Only the keeper's task comes here, so nobody waits for this.
     run: Mutex<RunRecord>,
     /// When the main process was started that runs or ended last, milliseconds since 1970 (UTC).
@@ -23,11 +25,7 @@ pub(super) struct RunNotes {
 }
 
 impl RunNotes {
-    pub(super) fn new(
-        ending: Arc<AtomicBool>,
-        rules: impl Into<Arc<Supervision>>,
-        run: RunRecord,
-    ) -> Self {
+    pub(super) fn new(ending: Arc<AtomicBool>, rules: impl Into<Rules>, run: RunRecord) -> Self {
         let started_ms = run.process.as_ref().map(|process| process.started_ms);
         Self {
             ending,
@@ -38,7 +36,7 @@ impl RunNotes {
     }
 
     /// From now on its end is judged by this.
-    pub(super) fn set_rules(&self, rules: Arc<Supervision>) {
+    pub(super) fn set_rules(&self, rules: Rules) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -129,13 +127,13 @@ pub(super) fn view_of(run: &RunRecord) -> View {
         priority: run.priority,
         starts: run.starts,
         restarts: run.restarts,
-        runs: Runs {
+        runs: Rare::from(Runs {
             seen_ms: run.schedule.seen_ms,
             began_ms: run.schedule.began_ms,
             next_ms: None,
             last: run.schedule.last.clone(),
             skipped: run.schedule.skipped,
-        },
+        }),
         ..View::never_started()
     }
 }
@@ -183,12 +181,12 @@ fn shown(run: &mut RunRecord, view: &View, identify: impl FnOnce(u32) -> Option<
     run.priority = view.priority;
     run.starts = view.starts;
     run.restarts = view.restarts;
-    run.schedule = ScheduleRecord {
+    run.schedule = Rare::from(ScheduleRecord {
         seen_ms: view.runs.seen_ms,
         began_ms: view.runs.began_ms,
         last: view.runs.last.clone(),
         skipped: view.runs.skipped,
-    };
+    });
     match &view.observed {
         Observed::Starting { pid: None, .. } => {
             run.active = true;
@@ -290,7 +288,7 @@ fn identify(pid: u32) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_proto::control::Priority;
+    use orchestrator_proto::control::{Priority, Supervision};
     use std::os::unix::process::CommandExt;
 
     const EXIT: Exit = Exit::Code(3);

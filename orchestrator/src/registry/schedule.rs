@@ -47,9 +47,9 @@ impl Instance {
     }
 
     /// When it ran last and runs next, if it has a schedule.
-    pub(super) fn schedule_info(&self, runs: Runs) -> Option<ScheduleInfo> {
+    pub(super) fn schedule_info(&self, runs: &Runs) -> Option<ScheduleInfo> {
         let schedule = self.spec.supervision.kind.schedule()?.clone();
-        let Runs { next_ms, last, skipped, .. } = runs;
+        let Runs { next_ms, last, skipped, .. } = runs.clone();
         Some(ScheduleInfo { schedule, next_ms, last, skipped })
     }
 }

@@ -116,7 +116,7 @@ impl Interruptions {
                 let expecting = Expecting { to, type_name: type_name.clone(), sender };
                 let Some(expected) = self.expected.remove(&expecting) else { continue };
                 compared.push(link.clone());
-                let again = if link.rules().0 == Policy::Block { 0 } else { numbering.again };
+                let again = if link.rules().policy == Policy::Block { 0 } else { numbering.again };
                 let count = (numbering.first + again).saturating_sub(expected);
                 if count > 0 {
                     losses.push(Loss { link: link.clone(), from: *from, count });

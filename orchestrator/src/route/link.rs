@@ -2,19 +2,29 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
-use orchestrator_proto::control::{Counters, Policy};
+use orchestrator_proto::control::{Counters, LinkRules};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
+use super::history::Item;
 use super::mailbox::Mailbox;
-use super::message::{Entry, Origin};
-use super::queue::{DropReason, Queue, Sizable, Standing};
+use super::message::{Credit, Entry, Origin};
+use super::queue::{DropReason, Queue, Standing};
 use super::router::LinkRequest;
 
-impl Sizable for Entry {
+impl Item for Entry {
     fn size(&self) -> usize {
         self.body.len()
+    }
+
+    fn place(&self) -> u64 {
+        self.place
+    }
+
+    fn set_place(&mut self, place: u64) {
+        self.place = place;
     }
 }
 
@@ -31,12 +41,16 @@ pub enum LinkTarget {
 #[derive(Default)]
 pub(super) struct Unsettled {
     pub(super) given_up: u64,
+    /// Among those, messages for which there was no room for too long.
+    pub(super) timed_out: u64,
     pub(super) window_shrank: bool,
+    /// The sender may send no more as far as it knows: when to look at it.
+    pub(super) held_until: Option<Instant>,
 }
 
 impl Unsettled {
     pub(super) fn is_nothing(&self) -> bool {
-        self.given_up == 0 && !self.window_shrank
+        self.given_up == 0 && !self.window_shrank && self.held_until.is_none()
     }
 }
 
@@ -58,7 +72,7 @@ pub struct Link {
 
 impl Link {
     pub(super) fn new(id: LinkId, request: &LinkRequest, mailbox: Arc<Mailbox>) -> Self {
-        let LinkRequest { from, type_name, to, policy, capacity } = request.clone();
+        let LinkRequest { from, type_name, to, rules } = request.clone();
         Self {
             id,
             from,
@@ -66,7 +80,7 @@ impl Link {
             to,
             mailbox,
             mismatch: Mutex::new(None),
-            queue: Mutex::new(Queue::new(policy, capacity)),
+            queue: Mutex::new(Queue::new(rules)),
             removed: AtomicBool::new(false),
         }
     }
@@ -76,19 +90,17 @@ impl Link {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What happens when there is no room, and how many messages may wait: 1 under
-    /// [`Policy::Latest`].
+    /// Its rules.
     #[must_use]
-    pub fn rules(&self) -> (Policy, u32) {
-        let (policy, messages) = self.queue().rules();
-        (policy, u32::try_from(messages).unwrap_or(u32::MAX))
+    pub fn rules(&self) -> LinkRules {
+        self.queue().rules()
     }
 
     /// Other rules, for what waits as well. The answer is how many messages gave way. Whoever
     /// feeds it has to be told, see [`Source::refresh`](super::Source::refresh).
-    pub(super) fn change(&self, policy: Policy, capacity: u32) -> u64 {
+    pub(super) fn change(&self, rules: LinkRules) -> u64 {
         let mut dropped = Vec::new();
-        self.queue().change(policy, capacity, |entry| dropped.push(entry));
+        self.queue().change(rules, |entry| dropped.push(entry));
         for entry in &dropped {
             if let Some(credit) = &entry.origin.credit {
                 credit.discarded(1);
@@ -125,16 +137,23 @@ impl Link {
                 None => Standing::Ungranted,
                 Some(pushed) => {
                     unsettled.window_shrank |= pushed.window_shrank;
-                    if pushed.within_grant { Standing::Granted } else { Standing::BeyondGrant }
+                    pushed.standing
                 }
             };
-            let entry = Entry { body, number, origin: origin.clone() };
+            let entry = Entry { body, number, place: 0, origin: origin.clone() };
             // Only messages of this origin are given up where there is credit: those refused.
-            queue.push(entry, now_ms, standing, |_| unsettled.given_up += 1);
+            queue.push(entry, now_ms, standing, |entry| {
+                unsettled.given_up += 1;
+                unsettled.timed_out += u64::from(standing == Standing::TimedOut);
+                if let Some(credit) = &entry.origin.credit {
+                    credit.refuse();
+                }
+            });
         }
         let schedule = !queue.scheduled && !queue.is_empty();
         queue.scheduled |= schedule;
         drop(queue);
+        unsettled.held_until = origin.credit.as_ref().and_then(Credit::is_held);
         if schedule {
             self.mailbox.schedule(self.clone());
         }
@@ -167,6 +186,9 @@ impl Link {
 
     /// `count` messages of one origin arrived, in whole; this is the last of them.
     pub fn delivered(&self, last: &Entry, count: u64) {
+        if last.origin.is_replay {
+            return self.queue().replayed(count);
+        }
         self.queue().delivered(count);
         if let Some(credit) = &last.origin.credit {
             credit.delivered(last.index() + 1, count);
@@ -197,7 +219,11 @@ impl Link {
 
     /// A message that was taken can't be delivered.
     pub fn give_up(&self, entry: &Entry, reason: DropReason) {
-        self.queue().give_up(1, reason);
+        if entry.origin.is_replay {
+            // It was delivered already, to who could take it.
+            return;
+        }
+        self.queue().give_up(entry, reason);
         if let Some(credit) = &entry.origin.credit {
             credit.gave_up();
         }
@@ -208,9 +234,10 @@ impl Link {
         let mut lost = Vec::new();
         let mut queue = self.queue();
         let removed = self.removed.load(Ordering::Acquire);
-        for entry in entries.rev() {
+        // Whoever comes next gets what is for him.
+        for entry in entries.rev().filter(|entry| !entry.origin.is_replay) {
             if removed {
-                queue.give_up(1, DropReason::Failed);
+                queue.give_up(&entry, DropReason::Failed);
                 lost.push(entry);
             } else {
                 queue.put_back(entry, |entry| lost.push(entry));
@@ -227,6 +254,32 @@ impl Link {
         if schedule {
             self.mailbox.schedule(self.clone());
         }
+    }
+
+    /// A receiver comes, and what was taken for the one before has come back: it gets the last
+    /// messages again, as its history says.
+    pub(super) fn rewind(self: &Arc<Self>) {
+        let mut before: Option<(Arc<Origin>, Arc<Origin>)> = None;
+        let mut queue = self.queue();
+        queue.rewind(|entry| {
+            let origin = match &before {
+                Some((of, replay)) if Arc::ptr_eq(of, &entry.origin) => replay.clone(),
+                _ => entry.origin.replay(),
+            };
+            before = Some((entry.origin.clone(), origin.clone()));
+            Entry { origin, ..entry.clone() }
+        });
+        let schedule = !queue.scheduled && !queue.is_empty();
+        queue.scheduled |= schedule;
+        drop(queue);
+        if schedule {
+            self.mailbox.schedule(self.clone());
+        }
+    }
+
+    /// The receiver went away: what it was to get again is for nobody else.
+    pub(super) fn forget_replay(&self) {
+        self.queue().forget_replay();
     }
 
     /// Ends the link: what waits is discarded, and how much that was is the answer.

@@ -1,7 +1,7 @@
 //! Where the links of one target meet: which of them have something, and who fetches it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use super::link::Link;
 
@@ -23,6 +23,8 @@ pub struct Mailbox {
     ready: Mutex<VecDeque<Arc<Link>>>,
     /// Links that have something which the present sink can't take yet.
     parked: Mutex<Vec<Arc<Link>>>,
+    /// All links of the target.
+    links: Mutex<Vec<Weak<Link>>>,
     sinks: RwLock<Sinks>,
     /// Held while the sink that is served changes.
     changing: Mutex<()>,
@@ -89,14 +91,27 @@ impl Mailbox {
         }
     }
 
+    /// There is a further link.
+    pub(super) fn enter(&self, link: &Arc<Link>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(link));
+    }
+
+    fn links(&self) -> Vec<Arc<Link>> {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// A removed link has nothing any more, and must not be kept by these lists.
     pub(super) fn forget(&self, link: &Link) {
+        let is_it = |other: &Weak<Link>| std::ptr::eq(other.as_ptr(), link);
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !is_it(other));
         let is_other = |other: &Arc<Link>| !std::ptr::eq(&**other, link);
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(is_other);
         self.parked.lock().unwrap_or_else(PoisonError::into_inner).retain(is_other);
     }
 
-    /// From now on `sink` is served, after the one before it has handed over.
+    /// From now on `sink` is served, after the one before it has handed over. It is a receiver that
+    /// comes late, and gets what the histories of its links hold for it.
     pub fn attach(&self, sink: Arc<dyn Sink>) {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.change(|sinks| {
@@ -108,6 +123,9 @@ impl Mailbox {
         if let Some(before) = before {
             before.hand_over();
         }
+        for link in self.links() {
+            link.rewind();
+        }
         self.change(|sinks| sinks.handing_over = false);
         drop(changing);
         self.unpark();
@@ -117,11 +135,18 @@ impl Mailbox {
     /// `sink` went away; the one before it, if it is still there, is served again.
     pub fn detach(&self, sink: &Arc<dyn Sink>) {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.change(|sinks| {
+        let was_served = self.change(|sinks| {
             sinks.handing_over = true;
+            let was_served = sinks.list.last().is_some_and(|last| Arc::ptr_eq(last, sink));
             sinks.list.retain(|other| !Arc::ptr_eq(other, sink));
+            was_served
         });
         sink.hand_over();
+        if was_served {
+            for link in self.links() {
+                link.forget_replay();
+            }
+        }
         self.change(|sinks| sinks.handing_over = false);
         drop(changing);
         self.unpark();

@@ -1,13 +1,15 @@
 //! A message on its way, and what is known of its type.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use orchestrator_proto::runtime::Sender;
 use orchestrator_proto::{SchemaHash, TypeSchema};
 
-use super::queue::Limits;
+use super::patience::{Patience, Verdict};
+use super::queue::{Limits, Standing};
 use super::source::Upstream;
 
 /// How a payload is written.
@@ -47,6 +49,8 @@ pub struct Origin {
     pub(super) first: u64,
     /// Set under `block`, when the sender can be made to wait.
     pub credit: Option<Credit>,
+    /// Whether its messages are delivered again, to a receiver that came later.
+    pub(super) is_replay: bool,
 }
 
 impl Origin {
@@ -55,6 +59,13 @@ impl Origin {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.sender.is_some() && self.credit.is_some()
+    }
+
+    /// The same for messages that are delivered again. Their sender has nothing to do with it.
+    pub(super) fn replay(&self) -> Arc<Self> {
+        let Self { decl, sender, first, .. } = self;
+        let (decl, sender, first) = (decl.clone(), *sender, *first);
+        Arc::new(Self { decl, sender, first, credit: None, is_replay: true })
     }
 
     /// For the sink: this message and those before it were acknowledged, `count` of them that
@@ -94,6 +105,13 @@ pub struct Credit {
     pushed: AtomicU64,
     /// Messages that may be under way, as far as they are small.
     window: AtomicU64,
+    /// The total that was told last.
+    told_total: AtomicU64,
+    /// How long the sender is held back. Looked at only where that has an end.
+    patience: Mutex<Patience>,
+    has_limit: AtomicBool,
+    /// It is over: the sender may send more than there is room for.
+    is_over: AtomicBool,
     /// The largest message that came, bytes. Where messages are large, fewer may be under way.
     largest: AtomicU64,
     /// Who is told.
@@ -108,6 +126,7 @@ impl Credit {
     pub(super) fn new(
         already: u64,
         window: u64,
+        limit: Option<Duration>,
         upstream: Weak<dyn Upstream>,
         channel: u16,
         is_kept: bool,
@@ -120,6 +139,10 @@ impl Credit {
             told: AtomicU64::new(already),
             pushed: AtomicU64::new(already),
             window: AtomicU64::new(window),
+            told_total: AtomicU64::new(already + window),
+            patience: Mutex::new(Patience::new(limit)),
+            has_limit: AtomicBool::new(limit.is_some()),
+            is_over: AtomicBool::new(false),
             largest: AtomicU64::new(0),
             upstream,
             channel,
@@ -132,7 +155,14 @@ impl Credit {
         let before = self.window();
         self.largest.fetch_max(size as u64, Ordering::AcqRel);
         let pushed = self.pushed.fetch_add(1, Ordering::AcqRel);
-        Pushed { within_grant: pushed < self.total(), window_shrank: self.window() < before }
+        let standing = if pushed < self.places() {
+            Standing::Granted
+        } else if self.is_over.load(Ordering::Acquire) {
+            Standing::TimedOut
+        } else {
+            Standing::BeyondGrant
+        };
+        Pushed { standing, window_shrank: self.window() < before }
     }
 
     /// Messages that may be under way: about [`Limits::BYTES`] of payload, at least one.
@@ -145,12 +175,25 @@ impl Credit {
     /// From now on so many messages may be under way. Has to be told: [`Credit::announce`].
     pub(super) fn set_window(&self, messages: u64) {
         self.window.store(messages, Ordering::Release);
+        self.told_total.store(self.total(), Ordering::Release);
+    }
+
+    /// The total that there is room for.
+    fn places(&self) -> u64 {
+        let gone = self.consumed.load(Ordering::Acquire) + self.refused.load(Ordering::Acquire);
+        gone.saturating_add(self.window())
     }
 
     /// The total that this route allows.
     pub(super) fn total(&self) -> u64 {
-        let gone = self.consumed.load(Ordering::Acquire) + self.refused.load(Ordering::Acquire);
-        gone.saturating_add(self.window())
+        match self.is_over.load(Ordering::Acquire) {
+            false => self.places(),
+            // It may have gone far beyond its grant before it knew of that.
+            true => {
+                let pushed = self.pushed.load(Ordering::Acquire);
+                self.places().max(pushed).saturating_add(self.window())
+            }
+        }
     }
 
     /// The total that this route will not need again.
@@ -163,7 +206,7 @@ impl Credit {
     pub(super) fn delivered(&self, total: u64, count: u64) {
         let before = self.consumed.fetch_add(count, Ordering::AcqRel);
         let settled = self.settle(total);
-        self.announce_each_half(before, count);
+        self.has_consumed(before, count);
         self.announce_soon(settled);
     }
 
@@ -172,27 +215,107 @@ impl Credit {
         // In this order: whoever sees the messages as consumed sees them as unacknowledged too.
         self.unacknowledged.fetch_add(count, Ordering::AcqRel);
         let before = self.consumed.fetch_add(count, Ordering::AcqRel);
-        self.announce_each_half(before, count);
+        self.has_consumed(before, count);
     }
 
     /// A message was given up; some before it may still be under way. As [`Credit::delivered`].
     pub(super) fn gave_up(&self) {
         let before = self.consumed.fetch_add(1, Ordering::AcqRel);
         let settled = self.settle(0);
-        self.announce_each_half(before, 1);
+        self.has_consumed(before, 1);
         self.announce_soon(settled);
     }
 
     /// `count` messages of a link that is removed need no place any more.
     pub(super) fn discarded(&self, count: u64) {
         let before = self.consumed.fetch_add(count, Ordering::AcqRel);
-        self.announce_each_half(before, count);
+        self.has_consumed(before, count);
     }
 
-    /// `count` messages were refused. As [`Credit::delivered`].
-    pub(super) fn refused(&self, count: u64) {
+    /// A message was refused. To be [told](Credit::tell_refused).
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The last `count` messages that were refused. As [`Credit::delivered`].
+    pub(super) fn tell_refused(&self, count: u64) {
         if count > 0 {
-            let before = self.refused.fetch_add(count, Ordering::AcqRel);
+            let now = self.refused.load(Ordering::Acquire);
+            self.announce_each_half(now.saturating_sub(count), count);
+        }
+    }
+
+    /// So many messages were dropped because there was no room for too long; when to look at the
+    /// sender. As [`Credit::delivered`].
+    pub(super) fn tell_held(&self, timed_out: u64, until: Option<Instant>) {
+        if timed_out == 0 && until.is_none() {
+            return;
+        }
+        let Some(upstream) = self.upstream.upgrade() else { return };
+        if timed_out > 0 {
+            upstream.timed_out(self.channel, timed_out);
+        }
+        if let Some(until) = until {
+            upstream.held_back(self.channel, until);
+        }
+    }
+
+    /// Whether the sender is held back now, as far as it knows: then the answer is when to
+    /// [look](Credit::look) at it, if nobody was told that before.
+    pub(super) fn is_held(&self) -> Option<Instant> {
+        let has_limit = self.has_limit.load(Ordering::Acquire);
+        let pushed = self.pushed.load(Ordering::Acquire);
+        if !has_limit || pushed < self.told_total.load(Ordering::Acquire) {
+            return None;
+        }
+        self.patience().is_held(Instant::now())
+    }
+
+    /// From now on the sender is held back so long at most; none is without end. Has to be told:
+    /// [`Credit::announce`].
+    pub(super) fn set_limit(&self, limit: Option<Duration>) {
+        let mut patience = self.patience();
+        patience.set_limit(limit);
+        self.has_limit.store(limit.is_some(), Ordering::Release);
+        self.is_over.store(patience.is_over(), Ordering::Release);
+    }
+
+    /// Lets the sender go if it was held back for too long. The answer is when to look again. As
+    /// [`Credit::delivered`].
+    pub(super) fn look(&self, now: Instant) -> Option<Instant> {
+        let verdict = {
+            let mut patience = self.patience();
+            if self.has_room() {
+                patience.has_room();
+            }
+            let verdict = patience.look(now);
+            self.is_over.store(patience.is_over(), Ordering::Release);
+            verdict
+        };
+        match verdict {
+            Verdict::Wait(until) => Some(until),
+            // It may not know yet that there is room.
+            Verdict::Rest | Verdict::LetGo => {
+                self.announce();
+                None
+            }
+        }
+    }
+
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_room(&self) -> bool {
+        self.pushed.load(Ordering::Acquire) < self.places()
+    }
+
+    /// `count` messages need no place any more, `before` did before.
+    fn has_consumed(&self, before: u64, count: u64) {
+        if self.is_over.load(Ordering::Acquire) && self.has_room() {
+            // It is held back again.
+            self.announce();
+        } else {
             self.announce_each_half(before, count);
         }
     }
@@ -250,6 +373,12 @@ impl Credit {
     /// Tells the sender what it may send. Not to be called with a lock of its source held.
     pub(super) fn announce(&self) {
         self.told.store(self.settled(), Ordering::Release);
+        if self.has_limit.load(Ordering::Acquire) && self.has_room() {
+            let mut patience = self.patience();
+            patience.has_room();
+            self.is_over.store(false, Ordering::Release);
+        }
+        self.told_total.store(self.total(), Ordering::Release);
         if let Some(upstream) = self.upstream.upgrade() {
             upstream.window_moved(self.channel);
         }
@@ -258,7 +387,7 @@ impl Credit {
 
 /// See [`Credit::push`].
 pub(super) struct Pushed {
-    pub(super) within_grant: bool,
+    pub(super) standing: Standing,
     /// The sender does not know yet that it may have fewer under way.
     pub(super) window_shrank: bool,
 }
@@ -270,6 +399,8 @@ pub struct Entry {
     pub body: Bytes,
     /// Counts up from the origin's first.
     pub number: u64,
+    /// How many were sent over the link before.
+    pub(super) place: u64,
     /// Where it comes from.
     pub origin: Arc<Origin>,
 }

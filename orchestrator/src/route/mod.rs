@@ -14,10 +14,12 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod history;
 mod interruption;
 mod link;
 mod mailbox;
 mod message;
+mod patience;
 mod queue;
 mod router;
 mod source;
@@ -32,5 +34,5 @@ pub use message::{Encoding, Entry, Numbering, Origin, TypeDecl};
 pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};
-pub use tap::{MAX_TAPS, Tap, TapItem, Taps};
+pub use tap::{MAX_TAPS, Tap, TapItem, Taps, Watched};
 pub use types::TellType;

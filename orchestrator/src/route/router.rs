@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use orchestrator_proto::control::Policy;
+use orchestrator_proto::control::LinkRules;
 use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
@@ -32,10 +32,8 @@ pub struct LinkRequest {
     pub type_name: Arc<str>,
     /// Who gets them.
     pub to: LinkTarget,
-    /// What happens when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// Why the table did not change.
@@ -47,18 +45,16 @@ pub enum RouteError {
     /// No such link.
     #[error("there is no link {0}")]
     NoLink(LinkId),
-    /// The same ends and type, but another policy or capacity.
+    /// The same ends and type, but other rules.
     #[error(
-        "link {id} joins the same ends already, with the policy {policy} and a capacity of \
-         {capacity}; to change these: link set {id}"
+        "link {id} joins the same ends already, with other rules: {rules}; to change these: \
+         link set {id}"
     )]
     Differs {
         /// The link that is there.
         id: LinkId,
-        /// Its policy.
-        policy: Policy,
-        /// Its capacity.
-        capacity: u32,
+        /// Its rules.
+        rules: LinkRules,
     },
     /// The two ends declare different schemas.
     #[error("{0}")]
@@ -284,7 +280,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// When an end does not exist, the link is there with another policy or capacity, or the
+    /// When an end does not exist, the link is there with other rules, or the
     /// two ends are known to disagree on the schema.
     pub fn add_link(&self, request: &LinkRequest) -> Result<(LinkId, bool), RouteError> {
         self.make_link(request, |mismatch| mismatch.map_or(Ok(None), Err))
@@ -313,13 +309,11 @@ impl Router {
             return Err(RouteError::NoInstance(from));
         }
         if let Some(link) = table.find(request) {
-            let capacity = if request.policy == Policy::Latest { 1 } else { request.capacity };
-            let (there, room) = link.rules();
-            return if (there, room) == (request.policy, capacity) {
+            let rules = link.rules();
+            return if rules == request.rules {
                 Ok((link.id, false))
             } else {
-                let (policy, capacity) = (there, room);
-                Err(RouteError::Differs { id: link.id, policy, capacity })
+                Err(RouteError::Differs { id: link.id, rules })
             };
         }
         if table.links.len() >= MAX_LINKS {
@@ -344,6 +338,7 @@ impl Router {
         }
         table.last_id = id.0;
         table.links.insert(id, link.clone());
+        link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
         let losses = table.interruptions.losses(&[link]);
@@ -375,21 +370,16 @@ impl Router {
         self.unlink(&mut self.table(), id).ok_or(RouteError::NoLink(id))
     }
 
-    /// Gives a link another policy and capacity, for what waits in it as well: nothing of that is
-    /// lost but what the new policy gives up. The answer is how much that is.
+    /// Gives a link other rules, for what waits in it as well: nothing of that is
+    /// lost but what these give up. The answer is how much that is.
     ///
     /// # Errors
     ///
     /// When there is no such link.
-    pub fn change_link(
-        &self,
-        id: LinkId,
-        policy: Policy,
-        capacity: u32,
-    ) -> Result<u64, RouteError> {
+    pub fn change_link(&self, id: LinkId, rules: LinkRules) -> Result<u64, RouteError> {
         let mut table = self.table();
         let link = table.links.get(&id).cloned().ok_or(RouteError::NoLink(id))?;
-        let dropped = link.change(policy, capacity);
+        let dropped = link.change(rules);
         table.refresh(&link.type_name);
         Ok(dropped)
     }

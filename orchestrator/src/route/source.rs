@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use orchestrator_proto::InstanceId;
-use orchestrator_proto::control::Policy;
+use orchestrator_proto::control::{LinkRules, Policy};
 use orchestrator_proto::runtime::{Sender, UNLIMITED};
+use orchestrator_proto::{InstanceId, Millis};
 
 use super::link::{Link, LinkTarget, Unsettled};
 use super::mailbox::Mailbox;
@@ -22,6 +23,12 @@ pub trait Upstream: Send + Sync {
     /// [`Source::settled`] of this channel moved. That is not urgent, but should be told soon.
     /// Must not wait.
     fn settled(&self, _channel: u16) {}
+
+    /// A sender may have to be let go at this time: [`Source::look`] then. Must not wait.
+    fn held_back(&self, _channel: u16, _until: Instant) {}
+
+    /// So many messages were dropped because there was no room for too long. Must not wait.
+    fn timed_out(&self, _channel: u16, _count: u64) {}
 }
 
 /// Stands for one output of a source.
@@ -54,10 +61,11 @@ impl Woken {
         }
         for (origin, unsettled) in self.unsettled.drain(..) {
             if let Some(credit) = &origin.credit {
-                credit.refused(unsettled.given_up);
+                credit.tell_refused(unsettled.given_up);
                 if unsettled.window_shrank {
                     credit.announce();
                 }
+                credit.tell_held(unsettled.timed_out, unsettled.held_until);
             }
         }
     }
@@ -157,7 +165,8 @@ impl Source {
         woken: &mut Woken,
     ) {
         let mut routed = false;
-        for route in output.routes.iter().filter(|route| route.link.rules().0 == Policy::Block) {
+        for route in output.routes.iter().filter(|route| route.link.rules().policy == Policy::Block)
+        {
             routed = true;
             let bodies = bodies.iter().cloned();
             let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
@@ -181,6 +190,20 @@ impl Source {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         let output = outputs.iter().find(|output| output.channel == channel)?;
         output.numbering.map(|_| output.settled())
+    }
+
+    /// Lets the sender on this output go where it was held back for too long. The answer is when to
+    /// look again.
+    #[must_use]
+    pub fn look(&self, channel: u16, now: Instant) -> Option<Instant> {
+        // Not with the outputs locked: whoever is told looks at them.
+        let origins: Vec<_> = {
+            let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+            let output = outputs.iter().find(|output| output.channel == channel)?;
+            output.routes.iter().map(|route| route.origin.clone()).collect()
+        };
+        let credits = origins.iter().filter_map(|origin| origin.credit.as_ref());
+        credits.filter_map(|credit| credit.look(now)).min()
     }
 
     pub(super) fn has_output(&self, type_name: &str) -> bool {
@@ -240,14 +263,20 @@ impl Source {
                 None => Route { link: link.clone(), origin: self.origin(output, link) },
             };
             if let Some(credit) = &route.origin.credit {
-                credit.set_window(u64::from(link.rules().1));
+                let rules = link.rules();
+                credit.set_window(u64::from(rules.capacity));
+                credit.set_limit(limit(&rules));
             }
             output.routes.push(route);
         }
         let (after, channel) = (output.grant(), output.channel);
+        let held = output.credits().filter_map(Credit::is_held).min();
         drop(outputs);
         if before != after {
             self.window_moved(channel);
+        }
+        if let (Some(until), Some(upstream)) = (held, self.upstream()) {
+            upstream.held_back(channel, until);
         }
     }
 
@@ -264,14 +293,15 @@ impl Source {
 
     /// Whether what this source may send to a link is granted to it.
     fn is_granted(&self, link: &Link) -> bool {
-        self.upstream.is_some() && link.rules().0 == Policy::Block
+        self.upstream.is_some() && link.rules().policy == Policy::Block
     }
 
     fn origin(&self, output: &Output, link: &Link) -> Arc<Origin> {
         let credit = match &self.upstream {
             Some(upstream) if self.is_granted(link) => Some(Credit::new(
                 output.received.load(Ordering::Acquire),
-                u64::from(link.rules().1),
+                u64::from(link.rules().capacity),
+                limit(&link.rules()),
                 upstream.clone(),
                 output.channel,
                 output.numbering.is_some(),
@@ -285,14 +315,23 @@ impl Source {
             _ => None,
         };
         let first = output.numbering.map_or(0, |numbering| numbering.first);
-        Arc::new(Origin { decl: output.decl.clone(), sender, first, credit })
+        Arc::new(Origin { decl: output.decl.clone(), sender, first, credit, is_replay: false })
+    }
+
+    fn upstream(&self) -> Option<Arc<dyn Upstream>> {
+        self.upstream.as_ref().and_then(Weak::upgrade)
     }
 
     fn window_moved(&self, channel: u16) {
-        if let Some(upstream) = self.upstream.as_ref().and_then(Weak::upgrade) {
+        if let Some(upstream) = self.upstream() {
             upstream.window_moved(channel);
         }
     }
+}
+
+/// How long a link holds its senders back; none is without end.
+fn limit(rules: &LinkRules) -> Option<Duration> {
+    (rules.block_timeout > Millis::ZERO).then(|| rules.block_timeout.duration())
 }
 
 impl Output {

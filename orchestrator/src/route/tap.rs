@@ -39,9 +39,12 @@ pub struct Tap {
     items: mpsc::Receiver<TapItem>,
 }
 
+/// What a watcher wants to see: messages of a type, or of any, from an instance, or from any.
+pub type Watched = (Option<Arc<str>>, Option<InstanceId>);
+
 struct Watcher {
-    type_name: Option<Arc<str>>,
-    from: Option<InstanceId>,
+    /// Any of these.
+    watched: Vec<Watched>,
     items: mpsc::Sender<TapItem>,
     waiting_bytes: AtomicUsize,
     missed: AtomicU64,
@@ -79,18 +82,12 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// Begins to watch messages of this type (or all), from this instance (or all). None when
-    /// there are [`MAX_TAPS`] already.
+    /// Begins to watch any of these messages. None when there are [`MAX_TAPS`] already.
     #[must_use]
-    pub fn open(
-        self: &Arc<Self>,
-        type_name: Option<Arc<str>>,
-        from: Option<InstanceId>,
-    ) -> Option<Tap> {
+    pub fn open(self: &Arc<Self>, watched: Vec<Watched>) -> Option<Tap> {
         let (sender, items) = mpsc::channel(TAP_CAPACITY);
         let shared = Arc::new(Watcher {
-            type_name,
-            from,
+            watched,
             items: sender,
             waiting_bytes: AtomicUsize::new(0),
             missed: AtomicU64::new(0),
@@ -118,10 +115,11 @@ impl Taps {
         time_ns: u64,
     ) {
         let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        let watchers = list.iter().filter(|watcher| {
-            watcher.type_name.as_ref().is_none_or(|name| *name == decl.name)
-                && watcher.from.is_none_or(|wanted| Some(wanted) == from)
-        });
+        let is_watched = |(name, wanted): &Watched| {
+            name.as_ref().is_none_or(|name| *name == decl.name)
+                && wanted.is_none_or(|wanted| Some(wanted) == from)
+        };
+        let watchers = list.iter().filter(|watcher| watcher.watched.iter().any(is_watched));
         for watcher in watchers {
             for body in bodies {
                 let item = TapItem { time_ns, from, decl: decl.clone(), links, body: body.clone() };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use orchestrator_proto::control::Policy;
+use orchestrator_proto::control::{LinkRules, Policy};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, TypeSchema, WireError};
 use proptest::prelude::*;
@@ -86,13 +86,16 @@ fn decl(kind: usize, schema: TypeSchema) -> Arc<TypeDecl> {
     Arc::new(TypeDecl { name: type_name(kind), schema: Some((schema.hash(), Arc::new(schema))) })
 }
 
+fn block(capacity: u32) -> LinkRules {
+    LinkRules { policy: Policy::Block, capacity, ..LinkRules::default() }
+}
+
 fn request(from: Option<InstanceId>, kind: usize, to: InstanceId) -> LinkRequest {
     LinkRequest {
         from,
         type_name: type_name(kind),
         to: LinkTarget::Instance(to),
-        policy: Policy::DropOldest,
-        capacity: 1000,
+        rules: LinkRules { policy: Policy::DropOldest, capacity: 1000, ..LinkRules::default() },
     }
 }
 
@@ -287,7 +290,7 @@ fn a_block_link_grants_its_capacity_beyond_what_was_consumed() {
     let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7, None).unwrap();
     assert_eq!(source.grant(7), u64::MAX);
 
-    let block = LinkRequest { policy: Policy::Block, capacity: 10, ..request(None, 0, to) };
+    let block = LinkRequest { rules: block(10), ..request(None, 0, to) };
     router.add_link(&block).unwrap();
     assert_eq!((source.grant(7), told.0.lock().unwrap().len()), (10, 1));
 
@@ -326,7 +329,7 @@ fn a_sender_beyond_its_grant_does_not_lock_up_the_table() {
         let source = router.open_source(Some(from), Some(concrete), Arc::default());
         asking.0.set(Arc::downgrade(&source)).unwrap();
         let output = router.declare_output(&source, decl(0, TypeSchema::U32), 7, None).unwrap();
-        let block = LinkRequest { policy: Policy::Block, capacity: 1, ..request(None, 0, to) };
+        let block = LinkRequest { rules: block(1), ..request(None, 0, to) };
         router.add_link(&block).unwrap();
         let over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -364,7 +367,7 @@ fn large_messages_narrow_the_window() {
     let concrete = Arc::downgrade(&told);
     let source = router.open_source(Some(from), Some(concrete), Arc::default());
     let output = router.declare_output(&source, decl(0, TypeSchema::Bytes), 7, None).unwrap();
-    let block = LinkRequest { policy: Policy::Block, ..request(None, 0, to) };
+    let block = LinkRequest { rules: block(1000), ..request(None, 0, to) };
     router.add_link(&block).unwrap();
     assert_eq!(source.grant(7), 1000);
     let mut woken = Woken::default();

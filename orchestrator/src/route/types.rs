@@ -1,6 +1,6 @@
 //! What an instance last declared of its message types; kept while it is not connected.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestrator_proto::runtime::Direction;
@@ -14,8 +14,8 @@ use super::router::MAX_OUTPUTS;
 /// wait and must not call the router.
 pub type TellType = Arc<dyn Fn(Direction, &TypeDecl) + Send + Sync>;
 
-/// By type name.
-type Decls = HashMap<Arc<str>, Arc<TypeDecl>>;
+/// By type name. Nothing is taken for it while it is empty.
+type Decls = BTreeMap<Arc<str>, Arc<TypeDecl>>;
 
 /// The types of one instance.
 #[derive(Default)]

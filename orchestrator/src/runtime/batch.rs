@@ -253,7 +253,7 @@ impl<'a> Slices<'a> {
 mod tests {
     use super::*;
     use crate::route::{LinkRequest, LinkTarget, Mailbox, Router, Surroundings, TypeDecl, Woken};
-    use orchestrator_proto::control::Policy;
+    use orchestrator_proto::control::{LinkRules, Policy};
     use orchestrator_proto::{InstanceId, LinkId, WireError};
     use proptest::prelude::*;
 
@@ -275,8 +275,7 @@ mod tests {
             from: None,
             type_name: "t".into(),
             to: LinkTarget::Instance(instance),
-            policy: Policy::DropOldest,
-            capacity: 1000,
+            rules: LinkRules { policy: Policy::DropOldest, capacity: 1000, ..LinkRules::default() },
         };
         router.add_link(&request).unwrap();
         let source = router.open_source(Some(instance), None, Arc::default());

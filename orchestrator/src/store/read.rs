@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{Desired, Event, Exit, PastExit};
+use orchestrator_proto::control::{Desired, Event, Exit, LinkRules, PastExit};
 use orchestrator_proto::runtime::Direction;
-use orchestrator_proto::{InstanceId, LinkId, SchemaHash, Size, TypeSchema};
+use orchestrator_proto::{InstanceId, LinkId, Millis, SchemaHash, Size, TypeSchema};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
@@ -57,7 +57,8 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
     read_types(connection, &mut snapshot, &mut unreadable)?;
     sets::read(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
-        "SELECT id, sender, type, receiver, udp, policy, capacity FROM links
+        "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms, history
+         FROM links
          WHERE sender_set IS NULL AND receiver_set IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -229,7 +230,7 @@ fn run(row: &Row<'_>) -> Result<RunRecord, Bad> {
         end_noted: number(23)?,
         restarts: unsigned(row, 25).map_err(words)?,
         exits: exits(row)?,
-        schedule: schedule(row)?,
+        schedule: schedule(row)?.into(),
     })
 }
 
@@ -278,7 +279,6 @@ fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
     let sender: Option<String> = row.get(1).map_err(words)?;
     let receiver: Option<String> = row.get(3).map_err(words)?;
     let udp: Option<String> = row.get(4).map_err(words)?;
-    let policy: String = row.get(5).map_err(words)?;
     Ok(LinkRecord {
         id: LinkId(unsigned(row, 0).map_err(words)?),
         from: sender.map(id).transpose()?,
@@ -288,8 +288,19 @@ fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
             (None, Some(address)) => LinkEnd::Udp(address.into()),
             _ => return Err("it has not one target".to_owned()),
         },
+        rules: rules(row)?,
+    })
+}
+
+/// The rules of a link.
+pub(super) fn rules(row: &Row<'_>) -> Result<LinkRules, Bad> {
+    let policy: String = row.get("policy").map_err(words)?;
+    let block_timeout: i64 = row.get("block_timeout_ms").map_err(words)?;
+    Ok(LinkRules {
         policy: policy.parse()?,
-        capacity: row.get(6).map_err(words)?,
+        capacity: row.get("capacity").map_err(words)?,
+        block_timeout: Millis(u64::try_from(block_timeout).map_err(words)?),
+        history: row.get("history").map_err(words)?,
     })
 }
 

@@ -83,9 +83,11 @@ impl Recent {
         };
         let mut kept = self.kept();
         kept.oldest = oldest;
-        kept.events.extend(events);
-        let excess = kept.events.len().saturating_sub(RECENT);
+        // Never beyond that, even for a moment: room that was needed once is not given back.
+        let missed = events.len().saturating_sub(RECENT);
+        let excess = (kept.events.len() + events.len() - missed).saturating_sub(RECENT);
         kept.events.drain(..excess);
+        kept.events.extend(events.into_iter().skip(missed));
         drop(kept);
         self.newest.send_replace(newest);
     }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrator_proto::control::{
-    Desired, EventKind, Exit, LastRun, PastExit, Policy, Priority, RuntimeSpec, Wanted,
+    Desired, EventKind, Exit, LastRun, LinkRules, PastExit, Priority, RuntimeSpec, Wanted,
 };
+use orchestrator_proto::rare::{Rare, Usual};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, SchemaHash, TypeSchema};
 use serde::{Deserialize, Serialize};
@@ -42,10 +43,8 @@ pub struct LinkRecord {
     pub type_name: Arc<str>,
     /// Who gets them.
     pub to: LinkEnd,
-    /// What happens when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// A set of replicas.
@@ -69,10 +68,8 @@ pub struct SetLinkRecord {
     pub type_name: Arc<str>,
     /// Who gets them.
     pub to: SetLinkEnd,
-    /// What happens when there is no room.
-    pub policy: Policy,
-    /// Messages that may wait.
-    pub capacity: u32,
+    /// Its rules.
+    pub rules: LinkRules,
 }
 
 /// An end of a link from or to a set.
@@ -120,7 +117,7 @@ pub struct RunRecord {
     /// How its main process ended the last times, the newest last: [`PastExit::KEPT`] at most.
     pub exits: Vec<PastExit>,
     /// What it has done as a schedule.
-    pub schedule: ScheduleRecord,
+    pub schedule: Rare<ScheduleRecord>,
 }
 
 /// What a schedule has done. Times are milliseconds since 1970 (UTC).
@@ -135,6 +132,10 @@ pub struct ScheduleRecord {
     pub last: Option<LastRun>,
     /// How many were left out because the one before was not over.
     pub skipped: u64,
+}
+
+impl Usual for ScheduleRecord {
+    const USUAL: &'static Self = &Self { seen_ms: None, began_ms: None, last: None, skipped: 0 };
 }
 
 /// An instance of which nothing runs.
@@ -185,7 +186,7 @@ impl Default for RunRecord {
             end_noted: None,
             restarts: 0,
             exits: Vec::new(),
-            schedule: ScheduleRecord::default(),
+            schedule: Rare::default(),
         }
     }
 }
@@ -273,7 +274,7 @@ pub enum Change {
     },
     /// A link was made.
     AddLink(LinkRecord),
-    /// A link has another policy or capacity.
+    /// A link has other rules.
     ChangeLink(LinkRecord),
     /// A link is removed.
     RemoveLink(LinkId),
@@ -283,7 +284,7 @@ pub enum Change {
     RemoveSet(String),
     /// A link from or to a set was made; it is removed like any other.
     AddSetLink(SetLinkRecord),
-    /// The policy or the capacity of a link from or to a set was changed.
+    /// The rules of a link from or to a set were changed.
     ChangeSetLink(SetLinkRecord),
     /// What could not be read when the database was opened is removed, but for events.
     RemoveUnreadable,

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 8] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -89,6 +89,10 @@ const MIGRATIONS: [&str; 6] = [
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE links ADD COLUMN sender_set TEXT;   -- a set, in the place of an instance
     ALTER TABLE links ADD COLUMN receiver_set TEXT;",
+    // 7. How long a link holds its senders back.
+    "ALTER TABLE links ADD COLUMN block_timeout_ms INTEGER NOT NULL DEFAULT 0;",
+    // 8. How many of the last messages a receiver gets that comes later.
+    "ALTER TABLE links ADD COLUMN history INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// The version of today's tables.

@@ -4,7 +4,7 @@ use orchestrator_proto::control::Wanted;
 use orchestrator_proto::{InstanceId, LinkId};
 use rusqlite::{Connection, Row, params};
 
-use super::read::{Bad, Unreadable, desired, unsigned, words};
+use super::read::{Bad, Unreadable, desired, rules, unsigned, words};
 use super::record::{LinkEnd, SetLinkEnd, SetLinkRecord, SetRecord, Snapshot};
 use super::spec;
 use super::write::{self, int, run};
@@ -51,19 +51,18 @@ pub(super) fn add_link(connection: &Connection, record: &SetLinkRecord) -> rusql
     run(
         connection,
         "INSERT INTO links (id, sender, type, receiver, udp, policy, capacity, sender_set,
-         receiver_set) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         receiver_set) VALUES (?1, ?2, ?3, ?4, ?5, '', 0, ?6, ?7)",
         params![
             int(record.id.0),
             sender,
             &*record.type_name,
             receiver,
             udp,
-            record.policy.to_string(),
-            record.capacity,
             sender_set,
             receiver_set
         ],
-    )
+    )?;
+    write::set_rules(connection, record.id, record.rules)
 }
 
 /// All sets and links from and to them.
@@ -86,8 +85,8 @@ pub(super) fn read(
         }
     }
     let mut statement = connection.prepare(
-        "SELECT id, sender, type, receiver, udp, policy, capacity, sender_set, receiver_set
-         FROM links WHERE sender_set IS NOT NULL OR receiver_set IS NOT NULL ORDER BY id",
+        "SELECT id, sender, type, receiver, udp, sender_set, receiver_set, policy, capacity,
+         block_timeout_ms, history FROM links WHERE sender_set IS NOT NULL OR receiver_set IS NOT NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -126,25 +125,23 @@ fn link(row: &Row<'_>) -> Result<SetLinkRecord, Bad> {
         let id = text.parse::<InstanceId>().map_err(|_| format!("{text:?} is no id"))?;
         Ok::<_, Bad>(SetLinkEnd::Single(LinkEnd::Instance(id)))
     };
-    let from = match (text(1)?, text(7)?) {
+    let from = match (text(1)?, text(5)?) {
         (None, Some(set)) => Some(SetLinkEnd::Set(set)),
         (Some(sender), None) => Some(instance(sender)?),
         (None, None) => None,
         (Some(_), Some(_)) => return Err("it has two senders".to_owned()),
     };
-    let to = match (text(3)?, text(4)?, text(8)?) {
+    let to = match (text(3)?, text(4)?, text(6)?) {
         (None, None, Some(set)) => SetLinkEnd::Set(set),
         (Some(receiver), None, None) => instance(receiver)?,
         (None, Some(address), None) => SetLinkEnd::Single(LinkEnd::Udp(address.into())),
         _ => return Err("it has not one target".to_owned()),
     };
-    let policy: String = row.get(5).map_err(words)?;
     Ok(SetLinkRecord {
         id: LinkId(unsigned(row, 0).map_err(words)?),
         from,
         type_name: row.get::<_, String>(2).map_err(words)?.into(),
         to,
-        policy: policy.parse()?,
-        capacity: row.get(6).map_err(words)?,
+        rules: rules(row)?,
     })
 }

@@ -107,8 +107,8 @@ pub(super) fn to_json(spec: &RuntimeSpec, from_start: u64) -> serde_json::Result
         privileged: spec.privileged,
         supervision: spec.supervision.clone(),
         log: spec.log.clone(),
-        execution: spec.execution.clone(),
-        limits: spec.limits.clone(),
+        execution: (*spec.execution).clone(),
+        limits: (*spec.limits).clone(),
         listen: spec.listen.clone(),
         replicas: spec.replicas,
         from_start,
@@ -141,8 +141,8 @@ pub(super) fn from_json(
         privileged: kept.privileged,
         supervision: kept.supervision,
         log: kept.log,
-        execution: kept.execution,
-        limits: kept.limits,
+        execution: kept.execution.into(),
+        limits: kept.limits.into(),
         listen: kept.listen,
         replicas: kept.replicas,
     };
@@ -225,7 +225,7 @@ mod tests {
             let listen = listen.into_iter().collect();
             let spec = RuntimeSpec {
                 id, name: name.clone(), program, args, env, cwd, privileged, supervision, log,
-                execution, limits, listen, replicas: keep.map(Replicas),
+                execution: execution.into(), limits: limits.into(), listen, replicas: keep.map(Replicas),
             };
             let json = to_json(&spec, from_start).unwrap();
             prop_assert_eq!(from_json(&json, name).unwrap(), (spec, from_start));

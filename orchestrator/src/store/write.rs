@@ -2,9 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use orchestrator_proto::SchemaHash;
-use orchestrator_proto::control::{Desired, Event, EventKind, Exit};
+use orchestrator_proto::control::{Desired, Event, EventKind, Exit, LinkRules};
 use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::{LinkId, SchemaHash};
 use rusqlite::{Connection, params};
 
 use super::record::{
@@ -32,12 +32,10 @@ pub(super) fn change(connection: &Connection, change: &Change) -> rusqlite::Resu
             run(connection, "DELETE FROM instances WHERE number = ?1", [number])
         }
         Change::AddLink(record) => add_link(connection, record),
-        Change::ChangeLink(LinkRecord { id, policy, capacity, .. })
-        | Change::ChangeSetLink(SetLinkRecord { id, policy, capacity, .. }) => run(
-            connection,
-            "UPDATE links SET policy = ?2, capacity = ?3 WHERE id = ?1",
-            params![int(id.0), policy.to_string(), capacity],
-        ),
+        Change::ChangeLink(LinkRecord { id, rules, .. })
+        | Change::ChangeSetLink(SetLinkRecord { id, rules, .. }) => {
+            set_rules(connection, *id, *rules)
+        }
         Change::RemoveLink(id) => run(connection, "DELETE FROM links WHERE id = ?1", [int(id.0)]),
         Change::PutSet(record) => sets::put(connection, record),
         Change::RemoveSet(name) => sets::remove(connection, name),
@@ -115,16 +113,30 @@ fn add_link(connection: &Connection, record: &LinkRecord) -> rusqlite::Result<()
     run(
         connection,
         "INSERT INTO links (id, sender, type, receiver, udp, policy, capacity)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+         VALUES (?1, ?2, ?3, ?4, ?5, '', 0)",
         params![
             int(record.id.0),
             record.from.map(|from| from.to_string()),
             &*record.type_name,
             receiver,
-            udp,
-            record.policy.to_string(),
-            record.capacity
+            udp
         ],
+    )?;
+    set_rules(connection, record.id, record.rules)
+}
+
+/// The rules of a link, in the row that is there.
+pub(super) fn set_rules(
+    connection: &Connection,
+    id: LinkId,
+    rules: LinkRules,
+) -> rusqlite::Result<()> {
+    let LinkRules { policy, capacity, block_timeout, history } = rules;
+    run(
+        connection,
+        "UPDATE links SET policy = ?2, capacity = ?3, block_timeout_ms = ?4, history = ?5
+         WHERE id = ?1",
+        params![int(id.0), policy.to_string(), capacity, int(block_timeout.0), history],
     )
 }
 
@@ -172,7 +184,7 @@ pub(super) fn note_run(
     let exits = serde_json::to_string(&record.exits)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let process = record.process.as_ref();
-    let schedule = Some(&record.schedule).filter(|it| **it != ScheduleRecord::default());
+    let schedule = Some(&*record.schedule).filter(|it| **it != ScheduleRecord::default());
     let schedule = schedule.map(serde_json::to_string).transpose();
     let schedule =
         schedule.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;

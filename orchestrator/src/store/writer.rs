@@ -71,6 +71,10 @@ impl Writer {
                 Work::Idle => {
                     self.timing.written_at = None;
                     self.checkpoint(CHECKPOINT_PAGES);
+                    // What is read again comes from the kernel's cache.
+                    if let Err(error) = self.connection.release_memory() {
+                        tracing::debug!(%error, "the database keeps its memory");
+                    }
                 }
                 Work::End => break,
             }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use orchestrator_proto::control::{Exit, Supervision};
+use orchestrator_proto::control::Exit;
+
+use super::Rules;
 
 /// Something that happened to an instance.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +87,7 @@ pub enum Event {
     /// Nothing of the process group is left. Comes after [`WatchTree`](super::Action::WatchTree).
     TreeEmpty,
     /// From now on it is supervised like this.
-    RulesChanged(Box<Supervision>),
+    RulesChanged(Rules),
     /// The time of [`Machine::next_deadline`](super::Machine::next_deadline) has come.
     Deadline,
 }

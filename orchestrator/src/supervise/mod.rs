@@ -19,6 +19,7 @@ mod calendar;
 mod event;
 mod machine;
 mod needs;
+mod rules;
 mod state;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use calendar::{Calendar, Look};
 pub use event::{Effect, Event};
 pub use machine::Machine;
 pub use needs::{Consequence, Needs, Standing};
+pub use rules::Rules;
 pub use state::{Cause, End, How, Main, Phase, State, Then};
 
 /// SIGKILL, see signal(7).

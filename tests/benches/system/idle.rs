@@ -94,23 +94,31 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     row(&what, Unit::Count, &|it| it.switches, Some(0.0));
     let what = format!("processor time in {seconds} s, {count} idle instances");
     row(&what, Unit::Time, &|it| it.cpu, None);
-    rows.extend(files_of_each(setting, &all[0], &before[0], count));
+    rows.extend(of_each(setting, &all[0], &before[0], count));
     rows
 }
 
-/// What each process of ours has open for one instance: where the bound on its files is met first.
-fn files_of_each(setting: &Setting, ours: &Subject, with: &Sample, count: usize) -> Vec<Row> {
+/// What each process of ours has for one instance: where the bound on its files is met first, and
+/// where its memory goes.
+fn of_each(setting: &Setting, ours: &Subject, with: &Sample, count: usize) -> Vec<Row> {
     let names = ["daemon", "holder", "capture"];
-    let each = names.into_iter().zip(&with.each).zip(&ours.empty.each);
-    let row = |((name, with), empty): ((&str, &usize), &usize)| Row {
-        what: format!("open files of one of {count} idle instances, {name}"),
-        regime: setting.regime,
-        unit: Unit::Count,
-        ours: [(*with as f64 - *empty as f64) / count as f64].into_iter().collect(),
-        floor: None,
-        target: Some(Target::AtMost(FILES)),
-    };
-    each.map(row).collect()
+    let each = names.into_iter().zip(with.each.iter().zip(&ours.empty.each));
+    let rows = each.flat_map(|(name, (with, empty))| {
+        let row = |what: &str, unit, ours: f64, target| Row {
+            what: format!("{what} of one of {count} idle instances, {name}"),
+            regime: setting.regime,
+            unit,
+            ours: [ours / count as f64].into_iter().collect(),
+            floor: None,
+            target,
+        };
+        let files = with.files as f64 - empty.files as f64;
+        [
+            row("open files", Unit::Count, files, Some(Target::AtMost(FILES))),
+            row("memory (PSS)", Unit::Memory, with.pss - empty.pss, None),
+        ]
+    });
+    rows.collect()
 }
 
 /// One who supervises.
@@ -135,16 +143,21 @@ struct Sample {
     /// Bytes.
     pss: f64,
     files: usize,
-    /// The files of each of them.
-    each: Vec<usize>,
+    each: Vec<One>,
     /// How often any thread went to sleep, and so was woken up.
     switches: f64,
     /// Seconds.
     cpu: f64,
 }
 
+/// What one process has.
+struct One {
+    /// Bytes.
+    pss: f64,
+    files: usize,
+}
+
 fn look(pids: &[u32]) -> Sample {
-    let each: Vec<usize> = pids.iter().map(|pid| processes::open_files(*pid)).collect();
     let threads = pids.iter().flat_map(|pid| {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         tasks.map(|task| task.path())
@@ -158,11 +171,13 @@ fn look(pids: &[u32]) -> Sample {
         let on_cpu = times.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok());
         cpu += on_cpu.unwrap_or(0.0) / 1e9;
     }
-    let pss = |pid: &u32| {
+    let one = |pid: &u32| {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        1024.0 * field(&rollup, "Pss:")
+        One { pss: 1024.0 * field(&rollup, "Pss:"), files: processes::open_files(*pid) }
     };
-    Sample { pss: pids.iter().map(pss).sum(), files: each.iter().sum(), each, switches, cpu }
+    let each: Vec<One> = pids.iter().map(one).collect();
+    let (pss, files) = (each.iter().map(|it| it.pss).sum(), each.iter().map(|it| it.files).sum());
+    Sample { pss, files, each, switches, cpu }
 }
 
 /// The number behind the name of a line.

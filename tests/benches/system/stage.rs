@@ -58,6 +58,8 @@ impl Stage {
             to: TargetSpec::Instance(to.to_string().into()),
             policy,
             capacity,
+            block_timeout: None,
+            history: None,
         };
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,

@@ -145,10 +145,8 @@ pub(crate) fn check_counters(links: &[LinkInfo]) -> Vec<String> {
     let mut violations = Vec::new();
     for link in links {
         let counters = &link.counters;
-        let drops = &counters.drops;
-        let reasons = drops.full + drops.too_long + drops.untranslatable + drops.failed;
         let adds_up = counters.sent == counters.delivered + counters.dropped + counters.queued
-            && counters.dropped == reasons;
+            && counters.dropped == counters.drops.total();
         if !adds_up {
             violations.push(format!("the counters do not add up: {link:?}"));
         }

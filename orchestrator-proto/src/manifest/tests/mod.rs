@@ -346,6 +346,8 @@ fn links() {
         to = "b"
         policy = "block"
         capacity = 4
+        block-timeout = "1.5s"
+        history = 7
         "#,
     );
     let any = LinkSpec {
@@ -354,12 +356,16 @@ fn links() {
         to: TargetSpec::Udp("10.0.0.1:9".into()),
         policy: None,
         capacity: None,
+        block_timeout: None,
+        history: None,
     };
     let ours = LinkSpec {
         from: Some("a".into()),
         to: TargetSpec::Instance("b".into()),
         policy: Some(Policy::Block),
         capacity: Some(4),
+        block_timeout: Some(Millis(1500)),
+        history: Some(7),
         ..any.clone()
     };
     assert_eq!(manifest.set.links, [any, ours]);

@@ -272,8 +272,8 @@ fn wanted() -> impl Strategy<Value = Wanted> {
                 privileged,
                 supervision,
                 log,
-                execution,
-                limits,
+                execution: execution.into(),
+                limits: limits.into(),
                 listen,
                 replicas,
             };
@@ -301,6 +301,8 @@ proptest! {
         instances in prop::collection::vec(wanted(), 0..3),
         policy in prop_oneof![Just(Policy::Block), Just(Policy::DropOldest), Just(Policy::DropNewest)],
         capacity in 1_u32..=LinkSpec::MAX_CAPACITY,
+        history in prop::option::of(1..=LinkSpec::MAX_HISTORY),
+        block_timeout in prop::option::of((1_u64..86_400_000).prop_map(Millis)),
         type_name in "[a-z$\"]{1,9}",
         udp in any::<bool>(),
     ) {
@@ -322,6 +324,8 @@ proptest! {
             to,
             policy: Some(policy).filter(|it| *it != Policy::default()),
             capacity: Some(capacity).filter(|it| *it != LinkSpec::DEFAULT_CAPACITY),
+            block_timeout: (policy == Policy::Block).then_some(block_timeout).flatten(),
+            history: history.filter(|_| !udp),
         };
         let set = WantedSet { instances, links: vec![link] };
         let text = write(&set).unwrap();

@@ -146,7 +146,81 @@ fn payload(schema: &TypeSchema, random: &mut impl Iterator<Item = u8>, out: &mut
     true
 }
 
+/// Whether a value is valid by a JSON Schema of those keywords that are written.
+fn is_valid(schema: &serde_json::Value, value: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    let is_of = |name: &str| match name {
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64() || value.is_f64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "null" => value.is_null(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("{other}"),
+    };
+    let (items, fields) = (value.as_array(), value.as_object());
+    schema.as_object().unwrap().iter().all(|(key, rule)| match key.as_str() {
+        "$schema" | "title" => true,
+        "type" => match rule {
+            Value::Array(names) => names.iter().any(|name| is_of(name.as_str().unwrap())),
+            name => is_of(name.as_str().unwrap()),
+        },
+        "const" => rule == value,
+        // Each of these is about values of one type alone.
+        "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
+        "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
+        "minLength" | "maxLength" => {
+            let length = |text: &str| text.chars().count() as u64;
+            value.as_str().is_none_or(|text| length(text) == rule.as_u64().unwrap())
+        }
+        "minItems" => items.is_none_or(|items| items.len() as u64 >= rule.as_u64().unwrap()),
+        "maxItems" => items.is_none_or(|items| items.len() as u64 <= rule.as_u64().unwrap()),
+        "items" => items.is_none_or(|items| items.iter().all(|item| is_valid(rule, item))),
+        "prefixItems" => {
+            let rules = rule.as_array().unwrap().iter();
+            items.is_none_or(|items| items.iter().zip(rules).all(|(it, rule)| is_valid(rule, it)))
+        }
+        "anyOf" => rule.as_array().unwrap().iter().any(|rule| is_valid(rule, value)),
+        "required" => {
+            let mut names = rule.as_array().unwrap().iter();
+            fields.is_none_or(|it| names.all(|name| it.contains_key(name.as_str().unwrap())))
+        }
+        "properties" => fields.is_none_or(|it| {
+            it.iter().all(|(name, value)| rule.get(name).is_none_or(|rule| is_valid(rule, value)))
+        }),
+        "propertyNames" => {
+            let names = rule["enum"].as_array().unwrap();
+            fields.is_none_or(|it| it.keys().all(|key| names.contains(&key.as_str().into())))
+        }
+        "additionalProperties" if rule.is_boolean() => {
+            let known = schema["properties"].as_object().unwrap();
+            fields.is_none_or(|it| it.keys().all(|key| known.contains_key(key)))
+        }
+        "additionalProperties" => {
+            fields.is_none_or(|it| it.values().all(|value| is_valid(rule, value)))
+        }
+        other => panic!("{other} is not checked"),
+    })
+}
+
 proptest! {
+    #[test]
+    fn what_is_shown_as_json_is_valid_by_the_json_schema(
+        schema in any_schema(),
+        random in prop::collection::vec(any::<u8>(), 64),
+    ) {
+        let mut bytes = Vec::new();
+        if payload(&schema, &mut random.iter().copied().cycle(), &mut bytes)
+            && let Ok(json) = schema.to_json(&bytes)
+        {
+            let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let of = schema.to_json_schema("T");
+            prop_assert!(is_valid(&of, &value), "{of:#}\n{value:#}");
+            prop_assert_eq!(&of["title"], "T");
+        }
+    }
+
     #[test]
     fn schemas_come_back_from_their_bytes(schema in any_schema()) {
         let bytes = schema.encode();

@@ -306,7 +306,7 @@ impl Client {
         let open = self.hub.logs.borrow().get(&instance).cloned();
         let log = match open {
             Some(log) if log.is_closing() => return Err("it is being closed".to_owned()),
-            Some(log) if log.dir != dir => {
+            Some(log) if *log.dir != *dir => {
                 return Err(format!("it is open in another directory, {:?}", log.dir));
             }
             Some(log) => {
@@ -314,8 +314,8 @@ impl Client {
                 log
             }
             None => {
-                let log =
-                    Log::open(&self.hub, instance, dir, rules).map_err(|error| words(&error))?;
+                let log = Log::open(&self.hub, instance, dir.into(), rules)
+                    .map_err(|error| words(&error))?;
                 self.hub.logs.borrow_mut().insert(instance, log.clone());
                 log
             }

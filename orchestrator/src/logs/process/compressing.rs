@@ -18,7 +18,7 @@ impl Log {
             inner.packed_below = newest;
             return;
         };
-        match self.hub.packer.pack(self.dir.clone(), number) {
+        match self.hub.packer.pack(self.dir.to_path_buf(), number) {
             Ok((job, answer)) => {
                 inner.packing = Some(job);
                 let log = self.clone();

@@ -4,19 +4,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Hub;
 use super::client::Outgoing;
 use super::packing::Job;
 use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES, prepare};
+use super::pipes::PipeNumber;
 use crate::logs::file::Position;
 use crate::logs::record::{Batch, now_ns};
 use crate::logs::rules::Rules;
@@ -35,7 +36,7 @@ const TELL: Duration = Duration::from_millis(100);
 /// An open log.
 pub(super) struct Log {
     pub(super) instance: InstanceId,
-    pub(super) dir: PathBuf,
+    pub(super) dir: Arc<Path>,
     pub(super) hub: Rc<Hub>,
     /// Its pipes are to be read as far as they go at once, and no further.
     stopped: Cell<bool>,
@@ -43,9 +44,6 @@ pub(super) struct Log {
     blocked: Cell<bool>,
     /// The number of the last look: all pipes are to be read as far as they go at once.
     pub(super) looks: Cell<u64>,
-    /// One of these three has changed. Not a channel for each: there are many logs, and most of
-    /// them are quiet.
-    pub(super) changed: Notify,
     pub(super) inner: RefCell<Inner>,
 }
 
@@ -74,7 +72,7 @@ pub(super) struct Inner {
 /// A run of which at least one pipe is open.
 pub(super) struct Run {
     pub(super) run: u64,
-    pub(super) open: [bool; STREAMS.len()],
+    pub(super) open: [Option<PipeNumber>; STREAMS.len()],
     /// Up to which look they were read.
     pub(super) looked: [u64; STREAMS.len()],
 }
@@ -106,7 +104,7 @@ impl Log {
     pub(super) fn open(
         hub: &Rc<Hub>,
         instance: InstanceId,
-        dir: PathBuf,
+        dir: Arc<Path>,
         rules: Rules,
     ) -> io::Result<Rc<Self>> {
         let writer = Writer::open(dir.clone(), rules, (hub.settings.disk)())?;
@@ -131,7 +129,6 @@ impl Log {
             stopped: Cell::new(false),
             blocked: Cell::new(false),
             looks: Cell::new(0),
-            changed: Notify::new(),
             inner: RefCell::new(inner),
         });
         log.check();
@@ -173,6 +170,8 @@ impl Log {
     pub(super) fn join(&self, client: &Rc<Outgoing>) {
         let mut inner = self.inner.borrow_mut();
         if inner.view(client).is_none() {
+            // Most have one, and a vector that grows by itself begins with four.
+            inner.views.reserve_exact(1);
             inner.views.push(View {
                 client: client.clone(),
                 attached: 0,
@@ -201,7 +200,7 @@ impl Log {
     pub(super) fn entry(&self) -> OpenLog {
         let inner = self.inner.borrow();
         let pipes = inner.runs.iter().flat_map(|run| {
-            let open = STREAMS.into_iter().zip(run.open).filter(|(_, open)| *open);
+            let open = STREAMS.into_iter().zip(run.open).filter(|(_, open)| open.is_some());
             open.map(|(stream, _)| (run.run, stream))
         });
         OpenLog {
@@ -255,9 +254,12 @@ impl Log {
                 let error = "the capture process has too many open files".to_owned();
                 return Err(Refused { error, passing: true });
             };
-            let pipes = [prepare(stdout)?, prepare(stderr)?];
+            let watched = &self.hub.watched;
+            let pipes = [prepare(watched, stdout)?, prepare(watched, stderr)?];
             let looked = [self.looks.get(); STREAMS.len()];
-            inner.runs.push(Run { run, open: [true; STREAMS.len()], looked });
+            let open = pipes.each_ref().map(|pipe| Some(pipe.number()));
+            inner.runs.reserve_exact(1);
+            inner.runs.push(Run { run, open, looked });
             self.hub.pipes.set(self.hub.pipes.get() + pipes.len());
             pipes
         };
@@ -273,8 +275,11 @@ impl Log {
         }
         for (index, pipe) in pipes.into_iter().enumerate() {
             let open = OpenPipe { log: self.clone(), run, index };
-            let mut pipe = Pipe::new(STREAMS[index], pipe, open);
-            tokio::task::spawn_local(async move { pipe.run().await });
+            let pipe = Pipe::new(STREAMS[index], pipe, open);
+            let number = pipe.number();
+            self.hub.watched.rest(Box::new(pipe));
+            // The log may be closing, or not be written to.
+            self.hub.watched.wake(number);
         }
         self.hub.changed.notify_one();
         Ok(())
@@ -285,8 +290,8 @@ impl Log {
         self.hub.pipes.set(self.hub.pipes.get().saturating_sub(1));
         let mut inner = self.inner.borrow_mut();
         if let Some(at) = inner.runs.iter().position(|open| open.run == run) {
-            inner.runs[at].open[index] = false;
-            if inner.runs[at].open == [false; STREAMS.len()] {
+            inner.runs[at].open[index] = None;
+            if inner.runs[at].open == [None; STREAMS.len()] {
                 inner.runs.remove(at);
                 if inner.ended.len() == MAX_ENDED {
                     inner.ended.pop_front();
@@ -303,6 +308,13 @@ impl Log {
         self.hub.changed.notify_one();
     }
 
+    /// Something is new for those who read its pipes.
+    pub(super) fn wake(&self, runs: &[Run]) {
+        for number in runs.iter().flat_map(|run| run.open).flatten() {
+            self.hub.watched.wake(number);
+        }
+    }
+
     /// Closes it, after what is in its pipes. What can't be written then is lost.
     pub(super) fn close(self: &Rc<Self>) {
         {
@@ -316,7 +328,7 @@ impl Log {
         }
         self.retry();
         self.stopped.set(true);
-        self.changed.notify_waiters();
+        self.wake(&self.inner.borrow().runs);
         self.finish_if_done();
     }
 
@@ -460,7 +472,7 @@ impl Log {
         }
         let blocked = inner.writer.is_blocked();
         if self.blocked.replace(blocked) != blocked {
-            self.changed.notify_waiters();
+            self.wake(&inner.runs);
         }
         let (end, stats) = (inner.writer.end(), inner.writer.stats());
         for view in &mut inner.views {

@@ -10,10 +10,12 @@ impl Log {
     pub(super) fn look(self: &Rc<Self>, client: &Rc<Outgoing>, number: u64) {
         let epoch = self.looks.get() + 1;
         self.looks.set(epoch);
-        self.changed.notify_waiters();
-        if let Some(view) = self.inner.borrow_mut().view(client) {
+        let mut inner = self.inner.borrow_mut();
+        self.wake(&inner.runs);
+        if let Some(view) = inner.view(client) {
             view.looking = Some((number, epoch));
         }
+        drop(inner);
         self.answer_looks();
     }
 
@@ -32,7 +34,7 @@ impl Log {
         let is_blocked = self.is_blocked();
         let inner = &mut *self.inner.borrow_mut();
         let each = inner.runs.iter().flat_map(|run| run.open.iter().zip(run.looked));
-        let reached = each.filter(|(open, _)| **open).map(|(_, looked)| looked).min();
+        let reached = each.filter(|(open, _)| open.is_some()).map(|(_, looked)| looked).min();
         for view in &mut inner.views {
             let over = |epoch| is_blocked || reached.is_none_or(|reached| reached >= epoch);
             if let Some((number, _)) = view.looking.take_if(|(_, epoch)| over(*epoch)) {

@@ -14,6 +14,7 @@ mod log;
 mod looks;
 mod packing;
 mod pipe;
+mod pipes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ use self::client::Outgoing;
 use self::log::Log;
 use self::packing::Packer;
 use self::pipe::Buffers;
+use self::pipes::Pipes;
 use super::file::{Disk, Kernel};
 use super::record::now_ns;
 use super::socket::{self, Socket, Watched};
@@ -143,7 +145,9 @@ struct Hub {
     clients: RefCell<Vec<Rc<Outgoing>>>,
     buffers: RefCell<Buffers>,
     packer: Packer,
-    /// Pipes that are being read.
+    /// Who waits for them all.
+    watched: Rc<Pipes>,
+    /// How many are being read.
     pipes: Cell<usize>,
     /// Logs in which output is missing of which they do not tell yet.
     owing: Cell<usize>,
@@ -155,20 +159,21 @@ struct Hub {
 }
 
 impl Hub {
-    fn new(settings: Settings) -> Rc<Self> {
-        Rc::new(Self {
+    fn new(settings: Settings) -> io::Result<Rc<Self>> {
+        Ok(Rc::new(Self {
             process: ProcessId { pid: std::process::id(), began_ns: now_ns() },
             settings,
             logs: RefCell::default(),
             clients: RefCell::default(),
             buffers: RefCell::new(Buffers::new()),
             packer: Packer::default(),
+            watched: Pipes::new()?,
             pipes: Cell::new(0),
             owing: Cell::new(0),
             changed: Notify::new(),
             ending: Cell::new(false),
             ended: watch::Sender::new(false),
-        })
+        }))
     }
 
     fn all_logs(&self) -> Vec<Rc<Log>> {
@@ -189,7 +194,8 @@ impl Hub {
 
 async fn serve(listener: OwnedFd, settings: Settings) -> io::Result<()> {
     let listener = Watched::new(Socket::listener(listener))?;
-    let hub = Hub::new(settings);
+    let hub = Hub::new(settings)?;
+    tokio::task::spawn_local(hub.watched.clone().wake_all());
     let mut clients = JoinSet::new();
     let mut idle_since = None;
     let mut retry_at = Instant::now();

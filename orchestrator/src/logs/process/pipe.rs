@@ -1,20 +1,20 @@
 //! One pipe that is being read.
 //!
-//! Each pipe has a task; a turn is one read of at most 64 KiB and one write, and after a turn
-//! everybody else comes first.
+//! It has a task while there is something to be done; a turn is one read of at most 64 KiB and one
+//! write, and after a turn everybody else comes first.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use orchestrator_proto::control::LogStream;
-use tokio::net::unix::pipe::Receiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::log::{Log, Refused, TOO_MUCH};
+use super::pipes::{PipeNumber, Pipes, WatchedPipe};
 use crate::logs::QUIET;
 use crate::logs::lines::Splitter;
 use crate::logs::record::{Batch, now_ns};
@@ -108,7 +108,7 @@ impl Drop for OpenPipe {
 /// A pipe that is being read.
 pub(super) struct Pipe {
     stream: LogStream,
-    pipe: Receiver,
+    pipe: WatchedPipe,
     lines: Splitter,
     last_data: Instant,
     /// The instance waits, or is about to, when there are so many bytes in the pipe.
@@ -128,7 +128,7 @@ enum Turn {
 }
 
 impl Pipe {
-    pub(super) fn new(stream: LogStream, pipe: Receiver, open: OpenPipe) -> Self {
+    pub(super) fn new(stream: LogStream, pipe: WatchedPipe, open: OpenPipe) -> Self {
         let size = rustix::pipe::fcntl_getpipe_size(&pipe).unwrap_or(64 << 10) as u64;
         Self {
             stream,
@@ -142,45 +142,42 @@ impl Pipe {
         }
     }
 
-    /// Reads until the end of the pipe or, once stopped, of what is in it. By reference, because
-    /// a future that is given what it works on has room for it twice.
-    pub(super) async fn run(&mut self) {
-        let log = self.open.log.clone();
+    pub(super) fn number(&self) -> PipeNumber {
+        self.pipe.number()
+    }
+
+    /// Reads until the end of the pipe or, once stopped, of what is in it. True if it has not come
+    /// to that, and there is nothing to be done until there is news. By reference, because a future
+    /// that is given what it works on has room for it twice.
+    pub(super) async fn go_on(&mut self, news: &Notify) -> bool {
         loop {
-            // Before it is looked what has changed: what comes after that is not missed.
-            let changed = log.changed.notified();
+            let log = &self.open.log;
             if log.is_stopped() {
                 self.read_rest();
                 break;
             }
-            let blocked = log.is_blocked();
-            if !blocked && log.looks.get() != self.looks {
+            if log.is_blocked() {
+                return true;
+            }
+            if log.looks.get() != self.looks {
                 if self.look().await {
                     break;
                 }
                 continue;
             }
-            let quiet = self.lines.is_waiting().then(|| self.last_data + QUIET);
-            tokio::select! {
-                biased;
-                () = changed => continue,
-                ready = self.pipe.readable(), if !blocked => {
-                    if let Err(error) = ready {
-                        self.give_up(&error);
-                        break;
-                    }
-                }
-                () = until(quiet), if !blocked => {
-                    self.flush();
-                    continue;
-                }
-            }
-            match self.turn(|pipe, buffer| pipe.try_read(buffer)) {
+            match self.turn() {
                 Turn::Data(_) => {
                     self.discard_flood();
                     tokio::task::yield_now().await;
                 }
-                Turn::Nothing => {}
+                Turn::Nothing if self.lines.is_waiting() => {
+                    // A timer has its room only while it runs.
+                    let quiet = Box::pin(timeout_at(self.last_data + QUIET, news.notified()));
+                    if quiet.await.is_err() {
+                        self.flush();
+                    }
+                }
+                Turn::Nothing => return true,
                 Turn::End => break,
             }
         }
@@ -188,10 +185,11 @@ impl Pipe {
         if self.lines.is_open() {
             self.open.log.tear(self.stream);
         }
+        false
     }
 
     /// One read, one write.
-    fn turn(&mut self, read: impl FnOnce(&Receiver, &mut [u8]) -> io::Result<usize>) -> Turn {
+    fn turn(&mut self) -> Turn {
         let mut turn = Turn::Nothing;
         let mut failed = None;
         let (stream, pipe, lines) = (self.stream, &self.pipe, &mut self.lines);
@@ -206,17 +204,15 @@ impl Pipe {
                     });
                     turn = Turn::Data(count);
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
-                    _ => {
-                        turn = Turn::End;
-                        failed = Some(error);
-                    }
-                },
+                Err(Errno::EAGAIN) => {}
+                Err(error) => {
+                    turn = Turn::End;
+                    failed = Some(error);
+                }
             }
         });
         if let Some(error) = failed {
-            self.give_up(&error);
+            self.give_up(error);
         }
         if matches!(turn, Turn::Data(_)) {
             self.last_data = Instant::now();
@@ -233,15 +229,10 @@ impl Pipe {
         }
     }
 
-    /// A turn past the runtime, which may not have looked at this pipe yet.
-    fn direct_turn(&mut self) -> Turn {
-        self.turn(|pipe, buffer| Ok(nix::unistd::read(pipe, buffer)?))
-    }
-
     fn read_rest(&mut self) {
         let mut read = 0;
         while read < LAST_BYTES {
-            match self.direct_turn() {
+            match self.turn() {
                 Turn::Data(count) => read += count,
                 Turn::Nothing | Turn::End => break,
             }
@@ -255,7 +246,7 @@ impl Pipe {
         let mut read = 0;
         let mut ended = false;
         while read < LAST_BYTES && !self.open.log.is_blocked() {
-            match self.direct_turn() {
+            match self.turn() {
                 Turn::Data(count) => read += count,
                 Turn::Nothing => break,
                 Turn::End => {
@@ -294,7 +285,7 @@ impl Pipe {
             while lost < waiting {
                 let most = usize::try_from(waiting - lost).unwrap_or(usize::MAX);
                 let most = most.min(buffer.len());
-                match nix::unistd::read(&self.pipe, &mut buffer[..most]) {
+                match read(&self.pipe, &mut buffer[..most]) {
                     // An end or an error is seen by the next turn.
                     Ok(0) | Err(_) => break,
                     Ok(count) => lost += count as u64,
@@ -305,21 +296,23 @@ impl Pipe {
         self.open.log.lose(self.stream, lost, from_ns, now_ns());
     }
 
-    fn give_up(&self, error: &io::Error) {
+    fn give_up(&self, error: Errno) {
         self.open.log.remark(&format!("{} is no longer read: {error}", self.stream));
     }
 }
 
-/// Waits until then, or for ever. A timer has its room only while it runs.
-async fn until(then: Option<Instant>) {
-    match then {
-        Some(then) => Box::pin(sleep_until(then)).await,
-        None => std::future::pending().await,
+/// `EAGAIN` if there is nothing.
+fn read(pipe: impl AsFd, buffer: &mut [u8]) -> nix::Result<usize> {
+    loop {
+        match nix::unistd::read(&pipe, buffer) {
+            Err(Errno::EINTR) => {}
+            read => return read,
+        }
     }
 }
 
-/// Looks whether it is the reading end of a pipe, and makes it non-blocking and large.
-pub(super) fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
+/// Looks whether it is the reading end of a pipe, makes it non-blocking and large, and watches it.
+pub(super) fn prepare(pipes: &Rc<Pipes>, pipe: OwnedFd) -> Result<WatchedPipe, Refused> {
     let never = |error: String| Refused { error, passing: false };
     // More is refused to users who have many large pipes; it works with a small one too.
     if let Err(Errno::EBADF) = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
@@ -332,6 +325,5 @@ pub(super) fn prepare(pipe: OwnedFd) -> Result<Receiver, Refused> {
     }
     fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
         .map_err(|error| never(error.to_string()))?;
-    Receiver::from_owned_fd_unchecked(pipe)
-        .map_err(|error| Refused { error: words(&error), passing: true })
+    pipes.watch(pipe).map_err(|error| Refused { error: words(&error), passing: true })
 }

@@ -227,3 +227,41 @@ async fn two_pipes_that_end_together_cost_one_word() {
     within(heard.changed()).await.unwrap();
     assert_eq!(heard.borrow().looked, look);
 }
+
+#[tokio::test]
+async fn what_comes_bit_by_bit_is_read_each_time() {
+    let bench = Bench::default();
+    let log = bench.open("a");
+    let mut pipes = [LogStream::Stdout, LogStream::Stderr, LogStream::Stdout]
+        .map(|stream| attach(&log, stream));
+    let mut reader = LogReader::open(&log, ReadQuery { follow: true, ..ReadQuery::default() });
+    for round in 0..200 {
+        // Nothing is under way for any of them when the next line comes.
+        let at = round % pipes.len();
+        let line = format!("line {round}");
+        writeln!(pipes[at], "{line}").unwrap();
+        let items = within(reader.next_batch()).await.unwrap().unwrap();
+        assert_eq!(texts(&items), [line]);
+    }
+    drop(pipes);
+    within(log.drained()).await;
+}
+
+#[tokio::test]
+async fn a_pipe_that_others_have_open_is_read_by_one_log_after_the_other() {
+    let bench = Bench::default();
+    let (read, mut write) = pipe();
+    for round in 0..20_u32 {
+        let log = bench.open(&format!("log {round}"));
+        attach_pipe(&log, LogStream::Stdout, read.try_clone().unwrap());
+        writeln!(write, "first of {round}").unwrap();
+        within(log.close()).await;
+        // Of what comes now nobody is told, before it is the next one's.
+        writeln!(write, "rest of {round}").unwrap();
+        let items = read_all(&log).await;
+        let seen = texts(&items);
+        let before = (round > 0).then(|| format!("rest of {}", round - 1));
+        let expected: Vec<_> = before.into_iter().chain([format!("first of {round}")]).collect();
+        assert_eq!(seen, expected);
+    }
+}

@@ -74,7 +74,7 @@ fn open_writer(dir: &Path, disk: &Small) -> Writer {
 
 fn open_writer_with(dir: &Path, disk: &Small, when_full: WhenFull) -> Writer {
     let rules = Rules { when_full, ..Rules::default() };
-    Writer::open(dir.to_owned(), rules, Box::new(disk.clone())).unwrap()
+    Writer::open(dir.into(), rules, Box::new(disk.clone())).unwrap()
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn the_bounds_hold_at_all_times() {
     let dir = TempDir::new().unwrap();
     let config = |max_files| Rules { max_file_bytes: 64 << 10, max_files, ..Rules::default() };
     let open = |max_files| {
-        LogFiles::open(dir.path().to_owned(), config(max_files), Box::new(Kernel)).unwrap().0
+        LogFiles::open(dir.path().into(), config(max_files), Box::new(Kernel)).unwrap().0
     };
     let mut records = open(3);
     // Somebody has put a file in the way.

@@ -163,7 +163,7 @@ fn a_file_is_left_when_it_is_too_old() {
     let dir = TempDir::new().unwrap();
     let open = |max_age_ms| {
         let rules = Rules { max_age_ms, ..Rules::default() };
-        LogFiles::open(dir.path().to_owned(), rules, Box::new(Kernel)).unwrap().0
+        LogFiles::open(dir.path().into(), rules, Box::new(Kernel)).unwrap().0
     };
     let old = |text: &str| {
         let mut batch = Batch::default();

@@ -18,6 +18,8 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         to: to.parse().unwrap(),
         policy: None,
         capacity: None,
+        block_timeout: None,
+        history: None,
     }
 }
 
@@ -89,11 +91,11 @@ impl Sets {
         for step in &whole.set_links {
             match step {
                 SetLinkStep::Remove(id) => self.links.retain(|link| link.id != *id),
-                SetLinkStep::Change { id, policy, capacity } => {
+                SetLinkStep::Change { id, rules } => {
                     let link = self.links.iter_mut().find(|link| link.id == *id).unwrap();
-                    (link.policy, link.capacity) = (*policy, *capacity);
+                    link.rules = *rules;
                 }
-                SetLinkStep::Make { route, policy, capacity } => {
+                SetLinkStep::Make { route, rules } => {
                     let side = |side: &Side<End>| match side {
                         Side::Set(name) => Side::Set(name.clone()),
                         Side::One(End::Present(id)) => Side::One(*id),
@@ -110,8 +112,8 @@ impl Sets {
                         },
                     };
                     self.last += 1;
-                    let (id, policy, capacity) = (LinkId(1000 + self.last), *policy, *capacity);
-                    self.links.push(PresentSetLink { id, route, policy, capacity });
+                    let (id, rules) = (LinkId(1000 + self.last), *rules);
+                    self.links.push(PresentSetLink { id, route, rules });
                 }
             }
         }

@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug)]
 pub(in super::super) struct Leaf {
     cgroups: Arc<Cgroups>,
-    directory: PathBuf,
+    directory: Arc<Path>,
     /// What the kernel had killed of the instance before.
     before: Ooms,
 }
@@ -36,7 +36,7 @@ struct Member {
 }
 
 impl Leaf {
-    pub(super) const fn new(cgroups: Arc<Cgroups>, directory: PathBuf, before: Ooms) -> Self {
+    pub(super) const fn new(cgroups: Arc<Cgroups>, directory: Arc<Path>, before: Ooms) -> Self {
         Self { cgroups, directory, before }
     }
 

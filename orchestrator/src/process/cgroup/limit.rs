@@ -50,10 +50,13 @@ fn all(limits: &Limits) -> [Written; 7] {
 impl Cgroups {
     /// From now on an instance has these limits: at once, if it runs.
     pub(in super::super) fn limit(&self, instance: InstanceId, limits: &Limits) {
-        let before = self
-            .known()
-            .limits
-            .insert(instance, Kept { limits: limits.clone(), unmet: self.out_of_reach(limits) });
+        // Most have none, and no room is taken for that.
+        let before = if *limits == Limits::default() {
+            self.known().limits.remove(&instance)
+        } else {
+            let kept = Kept { limits: limits.clone(), unmet: self.out_of_reach(limits) };
+            self.known().limits.insert(instance, kept)
+        };
         let had_none = before.is_none_or(|before| before.limits.is_none());
         if let Ok(place) = &self.place
             && !(had_none && limits.is_none())

@@ -69,7 +69,7 @@ pub(super) struct Cgroups {
 #[derive(Debug, Default)]
 struct Known {
     /// Those that somebody has to do with.
-    leaves: HashMap<PathBuf, Weak<Leaf>>,
+    leaves: HashMap<Arc<Path>, Weak<Leaf>>,
     limits: HashMap<InstanceId, Kept>,
 }
 
@@ -190,7 +190,7 @@ impl Cgroups {
         let place = self.place.as_ref().ok()?;
         let instance = InstanceId::from_bytes(name.key);
         let directory = place.of_instance(instance).join(leaf_name(name.tag));
-        if let Some(leaf) = self.known().leaves.get(&directory).and_then(Weak::upgrade) {
+        if let Some(leaf) = self.known().leaves.get(&*directory).and_then(Weak::upgrade) {
             return Some(leaf);
         }
         directory.is_dir().then(|| self.leaf(directory))
@@ -230,6 +230,7 @@ impl Cgroups {
     }
 
     fn leaf_since(self: &Arc<Self>, directory: PathBuf, before: Ooms) -> Arc<Leaf> {
+        let directory: Arc<Path> = directory.into();
         let leaf = Arc::new(Leaf::new(Arc::clone(self), directory.clone(), before));
         self.known().leaves.insert(directory, Arc::downgrade(&leaf));
         leaf

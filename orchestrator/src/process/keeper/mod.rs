@@ -12,16 +12,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{
-    Check, Desired, EventKind, Health, LastRun, Observed, Priority, Supervision,
-};
+use orchestrator_proto::control::{Check, Desired, EventKind, Health, LastRun, Observed, Priority};
+use orchestrator_proto::rare::{Rare, Usual};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::{Kernel, Launch, Pending, Process, Spawned};
 use crate::inbox::{Sender, inbox};
 use crate::shown::{Looker, Shower};
-use crate::supervise::Effect;
+use crate::supervise::{Effect, Rules};
 
 /// Requests to one instance that may be on their way; more wait where they are made.
 pub const QUEUE: usize = 32;
@@ -87,7 +86,7 @@ pub struct View {
     /// The last answer to a probe since it was executed. Who watches is not told of a new one.
     pub health: Option<Health>,
     /// What it does as a schedule.
-    pub runs: Runs,
+    pub runs: Rare<Runs>,
 }
 
 impl View {
@@ -103,7 +102,7 @@ impl View {
             restarts: 0,
             restarts_on_end: 0,
             health: None,
-            runs: Runs::default(),
+            runs: Rare::default(),
         }
     }
 }
@@ -121,6 +120,11 @@ pub struct Runs {
     pub last: Option<LastRun>,
     /// How many were left out because the one before was not over.
     pub skipped: u64,
+}
+
+impl Usual for Runs {
+    const USUAL: &'static Self =
+        &Self { seen_ms: None, began_ms: None, next_ms: None, last: None, skipped: 0 };
 }
 
 /// A start that went well.
@@ -215,7 +219,7 @@ enum Request {
     #[expect(clippy::box_collection, reason = "see above")]
     Blocked(Option<Box<String>>),
     RequirementLost(Box<(String, Effect)>),
-    Rules(Box<Supervision>),
+    Rules(Rules),
 }
 
 /// What an instance says of itself.
@@ -235,11 +239,7 @@ pub enum Said {
 
 impl Keeper {
     /// Keeps a new instance, which does not run yet. Must be called within a tokio runtime.
-    pub fn spawn(
-        rules: impl Into<Arc<Supervision>>,
-        kernel: Arc<dyn Kernel>,
-        hooks: impl Hooks,
-    ) -> Self {
+    pub fn spawn(rules: impl Into<Rules>, kernel: Arc<dyn Kernel>, hooks: impl Hooks) -> Self {
         Self::resume(rules, kernel, hooks, View::never_started())
     }
 
@@ -247,7 +247,7 @@ impl Keeper {
     /// `view` says; it is shown as it is there until something happens, desired or not. Must be
     /// called within a tokio runtime.
     pub fn resume(
-        rules: impl Into<Arc<Supervision>>,
+        rules: impl Into<Rules>,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
@@ -265,7 +265,7 @@ impl Keeper {
     /// since. `view` is how it is to be shown, running. If it is not desired, it is stopped. Must
     /// be called within a tokio runtime.
     pub fn adopt(
-        rules: impl Into<Arc<Supervision>>,
+        rules: impl Into<Rules>,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
@@ -286,7 +286,7 @@ impl Keeper {
     /// has left this behind: it is ended, as it would have been then. Must be called within a tokio
     /// runtime.
     pub fn clean_up(
-        rules: impl Into<Arc<Supervision>>,
+        rules: impl Into<Rules>,
         kernel: Arc<dyn Kernel>,
         hooks: impl Hooks,
         view: View,
@@ -388,8 +388,8 @@ impl Keeper {
 
     /// From now on the instance is supervised like this; at once, but that a stop that has begun
     /// is carried to its end.
-    pub async fn set_rules(&self, rules: Supervision) {
-        let _ = self.requests.send(Request::Rules(Box::new(rules))).await;
+    pub async fn set_rules(&self, rules: impl Into<Rules>) {
+        let _ = self.requests.send(Request::Rules(rules.into())).await;
     }
 
     /// The instance as it is now. Never waits.

@@ -8,10 +8,12 @@ use tokio::time::{Instant, sleep_until};
 use super::super::Pending;
 use super::Hooks;
 
-/// Nothing is asked, or is waited for, when there is no probe.
+/// Nothing is asked, or is waited for, when there is no probe; most instances have none.
 #[derive(Default)]
-pub(super) struct Probing {
-    probe: Option<Probe>,
+pub(super) struct Probing(Option<Box<Asking>>);
+
+struct Asking {
+    probe: Probe,
     question: Option<Pending<Result<(), String>>>,
     /// When the next one is asked.
     next: Option<Instant>,
@@ -20,31 +22,39 @@ pub(super) struct Probing {
 impl Probing {
     /// From now on this is asked, about this execution; none is nothing.
     pub(super) fn set(&mut self, probe: Option<&Probe>, hooks: &dyn Hooks, run: u64) {
-        if self.probe.as_ref() == probe {
+        if self.0.as_ref().map(|it| &it.probe) == probe {
             return;
         }
-        *self = Self { probe: probe.cloned(), question: None, next: None };
-        self.ask(hooks, run);
-    }
-
-    fn ask(&mut self, hooks: &dyn Hooks, run: u64) {
-        if let Some(probe) = &self.probe {
-            self.next = None;
-            self.question = Some(hooks.ask(&probe.check, probe.timeout.duration(), run));
-        }
+        self.0 = probe.map(|probe| {
+            let mut asking = Box::new(Asking { probe: probe.clone(), question: None, next: None });
+            asking.ask(hooks, run);
+            asking
+        });
     }
 
     /// The next answer. Waits without giving up its place: it can be called again if it was
     /// dropped.
     pub(super) async fn answer(&mut self, hooks: &dyn Hooks, run: u64) -> Result<(), String> {
-        let Some(probe) = &self.probe else {
-            return pending().await;
-        };
-        let interval = probe.interval.duration();
+        match &mut self.0 {
+            // It has its room only while there is something to be asked.
+            Some(asking) => Box::pin(asking.answer(hooks, run)).await,
+            None => pending().await,
+        }
+    }
+}
+
+impl Asking {
+    fn ask(&mut self, hooks: &dyn Hooks, run: u64) {
+        self.next = None;
+        let question = hooks.ask(&self.probe.check, self.probe.timeout.duration(), run);
+        self.question = Some(question);
+    }
+
+    async fn answer(&mut self, hooks: &dyn Hooks, run: u64) -> Result<(), String> {
+        let interval = self.probe.interval.duration();
         if self.question.is_none() {
             match self.next {
-                // A timer has its room only while it runs.
-                Some(next) => Box::pin(sleep_until(next)).await,
+                Some(next) => sleep_until(next).await,
                 None => return pending().await,
             }
             self.ask(hooks, run);

@@ -11,9 +11,10 @@ impl Task {
     /// which nothing is found. To be called once, before [`run`](Self::run).
     pub(super) fn interrupted(&self) {
         self.view.send_modify(|view| {
-            let Some(began_ms) = view.runs.began_ms.take() else {
+            let Some(began_ms) = view.runs.began_ms else {
                 return;
             };
+            view.runs.began_ms = None;
             let (exit, ended_ms) = match view.observed {
                 Observed::Stopped { last_exit: Some(exit), at_ms } => (exit, at_ms),
                 _ => (Exit::Unknown, None),

@@ -1,12 +1,11 @@
 //! The machine's words and the protocol's.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_proto::control::{EventKind, Exit, Observed, Supervision};
+use orchestrator_proto::control::{EventKind, Exit, Observed};
 
 use super::task::now_ms;
-use crate::supervise::{Machine, Main, Notice, State};
+use crate::supervise::{Machine, Main, Notice, Rules, State};
 
 /// The machine's state in the protocol's words; none if `shown` still says so. `exited_ms` is
 /// when the last main process ended, `next_ms` when a schedule runs next, and `until_ms` says when a
@@ -87,11 +86,7 @@ pub(super) fn observed(
 }
 
 /// The machine of an instance that was left like this, and when its main process ended.
-pub(super) fn resume(
-    rules: Arc<Supervision>,
-    seed: u64,
-    observed: Observed,
-) -> (Machine, Option<u64>) {
+pub(super) fn resume(rules: Rules, seed: u64, observed: Observed) -> (Machine, Option<u64>) {
     let (state, last_exit, exited_ms): (State, Option<Exit>, Option<u64>) = match observed {
         Observed::Stopped { last_exit, at_ms } => (State::Stopped, last_exit, at_ms),
         Observed::Completed { exit, at_ms } => (State::Completed { exit }, Some(exit), Some(at_ms)),

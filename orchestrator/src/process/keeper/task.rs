@@ -5,7 +5,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority, Supervision};
+use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority};
+use orchestrator_proto::rare::Rare;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::inbox::Inbox;
 use crate::shown::Shower;
-use crate::supervise::{self, Action, Event, Machine, Notice, SIGKILL, State};
+use crate::supervise::{self, Action, Event, Machine, Notice, Rules, SIGKILL, State};
 
 /// What the task waits for besides requests. At most one of these at a time is not `Nothing`:
 /// a spawn, then the exit, then the rest of the group.
@@ -69,7 +70,7 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(
-        rules: Arc<Supervision>,
+        rules: Rules,
         kernel: Arc<dyn Kernel>,
         hooks: Box<dyn Hooks>,
         inbox: Inbox<Request>,
@@ -418,7 +419,7 @@ impl Task {
             };
             let shown = &view.observed;
             let observed = observed(&self.machine, shown, self.exited_ms, next_ms, until_ms);
-            let runs = Runs { next_ms, seen_ms, ..view.runs.clone() };
+            let runs = Rare::from(Runs { next_ms, seen_ms, ..(*view.runs).clone() });
             let changed =
                 view.desired != desired || observed.is_some() || view.runs != runs || runs_changed;
             view.desired = desired;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use orchestrator_proto::control::Exit;
+use orchestrator_proto::control::{Exit, Supervision};
 use orchestrator_proto::{InstanceId, Millis};
 
 use super::super::fake::FakeKernel;

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use orchestrator_proto::control::{Desired, Effect, Observed};
 use orchestrator_proto::{InstanceId, WireError};
 use tokio::sync::oneshot;
 
+use super::super::instance::Turns;
 use super::super::{Instance, Registry, check_staying};
 use super::Wish;
 
@@ -71,11 +72,11 @@ impl Work {
 }
 
 /// An instance is about to be restarted for as long as this is there.
-struct Restarting(Arc<AtomicU32>);
+struct Restarting(Arc<Turns>);
 
 impl Drop for Restarting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.restarting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -115,8 +116,8 @@ impl Registry {
     /// begins: who needs it does not start it then.
     fn restarting(&self, id: InstanceId, task: &Task) -> Option<Restarting> {
         let instance = (task.effect == Act::Restart).then(|| self.newest(id))?.ok()?;
-        instance.restarting.fetch_add(1, Ordering::AcqRel);
-        Some(Restarting(instance.restarting.clone()))
+        instance.turns.restarting.fetch_add(1, Ordering::AcqRel);
+        Some(Restarting(instance.turns.clone()))
     }
 
     async fn act(
@@ -127,31 +128,22 @@ impl Registry {
     ) -> Result<(), WireError> {
         let Task { effect, priority, renew, dropped } = task;
         let instance = self.newest(id)?;
+        // Each with the room that it needs, not with that of the largest: there may be one for each
+        // instance at once.
         match effect {
-            Act::Remove => return self.act_remove(&instance, asked).await,
+            Act::Remove => return Box::pin(self.act_remove(&instance, asked)).await,
             Act::Stop => {
-                let mut view = instance.keeper.watch();
-                let stop = self.stop(&instance);
-                tokio::pin!(stop);
-                let stopped = tokio::select! {
-                    stopped = &mut stop => Some(stopped),
-                    _ = view.wait_for(|view| view.desired == Desired::Stopped) => None,
-                };
-                drop(asked);
-                match stopped {
-                    Some(stopped) => stopped?,
-                    None => stop.await?,
-                };
+                Box::pin(self.act_stop(&instance, asked)).await?;
                 self.renew_if(id, renew).await?;
             }
             Act::Restart => {
                 // It should run all the time, whatever comes in between.
                 drop(asked);
-                self.restart_as_defined(id, priority).await?;
+                Box::pin(self.restart_as_defined(id, priority)).await?;
             }
             Act::Start => {
                 let instance = self.renew_if(id, renew).await?;
-                self.act_start(&instance, priority, asked).await?;
+                Box::pin(self.act_start(&instance, priority, asked)).await?;
             }
             Act::Nothing => {
                 self.renew_if(id, renew).await?;
@@ -173,7 +165,26 @@ impl Registry {
         id: InstanceId,
         renew: bool,
     ) -> Result<Arc<Instance>, WireError> {
-        if renew { self.renew(id).await } else { self.newest(id) }
+        if renew { Box::pin(self.renew(id)).await } else { self.newest(id) }
+    }
+
+    async fn act_stop(
+        self: &Arc<Self>,
+        instance: &Instance,
+        asked: Asked,
+    ) -> Result<(), WireError> {
+        let mut view = instance.keeper.watch();
+        let stop = self.stop(instance);
+        tokio::pin!(stop);
+        let stopped = tokio::select! {
+            stopped = &mut stop => Some(stopped),
+            _ = view.wait_for(|view| view.desired == Desired::Stopped) => None,
+        };
+        drop(asked);
+        match stopped {
+            Some(stopped) => stopped.map(drop),
+            None => stop.await.map(drop),
+        }
     }
 
     async fn act_start(
@@ -203,8 +214,8 @@ impl Registry {
         id: InstanceId,
         priority: Wish,
     ) -> Result<(), WireError> {
-        let acting = self.newest(id)?.acting.clone();
-        let one = acting.lock().await;
+        let turns = self.newest(id)?.turns.clone();
+        let one = turns.acting.lock().await;
         let instance = self.newest(id)?;
         self.check_open()?;
         check_staying(&instance)?;
@@ -249,9 +260,9 @@ impl Registry {
         asked: Asked,
     ) -> Result<(), WireError> {
         let (registry, instance) = (self.clone(), instance.clone());
-        let leaving = instance.leaving.clone();
+        let turns = instance.turns.clone();
         let removing = tokio::spawn(async move { registry.remove(&instance, true).await });
-        while !(leaving.load(Ordering::Acquire) || removing.is_finished()) {
+        while !(turns.leaving.load(Ordering::Acquire) || removing.is_finished()) {
             tokio::task::yield_now().await;
         }
         drop(asked);

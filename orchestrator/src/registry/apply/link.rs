@@ -4,7 +4,7 @@ use orchestrator_proto::control::EventKind;
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
 use super::super::Registry;
-use super::super::links::{kept, record};
+use super::super::links::{changed_link, kept, record};
 use super::Built;
 use crate::plan::{End, LinkStep, Route, SetLinkStep, Side, Target};
 use crate::route::{LinkRequest, LinkTarget, RouteError};
@@ -60,10 +60,9 @@ impl Registry {
         linked: &mut Linked,
     ) -> Result<(), WireError> {
         match step {
-            LinkStep::Make { route, policy, capacity } => {
+            LinkStep::Make { route, rules } => {
                 let (from, type_name, to) = resolve(route, built)?;
-                let (policy, capacity) = (*policy, *capacity);
-                let request = LinkRequest { from, type_name, to, policy, capacity };
+                let request = LinkRequest { from, type_name, to, rules: *rules };
                 self.check_ends(&request)?;
                 let (id, created) = self.router().add_link(&request)?;
                 if created {
@@ -72,13 +71,12 @@ impl Registry {
                     linked.made.push(record);
                 }
             }
-            LinkStep::Change { id, policy, capacity } => {
+            LinkStep::Change { id, rules } => {
                 let links = self.router().links();
                 let link = links.iter().find(|link| link.id == *id);
                 let before = kept(link.ok_or(RouteError::NoLink(*id))?);
-                linked.dropped += self.router().change_link(*id, *policy, *capacity)?;
-                let (policy, capacity) = (*policy, *capacity);
-                let after = LinkRecord { policy, capacity, ..before.clone() };
+                linked.dropped += self.router().change_link(*id, *rules)?;
+                let after = LinkRecord { rules: *rules, ..before.clone() };
                 changes.push(Change::ChangeLink(after.clone()));
                 linked.changed.push((before, after));
             }
@@ -115,13 +113,13 @@ impl Registry {
                     changes.push(Change::RemoveLink(*id));
                     linked.removed.push(*id);
                 }
-                SetLinkStep::Change { id, policy, capacity } => {
+                SetLinkStep::Change { id, rules } => {
                     let before = self.set_link_record(*id).ok_or(RouteError::NoLink(*id))?;
-                    let after = SetLinkRecord { policy: *policy, capacity: *capacity, ..before };
+                    let after = SetLinkRecord { rules: *rules, ..before };
                     changes.push(Change::ChangeSetLink(after.clone()));
                     linked.changed.push(after);
                 }
-                SetLinkStep::Make { route, policy, capacity } => {
+                SetLinkStep::Make { route, rules } => {
                     let side = |side: &Side<End>| match side {
                         Side::Set(name) => Ok::<_, WireError>(SetLinkEnd::Set(name.clone())),
                         Side::One(end) => {
@@ -140,8 +138,7 @@ impl Registry {
                                 SetLinkEnd::Single(LinkEnd::Udp(address.as_str().into()))
                             }
                         },
-                        policy: *policy,
-                        capacity: *capacity,
+                        rules: *rules,
                     };
                     changes.push(Change::AddSetLink(record.clone()));
                     linked.made.push(record);
@@ -172,8 +169,8 @@ impl Registry {
     /// up.
     pub(super) fn unlink_all(&self, linked: Linked) {
         let Linked { made, changed, removed, .. } = linked;
-        for (LinkRecord { id, policy, capacity, .. }, _) in changed {
-            if let Err(error) = self.router().change_link(id, policy, capacity) {
+        for (LinkRecord { id, rules, .. }, _) in changed {
+            if let Err(error) = self.router().change_link(id, rules) {
                 tracing::error!(%id, %error, "a link could not be changed back");
             }
         }
@@ -203,8 +200,7 @@ impl Registry {
             self.events().record(None, None, EventKind::LinkRemoved { link });
         }
         for record in linked.changed {
-            let SetLinkRecord { id: link, policy, capacity, .. } = record;
-            self.events().record(None, None, EventKind::LinkChanged { link, policy, capacity });
+            self.events().record(None, None, changed_link(record.id, record.rules));
             self.enter_set_link(record);
         }
         for record in linked.made {

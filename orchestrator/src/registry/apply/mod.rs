@@ -133,7 +133,7 @@ impl Registry {
     /// What is there. What is being removed is not.
     fn present(&self) -> (Vec<Present>, Vec<PresentLink>) {
         let all = self.all();
-        let staying = all.iter().filter(|it| !it.leaving.load(Ordering::Acquire));
+        let staying = all.iter().filter(|it| !it.turns.leaving.load(Ordering::Acquire));
         let present = staying.map(|instance| {
             let view = instance.keeper.view();
             Present {
@@ -145,21 +145,17 @@ impl Registry {
                 is_stale: instance.is_stale(),
             }
         });
-        let links = self.router.links().into_iter().map(|link| {
-            let (policy, capacity) = link.rules();
-            PresentLink {
-                id: link.id,
-                route: Route {
-                    from: link.from,
-                    type_name: link.type_name.to_string(),
-                    to: match &link.to {
-                        LinkTarget::Instance(id) => Target::Instance(*id),
-                        LinkTarget::Udp(address) => Target::Udp(address.to_string()),
-                    },
+        let links = self.router.links().into_iter().map(|link| PresentLink {
+            id: link.id,
+            route: Route {
+                from: link.from,
+                type_name: link.type_name.to_string(),
+                to: match &link.to {
+                    LinkTarget::Instance(id) => Target::Instance(*id),
+                    LinkTarget::Udp(address) => Target::Udp(address.to_string()),
                 },
-                policy,
-                capacity,
-            }
+            },
+            rules: link.rules(),
         });
         (present.collect(), links.collect())
     }
@@ -399,7 +395,7 @@ fn new_specs<'a>(
 
 /// Of these, those with another user than the daemon's.
 fn new_executions(set: &WantedSet, all: &Differences) -> Vec<Execution> {
-    let new = new_specs(set, all).map(|spec| &spec.execution);
+    let new = new_specs(set, all).map(|spec| &*spec.execution);
     new.filter(|it| it.user.is_some()).take(MAX_LOOKED_AT).cloned().collect()
 }
 

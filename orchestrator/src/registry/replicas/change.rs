@@ -99,7 +99,7 @@ impl Registry {
         let all = self.replicas(set);
         let is_meant = |it: &Replica| it.index <= replicas.0;
         all.iter().any(|it| {
-            it.leaving.load(Ordering::Acquire) && it.replica.as_ref().is_some_and(is_meant)
+            it.turns.leaving.load(Ordering::Acquire) && it.replica.as_ref().is_some_and(is_meant)
         })
     }
 

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use orchestrator_proto::control::{
-    Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, Policy, TargetInfo, TargetSpec,
+    Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, RulesSpec, TargetInfo, TargetSpec,
     WantedSet,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
 use super::super::apply::one_cause;
-use super::super::links::capacity_after;
+use super::super::links::invalid;
 use super::super::{Registry, not_stored};
 use crate::plan::{LinkStep, PresentSetLink, Route, SetLinkStep, Side, Target};
 use crate::route::{Link, LinkTarget};
@@ -93,8 +93,7 @@ impl Registry {
                     (None, _) => Target::Udp(String::new()),
                 },
             },
-            policy: link.policy,
-            capacity: link.capacity,
+            rules: link.rules,
         });
         links.collect()
     }
@@ -172,7 +171,7 @@ impl Registry {
         });
         if let Some(id) = other.or(taken) {
             let message = format!(
-                "link {id} joins the same ends already, with another policy or capacity; \
+                "link {id} joins the same ends already, with other rules; \
                  `link set {id}` changes it"
             );
             return Err(WireError::new(ErrorCode::AlreadyExists, message));
@@ -208,7 +207,7 @@ impl Registry {
         Err(WireError::new(ErrorCode::WrongState, message))
     }
 
-    /// Gives a link from or to a set, and all that belong to it, another policy or capacity. None
+    /// Gives a link from or to a set, and all that belong to it, other rules. None
     /// if it is no such link.
     ///
     /// # Errors
@@ -217,8 +216,7 @@ impl Registry {
     pub(in super::super) async fn change_set_link(
         self: &Arc<Self>,
         id: LinkId,
-        policy: Option<Policy>,
-        capacity: Option<u32>,
+        wishes: RulesSpec,
     ) -> Result<Option<(bool, u64)>, WireError> {
         if self.set_link_record(id).is_none() {
             return self.check_whole(id, ["set", "changes"]).map(|()| None);
@@ -226,10 +224,8 @@ impl Registry {
         let _one_at_a_time = self.applying.lock().await;
         // It may have gone meanwhile.
         let Some(record) = self.set_link_record(id) else { return Ok(None) };
-        let policy = policy.unwrap_or(record.policy);
-        let capacity = capacity_after((record.policy, record.capacity), policy, capacity);
-        let spec = self.set_link_spec(&record);
-        let link = LinkSpec { policy: Some(policy), capacity: Some(capacity), ..spec };
+        let rules = wishes.over(record.rules).map_err(invalid)?;
+        let link = self.set_link_spec(&record).with_rules(rules);
         let wanted = WantedSet { instances: Vec::new(), links: vec![link] };
         let whole = self.differences(&wanted, false).map_err(one_cause)?;
         let changed = !whole.set_links.is_empty();
@@ -309,11 +305,13 @@ impl Registry {
                         TargetInfo::Udp { address: address.to_string() }
                     }
                 },
-                policy: record.policy,
-                capacity: record.capacity,
+                policy: record.rules.policy,
+                capacity: record.rules.capacity,
                 state: state.unwrap_or(LinkState::Open),
                 counters,
                 part_of: None,
+                block_timeout: record.rules.block_timeout,
+                history: record.rules.history,
             }
         };
         records.into_iter().map(info).collect()
@@ -322,16 +320,7 @@ impl Registry {
     /// All links from and to sets, as somebody would ask for them.
     pub(in super::super) fn export_set_links(&self) -> Vec<LinkSpec> {
         let records: Vec<_> = self.set_links().values().cloned().collect();
-        let spec = |record: &SetLinkRecord| {
-            let (policy, capacity) = (record.policy, record.capacity);
-            let counts = capacity != LinkSpec::DEFAULT_CAPACITY && policy != Policy::Latest;
-            LinkSpec {
-                policy: Some(policy).filter(|it| *it != Policy::default()),
-                capacity: Some(capacity).filter(|_| counts),
-                ..self.set_link_spec(record)
-            }
-        };
-        records.iter().map(spec).collect()
+        records.iter().map(|record| self.set_link_spec(record)).collect()
     }
 
     fn set_link_spec(&self, record: &SetLinkRecord) -> LinkSpec {
@@ -341,16 +330,19 @@ impl Registry {
             SetLinkEnd::Single(LinkEnd::Instance(id)) => label(*id),
             SetLinkEnd::Single(LinkEnd::Udp(address)) => format!("udp:{address}"),
         };
-        LinkSpec {
+        let ends = LinkSpec {
             from: record.from.as_ref().map(|from| name(from).into()),
             type_name: record.type_name.to_string(),
             to: match &record.to {
                 SetLinkEnd::Single(LinkEnd::Udp(address)) => TargetSpec::Udp(address.to_string()),
                 to => TargetSpec::Instance(name(to).into()),
             },
-            policy: Some(record.policy),
-            capacity: Some(record.capacity),
-        }
+            policy: None,
+            capacity: None,
+            block_timeout: None,
+            history: None,
+        };
+        ends.with_rules(record.rules)
     }
 }
 
@@ -368,10 +360,12 @@ fn add(sum: &mut Counters, more: &Counters) {
     sum.delivered += more.delivered;
     sum.dropped += more.dropped;
     sum.queued += more.queued;
-    let Drops { full, too_long, untranslatable, failed } = &more.drops;
+    sum.replayed += more.replayed;
+    let Drops { full, too_long, untranslatable, failed, timed_out } = &more.drops;
     sum.drops.full += full;
     sum.drops.too_long += too_long;
     sum.drops.untranslatable += untranslatable;
     sum.drops.failed += failed;
+    sum.drops.timed_out += timed_out;
     sum.last_ms = sum.last_ms.max(more.last_ms);
 }

@@ -300,5 +300,5 @@ fn check_set_free(instances: &Instances, name: &str) -> Result<(), WireError> {
 
 /// Those that nobody is removing.
 fn staying(all: Vec<Arc<Instance>>) -> Vec<Arc<Instance>> {
-    all.into_iter().filter(|it| !it.leaving.load(Ordering::Acquire)).collect()
+    all.into_iter().filter(|it| !it.turns.leaving.load(Ordering::Acquire)).collect()
 }

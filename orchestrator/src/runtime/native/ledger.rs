@@ -142,7 +142,7 @@ mod tests {
         TypeDecl, Upstream, Woken,
     };
     use bytes::Bytes;
-    use orchestrator_proto::control::Policy;
+    use orchestrator_proto::control::{LinkRules, Policy};
     use orchestrator_proto::{InstanceId, LinkId, WireError};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
@@ -216,8 +216,7 @@ mod tests {
                 from: None,
                 type_name: "t".into(),
                 to: LinkTarget::Instance(to),
-                policy: Policy::Block,
-                capacity: 10,
+                rules: LinkRules { policy: Policy::Block, capacity: 10, ..LinkRules::default() },
             };
             router.add_link(&request).unwrap();
             let upstream = Arc::new(Quiet);

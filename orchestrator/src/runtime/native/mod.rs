@@ -1,6 +1,7 @@
 //! The native dialect: frames of [`orchestrator_proto::runtime`]. Reading is in `reader.rs`,
 //! writing in `inputs.rs`.
 
+mod held;
 mod inputs;
 mod ledger;
 mod reader;
@@ -8,7 +9,7 @@ mod reader;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::Frame;
@@ -18,6 +19,7 @@ use tokio::net::UnixStream;
 use super::Endpoint;
 use super::outlet::{Outlet, Served};
 use crate::route::{Source, Upstream};
+use held::Held;
 use inputs::Inputs;
 use reader::Reader;
 
@@ -41,6 +43,7 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             outlet,
             told: Mutex::default(),
             settling: Mutex::default(),
+            held: Held::default(),
             requests: AtomicUsize::new(0),
             this: this.clone(),
         }
@@ -66,6 +69,8 @@ struct Connection {
     told: Mutex<HashMap<u16, (u64, u64)>>,
     /// Outputs that are to be told in a moment of what is settled.
     settling: Mutex<Vec<u16>>,
+    /// Outputs that may have to be let go, and what they are told of that.
+    held: Held,
     /// Requests under way.
     requests: AtomicUsize,
     this: Weak<Connection>,
@@ -129,5 +134,31 @@ impl Upstream for Connection {
                 this.window_moved(channel);
             }
         });
+    }
+
+    fn held_back(&self, channel: u16, until: Instant) {
+        if !self.held.is_new(channel, until) {
+            return;
+        }
+        let this = self.this.clone();
+        tokio::spawn(async move {
+            let mut until = until;
+            loop {
+                tokio::time::sleep_until(until.into()).await;
+                let Some(this) = this.upgrade() else { return };
+                let look = || this.source.look(channel, Instant::now());
+                match this.held.look(channel, until, look) {
+                    Some(next) => until = next,
+                    None => return,
+                }
+            }
+        });
+    }
+
+    fn timed_out(&self, channel: u16, count: u64) {
+        if let Some(total) = self.held.timed_out(channel, count) {
+            self.tell(&Frame::Dropped { channel, total });
+            self.outlet.wake();
+        }
     }
 }

@@ -221,6 +221,7 @@ impl Reader {
                 self.request(id, request);
                 Ok(())
             }
+            Frame::Report { channel } => self.report(channel),
             Frame::Ready => {
                 if !std::mem::replace(&mut self.ready, true) {
                     let endpoint = &self.connection.endpoint;
@@ -232,7 +233,8 @@ impl Reader {
             Frame::Welcome { .. }
             | Frame::Refused(_)
             | Frame::Reply { .. }
-            | Frame::Skip { .. } => Err(malformed("a frame that only the daemon sends")),
+            | Frame::Skip { .. }
+            | Frame::Dropped { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
         }
     }
@@ -380,6 +382,16 @@ impl Reader {
         let endpoint = &self.connection.endpoint;
         endpoint.router.had(endpoint.instance, &input.decl.name, sender, next);
         Ok(())
+    }
+
+    fn report(&self, channel: u16) -> Result<(), WireError> {
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Output(_))) => {
+                self.connection.held.report(channel);
+                Ok(())
+            }
+            _ => Err(malformed(format!("a report on channel {channel}, which is no output"))),
+        }
     }
 
     fn recognising(&self, channel: u16) -> Result<&Arc<Input>, WireError> {

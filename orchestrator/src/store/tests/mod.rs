@@ -11,8 +11,8 @@ mod types;
 use std::path::Path;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{EventKind, Policy, RuntimeSpec};
-use orchestrator_proto::{InstanceId, LinkId};
+use orchestrator_proto::control::{EventKind, LinkRules, Policy, RuntimeSpec};
+use orchestrator_proto::{InstanceId, LinkId, Millis};
 
 use super::*;
 
@@ -36,8 +36,12 @@ fn link(id: u64, from: Option<u64>, to: u64) -> LinkRecord {
             0 => LinkEnd::Udp("127.0.0.1:9".into()),
             to => LinkEnd::Instance(instance(to).id),
         },
-        policy: Policy::Latest,
-        capacity: 7,
+        rules: LinkRules {
+            policy: Policy::Block,
+            capacity: 7,
+            block_timeout: Millis(id * 100),
+            history: 3,
+        },
     }
 }
 

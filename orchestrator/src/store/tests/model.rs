@@ -101,7 +101,7 @@ fn run() -> impl Strategy<Value = RunRecord> {
                     requested: wanted,
                 })
                 .collect(),
-            schedule,
+            schedule: schedule.into(),
         },
     )
 }

@@ -19,8 +19,9 @@ fn one(order: u64) -> SetLinkEnd {
 }
 
 fn set_link(id: u64, from: Option<SetLinkEnd>, to: SetLinkEnd) -> SetLinkRecord {
-    let (policy, capacity) = (Policy::Block, 9);
-    SetLinkRecord { id: LinkId(id), from, type_name: "a.b.v1".into(), to, policy, capacity }
+    let rules =
+        LinkRules { policy: Policy::Block, capacity: 9, block_timeout: Millis(500), history: 6 };
+    SetLinkRecord { id: LinkId(id), from, type_name: "a.b.v1".into(), to, rules }
 }
 
 async fn put(store: &Store, record: SetRecord) {
@@ -57,7 +58,7 @@ async fn they_are_kept_changed_and_removed() {
     changed.set.priority = Some(Priority::Low);
     put(&store, changed.clone()).await;
     let mut other = links[1].clone();
-    (other.policy, other.capacity) = (Policy::Latest, 1);
+    other.rules = LinkRules { policy: Policy::Latest, capacity: 1, ..LinkRules::default() };
     store.change(Change::ChangeSetLink(other.clone())).await.unwrap();
     // Links go with either end, whatever that is.
     store.change(Change::RemoveInstance { order: 1, id: instance(1).id }).await.unwrap();

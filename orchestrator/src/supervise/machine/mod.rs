@@ -8,7 +8,6 @@ mod schedule;
 mod stop;
 
 use std::mem;
-use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{Desired, Exit, Probe, Readiness, Supervision};
@@ -16,7 +15,7 @@ use orchestrator_proto::control::{Desired, Exit, Probe, Readiness, Supervision};
 use self::health::more_time;
 use self::stop::kill;
 use super::backoff::BackOff;
-use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
+use super::{Action, Cause, End, Event, How, Main, Notice, Phase, Rules, State, Then};
 
 /// What should happen to one instance, as a table of state and event.
 ///
@@ -80,8 +79,7 @@ use super::{Action, Cause, End, Event, How, Main, Notice, Phase, State, Then};
 /// has left behind is found signals that, watches it, and goes to stopping.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Shared, because whoever keeps many instances has them in several places.
-    rules: Arc<Supervision>,
+    rules: Rules,
     state: State,
     last_exit: Option<Exit>,
     backoff: BackOff,
@@ -108,14 +106,14 @@ pub struct Machine {
 impl Machine {
     /// An instance that was never started. `seed` makes its delays differ from those of others.
     #[must_use]
-    pub fn new(rules: impl Into<Arc<Supervision>>, seed: u64) -> Self {
+    pub fn new(rules: impl Into<Rules>, seed: u64) -> Self {
         Self::resume(rules, seed, State::Stopped, None)
     }
 
     /// An instance of which nothing is left, as another machine left it. `state` is final.
     #[must_use]
     pub fn resume(
-        rules: impl Into<Arc<Supervision>>,
+        rules: impl Into<Rules>,
         seed: u64,
         state: State,
         last_exit: Option<Exit>,
@@ -240,7 +238,7 @@ impl Machine {
             Event::SaidUnwell => self.said_unwell(now, state, &mut todo),
             Event::MoreTime(time) => more_time(now, state, time),
             Event::Probed(answer) => self.probed(now, state, answer, &mut todo),
-            Event::RulesChanged(rules) => self.rules_changed(now, state, rules.into(), &mut todo),
+            Event::RulesChanged(rules) => self.rules_changed(now, state, rules, &mut todo),
             Event::Deadline => self.deadline(now, state, &mut todo),
             event => self.process(now, state, event, &mut todo),
         };

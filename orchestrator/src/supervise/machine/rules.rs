@@ -1,12 +1,11 @@
 //! New rules for an instance that may be anywhere.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::Millis;
-use orchestrator_proto::control::{Kind, Readiness, RestartPolicy, Supervision};
+use orchestrator_proto::control::{Kind, Readiness, RestartPolicy};
 
-use super::super::{Action, Cause, End, How, Notice, State, Then};
+use super::super::{Action, Cause, End, How, Notice, Rules, State, Then};
 use super::Machine;
 
 impl Machine {
@@ -17,7 +16,7 @@ impl Machine {
         &mut self,
         now: Duration,
         state: State,
-        rules: Arc<Supervision>,
+        rules: Rules,
         todo: &mut Vec<Action>,
     ) -> State {
         let before = std::mem::replace(&mut self.rules, rules);

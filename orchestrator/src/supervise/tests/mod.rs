@@ -468,7 +468,7 @@ proptest! {
             }
             world.most_signals = world.most_signals.max(rules.stop.steps.len());
             let (main, desired) = (world.main, world.machine.desired());
-            world.feed(Event::RulesChanged(Box::new(rules.clone())));
+            world.feed(Event::RulesChanged(rules.clone().into()));
             world.check();
             prop_assert_eq!(world.machine.rules(), &rules);
             prop_assert_eq!((world.main, world.machine.desired()), (main, desired));
@@ -889,7 +889,7 @@ fn new_rules_count_at_once() {
     world.step(Step::SpawnWorks);
     world.main_exits(Exit::Code(3));
     assert!(matches!(world.machine.state(), State::BackOff { .. }));
-    world.feed(Event::RulesChanged(Box::default()));
+    world.feed(Event::RulesChanged(Supervision::default().into()));
     let (reason, exit) = ("exit code 3".to_owned(), Some(Exit::Code(3)));
     assert_eq!(world.machine.state(), &State::Failed { reason, exit });
 
@@ -902,10 +902,10 @@ fn new_rules_count_at_once() {
     world.step(Step::Start);
     world.step(Step::SpawnWorks);
     world.step(Step::Wait(900));
-    world.feed(Event::RulesChanged(Box::new(slow(2000))));
+    world.feed(Event::RulesChanged(slow(2000).into()));
     assert_eq!(world.machine.next_deadline(), Some(Duration::from_secs(2)));
     // It need not say so any more.
-    world.feed(Event::RulesChanged(Box::default()));
+    world.feed(Event::RulesChanged(Supervision::default().into()));
     assert!(matches!(world.machine.state(), State::Ready { .. }));
     assert_eq!(world.starts_waiting, 0);
 
@@ -920,11 +920,11 @@ fn new_rules_count_at_once() {
     let mut ill = World { machine: world.machine.clone(), ..World::new() };
     (ill.main, ill.next_pid) = (world.main, world.next_pid);
     ill.log.clone_from(&world.log);
-    world.feed(Event::RulesChanged(Box::default()));
+    world.feed(Event::RulesChanged(Supervision::default().into()));
     assert!(matches!(world.machine.state(), State::Ready { .. }));
     // Or it is to be started again when it is not well.
     let restart = Restart { policy: RestartPolicy::Always, ..Restart::default() };
-    ill.feed(Event::RulesChanged(Box::new(Supervision { restart, ..rules })));
+    ill.feed(Event::RulesChanged(Supervision { restart, ..rules }.into()));
     assert!(matches!(ill.machine.state(), State::Stopping { .. }));
 }
 

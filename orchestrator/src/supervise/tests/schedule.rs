@@ -262,10 +262,9 @@ fn what_does_not_end_in_time_has_failed() {
     }
     // One that has ended before leaves no timer to the next.
     let mut world = running(Overlap::Skip);
-    world.feed(Event::RulesChanged(Box::new(Supervision {
-        run_timeout: Millis::secs(5),
-        ..schedule(Overlap::Skip)
-    })));
+    world.feed(Event::RulesChanged(
+        Supervision { run_timeout: Millis::secs(5), ..schedule(Overlap::Skip) }.into(),
+    ));
     assert_eq!(world.machine.next_deadline(), Some(Duration::from_secs(5)));
     world.step(Step::MainExits);
     assert_eq!(world.machine.next_deadline(), None);
@@ -274,7 +273,7 @@ fn what_does_not_end_in_time_has_failed() {
 #[test]
 fn what_becomes_a_schedule_and_what_was_one() {
     let change = |world: &mut World, rules: Supervision| {
-        world.feed(Event::RulesChanged(Box::new(rules)));
+        world.feed(Event::RulesChanged(rules.into()));
         world.check();
     };
     let mut world = World::new();

@@ -1,0 +1,101 @@
+//! What a link means, sentence by sentence: `orchestrator-proto/LINKS.md`. Each scenario names the
+//! sentences (L1, L2 …) that it checks, and is done over every pair of ends.
+//!
+//! What is random has a seed, which is printed: `ORCHESTRATOR_CONFORMANCE_SEED` gives it again.
+//! The same seed does the same in the same order; how that interleaves with the messages is up to
+//! the kernel. `ORCHESTRATOR_CONFORMANCE_STEPS` is how much happens in each random scenario, 12
+//! without it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
+
+mod case;
+mod changes;
+mod daemon;
+mod ends;
+mod late;
+mod policies;
+mod random;
+mod stage;
+mod timeouts;
+
+use case::{Case, Dialect};
+
+/// Makes a test of each scenario over each case. A case, such as another transport, is one line.
+macro_rules! conformance {
+    ($($room:ident :: $scenario:ident),* $(,)?) => {
+        $(mod $scenario {
+            use super::{Case, Dialect::{Native, Veecle}};
+
+            conformance!(@case $room $scenario native_to_native Case { from: Native, to: Native });
+            conformance!(@case $room $scenario native_to_veecle Case { from: Native, to: Veecle });
+            conformance!(@case $room $scenario veecle_to_native Case { from: Veecle, to: Native });
+            conformance!(@case $room $scenario veecle_to_veecle Case { from: Veecle, to: Veecle });
+        })*
+    };
+    (@case $room:ident $scenario:ident $name:ident $case:expr) => {
+        #[test]
+        fn $name() {
+            super::$room::$scenario($case);
+        }
+    };
+}
+
+conformance!(
+    policies::in_order_once_and_counted,
+    policies::drop_newest_keeps_the_oldest,
+    policies::drop_oldest_keeps_the_newest,
+    policies::latest_keeps_one,
+    policies::block_holds_back_whom_it_can,
+    policies::a_full_link_harms_itself_alone,
+    policies::bytes_are_bounded,
+    ends::what_waits_is_there_for_the_next_connection,
+    ends::a_receiver_that_is_killed,
+    ends::a_sender_that_is_killed,
+    ends::ends_that_are_stopped,
+    changes::a_link_that_is_removed,
+    changes::an_end_that_is_removed,
+    changes::a_link_that_is_changed,
+    changes::taps_change_nothing,
+    daemon::a_daemon_that_is_killed,
+    daemon::a_daemon_that_is_stopped,
+    timeouts::a_sender_is_let_go_after_the_timeout,
+    timeouts::nothing_is_dropped_within_the_timeout,
+    timeouts::a_timeout_may_change_while_a_sender_is_held_back,
+    timeouts::the_sdk_knows_what_was_dropped,
+    timeouts::a_receiver_that_hangs_costs_its_sender_the_timeout_once,
+    late::a_late_joiner_gets_the_last_messages,
+    late::what_waits_is_not_doubled,
+    late::latest_with_a_history_of_one_is_the_last_value,
+    late::a_process_that_takes_part_passes_over_what_it_has_had,
+    late::each_process_begins_with_the_history,
+    late::what_is_remembered_is_bounded,
+    late::a_history_begins_when_it_is_given,
+    random::whatever_happens,
+);
+
+/// A number of the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
+}
+
+#[test]
+fn each_sentence_is_checked_by_a_scenario_that_names_it() {
+    let page = include_str!("../../orchestrator-proto/LINKS.md");
+    let scenarios = [
+        include_str!("policies.rs"),
+        include_str!("ends.rs"),
+        include_str!("late.rs"),
+        include_str!("changes.rs"),
+        include_str!("daemon.rs"),
+        include_str!("timeouts.rs"),
+    ];
+    let named = |text: &str, sentence: &str| {
+        let mut words = text.split(|it: char| !it.is_ascii_alphanumeric());
+        words.any(|word| word == sentence)
+    };
+    let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
+    let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
+    assert!(sentences.len() >= 37, "{sentences:?}");
+    for sentence in sentences {
+        assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
+    }
+}
