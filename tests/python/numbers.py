@@ -11,7 +11,7 @@
 import asyncio
 import random
 import sys
-import threading
+import time
 from dataclasses import dataclass
 
 from orchestrator import Runtime, UInt32, UInt64, aio, message, unnamed
@@ -54,6 +54,13 @@ def send(runtime: Runtime, count: int) -> None:
             assert output.send_many(map(Number, burst)) == len(burst)
         following += len(burst)
     say(f"sent {count}")
+    # What was sent may have to be sent again, and more may be dropped.
+    dropped = 0
+    while True:
+        time.sleep(0.01)
+        if output.dropped > dropped:
+            dropped = output.dropped
+            say(f"{dropped} were dropped")
 
 
 def relay(runtime: Runtime) -> None:
@@ -95,8 +102,6 @@ def main() -> None:
     with Runtime.connect() as runtime:
         if mode == "send":
             send(runtime, int(rest[0]))
-            # What was sent may have to be sent again.
-            threading.Event().wait()
         elif mode == "relay":
             relay(runtime)
         elif mode == "receive":

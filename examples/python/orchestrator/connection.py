@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Optional
 
+from .ends import InputEnd
 from .errors import ConnectError, ProtocolError, Refused
 from .frames import (
     PROTOCOL,
@@ -18,7 +19,7 @@ from .frames import (
     as_message,
     decode_frame,
 )
-from .link import InputEnd, Link, hello
+from .link import Link, hello
 
 GREETING_S = 10.0
 """How long connecting and the greeting may take together."""

@@ -184,6 +184,22 @@ class ReadyFrame:
     """Instance to daemon: it is ready."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Instance to daemon, after the declaration of an output: it wants to be told by `Dropped`."""
+
+    channel: UInt16
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Daemon to instance: so many messages of this connection were dropped since there was no room
+    for longer than a block timeout."""
+
+    channel: UInt16
+    total: UInt64
+
+
 Frame = Union[
     Hello,
     Welcome,
@@ -199,6 +215,8 @@ Frame = Union[
     From,
     Skip,
     ReadyFrame,
+    Report,
+    Dropped,
 ]
 
 _MESSAGE, _REPLY = 4, 7

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from .arrivals import Arrival
 from .codec import Codec
+from .ends import InputEnd
 from .errors import Closed, DecodeError, Stopped
-from .link import InputEnd, Link
+from .link import Link
 from .message import name_of
 from .reflect import codec_of
 from .schema import Schema

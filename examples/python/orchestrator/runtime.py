@@ -24,9 +24,10 @@ from .control import (
     StoppedReply,
     StopRequest,
 )
+from .ends import Question
 from .errors import ConnectError, NotStartedByOrchestrator, RequestError
 from .input import Input
-from .link import Link, Question
+from .link import Link
 from .output import Output
 
 _T = TypeVar("_T")

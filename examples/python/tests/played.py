@@ -20,6 +20,7 @@ from orchestrator.frames import (
     Keep,
     Message,
     Recognise,
+    Report,
     Unframer,
     Welcome,
     decode_frame,
@@ -84,7 +85,8 @@ class Peer:
     def output(self) -> Keep:
         """An output is declared; the answer is how it begins."""
         keep = self.expect(Keep)
-        self.expect(DeclareFrame)
+        declare = self.expect(DeclareFrame).declare
+        assert self.expect(Report).channel == declare.channel
         return keep
 
     def input(self) -> Declare:

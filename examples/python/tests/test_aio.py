@@ -22,7 +22,15 @@ from orchestrator import (
     unnamed,
 )
 from orchestrator.control import StartedReply, WireError
-from orchestrator.frames import UNLIMITED, Failure, Grant, Message, Reply, Request, Success
+from orchestrator.frames import (
+    UNLIMITED,
+    Failure,
+    Grant,
+    Message,
+    Reply,
+    Request,
+    Success,
+)
 
 _T = TypeVar("_T")
 

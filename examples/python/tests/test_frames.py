@@ -11,7 +11,14 @@ from chance import chance
 
 from orchestrator import control, frames
 from orchestrator.errors import ProtocolError
-from orchestrator.frames import PREFIX, Grant, Message, Unframer, decode_frame, encode_frame
+from orchestrator.frames import (
+    PREFIX,
+    Grant,
+    Message,
+    Unframer,
+    decode_frame,
+    encode_frame,
+)
 from orchestrator.reflect import is_unnamed
 
 PROBLEM = (

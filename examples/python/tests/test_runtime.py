@@ -24,9 +24,16 @@ from orchestrator import (
     connection,
     schema_of,
 )
-from orchestrator.control import ListReply, StartedReply, StartRequest, StoppedReply, WireError
+from orchestrator.control import (
+    ListReply,
+    StartedReply,
+    StartRequest,
+    StoppedReply,
+    WireError,
+)
 from orchestrator.frames import (
     Acknowledge,
+    Dropped,
     Failure,
     Grant,
     Message,
@@ -202,6 +209,7 @@ class Hostile(Played):
             "Welcome is not for instances": encode_frame(Welcome(2, "", INSTANCE)),
             "a grant for 0, which is no output": encode_frame(Grant(0, 1)),
             "for 1, which is no input": encode_frame(Message(1, b"")),
+            "dropped for 0, which is no output": encode_frame(Dropped(0, 1)),
             "for 9, which is no input": encode_frame(Skip(9, 1)),
             "skips numbers on 0": encode_frame(Skip(0, 1)),
             "acknowledges what it never got": encode_frame(Acknowledge(1, 1)),

@@ -22,7 +22,16 @@ from orchestrator import (
     TimedOut,
     connection,
 )
-from orchestrator.frames import UNLIMITED, Acknowledge, From, Grant, Message, Sender, Skip
+from orchestrator.frames import (
+    UNLIMITED,
+    Acknowledge,
+    Dropped,
+    From,
+    Grant,
+    Message,
+    Sender,
+    Skip,
+)
 
 SENDER = Sender(9, bytes(16), False)
 
@@ -88,6 +97,19 @@ class Sending(Played):
         peer.send(Grant(0, 100))
         self.assertEqual(peer.payloads(50), [bytes([n]) for n in range(50)])
         self.assertEqual(sending.result(), 49)
+
+    def test_what_links_dropped_after_their_block_timeout_is_told(self) -> None:
+        runtime, peer, output = self.output()
+        peer.send(Dropped(0, 3), Dropped(0, 5), Grant(0, 1))
+        until(runtime, lambda: kept(output)._held)
+        self.assertEqual(output.dropped, 5)
+        peer.close()
+        peer = self.again()
+        peer.output()
+        # Counted from the beginning of the connection.
+        peer.send(Dropped(0, 2), Grant(0, 1))
+        until(runtime, lambda: kept(output)._limit == 1)
+        self.assertEqual(output.dropped, 7)
 
     def test_without_a_block_link_sending_fails_while_nobody_listens(self) -> None:
         runtime, peer, output = self.output()
