@@ -8,7 +8,7 @@ import enum
 import math
 import time
 from dataclasses import dataclass
-from typing import Annotated, List, Optional
+from typing import Annotated, Optional
 
 from orchestrator import Disconnected, Float32, Length, Runtime, Stopped, UInt32, message
 
@@ -26,7 +26,7 @@ class Imu:
     """One reading."""
 
     n: UInt32
-    acceleration: Annotated[List[Float32], Length(3)]
+    acceleration: Annotated[list[Float32], Length(3)]
     """m/s², along x, y and z."""
     quality: Quality
     celsius: Optional[Float32] = None

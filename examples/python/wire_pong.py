@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """A runtime in plain Python: answers each ping with a pong of the same value.
 
-It shows how little the protocol needs; `pong.py` does the same with the package beside it, which
-also connects again and loses nothing. It speaks the native runtime protocol (see orchestrator-proto/PROTOCOL.md) with nothing but
+It speaks the native runtime protocol (see orchestrator-proto/PROTOCOL.md) with nothing but
 the standard library: frames with a length before them, and numbers and texts as postcard
-writes them.
+writes them. It shows how little that needs; `pong.py` does the same with the package beside it,
+which also connects again, and loses nothing.
 """
 
 import os

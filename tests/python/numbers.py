@@ -4,14 +4,14 @@
     numbers.py relay           passes each "n" on as "m"
     numbers.py aio-relay       the same with asyncio
     numbers.py receive COUNT   takes the numbers below COUNT as "m"
-    numbers.py envelopes       prints what comes as "n", with its sender and what was missed; ready at the first
+    numbers.py envelopes       prints each "n", its sender and what was missed; then it is ready
     numbers.py mistyped        takes "n" as something else
 """
 
 import asyncio
 import random
 import sys
-import threading
+import time
 from dataclasses import dataclass
 
 from orchestrator import Runtime, UInt32, UInt64, aio, message, unnamed
@@ -54,6 +54,13 @@ def send(runtime: Runtime, count: int) -> None:
             assert output.send_many(map(Number, burst)) == len(burst)
         following += len(burst)
     say(f"sent {count}")
+    # What was sent may have to be sent again, and more may be dropped.
+    dropped = 0
+    while True:
+        time.sleep(0.01)
+        if output.dropped > dropped:
+            dropped = output.dropped
+            say(f"{dropped} were dropped")
 
 
 def relay(runtime: Runtime) -> None:
@@ -95,8 +102,6 @@ def main() -> None:
     with Runtime.connect() as runtime:
         if mode == "send":
             send(runtime, int(rest[0]))
-            # What was sent may have to be sent again.
-            threading.Event().wait()
         elif mode == "relay":
             relay(runtime)
         elif mode == "receive":

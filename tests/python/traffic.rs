@@ -190,3 +190,18 @@ fn the_examples_in_python_and_in_rust_answer_each_other() {
         assert_eq!(exit, Exit::Code(0), "{}", said(&daemon, name));
     }
 }
+
+#[test]
+fn a_sender_is_told_what_was_dropped_after_the_block_timeout() {
+    let Some(_) = python() else { return };
+    let daemon = Daemon::start();
+    add(&daemon, "a", &[], "numbers.py", &["send", "20"]);
+    daemon.put("b");
+    let rules = ["--policy", "block", "--capacity", "4", "--block-timeout", "50ms"];
+    let link = ["link", "add", "--from", "a", "--type", "n", "--to", "b"];
+    daemon.ok(link.iter().chain(&rules));
+    daemon.ok(["runtime", "start", "a"]);
+    // Nobody takes them: four wait, and the sender is not held back for ever.
+    daemon.prints("a", "sent 20");
+    daemon.prints("a", "16 were dropped");
+}

@@ -4,7 +4,7 @@ line; answers with its canonical form, its hash, and the payload that it makes o
 import enum
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Dict, List, Optional, Tuple, Union
+from typing import Annotated, Optional, Union
 
 from orchestrator import (
     ByteList,
@@ -103,17 +103,17 @@ Command = Union[Off, On, Move, SayIt]
 @dataclass
 class Composed:
     type: Annotated[Mode, Name("type")]
-    maybe: Optional[List[str]]
-    array: Annotated[List[Float32], Length(3)]
+    maybe: Optional[list[str]]
+    array: Annotated[list[Float32], Length(3)]
     bytes: ByteList
     key: Annotated[bytes, Length(4)]
-    pair: Tuple[UInt8, str]
-    map: Dict[str, Pair]
-    by_number: Dict[Int32, List[Celsius]]
-    commands: List[Command]
+    pair: tuple[UInt8, str]
+    map: dict[str, Pair]
+    by_number: dict[Int32, list[Celsius]]
+    commands: list[Command]
     nothing: None
     stop: Off
-    one: Tuple[UInt8]
+    one: tuple[UInt8]
 
 
 @message("twins.number.v1")

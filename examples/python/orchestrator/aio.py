@@ -66,6 +66,12 @@ class Output(Generic[_T]):
         self._bell = output._link.progress
         self._turn = _Turn()
 
+    @property
+    def dropped(self) -> int:
+        """How many messages links dropped after their block timeout; see
+        `orchestrator.Output.dropped`."""
+        return self._output.dropped
+
     async def send(self, message: _T, timeout: Optional[float] = None) -> None:
         """Sends one message; see `orchestrator.Output.send`."""
         await self._turn.pass_on()

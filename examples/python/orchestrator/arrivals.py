@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Deque, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 from .errors import ProtocolError
 from .frames import Sender
@@ -44,7 +44,7 @@ class Arrivals:
         self.closed = False
         self._step = max(window // 2, 1)
         """After how many consumed messages it is worth a grant."""
-        self._messages: Deque[Arrival] = deque()
+        self._messages: deque[Arrival] = deque()
         self._is_out = False
         """Whether the program has a message and has not come back."""
         self._waiting = 0
@@ -72,7 +72,7 @@ class Arrivals:
         self._seen.turn_to(None, 0)
         return None if self.closed else self._granted
 
-    def places(self) -> List[Tuple[Sender, int]]:
+    def places(self) -> list[tuple[Sender, int]]:
         """Each sender of whom something arrived, and the number that comes next."""
         return self._seen.places()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Callable, Optional, Set, TypeVar
+from typing import Callable, Optional, TypeVar
 
 from .errors import TimedOut
 
@@ -22,7 +22,7 @@ class Bell:
     def __init__(self, lock: threading.Lock) -> None:
         self.lock = lock
         self._condition = threading.Condition(lock)
-        self._listeners: Set[Callable[[], None]] = set()
+        self._listeners: set[Callable[[], None]] = set()
         """Called at the next ring, once, from any thread, with the lock held: they must not wait or
         raise. So a loop that is busy elsewhere is not told again and again."""
 
@@ -72,9 +72,7 @@ class Bell:
                     self._listeners.discard(listener)
 
 
-def _listener(
-    loop: asyncio.AbstractEventLoop, rung: "asyncio.Future[None]"
-) -> Callable[[], None]:
+def _listener(loop: asyncio.AbstractEventLoop, rung: "asyncio.Future[None]") -> Callable[[], None]:
     def listener() -> None:
         try:
             loop.call_soon_threadsafe(_rouse, rung)

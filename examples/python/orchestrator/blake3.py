@@ -8,8 +8,8 @@ of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import pack, unpack
-from typing import List, Sequence, Tuple
 
 # The first 32 bits of the fractional parts of the square roots of the first eight primes.
 _IV = (
@@ -39,7 +39,7 @@ _QUARTERS = (
     (3, 4, 9, 14),
 )
 
-_Node = Tuple[Sequence[int], Tuple[int, ...], int, int, int]
+_Node = tuple[Sequence[int], tuple[int, ...], int, int, int]
 
 
 def blake3(message: bytes) -> bytes:
@@ -54,7 +54,7 @@ def blake3(message: bytes) -> bytes:
     return pack("<8I", *_compress(*root[:4], root[4] | _ROOT))
 
 
-def _tree(nodes: List[_Node]) -> _Node:
+def _tree(nodes: list[_Node]) -> _Node:
     """The node above all of these: on its left the largest power of two of them that leaves
     something for its right."""
     if len(nodes) == 1:
@@ -79,8 +79,8 @@ def _chunk(chunk: bytes, number: int) -> _Node:
 
 
 def _compress(
-    value: Sequence[int], words: Tuple[int, ...], counter: int, length: int, flags: int
-) -> List[int]:
+    value: Sequence[int], words: tuple[int, ...], counter: int, length: int, flags: int
+) -> list[int]:
     low, high = counter & _MASK, counter >> 32
     state = [*value, *_IV[:4], low, high, length, flags]
     for turn in range(7):
@@ -92,7 +92,7 @@ def _compress(
     return [state[i] ^ state[i + 8] for i in range(8)]
 
 
-def _mix(state: List[int], a: int, b: int, c: int, d: int, x: int, y: int) -> None:
+def _mix(state: list[int], a: int, b: int, c: int, d: int, x: int, y: int) -> None:
     state[a] = (state[a] + state[b] + x) & _MASK
     state[d] = _rotated(state[d] ^ state[a], 16)
     state[c] = (state[c] + state[d]) & _MASK

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import operator
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable
 
 from . import schema
 from .errors import DecodeError, EncodeError
 
 Encode = Callable[[Any, bytearray], None]
 """Appends a value. Raises `EncodeError`; what was appended until then is to be thrown away."""
-Decode = Callable[[bytes, int], Tuple[Any, int]]
+Decode = Callable[[bytes, int], tuple[Any, int]]
 """The value that begins at a place, and the place after it. Raises `DecodeError`."""
 
 
@@ -53,11 +54,11 @@ def put_varint(number: int, out: bytearray) -> None:
     out.append(number)
 
 
-def _varint_decoder(bits: int) -> Callable[[bytes, int], Tuple[int, int]]:
+def _varint_decoder(bits: int) -> Callable[[bytes, int], tuple[int, int]]:
     most_bytes = (bits + 6) // 7
     bound = 1 << bits
 
-    def decode(data: bytes, at: int) -> Tuple[int, int]:
+    def decode(data: bytes, at: int) -> tuple[int, int]:
         try:
             number = data[at]
             if number < 0x80:
@@ -124,7 +125,7 @@ def _signed(node: schema.Scalar, bits: int) -> Codec:
         value = _integer(value, low, high, name)
         put_varint(value << 1 if value >= 0 else -2 * value - 1, out)
 
-    def decode(data: bytes, at: int) -> Tuple[int, int]:
+    def decode(data: bytes, at: int) -> tuple[int, int]:
         zigzag, at = take(data, at)
         return (zigzag >> 1) ^ -(zigzag & 1), at
 
@@ -135,7 +136,7 @@ def _encode_u8(value: Any, out: bytearray) -> None:
     out.append(_integer(value, 0, 0xFF, "UInt8"))
 
 
-def _decode_u8(data: bytes, at: int) -> Tuple[int, int]:
+def _decode_u8(data: bytes, at: int) -> tuple[int, int]:
     try:
         return data[at], at + 1
     except IndexError:
@@ -146,7 +147,7 @@ def _encode_i8(value: Any, out: bytearray) -> None:
     out.append(_integer(value, -0x80, 0x7F, "Int8") & 0xFF)
 
 
-def _decode_i8(data: bytes, at: int) -> Tuple[int, int]:
+def _decode_i8(data: bytes, at: int) -> tuple[int, int]:
     byte, at = _decode_u8(data, at)
     return byte - 0x100 if byte > 0x7F else byte, at
 
@@ -163,7 +164,7 @@ def _encode_bool(value: Any, out: bytearray) -> None:
         raise EncodeError(f"{_shown(value)} is no bool")
 
 
-def _decode_bool(data: bytes, at: int) -> Tuple[bool, int]:
+def _decode_bool(data: bytes, at: int) -> tuple[bool, int]:
     byte, at = _decode_u8(data, at)
     if byte > 1:
         raise DecodeError(f"a bool is 0 or 1, not {byte}")
@@ -180,7 +181,7 @@ def _float(node: schema.Scalar, layout: str, name: str) -> Codec:
         except (struct.error, OverflowError, TypeError) as error:
             raise EncodeError(f"{_shown(value)} does not fit {name}: {error}") from None
 
-    def decode(data: bytes, at: int) -> Tuple[float, int]:
+    def decode(data: bytes, at: int) -> tuple[float, int]:
         try:
             return unpack_from(data, at)[0], at + size
         except struct.error:
@@ -200,7 +201,7 @@ def _encode_str(value: Any, out: bytearray) -> None:
     out += text
 
 
-def _decode_str(data: bytes, at: int) -> Tuple[str, int]:
+def _decode_str(data: bytes, at: int) -> tuple[str, int]:
     text, at = _decode_bytes(data, at)
     try:
         return text.decode(), at
@@ -214,7 +215,7 @@ def _encode_char(value: Any, out: bytearray) -> None:
     _encode_str(value, out)
 
 
-def _decode_char(data: bytes, at: int) -> Tuple[str, int]:
+def _decode_char(data: bytes, at: int) -> tuple[str, int]:
     text, at = _decode_str(data, at)
     if len(text) != 1:
         raise DecodeError(f"a char is one character, not {len(text)}")
@@ -235,7 +236,7 @@ def _encode_bytes(value: Any, out: bytearray) -> None:
     out += content
 
 
-def _decode_bytes(data: bytes, at: int) -> Tuple[bytes, int]:
+def _decode_bytes(data: bytes, at: int) -> tuple[bytes, int]:
     length, at = take_length(data, at)
     end = at + length
     if end > len(data):
@@ -248,12 +249,12 @@ def _encode_unit(value: Any, out: bytearray) -> None:
         raise EncodeError(f"{_shown(value)} is not None")
 
 
-def _decode_unit(data: bytes, at: int) -> Tuple[None, int]:
+def _decode_unit(data: bytes, at: int) -> tuple[None, int]:
     return None, at
 
 
 _WIDE = (16, 32, 64, 128)
-SCALARS: Dict[schema.Node, Codec] = {
+SCALARS: dict[schema.Node, Codec] = {
     codec.node: codec
     for codec in (
         Codec(schema.BOOL, _encode_bool, _decode_bool, 1, True),
@@ -284,7 +285,7 @@ def byte_array(count: int) -> Codec:
             raise EncodeError(f"{len(content)} bytes; there have to be {count}")
         out += content
 
-    def decode(data: bytes, at: int) -> Tuple[bytes, int]:
+    def decode(data: bytes, at: int) -> tuple[bytes, int]:
         if at + count > len(data):
             raise ends()
         return data[at : at + count], at + count
@@ -306,7 +307,7 @@ def option(inner: Codec) -> Codec:
             out.append(1)
             put(value, out)
 
-    def decode(data: bytes, at: int) -> Tuple[Any, int]:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
         there, at = _decode_u8(data, at)
         if there == 0:
             return None, at
@@ -337,7 +338,7 @@ def _put_all(elements: Sequence[Any], puts: Sequence[Encode], out: bytearray) ->
         raise error.within(f"[{index}]") from None
 
 
-_PACKED: Dict[schema.Node, Tuple[str, int]] = {schema.F32: ("f", 4), schema.F64: ("d", 8)}
+_PACKED: dict[schema.Node, tuple[str, int]] = {schema.F32: ("f", 4), schema.F64: ("d", 8)}
 
 
 def _pack_floats(elements: Sequence[Any], letter: str, out: bytearray) -> bool:
@@ -349,7 +350,7 @@ def _pack_floats(elements: Sequence[Any], letter: str, out: bytearray) -> bool:
     return True
 
 
-def _take_floats(data: bytes, at: int, count: int, letter: str, size: int) -> Tuple[Any, int]:
+def _take_floats(data: bytes, at: int, count: int, letter: str, size: int) -> tuple[Any, int]:
     end = at + count * size
     if end > len(data):
         raise ends()
@@ -367,14 +368,14 @@ def seq(inner: Codec, make: Callable[[Any], Any]) -> Codec:
         if not letter or not _pack_floats(elements, letter, out):
             _put_all(elements, [put] * len(elements), out)
 
-    def decode(data: bytes, at: int) -> Tuple[Any, int]:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
         count, at = take_length(data, at)
         if count * least > len(data) - at:
             raise DecodeError(f"a list of {count} elements in {len(data) - at} bytes")
         if letter:
             floats, at = _take_floats(data, at, count, letter, size)
             return make(floats), at
-        elements: List[Any] = []
+        elements: list[Any] = []
         append = elements.append
         try:
             for _ in range(count):
@@ -402,11 +403,11 @@ def fixed(inner: Sequence[Codec], make: Callable[[Any], Any]) -> Codec:
         if not letter or not _pack_floats(elements, letter, out):
             _put_all(elements, puts, out)
 
-    def decode(data: bytes, at: int) -> Tuple[Any, int]:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
         if letter:
             floats, at = _take_floats(data, at, count, letter, size)
             return make(floats), at
-        elements: List[Any] = []
+        elements: list[Any] = []
         try:
             for take in takes:
                 element, at = take(data, at)
@@ -434,11 +435,11 @@ def mapping(key: Codec, value: Codec) -> Codec:
             except EncodeError as error:
                 raise error.within(f"[{_shown(k)}]") from None
 
-    def decode(data: bytes, at: int) -> Tuple[Dict[Any, Any], int]:
+    def decode(data: bytes, at: int) -> tuple[dict[Any, Any], int]:
         count, at = take_length(data, at)
         if count * least > len(data) - at:
             raise DecodeError(f"a map of {count} pairs in {len(data) - at} bytes")
-        pairs: Dict[Any, Any] = {}
+        pairs: dict[Any, Any] = {}
         for _ in range(count):
             k, at = key.decode(data, at)
             try:

@@ -7,8 +7,9 @@ import select
 import socket
 import time
 from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import Optional
 
+from .ends import InputEnd
 from .errors import ConnectError, ProtocolError, Refused
 from .frames import (
     PROTOCOL,
@@ -18,7 +19,7 @@ from .frames import (
     as_message,
     decode_frame,
 )
-from .link import InputEnd, Link, hello
+from .link import Link, hello
 
 GREETING_S = 10.0
 """How long connecting and the greeting may take together."""
@@ -38,7 +39,7 @@ class Connection:
     """A connection after the greeting."""
 
     socket: socket.socket
-    bodies: List[bytes]
+    bodies: list[bytes]
     """What was read beyond the greeting."""
     unframer: Unframer
     instance: bytes
@@ -69,7 +70,7 @@ def _greet(stream: socket.socket, path: str, link: Optional[Link]) -> Connection
         # be read all the same.
         failed = error
     unframer = Unframer()
-    bodies: List[bytes] = []
+    bodies: list[bytes] = []
     while not bodies:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -81,7 +82,9 @@ def _greet(stream: socket.socket, path: str, link: Optional[Link]) -> Connection
         except OSError as error:
             raise ConnectError(f"reading from {path} failed: {error}") from error
         if not read:
-            raise ConnectError(f"{path} was closed before it answered: {failed or 'no reason given'}")
+            raise ConnectError(
+                f"{path} was closed before it answered: {failed or 'no reason given'}"
+            )
         try:
             bodies = unframer.feed(read)
         except ProtocolError as error:
@@ -259,18 +262,18 @@ class _Served:
         if not data:
             return False
         # Frames before a bad one are carried out.
-        bodies: List[bytes] = []
+        bodies: list[bytes] = []
         try:
             bodies.extend(self._unframer.bodies(data))
         finally:
             self._deliver(bodies)
         return True
 
-    def _deliver(self, bodies: List[bytes]) -> None:
+    def _deliver(self, bodies: list[bytes]) -> None:
         if not bodies:
             return
         link = self._link
-        touched: Dict[int, InputEnd] = {}
+        touched: dict[int, InputEnd] = {}
         with link.lock:
             try:
                 for body in bodies:

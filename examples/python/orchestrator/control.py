@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import List, Optional, Union
+from typing import Optional, Union
 from uuid import UUID
 
 from .kinds import Int32, UInt16, UInt32, UInt64, unnamed
@@ -274,7 +274,7 @@ class WireError:
 
     code: UInt16
     message: str
-    causes: List[str]
+    causes: list[str]
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class StoppedReply:
 class ListReply:
     """All instances, the oldest first."""
 
-    instances: List[RuntimeInfo]
+    instances: list[RuntimeInfo]
 
 
 RuntimeReply = Union[StartedReply, StoppedReply, ListReply]

@@ -7,8 +7,6 @@ no room) have classes of their own.
 
 from __future__ import annotations
 
-from typing import List
-
 
 class OrchestratorError(Exception):
     """The base of all errors of this package."""
@@ -24,7 +22,7 @@ class _AtPlace(OrchestratorError, ValueError):
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem
-        self.path: List[str] = []
+        self.path: list[str] = []
 
     def within(self, place: str) -> "_AtPlace":
         """The same error, seen from one level further out."""
@@ -58,7 +56,7 @@ class NotStartedByOrchestrator(ConnectError):
 class Refused(ConnectError):
     """The daemon refused the connection; `code` is one of PROTOCOL.md's error codes."""
 
-    def __init__(self, code: int, message: str, causes: List[str]) -> None:
+    def __init__(self, code: int, message: str, causes: list[str]) -> None:
         super().__init__(_sentence("the daemon refused: " + message, causes))
         self.code, self.causes = code, causes
 
@@ -88,10 +86,10 @@ class RequestError(OrchestratorError):
     """A privileged request failed; `code` is one of PROTOCOL.md's error codes, or 0 if the daemon
     did not answer it."""
 
-    def __init__(self, code: int, message: str, causes: List[str]) -> None:
+    def __init__(self, code: int, message: str, causes: list[str]) -> None:
         super().__init__(_sentence(message, causes))
         self.code, self.causes = code, causes
 
 
-def _sentence(message: str, causes: List[str]) -> str:
+def _sentence(message: str, causes: list[str]) -> str:
     return ": ".join([message, *causes])

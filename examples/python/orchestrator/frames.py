@@ -6,9 +6,10 @@ in a `Union`, encoded like everything else.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import pack_into, unpack_from
-from typing import Annotated, Any, Iterator, List, Optional, Tuple, Union
+from typing import Annotated, Any, Optional, Union
 
 from . import codec
 from .control import RuntimeReply, RuntimeRequest, WireError
@@ -183,6 +184,22 @@ class ReadyFrame:
     """Instance to daemon: it is ready."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Instance to daemon, after the declaration of an output: it wants to be told by `Dropped`."""
+
+    channel: UInt16
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Daemon to instance: so many messages of this connection were dropped since there was no room
+    for longer than a block timeout."""
+
+    channel: UInt16
+    total: UInt64
+
+
 Frame = Union[
     Hello,
     Welcome,
@@ -198,6 +215,8 @@ Frame = Union[
     From,
     Skip,
     ReadyFrame,
+    Report,
+    Dropped,
 ]
 
 _MESSAGE, _REPLY = 4, 7
@@ -267,7 +286,7 @@ class Unframer:
     def __init__(self) -> None:
         self._read = bytearray()
 
-    def feed(self, data: bytes) -> List[bytes]:
+    def feed(self, data: bytes) -> list[bytes]:
         """The bodies that are complete now, in their order.
 
         Raises `ProtocolError` when a length is 0 or above `MAX_FRAME`, as soon as it can be seen:
@@ -285,9 +304,7 @@ class Unframer:
             while whole - at >= PREFIX:
                 (length,) = unpack_from("<I", read, at)
                 if not 1 <= length <= MAX_FRAME:
-                    raise ProtocolError(
-                        f"a frame of {length} bytes; 1 to {MAX_FRAME} are allowed"
-                    )
+                    raise ProtocolError(f"a frame of {length} bytes; 1 to {MAX_FRAME} are allowed")
                 end = at + PREFIX + length
                 if end > whole:
                     break
@@ -298,7 +315,7 @@ class Unframer:
             del read[:at]
 
 
-def as_message(body: bytes) -> Optional[Tuple[int, bytes]]:
+def as_message(body: bytes) -> Optional[tuple[int, bytes]]:
     """The channel and the payload, if this frame is a message; faster than `decode_frame`."""
     if body[0] != _MESSAGE:
         return None

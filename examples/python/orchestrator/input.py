@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Iterator, Optional, Type, TypeVar
+from typing import Any, Generic, Optional, TypeVar
 from uuid import UUID
 
 from .arrivals import Arrival
 from .codec import Codec
+from .ends import InputEnd
 from .errors import Closed, DecodeError, Stopped
-from .link import InputEnd, Link
+from .link import Link
 from .message import name_of
 from .reflect import codec_of
 from .schema import Schema
@@ -45,7 +47,7 @@ class Input(Generic[_T]):
     acknowledges what the others are still at work on.
     """
 
-    def __init__(self, link: Link, owner: object, cls: Type[_T], window: int) -> None:
+    def __init__(self, link: Link, owner: object, cls: type[_T], window: int) -> None:
         if not isinstance(window, int) or not 1 <= window < 1 << 32:
             raise ValueError(f"a window is 1 to {(1 << 32) - 1} messages, not {window!r}")
         self.name = name_of(cls)

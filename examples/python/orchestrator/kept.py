@@ -16,7 +16,8 @@ messages, and until it has answered the declaration, because then one might.
 from __future__ import annotations
 
 from collections import deque
-from typing import Deque, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 from .frames import UNLIMITED
 
@@ -41,8 +42,8 @@ class Kept:
         """How many messages this connection may have carried; none before the daemon has said."""
         self._held = False
         """Whether the daemon that answered last had a `block` link for this output."""
-        self._written: Deque[bytes] = deque()
-        self._unwritten: Deque[bytes] = deque()
+        self._written: deque[bytes] = deque()
+        self._unwritten: deque[bytes] = deque()
         self._bytes = 0
 
     @property
@@ -50,7 +51,7 @@ class Kept:
         """The number of the first message that this connection did not carry."""
         return self.next - len(self._unwritten)
 
-    def begin(self) -> Tuple[int, int]:
+    def begin(self) -> tuple[int, int]:
         """A connection begins: the number of its first message, and how many come again."""
         self._unwritten.extendleft(reversed(self._written))
         self._written.clear()
@@ -90,13 +91,13 @@ class Kept:
             self.settled += count
         return count
 
-    def again(self, most: int) -> List[bytes]:
+    def again(self, most: int) -> list[bytes]:
         """What is to be sent again now, at least one message if there is one, then as many as fit
         so many bytes. It counts as written."""
         if self._limit is None:
             return []
         allowed = self._limit - (self.written - self._base)
-        taken: List[bytes] = []
+        taken: list[bytes] = []
         while self._unwritten and len(taken) < allowed and most > 0:
             frame = self._unwritten.popleft()
             self._written.append(frame)

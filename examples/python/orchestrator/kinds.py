@@ -9,15 +9,19 @@ many elements an array has, what a field is called on the wire.
 | `Char` | `char` |
 | `ByteList` | `Vec<u8>` |
 | `Optional[T]` | `Option<T>` |
-| `List[T]`, `Tuple[T, ...]` | `Vec<T>` |
-| `Annotated[List[T], Length(3)]` | `[T; 3]` |
+| `list[T]`, `tuple[T, ...]` | `Vec<T>` |
+| `Annotated[list[T], Length(3)]` | `[T; 3]` |
 | `Annotated[bytes, Length(16)]` | `[u8; 16]` |
-| `Tuple[A, B]` | `(A, B)` |
-| `Dict[K, V]` | `HashMap<K, V>`, `BTreeMap<K, V>` |
+| `tuple[A, B]` | `(A, B)` |
+| `dict[K, V]` | `HashMap<K, V>`, `BTreeMap<K, V>` |
 | a dataclass | a struct with named fields; without fields, `struct Stop;` |
 | a dataclass with `@unnamed` | a tuple struct |
-| an `enum.Enum` | an enum of unit variants, named by the members' values if these are texts, else by the members' names |
-| a `Union` of dataclasses | an enum; each class is the variant of its name, in their order |
+| an `enum.Enum` | an enum of variants without content |
+| a `Union` of dataclasses | an enum; each class is the variant of its name |
+
+The variants of an `enum.Enum` are called as its members' values if these are texts, else as the
+members. Variants have the order in which they stand here; `typing` takes two Unions of the same
+classes for one in places such as `List[…]`, whatever their order, so don't make two.
 
 A plain `int` is refused, since it does not say how wide it is.
 """

@@ -12,11 +12,13 @@ import secrets
 import socket
 import threading
 import weakref
-from typing import Dict, List, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Optional, Union
 
 from .arrivals import Arrivals
 from .bell import Bell
-from .control import RuntimeReply, RuntimeRequest
+from .control import RuntimeRequest
+from .ends import Declared, End, InputEnd, OutputEnd, Question
 from .errors import (
     Closed,
     DeclareError,
@@ -36,6 +38,7 @@ from .frames import (
     BadReply,
     Declare,
     DeclareFrame,
+    Dropped,
     Failure,
     From,
     Grant,
@@ -46,11 +49,11 @@ from .frames import (
     Recognise,
     RefusedFrame,
     Reply,
+    Report,
     Request,
     Skip,
     encode_frame,
 )
-from .kept import Kept
 from .schema import Schema
 
 MAX_PENDING = 1 << 20
@@ -63,37 +66,6 @@ VERSION = "0.1.0"
 def hello() -> bytes:
     """The first frame of a connection."""
     return encode_frame(Hello(MAGIC, PROTOCOL, f"orchestrator-python {VERSION}"))
-
-
-class OutputEnd:
-    """Our end of a channel on which we send."""
-
-    def __init__(self) -> None:
-        self.kept = Kept()
-
-
-class InputEnd:
-    """Our end of a channel on which we receive."""
-
-    def __init__(self, window: int, lock: threading.Lock) -> None:
-        self.arrivals = Arrivals(window)
-        self.arrived = Bell(lock)
-
-
-End = Union[OutputEnd, InputEnd]
-
-
-class _Declared:
-    def __init__(self, name: str, schema: Schema, end: End) -> None:
-        self.name, self.schema, self.end = name, schema, end
-
-
-class Question:
-    """A request that is under way."""
-
-    def __init__(self) -> None:
-        self.reply: Optional[RuntimeReply] = None
-        self.error: Optional[RequestError] = None
 
 
 class Link:
@@ -119,9 +91,9 @@ class Link:
         """Under which this process numbers its messages."""
         self._socket: Optional[socket.socket] = None
         self._pending = bytearray()
-        self._declared: List[_Declared] = []
+        self._declared: list[Declared] = []
         self._is_ready = False
-        self._questions: Dict[int, Question] = {}
+        self._questions: dict[int, Question] = {}
         self._next_question = 0
         self._wake, self.woken = socket.socketpair()
         for end in (self._wake, self.woken):
@@ -227,7 +199,7 @@ class Link:
             channel = len(self._declared)
             if channel >= MAX_CHANNELS:
                 raise DeclareError(f"more than {MAX_CHANNELS} outputs and inputs")
-            self._declared.append(_Declared(name, schema, end))
+            self._declared.append(Declared(name, schema, end))
             if self._socket is not None:
                 self._declare(channel)
                 self.locked_flush()
@@ -236,11 +208,12 @@ class Link:
     def _declare(self, channel: int) -> None:
         declared = self._declared[channel]
         before: Union[Keep, Recognise]
-        places: List[From] = []
+        after: list[Union[From, Report]] = []
         if isinstance(declared.end, OutputEnd):
-            first, again = declared.end.kept.begin()
+            first, again = declared.end.begin()
             before = Keep(channel, self._epoch, first, again)
             direction, window = OUTPUT, 0
+            after = [Report(channel)]
         else:
             arrivals = declared.end.arrivals
             granted = arrivals.begin()
@@ -248,10 +221,10 @@ class Link:
                 return
             before = Recognise(channel)
             direction, window = INPUT, granted
-            places = [From(channel, *place, kept=False) for place in arrivals.places()]
+            after = [From(channel, *place, kept=False) for place in arrivals.places()]
         schema = declared.schema
         declare = Declare(channel, direction, declared.name, schema.canonical, schema.hash, window)
-        for frame in (before, DeclareFrame(declare), *places):
+        for frame in (before, DeclareFrame(declare), *after):
             self._pending += encode_frame(frame)
 
     def end(self, channel: int) -> Optional[End]:
@@ -360,6 +333,8 @@ class Link:
             if not self._output(frame.channel, "an acknowledgement").kept.acknowledged(frame.total):
                 raise ProtocolError("the daemon acknowledges what it never got")
             self.progress.ring()
+        elif isinstance(frame, Dropped):
+            self._output(frame.channel, "something dropped").dropped_by_now(frame.total)
         elif isinstance(frame, From):
             self.input(frame.channel).arrivals.turn_to(frame.sender, frame.next, frame.kept)
         elif isinstance(frame, Skip):

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Type, TypeVar
+from typing import Any, Callable, TypeVar
 
 from .errors import DecodeError, EncodeError, SchemaError
 from .reflect import codec_of
@@ -79,7 +79,7 @@ def encode(value: Any) -> bytes:
     return bytes(out)
 
 
-def decode(cls: Type[_T], payload: bytes) -> _T:
+def decode(cls: type[_T], payload: bytes) -> _T:
     """The message that has this payload.
 
     Raises `DecodeError` if the payload is anything else than exactly one value of this type.

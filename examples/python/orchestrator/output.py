@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Generic, Iterable, Iterator, List, Optional, Type, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Generic, Optional, TypeVar
 
 from .bell import Attempt
 from .codec import Codec
+from .ends import OutputEnd
 from .errors import EncodeError
 from .frames import encode_message
-from .link import Link, OutputEnd
+from .link import Link
 from .message import MAX_PAYLOAD, name_of
 from .reflect import codec_of
 from .schema import Schema
@@ -27,7 +29,7 @@ class Output(Generic[_T]):
     >>> speeds.send(Speed(metres_per_s=1.5))
     """
 
-    def __init__(self, link: Link, owner: object, cls: Type[_T]) -> None:
+    def __init__(self, link: Link, owner: object, cls: type[_T]) -> None:
         self.name = name_of(cls)
         """The type's name."""
         self._codec: Codec = codec_of(cls)
@@ -40,12 +42,20 @@ class Output(Generic[_T]):
         self._owner = owner
         self.in_vain = f"no room for {self.name}"
 
+    @property
+    def dropped(self) -> int:
+        """How many messages of this output were dropped because a link with a block timeout had no
+        room for longer than that, as far as the daemon has told; one that several links dropped
+        counts for each. What links drop under other policies is not told, see `link list`."""
+        return self._end.dropped
+
     def send(self, message: _T, timeout: Optional[float] = None) -> None:
         """Sends one message. When it returns, the message is with the kernel, unless the daemon is
         slower than this program; then up to 1 MiB of messages waits here.
 
         Waits, for `timeout` seconds at most or without a limit, while a link with the policy
-        `block` has no room, and while that 1 MiB is full. Where such a link takes the messages it
+        `block` has no room, but no longer than the link's block timeout, if it has one (then see
+        `dropped`), and while that 1 MiB is full. Where such a link takes the messages it
         also waits while there is no connection, and what was sent is sent again on the next one if
         it did not arrive.
 
@@ -75,10 +85,10 @@ class Output(Generic[_T]):
             total += len(frames)
         return total
 
-    def batches(self, messages: Iterable[_T]) -> Iterator[List[bytes]]:
+    def batches(self, messages: Iterable[_T]) -> Iterator[list[bytes]]:
         """The messages as they go over the wire, 64 KiB at a time. If one of them can't be
         encoded, those before it come first."""
-        frames: List[bytes] = []
+        frames: list[bytes] = []
         size = 0
         try:
             for message in messages:
@@ -106,7 +116,7 @@ class Output(Generic[_T]):
             )
         return encode_message(self.channel, payload)
 
-    def sending(self, frames: List[bytes]) -> Attempt[bool]:
+    def sending(self, frames: list[bytes]) -> Attempt[bool]:
         """Takes as many of these messages as may be sent, at each attempt, until all are."""
         link, rest, since = self._link, frames, -1
 

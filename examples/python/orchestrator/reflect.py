@@ -7,7 +7,8 @@ import dataclasses
 import enum
 import inspect
 import typing
-from typing import Any, Callable, Dict, FrozenSet, List, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any, Callable, Union
 
 from . import codec, schema
 from .codec import Codec
@@ -23,10 +24,10 @@ _PLAIN = {
 }
 _UNIONS = (Union, getattr(__import__("types"), "UnionType", Union))
 
-_Building = FrozenSet[type]
+_Building = frozenset[type]
 """The classes inside which we are."""
 
-_classes: Dict[type, Codec] = {}
+_classes: dict[type, Codec] = {}
 
 
 def codec_of(tp: Any) -> Codec:
@@ -66,9 +67,9 @@ def _codec(tp: Any, building: _Building) -> Codec:
         return _dataclass(tp, building)
     shown = getattr(tp, "__name__", None) or str(tp)
     raise SchemaError(
-        f"{shown} can't be part of a message; there are bool, Int8 to UInt128, Float32, float, Char,"
-        " str, bytes, ByteList, None, Optional, List, Tuple, Dict with types in their brackets, "
-        "dataclasses, Unions of dataclasses, and enums"
+        f"{shown} can't be part of a message; there are bool, Int8 to UInt128, Float32, float, "
+        "Char, str, bytes, ByteList, None, Optional, list, tuple and dict with types in their "
+        "brackets, dataclasses, Unions of dataclasses, and enums"
     )
 
 
@@ -76,7 +77,7 @@ def _annotated(tp: Any, metadata: Sequence[Any], building: _Building) -> Codec:
     kinds = [note for note in metadata if isinstance(note, Kind)]
     lengths = [note for note in metadata if isinstance(note, Length)]
     if len(kinds) + len(lengths) > 1:
-        raise SchemaError("one of Kind and Length is enough; for an array write List[T], Length(n)")
+        raise SchemaError("one of Kind and Length is enough; an array is a list[T] with a Length")
     if kinds:
         node = kinds[0].node
         return codec.BYTE_LIST if node == codec.BYTE_LIST.node else codec.SCALARS[node]
@@ -89,7 +90,7 @@ def _annotated(tp: Any, metadata: Sequence[Any], building: _Building) -> Codec:
         return codec.byte_array(count)
     if typing.get_origin(tp) is list and args:
         return codec.fixed([_codec(args[0], building)] * count, list)
-    raise SchemaError("Length belongs to a List[T] or to bytes")
+    raise SchemaError("Length belongs to a list[T] or to bytes")
 
 
 def _seq(inner: Codec, make: Callable[[Any], Any]) -> Codec:
@@ -128,9 +129,9 @@ def _build(cls: type, building: _Building) -> Codec:
             f"the annotations of {cls.__qualname__} can't be read: {error}; define it and what it "
             "refers to at the top level of a module"
         ) from error
-    attributes: List[str] = []
-    names: List[str] = []
-    inner: List[Codec] = []
+    attributes: list[str] = []
+    names: list[str] = []
+    inner: list[Codec] = []
     for field in dataclasses.fields(cls):
         try:
             if not field.init:
@@ -156,7 +157,7 @@ def _build(cls: type, building: _Building) -> Codec:
     return Codec(node, encode, decode, sum(c.least for c in inner), hashable)
 
 
-def _check_constructor(cls: type, attributes: List[str]) -> None:
+def _check_constructor(cls: type, attributes: list[str]) -> None:
     for parameter in inspect.signature(cls).parameters.values():
         if parameter.name not in attributes and parameter.default is inspect.Parameter.empty:
             raise SchemaError(
@@ -170,8 +171,8 @@ def is_unnamed(cls: type) -> bool:
 
 
 def _field_codecs(
-    cls: type, attributes: List[str], inner: List[Codec]
-) -> Tuple[codec.Encode, codec.Decode]:
+    cls: type, attributes: list[str], inner: list[Codec]
+) -> tuple[codec.Encode, codec.Decode]:
     puts = [(name, c.encode) for name, c in zip(attributes, inner)]
     takes = [(name, c.decode) for name, c in zip(attributes, inner)]
     kinds = inspect.signature(cls).parameters.values()
@@ -187,8 +188,8 @@ def _field_codecs(
         except EncodeError as error:
             raise error.within(name) from None
 
-    def decode(data: bytes, at: int) -> Tuple[Any, int]:
-        values: List[Any] = []
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
+        values: list[Any] = []
         name = ""
         try:
             for name, take in takes:
@@ -223,7 +224,7 @@ def _plain_enum(cls: Any) -> Codec:
             raise EncodeError(f"a {type(value).__name__} is no {cls.__name__}")
         codec.put_varint(numbers[value], out)
 
-    def decode(data: bytes, at: int) -> Tuple[Any, int]:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
         number, at = codec.take_variant(data, at)
         if number >= len(members):
             raise DecodeError(f"{cls.__name__} has no variant number {number}")
@@ -258,7 +259,7 @@ def _choice(classes: Sequence[Any], building: _Building) -> Codec:
         codec.put_varint(found[0], out)
         found[1](value, out)
 
-    def decode(data: bytes, at: int) -> Tuple[Any, int]:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
         number, at = codec.take_variant(data, at)
         if number >= len(takes):
             raise DecodeError(f"there is no variant number {number} among {names}")

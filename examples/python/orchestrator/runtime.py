@@ -24,9 +24,10 @@ from .control import (
     StoppedReply,
     StopRequest,
 )
+from .ends import Question
 from .errors import ConnectError, NotStartedByOrchestrator, RequestError
 from .input import Input
-from .link import Link, Question
+from .link import Link
 from .output import Output
 
 _T = TypeVar("_T")
@@ -265,8 +266,8 @@ class Runtime:
         """Starts an instance, unless it runs: named by its id, a unique beginning of that, or its
         name. Without a priority it keeps the one it had. Returns its id.
 
-        Only for privileged instances. Raises `RequestError` with the daemon's reason, `Disconnected`
-        without a connection, `TimedOut`, `Stopped` or `Closed`.
+        Only for privileged instances. Raises `RequestError` with the daemon's reason,
+        `Disconnected` without a connection, `TimedOut`, `Stopped` or `Closed`.
         """
         reply = self._ask(StartRequest(str(instance), priority), StartedReply, timeout)
         return UUID(bytes=reply.id_bytes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import List, Optional, Set, Tuple, Union
+from typing import Optional, Union
 
 from .blake3 import blake3
 from .errors import SchemaError
@@ -57,7 +57,7 @@ class Seq:
 class TupleOf:
     """A fixed number of values, at least one: tuples, and arrays of a fixed length."""
 
-    elements: Tuple["Node", ...]
+    elements: tuple["Node", ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Map:
 class Struct:
     """Named fields, in their order."""
 
-    fields: Tuple[Tuple[str, "Node"], ...]
+    fields: tuple[tuple[str, "Node"], ...]
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ class Variant:
 class Several:
     """The unnamed values of a variant, any number but one."""
 
-    elements: Tuple["Node", ...]
+    elements: tuple["Node", ...]
 
 
 @dataclass(frozen=True)
 class Enum:
     """One of several variants, numbered from 0."""
 
-    variants: Tuple[Variant, ...]
+    variants: tuple[Variant, ...]
 
 
 Node = Union[Scalar, Option, Seq, TupleOf, Map, Struct, Enum]
@@ -194,7 +194,7 @@ def _write_body(variant: Variant, out: bytearray) -> None:
         _write(body, out)
 
 
-def _write_all(nodes: Tuple[Node, ...], out: bytearray) -> None:
+def _write_all(nodes: tuple[Node, ...], out: bytearray) -> None:
     _count(len(nodes), out)
     for node in nodes:
         _write(node, out)
@@ -253,7 +253,7 @@ class _Reader:
                 return number
         raise SchemaError("a number in the schema is not in its shortest form")
 
-    def _name(self, taken: Set[str]) -> str:
+    def _name(self, taken: set[str]) -> str:
         length = self._number()
         try:
             name = self._take(length).decode()
@@ -300,20 +300,20 @@ class _Reader:
             return self._enum(below)
         raise SchemaError(f"the schema has a node of kind {tag}, which does not exist")
 
-    def _all(self, depth: int) -> Tuple[Node, ...]:
+    def _all(self, depth: int) -> tuple[Node, ...]:
         return tuple([self.node(depth) for _ in range(self._number())])
 
     def _struct(self, depth: int) -> Struct:
-        fields: List[Tuple[str, Node]] = []
-        taken: Set[str] = set()
+        fields: list[tuple[str, Node]] = []
+        taken: set[str] = set()
         for _ in range(self._number()):
             name = self._name(taken)
             fields.append((name, self.node(depth)))
         return Struct(tuple(fields))
 
     def _enum(self, depth: int) -> Enum:
-        variants: List[Variant] = []
-        taken: Set[str] = set()
+        variants: list[Variant] = []
+        taken: set[str] = set()
         for _ in range(self._number()):
             self._count_node()
             name = self._name(taken)
@@ -367,11 +367,11 @@ def _variant_text(variant: Variant, indent: int) -> str:
     return f"{variant.name}({_text(body, indent)})"
 
 
-def _several(elements: Tuple[Node, ...], indent: int) -> str:
+def _several(elements: tuple[Node, ...], indent: int) -> str:
     return "(" + ", ".join([_text(element, indent) for element in elements]) + ")"
 
 
-def _braces(lines: List[str], indent: int) -> str:
+def _braces(lines: list[str], indent: int) -> str:
     if not lines:
         return "{}"
     inner = "".join([f"{'    ' * (indent + 1)}{line},\n" for line in lines])

@@ -8,7 +8,7 @@ that comes next.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import List, Optional, Tuple
+from typing import Optional
 
 from .frames import Sender
 
@@ -45,7 +45,7 @@ class Seen:
         self._arriving += count
         return self._sender is not None
 
-    def arrived(self) -> Optional[Tuple[int, int]]:
+    def arrived(self) -> Optional[tuple[int, int]]:
         """A message arrived: its number, and how many right before it never came; none if it was
         there before. Without numbers both are 0."""
         if self._sender is None:
@@ -67,7 +67,7 @@ class Seen:
         if len(self._places) > MAX_SENDERS:
             self._places.popitem(last=False)
 
-    def places(self) -> List[Tuple[Sender, int]]:
+    def places(self) -> list[tuple[Sender, int]]:
         """Each sender, and the number that comes next."""
         self._note()
         return list(self._places.items())

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Dict, List
 
 _PAGE = Path(__file__).parents[3] / "orchestrator-proto" / "PROTOCOL.md"
 
@@ -11,7 +10,7 @@ def _text() -> str:
     return _PAGE.read_text(encoding="utf-8")
 
 
-def rows(heading: str) -> List[List[str]]:
+def rows(heading: str) -> list[list[str]]:
     """The rows of the table that follows this first row, without marks of code."""
     lines = iter(_text().splitlines())
     for line in lines:
@@ -27,7 +26,7 @@ def rows(heading: str) -> List[List[str]]:
     return found
 
 
-def kind(name: str) -> List[List[str]]:
+def kind(name: str) -> list[list[str]]:
     """The rows of the table of a type."""
     section = _text().split(f"#### `{name}`\n")[1]
     heading = next(line for line in section.splitlines() if line.startswith("|"))
@@ -40,7 +39,7 @@ def kind(name: str) -> List[List[str]]:
     return table
 
 
-def frames() -> Dict[str, bytes]:
+def frames() -> dict[str, bytes]:
     """The examples of frames in the runtime protocol, by their names."""
     found = {}
     for name, block in re.findall(r"```hex (runtime-\S+)\n(.*?)```", _text(), re.DOTALL):

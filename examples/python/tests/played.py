@@ -2,11 +2,13 @@
 
 import socket
 import tempfile
+import threading
 import unittest
+from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Type, TypeVar
+from typing import Any, Callable, TypeVar
 
-from orchestrator import Runtime
+from orchestrator import Output, Runtime, UInt8, UInt32, message, unnamed
 from orchestrator.frames import (
     MAGIC,
     PROTOCOL,
@@ -18,11 +20,13 @@ from orchestrator.frames import (
     Keep,
     Message,
     Recognise,
+    Report,
     Unframer,
     Welcome,
     decode_frame,
     encode_frame,
 )
+from orchestrator.kept import Kept
 
 SOON_S = 30.0
 """How long anything that should happen soon may take on a busy machine."""
@@ -31,13 +35,32 @@ INSTANCE = bytes(range(16))
 _Kind = TypeVar("_Kind")
 
 
+@message("n")
+@unnamed
+@dataclass
+class Number:
+    value: UInt32
+
+
+@message("other")
+@dataclass
+class Other:
+    value: UInt8
+
+
+@message("blob")
+@dataclass
+class Blob:
+    raw: bytes
+
+
 class Peer:
     """The daemon's side of a connection."""
 
     def __init__(self, stream: socket.socket) -> None:
         stream.settimeout(SOON_S)
         self._stream, self._unframer = stream, Unframer()
-        self._frames: List[Incoming] = []
+        self._frames: list[Incoming] = []
 
     def next(self) -> Incoming:
         """The next frame; `EOFError` at the end."""
@@ -48,13 +71,13 @@ class Peer:
             self._frames += map(decode_frame, self._unframer.feed(data))
         return self._frames.pop(0)
 
-    def expect(self, kind: Type[_Kind]) -> _Kind:
+    def expect(self, kind: type[_Kind]) -> _Kind:
         """The next frame, which has to be of this kind."""
         frame = self.next()
         assert isinstance(frame, kind), f"{frame} is no {kind.__name__}"
         return frame
 
-    def declared(self, before: Type[object]) -> Declare:
+    def declared(self, before: type[object]) -> Declare:
         """The next declaration, and what stands before it."""
         self.expect(before)
         return self.expect(DeclareFrame).declare
@@ -62,14 +85,15 @@ class Peer:
     def output(self) -> Keep:
         """An output is declared; the answer is how it begins."""
         keep = self.expect(Keep)
-        self.expect(DeclareFrame)
+        declare = self.expect(DeclareFrame).declare
+        assert self.expect(Report).channel == declare.channel
         return keep
 
     def input(self) -> Declare:
         """An input is declared."""
         return self.declared(Recognise)
 
-    def payloads(self, count: int) -> List[bytes]:
+    def payloads(self, count: int) -> list[bytes]:
         """The payloads of the next messages."""
         return [self.expect(Message).payload for _ in range(count)]
 
@@ -117,15 +141,13 @@ class Played(unittest.TestCase):
 
     def begin(self) -> "tuple[Runtime, Peer]":
         """A runtime that is connected, and the daemon's side of it."""
-        from threading import Thread
-
-        peers: List[Peer] = []
+        peers: list[Peer] = []
 
         def greet() -> None:
             peers.append(self.accept())
             peers[0].welcome()
 
-        greeting = Thread(target=greet)
+        greeting = threading.Thread(target=greet)
         greeting.start()
         runtime = Runtime.connect_to(self.path)
         greeting.join()
@@ -137,3 +159,36 @@ class Played(unittest.TestCase):
         peer = self.accept()
         peer.welcome()
         return peer
+
+
+def until(runtime: Runtime, check: Callable[[], bool]) -> None:
+    """Waits until the runtime has heard something."""
+    runtime._link.progress.until(lambda: check() or None, SOON_S, "it did not hear")
+
+
+def kept(output: "Output[Any]") -> Kept:
+    """What an output knows of its messages."""
+    return output._end.kept
+
+
+class Beside:
+    """Does something in a thread; `result` waits for what becomes of it."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._outcome: list[Any] = []
+        self._thread = threading.Thread(target=self._run, args=(work,))
+        self._thread.start()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self._outcome = [work(), None]
+        except Exception as error:
+            self._outcome = [None, error]
+
+    def result(self) -> Any:
+        self._thread.join(SOON_S)
+        assert self._outcome, "it still waits"
+        value, error = self._outcome
+        if error is not None:
+            raise error
+        return value

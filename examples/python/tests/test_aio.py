@@ -4,8 +4,11 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, List, TypeVar
+from typing import Any, Callable, TypeVar
+
+from played import SOON_S, Peer, Played
 
 from orchestrator import (
     Closed,
@@ -19,8 +22,15 @@ from orchestrator import (
     unnamed,
 )
 from orchestrator.control import StartedReply, WireError
-from orchestrator.frames import UNLIMITED, Failure, Grant, Message, Reply, Request, Success
-from played import SOON_S, Peer, Played
+from orchestrator.frames import (
+    UNLIMITED,
+    Failure,
+    Grant,
+    Message,
+    Reply,
+    Request,
+    Success,
+)
 
 _T = TypeVar("_T")
 
@@ -93,7 +103,7 @@ class Aio(Played):
             sending.cancel()
             peer.send(Grant(1, UNLIMITED))
             await output.send(Number(8))
-            sent: List[bytes] = []
+            sent: list[bytes] = []
             while sent[-1:] != [b"\x08"]:
                 sent += await beside(lambda: messages(peer, 1))
             self.assertNotIn(b"\x09", sent)
@@ -175,13 +185,13 @@ class Aio(Played):
         self.run_with(test)
 
 
-async def all_of(source: "aio.Input[Any]") -> List[Any]:
+async def all_of(source: "aio.Input[Any]") -> list[Any]:
     return [number async for number in source]
 
 
-def messages(peer: Peer, count: int) -> List[bytes]:
+def messages(peer: Peer, count: int) -> list[bytes]:
     """The payloads of the next messages; other frames between them are passed over."""
-    found: List[bytes] = []
+    found: list[bytes] = []
     while len(found) < count:
         frame = peer.next()
         if isinstance(frame, Message):

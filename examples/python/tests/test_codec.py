@@ -5,9 +5,10 @@ import math
 import struct
 import unittest
 from dataclasses import dataclass
-from typing import Annotated, Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Annotated, Any, Callable, Optional, Union
 
 from chance import chance
+
 from orchestrator import (
     ByteList,
     Char,
@@ -68,14 +69,14 @@ class All:
     text: str
     raw: bytes
     octets: ByteList
-    maybe: Optional[List[Optional[UInt16]]]
-    floats: List[Float32]
-    many: Tuple[str, ...]
-    array: Annotated[List[Float64], Length(2)]
+    maybe: Optional[list[Optional[UInt16]]]
+    floats: list[Float32]
+    many: tuple[str, ...]
+    array: Annotated[list[Float64], Length(2)]
     key: Annotated[bytes, Length(3)]
-    pair: Tuple[UInt8, str]
-    table: Dict[str, Pair]
-    modes: Dict[Mode, Int16]
+    pair: tuple[UInt8, str]
+    table: dict[str, Pair]
+    modes: dict[Mode, Int16]
     choice: Union[Empty, Pair]
     none: None
 
@@ -115,7 +116,7 @@ def arbitrary(dice: Any) -> All:
         assert isinstance(value, float)
         return value
 
-    def some(make: Callable[[], Any]) -> List[Any]:
+    def some(make: Callable[[], Any]) -> list[Any]:
         return [make() for _ in range(dice.randrange(5))]
 
     def small() -> float:
@@ -160,7 +161,7 @@ class Examples(unittest.TestCase):
             (Int8, -1, "ff"),
             (Float32, 1.5, "0000c03f"),
             (Char, "é", "02c3a9"),
-            (Dict[Int32, str], {-1: "a"}, "01010161"),
+            (dict[Int32, str], {-1: "a"}, "01010161"),
             (Union[Empty, Pair], Pair(7, ""), "010700"),
         ]:
             with self.subTest(expected):
@@ -184,9 +185,9 @@ class Examples(unittest.TestCase):
             self.assertEqual(decode(All, encode(value)), value)
 
     def test_what_is_like_a_list_can_be_sent(self) -> None:
-        self.assertEqual(put(List[UInt8], b"\1\2"), b"\2\1\2")
-        self.assertEqual(put(List[UInt16], range(3)), b"\3\0\1\2")
-        self.assertEqual(put(List[Float32], (1, 2.0)), put(List[Float32], [1.0, 2.0]))
+        self.assertEqual(put(list[UInt8], b"\1\2"), b"\2\1\2")
+        self.assertEqual(put(list[UInt16], range(3)), b"\3\0\1\2")
+        self.assertEqual(put(list[Float32], (1, 2.0)), put(list[Float32], [1.0, 2.0]))
         self.assertEqual(put(bytes, bytearray(b"a")), b"\1a")
 
 
@@ -207,15 +208,15 @@ class Refused(unittest.TestCase):
             (Float32, 1e300, "does not fit Float32"),
             (Float64, None, "does not fit Float64"),
             (None, 0, "not None"),
-            (List[str], "abc", "no list"),
-            (List[str], 5, "no list"),
-            (List[str], ["a", 1], r"\[1\]: 1 is no str"),
-            (List[Float32], [1.0, "x"], r"\[1\]: 'x' does not fit Float32"),
-            (Tuple[UInt8, str], (1,), "1 elements; there have to be 2"),
+            (list[str], "abc", "no list"),
+            (list[str], 5, "no list"),
+            (list[str], ["a", 1], r"\[1\]: 1 is no str"),
+            (list[Float32], [1.0, "x"], r"\[1\]: 'x' does not fit Float32"),
+            (tuple[UInt8, str], (1,), "1 elements; there have to be 2"),
             (Annotated[bytes, Length(3)], b"ab", "2 bytes; there have to be 3"),
-            (Annotated[List[Float32], Length(2)], [1.0], "1 elements; there have to be 2"),
-            (Dict[str, UInt8], [("a", 1)], "no dict"),
-            (Dict[str, UInt8], {"a": -1}, r"\['a'\]: -1 does not fit"),
+            (Annotated[list[Float32], Length(2)], [1.0], "1 elements; there have to be 2"),
+            (dict[str, UInt8], [("a", 1)], "no dict"),
+            (dict[str, UInt8], {"a": -1}, r"\['a'\]: -1 does not fit"),
             (Mode, 0, "a int is no Mode"),
             (Union[Empty, Pair], None, "a NoneType is no Empty or Pair"),
             (Pair, Empty(), "a Empty is no Pair"),
@@ -248,15 +249,15 @@ class Refused(unittest.TestCase):
             (Char, "00", "one character, not 0"),
             (Float64, "00000000000000", "end in the middle"),
             (bytes, "ffffffffffffffffff01", "end in the middle"),
-            (List[str], "ffffffffffffffffff01", "a list of 18446744073709551615 elements"),
-            (List[Float32], "02" + "00" * 7, "2 elements in 7 bytes"),
-            (Dict[UInt8, UInt8], "0201", "2 pairs in 1 bytes"),
-            (Dict[UInt8, bool], "010505", r"\[5\]: a bool"),
+            (list[str], "ffffffffffffffffff01", "a list of 18446744073709551615 elements"),
+            (list[Float32], "02" + "00" * 7, "2 elements in 7 bytes"),
+            (dict[UInt8, UInt8], "0201", "2 pairs in 1 bytes"),
+            (dict[UInt8, bool], "010505", r"\[5\]: a bool"),
             (Mode, "02", "no variant number 2"),
             (Union[Empty, Pair], "ffffffff0f", "no variant number 4294967295"),
-            (Tuple[UInt8, UInt8], "01", r"\[1\]: .*end in the middle"),
+            (tuple[UInt8, UInt8], "01", r"\[1\]: .*end in the middle"),
             (Annotated[bytes, Length(3)], "0102", "end in the middle"),
-            (Annotated[List[Float32], Length(1)], "0102", "end in the middle"),
+            (Annotated[list[Float32], Length(1)], "0102", "end in the middle"),
             (Pair, "0102c3", "b: .*end in the middle"),
         ]:
             with self.subTest(problem), self.assertRaisesRegex(DecodeError, problem):

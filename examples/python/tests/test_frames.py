@@ -4,13 +4,21 @@ import dataclasses
 import re
 import typing
 import unittest
-from typing import Any, Dict
+from typing import Any
 
 import page
 from chance import chance
+
 from orchestrator import control, frames
 from orchestrator.errors import ProtocolError
-from orchestrator.frames import PREFIX, Grant, Message, Unframer, decode_frame, encode_frame
+from orchestrator.frames import (
+    PREFIX,
+    Grant,
+    Message,
+    Unframer,
+    decode_frame,
+    encode_frame,
+)
 from orchestrator.reflect import is_unnamed
 
 PROBLEM = (
@@ -40,7 +48,7 @@ class Examples(unittest.TestCase):
 class Tables(unittest.TestCase):
     """What is written here of the protocol's types is what the page says."""
 
-    def variants(self, page_name: str, union: Any, renamed: Dict[str, str]) -> None:
+    def variants(self, page_name: str, union: Any, renamed: dict[str, str]) -> None:
         rows = page.kind(page_name)
         classes = typing.get_args(union)
         self.assertEqual([row[0] for row in rows], [str(n) for n in range(len(classes))])

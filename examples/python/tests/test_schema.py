@@ -5,6 +5,7 @@ import unittest
 
 import page
 from chance import chance
+
 from orchestrator import schema
 from orchestrator.errors import SchemaError
 from orchestrator.schema import Schema

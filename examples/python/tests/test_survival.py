@@ -4,25 +4,30 @@ package around a model of a daemon, with random cuts and deaths, and no socket o
 import random
 import unittest
 from collections import deque
-from typing import Any, Deque, List, Optional, Tuple
+from typing import Any, Optional
 
 from chance import chance
+
 from orchestrator.arrivals import Arrivals
 from orchestrator.frames import UNLIMITED, Sender
 from orchestrator.kept import Kept
 
 SENDER = Sender(epoch=7, instance=bytes(16), anybody=False)
 
-Pipe = Deque[Tuple[Any, ...]]
+Pipe = deque[tuple[Any, ...]]
 
 
 class Daemon:
     """A link with the policy `block` between one sender and one receiver."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, remembers: bool) -> None:
         self.capacity = capacity
-        self.queue: Deque[int] = deque()
-        self.under_way: Deque[int] = deque()
+        self.remembers = remembers
+        """Whether it passes over what the sender sends again and it has had. If not, the receiver
+        has to, which a new process of it can't."""
+        self.had = 0
+        self.queue: deque[int] = deque()
+        self.under_way: deque[int] = deque()
         """Written to the receiver and not acknowledged."""
         self.done = 0
         """All numbers below were acknowledged."""
@@ -66,8 +71,10 @@ class Daemon:
             self.written += 1
 
     def hears_sender(self, number: int) -> None:
-        self.queue.append(number)
+        if number >= self.had or not self.remembers:
+            self.queue.append(number)
         self.arrived = number + 1
+        self.had = max(self.had, self.arrived)
         self.pump()
 
     def hears_receiver(self, what: str, total: int) -> None:
@@ -84,13 +91,19 @@ class Daemon:
 
 
 class World:
-    def __init__(self, dice: random.Random, count: int) -> None:
+    def __init__(self, dice: random.Random, count: int, mortal: bool = False) -> None:
+        self.mortal = mortal
         self.dice, self.count = dice, count
         self.capacity, window = dice.choice([1, 2, 16]), dice.choice([1, 2, 5, 40])
         self.kept, self.arrivals = Kept(), Arrivals(window)
-        self.daemon = Daemon(self.capacity)
+        self.daemon = Daemon(self.capacity, remembers=self.mortal)
         self.next = 0
-        self.got: List[int] = []
+        self.window = window
+        self.got: list[int] = []
+        self.done = 0
+        """So many the program has come back after."""
+        self.is_first = True
+        """Whether this process of the receiver has had none yet."""
         self.from_sender: Optional[Pipe] = None
         self.to_sender: Pipe = deque()
         self.from_receiver: Optional[Pipe] = None
@@ -151,10 +164,16 @@ class World:
 
     def receiver_takes(self) -> None:
         self.arrivals.come_back()
+        self.done = len(self.got)
         arrival = self.arrivals.take()
         if arrival is not None:
             number = int.from_bytes(arrival.payload, "little")
             assert number == arrival.number and arrival.missed == 0
+            if self.is_first:
+                # What its predecessor had not acknowledged comes again.
+                assert number <= self.done, "nothing was acknowledged before it was done with"
+                del self.got[number:]
+                self.is_first = False
             self.got.append(number)
         self.receiver_tells()
 
@@ -197,10 +216,16 @@ class World:
             self.daemon_hears_receiver()
         self.from_receiver, self.daemon.to_receiver = None, None
 
+    def kill_receiver(self) -> None:
+        """The next process of the instance knows nothing."""
+        self.cut_receiver()
+        self.to_receiver.clear()
+        self.arrivals, self.is_first = Arrivals(self.window), True
+
     def kill_daemon(self) -> None:
         self.cut_sender()
         self.cut_receiver()
-        self.daemon = Daemon(self.capacity)
+        self.daemon = Daemon(self.capacity, remembers=self.mortal)
 
     def run(self) -> None:
         steps = [
@@ -215,6 +240,8 @@ class World:
             self.daemon_hears_receiver,
         ]
         breaks = [self.cut_sender, self.cut_receiver, self.kill_daemon]
+        if self.mortal:
+            breaks.append(self.kill_receiver)
         for _ in range(100 * self.count + 2000):
             broken = self.next < self.count and self.dice.random() < 0.01
             self.dice.choice(breaks if broken else steps)()
@@ -227,6 +254,13 @@ class Survival(unittest.TestCase):
         dice = chance("cuts and deaths")
         for case in range(150):
             world = World(random.Random(dice.randrange(1 << 32)), 120)
+            world.run()
+            self.assertEqual(world.got, list(range(world.count)), f"case {case}")
+
+    def test_what_a_receiver_had_not_done_goes_to_its_next_process(self) -> None:
+        dice = chance("deaths of receivers")
+        for case in range(150):
+            world = World(random.Random(dice.randrange(1 << 32)), 120, mortal=True)
             world.run()
             self.assertEqual(world.got, list(range(world.count)), f"case {case}")
 

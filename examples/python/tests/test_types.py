@@ -4,7 +4,7 @@ import enum
 import typing
 import unittest
 from dataclasses import InitVar, dataclass, field
-from typing import Annotated, Any, Dict, List, NewType, Optional, Set, Tuple, Union
+from typing import Annotated, Any, NewType, Optional, Union
 
 from orchestrator import (
     ByteList,
@@ -91,7 +91,7 @@ class Types(unittest.TestCase):
         return schema_of(tp).canonical.hex()
 
     def test_each_kind(self) -> None:
-        expected: Dict[Any, str] = {
+        expected: dict[Any, str] = {
             bool: "00",
             float: "0c",
             str: "0e",
@@ -110,13 +110,13 @@ class Types(unittest.TestCase):
                 self.assertEqual(self.canonical(tp), canonical)
         composed = {
             "110e": Optional[str],
-            "1203": List[UInt32],
-            "1204": Tuple[UInt64, ...],
-            "1302010e": Tuple[UInt8, str],
-            "130101": Tuple[UInt8],
-            "13030b0b0b": Annotated[List[Float32], Length(3)],
+            "1203": list[UInt32],
+            "1204": tuple[UInt64, ...],
+            "1302010e": tuple[UInt8, str],
+            "130101": tuple[UInt8],
+            "13030b0b0b": Annotated[list[Float32], Length(3)],
             "1303010101": Annotated[bytes, Length(3)],
-            "140e03": Dict[str, UInt32],
+            "140e03": dict[str, UInt32],
             "16020" + "34f666600024f6e010b": Union[Off, On],
             "1116020" + "34f666600024f6e010b": Union[Off, On, None],
             "1602044d6f766502020203" + "03536179030104746578740e": Union[Move, SayIt],
@@ -136,20 +136,20 @@ class Types(unittest.TestCase):
         refused = {
             "needs a width": int,
             "any can't be part": Any,
-            "set.* can't be part": Set[str],
+            "set.* can't be part": set[str],
             "list can't be part": list,
             "object can't be part": object,
             "Node.next: Node contains itself": Node,
             "'seed', which is no field": WithInit,
             "not set by the constructor": NotSet,
-            "have to be hashable": Dict[Mutable, str],
+            "have to be hashable": dict[Mutable, str],
             "is a Flag": Bits,
             "has no members": Nothing,
             "int is none; wrap it": Union[Off, int],
-            "a list of values without content": List[None],
-            "a dict without content": Dict[None, None],
-            "1 to 4096 elements": Annotated[List[UInt8], Length(0)],
-            "belongs to a List": Annotated[str, Length(3)],
+            "a list of values without content": list[None],
+            "a dict without content": dict[None, None],
+            "1 to 4096 elements": Annotated[list[UInt8], Length(0)],
+            "belongs to a list": Annotated[str, Length(3)],
             "one of Kind and Length": Annotated[ByteList, Length(3)],
         }
         for problem, tp in refused.items():
@@ -159,12 +159,12 @@ class Types(unittest.TestCase):
     def test_a_schema_has_bounds(self) -> None:
         deep: Any = UInt8
         for _ in range(31):
-            deep = List[deep]
+            deep = list[deep]
         schema_of(deep)
         with self.assertRaisesRegex(SchemaError, "levels"):
-            schema_of(List[deep])
+            schema_of(list[deep])
         with self.assertRaisesRegex(SchemaError, "nodes"):
-            schema_of(Annotated[List[UInt8], Length(4096)])
+            schema_of(Annotated[list[UInt8], Length(4096)])
         with self.assertRaisesRegex(SchemaError, "twice"):
             schema_of(Union[Off, variant("Off")(dataclass(type("Other", (), {})))])
 
