@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use orchestrator_proto::control::{EventKind, Exit, LinkState, Observed, Policy};
 use orchestrator_proto::runtime::{Direction, Frame};
 use orchestrator_proto::sdk::{Runtime, Schema};
-use orchestrator_proto::{Message, TypeSchema};
+use orchestrator_proto::{LinkId, Message, TypeSchema};
 use serde::{Deserialize, Serialize};
 use tests::{Daemon, SOON, block_on, eventually, processes};
 
@@ -195,13 +195,16 @@ fn the_examples_in_python_and_in_rust_answer_each_other() {
 fn a_sender_is_told_what_was_dropped_after_the_block_timeout() {
     let Some(_) = python() else { return };
     let daemon = Daemon::start();
-    add(&daemon, "a", &[], "numbers.py", &["send", "20"]);
+    add(&daemon, "a", &[], "numbers.py", &["send", "3000"]);
     daemon.put("b");
-    let rules = ["--policy", "block", "--capacity", "4", "--block-timeout", "50ms"];
+    let rules = ["--policy", "block", "--capacity", "200", "--block-timeout", "20ms"];
     let link = ["link", "add", "--from", "a", "--type", "n", "--to", "b"];
     daemon.ok(link.iter().chain(&rules));
     daemon.ok(["runtime", "start", "a"]);
-    // Nobody takes them: four wait, and the sender is not held back for ever.
-    daemon.prints("a", "sent 20");
-    daemon.prints("a", "16 were dropped");
+    // Nobody takes them, and the sender is not held back for ever. What it had sent before it knew of
+    // the limit finds a place all the same.
+    daemon.prints("a", "sent 3000");
+    let dropped = daemon.given(LinkId(1), 3000).drops.timed_out;
+    assert!(dropped > 0);
+    daemon.prints("a", &format!("{dropped} were dropped"));
 }
