@@ -41,7 +41,8 @@ fn misspelt_keys() {
     );
     bad(
         "[[link]]\ntype = \"T\"\nto = \"a\"\nqueue = 1",
-        &["4:1: there is no key \"queue\" here; there are from, type, to, policy, capacity"],
+        &["4:1: there is no key \"queue\" here; there are from, type, to, policy, capacity, \
+           block-timeout, history"],
     );
 }
 

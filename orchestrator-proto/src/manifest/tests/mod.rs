@@ -346,7 +346,7 @@ fn links() {
         to = "b"
         policy = "block"
         capacity = 4
-        block-timeout = "1.5s"
+        block-timeout = "1500ms"
         history = 7
         "#,
     );

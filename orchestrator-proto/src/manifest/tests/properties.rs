@@ -310,6 +310,12 @@ proptest! {
         instances.dedup_by_key(|it| it.label());
         instances.sort_by_key(Wanted::label);
         instances.dedup_by_key(|it| it.label());
+        // A socket is of one instance.
+        let mut places = Vec::new();
+        for listen in instances.iter_mut().map(|it| &mut it.spec.listen) {
+            listen.retain(|listen| !places.contains(&listen.place()));
+            places.extend(listen.iter().map(Listen::place));
+        }
         let sets = instances.iter().filter(|it| it.spec.replicas.is_some());
         let sets: Vec<_> = sets.map(Wanted::label).collect();
         let replica_of = |it: &Wanted| Replica::of_name(&it.label()).map(|it| it.set);

@@ -73,7 +73,8 @@ impl Peer {
         ));
     }
 
-    /// An output that keeps what it sends, or an input that recognises duplicates.
+    /// An output that keeps what it sends and wants to be told of drops, or an input that recognises
+    /// duplicates.
     async fn expect_declare(&mut self, channel: u16, name: &str, window: u32) {
         let before = self.body().await.unwrap();
         match postcard::from_bytes(&before).unwrap() {
@@ -99,6 +100,10 @@ impl Peer {
             window,
         };
         assert_eq!(declare, expected);
+        if window == 0 {
+            let report = self.body().await.unwrap();
+            assert_eq!(postcard::from_bytes(&report), Ok(Frame::Report { channel }));
+        }
     }
 
     async fn expect_number(&mut self, channel: u16) -> u32 {

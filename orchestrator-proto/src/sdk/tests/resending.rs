@@ -19,6 +19,7 @@ impl Peer {
             })
             .await;
         self.expect(|frame| matches!(frame, Frame::Declare(_)).then_some(())).await;
+        self.expect(|frame| matches!(frame, Frame::Report { .. }).then_some(())).await;
         keep
     }
 
