@@ -56,9 +56,12 @@ pub(crate) fn a_late_joiner_gets_the_last_messages(case: Case) {
         leaves(&daemon, receiver);
         for round in 1..4 {
             let mut receiver = case.receiver(&daemon, &b);
+            // When it has these, what is sent next does not wait.
+            let before: Vec<_> = (round * 10 - 3..round * 10).collect();
+            assert_eq!(receiver.take(3), before, "{case:?} {policy}");
             sender.send_as_granted(round * 10..round * 10 + 10);
-            let expected: Vec<_> = (round * 10 - 3..round * 10 + 10).collect();
-            assert_eq!(receiver.take(13), expected, "{case:?} {policy}");
+            let then: Vec<_> = (round * 10..round * 10 + 10).collect();
+            assert_eq!(receiver.take(10), then, "{case:?} {policy}");
             leaves(&daemon, receiver);
             let sent = u64::from(round) * 10 + 10;
             let counters = daemon.settled(link, sent);
@@ -88,8 +91,9 @@ pub(crate) fn what_waits_is_not_doubled(case: Case) {
     sender.send(8..20);
     daemon.given(link, 20);
     let mut receiver = case.receiver(&daemon, &b);
+    assert_eq!(receiver.take(6), Vec::from_iter(14..20), "{case:?}");
     sender.send(20..21);
-    assert_eq!(receiver.take(7), Vec::from_iter(14..21), "{case:?}");
+    assert_eq!(receiver.next(), Some(20), "{case:?}");
     let Counters { replayed, dropped, .. } = daemon.settled(link, 21);
     assert_eq!((replayed, dropped), (3, 6), "{case:?}");
 }
@@ -138,8 +142,11 @@ pub(crate) fn a_process_that_takes_part_passes_over_what_it_has_had(case: Case) 
         daemon.settled(link, 10);
         // Another one comes, and gets what this one has had and may still need.
         let mut other = case.receiver(&daemon, &b);
-        let replayed = other.take(5);
-        assert_eq!(replayed, [5, 6, 7, 8, 9], "{policy}");
+        // Under `block` that is also what was not acknowledged, however far back.
+        let first = other.take(1)[0];
+        assert!(first == 5 || (policy == Policy::Block && first < 5), "{policy}: {first}");
+        let replayed = other.take(9 - usize::try_from(first).unwrap());
+        assert_eq!(replayed, (first + 1..10).collect::<Vec<_>>(), "{policy}");
         drop(other);
         daemon.connections("b", 1);
         for number in 10..20 {
