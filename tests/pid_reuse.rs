@@ -90,6 +90,16 @@ fn victim() -> (Daemon, u32) {
     daemon.add(["/bin/sleep", "--name", "victim", "--stop-timeout", "200ms", "--", "1000"]);
     daemon.ok(["runtime", "start", "victim"]);
     let pid = daemon.info("victim").observed.pid().unwrap();
+    // Where nothing but its start tells a process from the next one of its number, that has to be in
+    // another tick of the clock.
+    let started = processes::started(pid);
+    eventually("the clock has gone on", || {
+        let mut other = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let is_later = processes::started(other.id()) > started;
+        other.kill().unwrap();
+        other.wait().unwrap();
+        is_later.then_some(())
+    });
     (daemon, pid)
 }
 

@@ -30,6 +30,12 @@ pub fn is_alive(pid: u32) -> bool {
     }
 }
 
+/// When a process has started, clock ticks since the machine did (proc_pid_stat(5)).
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// How many threads a process has, the first included even if it has ended.
 pub fn threads(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

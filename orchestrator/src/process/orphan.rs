@@ -49,7 +49,18 @@ impl Linux {
         };
         // The process with that start had this number before the pidfd was made, and has it now.
         let is_meant = |stat: &Stat| stat.started == start_ticks && stat.group == pid;
-        if Stat::of(pid).filter(is_meant).is_none() || !belongs_to(pid, instance)? {
+        if Stat::of(pid).filter(is_meant).is_none() {
+            return Ok(None);
+        }
+        let link = self.link();
+        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance, part));
+        let has_cgroups = link.cgroups().is_some_and(|cgroups| cgroups.is_anywhere());
+        let is_ours = match belongs_to(pid, instance)? {
+            Some(belongs) => belongs,
+            // The same start is a tick of 10 ms: another one may have got the number within it.
+            None => leaf.is_some() || !has_cgroups,
+        };
+        if !is_ours {
             return Ok(None);
         }
         let (tell, end) = oneshot::channel();
@@ -57,8 +68,6 @@ impl Linux {
         tokio::spawn(watch(pid, start_ticks, watched, tell));
         // No number that the holder knows.
         let name = Name { key: *instance.as_bytes(), tag: self.next_run() };
-        let link = self.link();
-        let leaf = link.cgroups().and_then(|cgroups| cgroups.of_process(pid, instance, part));
         let others = match leaf {
             Some(leaf) => Others::InCgroup(leaf),
             None => Others::ByLineage { is_command: part == Part::Command, everywhere: true },
@@ -116,18 +125,22 @@ pub(super) fn mark_in(environment: &[u8]) -> Option<(InstanceId, u64)> {
     Some((value(ENV_INSTANCE)?.parse().ok()?, value(ENV_RUN)?.parse().ok()?))
 }
 
-/// Whether a process was executed for this instance. One that has ended, or has written over its
-/// environment, can't say so; its start is its own all the same.
-fn belongs_to(pid: i32, instance: InstanceId) -> io::Result<bool> {
+/// Whether a process was executed for this instance, by its environment. One that has ended can't
+/// say so; its start is its own all the same. None if it has another environment than any instance,
+/// or has written over it.
+fn belongs_to(pid: i32, instance: InstanceId) -> io::Result<Option<bool>> {
     let environment = match fs::read(format!("/proc/{pid}/environ")) {
         Ok(environment) => environment,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-        Err(_) => return Ok(true),
+        Err(_) => return Ok(Some(true)),
     };
+    if environment.is_empty() {
+        return Ok(Some(true));
+    }
     let prefix = format!("{ENV_INSTANCE}=");
     let mut variables = environment.split(|byte| *byte == 0);
     let id = variables.find_map(|variable| variable.strip_prefix(prefix.as_bytes()));
-    Ok(id.is_none_or(|id| id == instance.to_string().as_bytes()))
+    Ok(id.map(|id| id == instance.to_string().as_bytes()))
 }
 
 /// Waits for the end of a process that is nobody's child here.

@@ -137,6 +137,11 @@ impl Cgroups {
         }
     }
 
+    /// Whether instances have cgroups.
+    pub(super) const fn is_anywhere(&self) -> bool {
+        self.place.is_ok()
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
