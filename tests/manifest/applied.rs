@@ -136,7 +136,7 @@ fn what_needs_others_is_restarted_with_them_and_in_order() {
     daemon.event("all of it", |event| {
         let name = event.name.clone().unwrap_or_default();
         match event.kind {
-            EventKind::Started { .. } | EventKind::Stopped if name != "other" => {
+            EventKind::Started { .. } | EventKind::Exited { .. } if name != "other" => {
                 order.push((name, matches!(event.kind, EventKind::Started { .. })));
             }
             _ => {}
