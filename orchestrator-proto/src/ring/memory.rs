@@ -1,0 +1,391 @@
+//! The memory itself: a sealed memfd, mapped. The only unsafe code of this crate.
+//!
+//! Why it is sound, in short: the mapping is as long as the file was when it was looked at, and the
+//! file is sealed against becoming shorter, so that no access to it faults. No reference to its
+//! bytes exists: words are atomics, and other bytes are copied by single machine instructions that
+//! the compiler does not see through, so that a change by the other process at the same time
+//! yields other bytes and nothing else. Each position is checked against the mapping's length
+//! here, whoever computed it.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::RingError;
+use super::layout::{CONTROL, Cell, Kind, MAGIC, MAX_CAPACITY, MAX_PAYLOAD, Memory, OUTSIDE};
+
+/// The file can't become shorter or longer, and no seal can be added.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Makes the file of a ring: `area` bytes after the control page, `size` in its header. Its pages
+/// take no memory until they are touched. Close-on-exec, not executable where the kernel can
+/// say so (Linux 6.3).
+pub(super) fn make(kind: Kind, area: usize, size: usize) -> Result<OwnedFd, RingError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let made = match rustix::fs::memfd_create("orchestrator-ring", flags | MemfdFlags::NOEXEC_SEAL)
+    {
+        Err(Errno::INVAL) => rustix::fs::memfd_create("orchestrator-ring", flags),
+        made => made,
+    };
+    let file = made.map_err(RingError::io("make the memory of a ring"))?;
+    let len = (CONTROL + area) as u64;
+    rustix::fs::ftruncate(&file, len).map_err(RingError::io("size the memory of a ring"))?;
+    let mut header = [0; 24];
+    for (cell, word) in [(Cell::Magic, MAGIC), (Cell::Kind, kind.word()), (Cell::Size, size as u64)]
+    {
+        header[cell as usize..][..8].copy_from_slice(&word.to_ne_bytes());
+    }
+    let written =
+        rustix::io::pwrite(&file, &header, 0).map_err(RingError::io("write into a new ring"))?;
+    if written != header.len() {
+        return Err(RingError::NotARing("its header could not be written"));
+    }
+    rustix::fs::fcntl_add_seals(&file, SEALS).map_err(RingError::io("seal a ring"))?;
+    Ok(file)
+}
+
+/// A ring's memory in this process. Unmapped when dropped.
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    /// Of the whole, bytes.
+    len: usize,
+}
+
+// SAFETY: it is a mapping of this process, not of a thread, and all access to it is by atomics or
+// by copies that bear changes by others at the same time.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the file. Checks that it can't become shorter, and what its header says.
+    ///
+    /// Answers with the size in the header too, which nobody may have changed: it has to fit the
+    /// file's.
+    pub(super) fn open(file: BorrowedFd<'_>, kind: Kind) -> Result<(Self, usize), RingError> {
+        let mapping = Self::map(file)?;
+        if mapping.load(Cell::Magic) != MAGIC {
+            return Err(RingError::NotARing("it does not begin as one"));
+        }
+        if mapping.load(Cell::Kind) != kind.word() {
+            return Err(RingError::NotARing("it is of another version or kind"));
+        }
+        let size = usize::try_from(mapping.load(Cell::Size)).unwrap_or(usize::MAX);
+        Ok((mapping, size))
+    }
+
+    /// As [`open`](Self::open), whatever kind of ring it is.
+    pub(super) fn map(file: BorrowedFd<'_>) -> Result<Self, RingError> {
+        // Other files than memfds have no such seals; some can't be asked at all.
+        let seals = rustix::fs::fcntl_get_seals(file).unwrap_or(SealFlags::empty());
+        if !seals.contains(SEALS) {
+            return Err(RingError::NotSealed);
+        }
+        let stat = rustix::fs::fstat(file).map_err(RingError::io("look at a ring"))?;
+        let most = CONTROL + MAX_CAPACITY.max(4 * MAX_PAYLOAD);
+        let len = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
+        if !(CONTROL..=most).contains(&len) {
+            return Err(RingError::NotARing("its size is not that of one"));
+        }
+        // SAFETY: a new mapping, at an address that the kernel chooses, replaces no other one.
+        let base = unsafe {
+            rustix::mm::mmap(
+                ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        };
+        let base = base.map_err(RingError::io("map a ring"))?;
+        let base = NonNull::new(base.cast()).ok_or(RingError::NotARing("it is mapped at zero"))?;
+        Ok(Self { base, len })
+    }
+
+    /// A word, whose position is that of a cell or was checked.
+    fn atomic(&self, at: usize) -> &AtomicU64 {
+        debug_assert!(at.is_multiple_of(8) && at + 8 <= self.len);
+        // SAFETY: cells are below `CONTROL` and aligned, and the mapping is no shorter than that;
+        // `word_at` has checked the others. The mapping lives as long as `self`, begins at a page
+        // and is only accessed by atomics or as bytes of the area.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }
+    }
+
+    fn cell(&self, cell: Cell) -> &AtomicU64 {
+        self.atomic(cell as usize)
+    }
+
+    /// Where `len` bytes of the area are.
+    fn part(&self, at: usize, len: usize) -> Result<*mut u8, RingError> {
+        let end = at.checked_add(len).ok_or(OUTSIDE)?;
+        if end > self.len - CONTROL {
+            return Err(OUTSIDE);
+        }
+        // SAFETY: the part is inside the mapping, as was just checked.
+        Ok(unsafe { self.base.as_ptr().add(CONTROL + at) })
+    }
+
+    fn word_at(&self, at: usize) -> Result<&AtomicU64, RingError> {
+        if !at.is_multiple_of(8) {
+            return Err(OUTSIDE);
+        }
+        self.part(at, 8)?;
+        Ok(self.atomic(CONTROL + at))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // Can't fail, since it is a mapping.
+        // SAFETY: it was mapped like this, and nothing of it is borrowed any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast::<c_void>(), self.len) };
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({} bytes)", self.len)
+    }
+}
+
+impl Memory for Mapping {
+    fn load(&self, cell: Cell) -> u64 {
+        self.cell(cell).load(Ordering::Acquire)
+    }
+
+    fn store(&self, cell: Cell, value: u64) {
+        self.cell(cell).store(value, Ordering::Release);
+    }
+
+    fn swap(&self, cell: Cell, value: u64) -> u64 {
+        self.cell(cell).swap(value, Ordering::AcqRel)
+    }
+
+    fn set(&self, cell: Cell, bits: u64) -> u64 {
+        self.cell(cell).fetch_or(bits, Ordering::AcqRel)
+    }
+
+    fn clear(&self, cell: Cell, bits: u64) -> u64 {
+        self.cell(cell).fetch_and(!bits, Ordering::AcqRel)
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn area(&self) -> usize {
+        self.len - CONTROL
+    }
+
+    fn word(&self, at: usize) -> Result<u64, RingError> {
+        Ok(self.word_at(at)?.load(Ordering::Relaxed))
+    }
+
+    fn set_word(&self, at: usize, value: u64) -> Result<(), RingError> {
+        self.word_at(at)?.store(value, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn copy_in(&self, at: usize, bytes: &[u8]) -> Result<(), RingError> {
+        let to = self.part(at, bytes.len())?;
+        // SAFETY: `part` has checked that so many bytes may be written there.
+        unsafe { copy_in(to, bytes) };
+        Ok(())
+    }
+
+    fn copy_out(&self, at: usize, len: usize, into: &mut Vec<u8>) -> Result<(), RingError> {
+        let from = self.part(at, len)?;
+        into.try_reserve(len).map_err(|_| RingError::NoMemory(len))?;
+        let to = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: `part` has checked that so many bytes can be read there, and the vector has
+        // room for them, which is none of the mapping.
+        unsafe { copy_out(from, to, len) };
+        // SAFETY: that many more bytes have just been written.
+        unsafe { into.set_len(into.len() + len) };
+        Ok(())
+    }
+}
+
+/// Lets tokio watch an eventfd. In a tokio runtime with I/O.
+#[cfg(feature = "sdk")]
+pub(super) fn watch(
+    ear: super::bell::Ear,
+) -> std::io::Result<tokio::io::unix::AsyncFd<super::bell::Ear>> {
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+    // SAFETY: it holds a descriptor that is open and the same for as long as it lives, which nobody
+    // takes out.
+    Ok(unsafe { AsyncFd::register_with_interest(ear, Interest::READABLE) }?)
+}
+
+/// What is copied at once.
+const BLOCK: usize = size_of::<block::Block>();
+/// Blocks that are under way at once, so that none waits for the one before.
+const STRIDE: usize = 4;
+
+/// Copies into shared memory.
+///
+/// # Safety
+///
+/// As many bytes as there are in `from` can be written at `to`, only as shared memory is.
+unsafe fn copy_in(to: *mut u8, from: &[u8]) {
+    let (strides, rest) = from.as_chunks::<{ STRIDE * BLOCK }>();
+    let (blocks, bytes) = rest.as_chunks::<BLOCK>();
+    let mut at = to;
+    // SAFETY: `at` goes on by what was written, which is `from` from its beginning to its end.
+    unsafe {
+        for stride in strides {
+            for block in stride.as_chunks::<BLOCK>().0 {
+                block::store(at, ptr::read_unaligned(block.as_ptr().cast()));
+                at = at.add(BLOCK);
+            }
+        }
+        for block in blocks {
+            block::store(at, ptr::read_unaligned(block.as_ptr().cast()));
+            at = at.add(BLOCK);
+        }
+        for byte in bytes {
+            byte::store(at, *byte);
+            at = at.add(1);
+        }
+    }
+}
+
+/// Copies out of shared memory. What another process changes meanwhile is copied as it was before
+/// or after that, byte by byte; nothing else depends on it.
+///
+/// # Safety
+///
+/// `len` bytes at `from` can be read, only as shared memory is; `len` bytes at `to` can be written,
+/// are nobody else's and no shared memory.
+unsafe fn copy_out(from: *mut u8, to: *mut u8, len: usize) {
+    let mut at = 0;
+    // SAFETY: each block and byte ends at or before `len`, by the conditions.
+    unsafe {
+        while len - at >= STRIDE * BLOCK {
+            let blocks: [_; STRIDE] =
+                std::array::from_fn(|n| block::load(from.add(at + n * BLOCK)));
+            ptr::write_unaligned(to.add(at).cast(), blocks);
+            at += STRIDE * BLOCK;
+        }
+        while len - at >= BLOCK {
+            ptr::write_unaligned(to.add(at).cast(), block::load(from.add(at)));
+            at += BLOCK;
+        }
+        while at < len {
+            ptr::write(to.add(at), byte::load(from.add(at)));
+            at += 1;
+        }
+    }
+}
+
+/// A byte, atomically.
+mod byte {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    /// # Safety
+    ///
+    /// The byte can be read.
+    pub(super) unsafe fn load(from: *mut u8) -> u8 {
+        // SAFETY: as the caller promises; a byte is always aligned.
+        unsafe { AtomicU8::from_ptr(from) }.load(Ordering::Relaxed)
+    }
+
+    /// # Safety
+    ///
+    /// The byte can be written.
+    pub(super) unsafe fn store(to: *mut u8, byte: u8) {
+        // SAFETY: as the caller promises; a byte is always aligned.
+        unsafe { AtomicU8::from_ptr(to) }.store(byte, Ordering::Relaxed);
+    }
+}
+
+/// Sixteen bytes, each atomically, by one instruction. It is assembly because the compiler has no
+/// access of that size that others may race with; to the compiler it is as opaque as atomics.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod block {
+    use std::arch::asm;
+    pub(super) use std::arch::x86_64::__m128i as Block;
+
+    /// # Safety
+    ///
+    /// Sixteen bytes can be read there.
+    #[inline(always)]
+    pub(super) unsafe fn load(from: *mut u8) -> Block {
+        let block;
+        // SAFETY: reads what the caller has promised to be readable, aligned or not.
+        unsafe {
+            asm!("movups {block}, [{from}]", block = lateout(xmm_reg) block, from = in(reg) from,
+                options(nostack, preserves_flags, readonly));
+        }
+        block
+    }
+
+    /// # Safety
+    ///
+    /// Sixteen bytes can be written there.
+    #[inline(always)]
+    pub(super) unsafe fn store(to: *mut u8, block: Block) {
+        // SAFETY: writes what the caller has promised to be writable, aligned or not.
+        unsafe {
+            asm!("movups [{to}], {block}", block = in(xmm_reg) block, to = in(reg) to,
+                options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Sixteen bytes, by the atomics that every machine has.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+mod block {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::byte;
+
+    pub(super) type Block = [u8; 16];
+
+    /// # Safety
+    ///
+    /// Sixteen bytes can be read there.
+    pub(super) unsafe fn load(from: *mut u8) -> Block {
+        let mut block = [0; 16];
+        if from.addr().is_multiple_of(8) {
+            for (n, word) in block.chunks_exact_mut(8).enumerate() {
+                // SAFETY: as the caller promises; it is aligned.
+                let atomic = unsafe { AtomicU64::from_ptr(from.add(8 * n).cast()) };
+                word.copy_from_slice(&atomic.load(Ordering::Relaxed).to_ne_bytes());
+            }
+        } else {
+            for (n, byte) in block.iter_mut().enumerate() {
+                // SAFETY: as the caller promises.
+                *byte = unsafe { byte::load(from.add(n)) };
+            }
+        }
+        block
+    }
+
+    /// # Safety
+    ///
+    /// Sixteen bytes can be written there.
+    pub(super) unsafe fn store(to: *mut u8, block: Block) {
+        if to.addr().is_multiple_of(8) {
+            for (n, word) in block.chunks_exact(8).enumerate() {
+                let word = word.try_into().map_or(0, u64::from_ne_bytes);
+                // SAFETY: as the caller promises; it is aligned.
+                unsafe { AtomicU64::from_ptr(to.add(8 * n).cast()) }.store(word, Ordering::Relaxed);
+            }
+        } else {
+            for (n, byte) in block.into_iter().enumerate() {
+                // SAFETY: as the caller promises.
+                unsafe { byte::store(to.add(n), byte) };
+            }
+        }
+    }
+}
