@@ -75,7 +75,8 @@ impl Producer {
     }
 
     /// Writes a message if there is room for all of it, to be published together with others by
-    /// [`publish`](Self::publish). What is never published is never seen.
+    /// [`publish`](Self::publish), or by whatever sends or waits after it. What is never published is
+    /// never seen.
     ///
     /// # Errors
     ///
@@ -178,6 +179,8 @@ impl<'a> Sending<'a> {
             half.publish()?;
             return Ok(None);
         }
+        // What is staged takes the room that is waited for.
+        half.publish()?;
         Ok(Some(half.wanted(self.rest.len())))
     }
 }

@@ -207,7 +207,7 @@ impl Memory for Mapping {
         let to = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
         // SAFETY: `part` has checked that so many bytes can be read there, and the vector has
         // room for them, which is none of the mapping.
-        unsafe { copy_out(from, to, len) };
+        unsafe { copy_out(to, from, len) };
         // SAFETY: that many more bytes have just been written.
         unsafe { into.set_len(into.len() + len) };
         Ok(())
@@ -226,10 +226,8 @@ pub(super) fn watch(
     Ok(unsafe { AsyncFd::register_with_interest(ear, Interest::READABLE) }?)
 }
 
-/// What is copied at once.
-const BLOCK: usize = size_of::<block::Block>();
-/// Blocks that are under way at once, so that none waits for the one before.
-const STRIDE: usize = 4;
+/// What is copied at once; the rest byte by byte.
+const BLOCK: usize = 16;
 
 /// Copies into shared memory.
 ///
@@ -237,24 +235,12 @@ const STRIDE: usize = 4;
 ///
 /// As many bytes as there are in `from` can be written at `to`, only as shared memory is.
 unsafe fn copy_in(to: *mut u8, from: &[u8]) {
-    let (strides, rest) = from.as_chunks::<{ STRIDE * BLOCK }>();
-    let (blocks, bytes) = rest.as_chunks::<BLOCK>();
-    let mut at = to;
-    // SAFETY: `at` goes on by what was written, which is `from` from its beginning to its end.
+    let whole = from.len() / BLOCK * BLOCK;
+    // SAFETY: the blocks, and then each byte, are inside both.
     unsafe {
-        for stride in strides {
-            for block in stride.as_chunks::<BLOCK>().0 {
-                block::store(at, ptr::read_unaligned(block.as_ptr().cast()));
-                at = at.add(BLOCK);
-            }
-        }
-        for block in blocks {
-            block::store(at, ptr::read_unaligned(block.as_ptr().cast()));
-            at = at.add(BLOCK);
-        }
-        for byte in bytes {
-            byte::store(at, *byte);
-            at = at.add(1);
+        blocks::copy_in(to, from.as_ptr(), whole);
+        for (at, byte) in from.iter().enumerate().skip(whole) {
+            byte::store(to.add(at), *byte);
         }
     }
 }
@@ -266,23 +252,13 @@ unsafe fn copy_in(to: *mut u8, from: &[u8]) {
 ///
 /// `len` bytes at `from` can be read, only as shared memory is; `len` bytes at `to` can be written,
 /// are nobody else's and no shared memory.
-unsafe fn copy_out(from: *mut u8, to: *mut u8, len: usize) {
-    let mut at = 0;
-    // SAFETY: each block and byte ends at or before `len`, by the conditions.
+unsafe fn copy_out(to: *mut u8, from: *mut u8, len: usize) {
+    let whole = len / BLOCK * BLOCK;
+    // SAFETY: the blocks, and then each byte, are inside both.
     unsafe {
-        while len - at >= STRIDE * BLOCK {
-            let blocks: [_; STRIDE] =
-                std::array::from_fn(|n| block::load(from.add(at + n * BLOCK)));
-            ptr::write_unaligned(to.add(at).cast(), blocks);
-            at += STRIDE * BLOCK;
-        }
-        while len - at >= BLOCK {
-            ptr::write_unaligned(to.add(at).cast(), block::load(from.add(at)));
-            at += BLOCK;
-        }
-        while at < len {
+        blocks::copy_out(to, from, whole);
+        for at in whole..len {
             ptr::write(to.add(at), byte::load(from.add(at)));
-            at += 1;
         }
     }
 }
@@ -293,7 +269,7 @@ mod byte {
 
     /// # Safety
     ///
-    /// The byte can be read.
+    /// The byte can be read, as shared memory is.
     pub(super) unsafe fn load(from: *mut u8) -> u8 {
         // SAFETY: as the caller promises; a byte is always aligned.
         unsafe { AtomicU8::from_ptr(from) }.load(Ordering::Relaxed)
@@ -301,90 +277,147 @@ mod byte {
 
     /// # Safety
     ///
-    /// The byte can be written.
+    /// The byte can be written, as shared memory is.
     pub(super) unsafe fn store(to: *mut u8, byte: u8) {
         // SAFETY: as the caller promises; a byte is always aligned.
         unsafe { AtomicU8::from_ptr(to) }.store(byte, Ordering::Relaxed);
     }
 }
 
-/// Sixteen bytes, each atomically, by one instruction. It is assembly because the compiler has no
-/// access of that size that others may race with; to the compiler it is as opaque as atomics.
+/// Blocks, each byte of them atomically. In assembly, because the compiler has no access of this
+/// size with which others may race; to the compiler it is as opaque as atomics are, and as fast
+/// in a build without optimisation. SSE2 is part of the architecture; AVX was no faster through
+/// memory that another core has just written.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-mod block {
+mod blocks {
     use std::arch::asm;
-    pub(super) use std::arch::x86_64::__m128i as Block;
+
+    pub(super) use copy as copy_in;
+    pub(super) use copy as copy_out;
 
     /// # Safety
     ///
-    /// Sixteen bytes can be read there.
-    #[inline(always)]
-    pub(super) unsafe fn load(from: *mut u8) -> Block {
-        let block;
-        // SAFETY: reads what the caller has promised to be readable, aligned or not.
+    /// `len`, a multiple of 16, bytes can be read at `from` and written at `to`, and the two do not
+    /// overlap.
+    #[inline]
+    pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+        // SAFETY: `len` goes down to zero by what was copied: by 64 as long as it is at least that,
+        // then by 16. Flags and the named registers are all that changes besides `to`.
         unsafe {
-            asm!("movups {block}, [{from}]", block = lateout(xmm_reg) block, from = in(reg) from,
-                options(nostack, preserves_flags, readonly));
-        }
-        block
-    }
-
-    /// # Safety
-    ///
-    /// Sixteen bytes can be written there.
-    #[inline(always)]
-    pub(super) unsafe fn store(to: *mut u8, block: Block) {
-        // SAFETY: writes what the caller has promised to be writable, aligned or not.
-        unsafe {
-            asm!("movups [{to}], {block}", block = in(xmm_reg) block, to = in(reg) to,
-                options(nostack, preserves_flags));
+            asm!(
+                "sub {len}, 64",
+                "jb 3f",
+                "2:",
+                "movups {a}, [{from}]",
+                "movups {b}, [{from} + 16]",
+                "movups {c}, [{from} + 32]",
+                "movups {d}, [{from} + 48]",
+                "movups [{to}], {a}",
+                "movups [{to} + 16], {b}",
+                "movups [{to} + 32], {c}",
+                "movups [{to} + 48], {d}",
+                "add {from}, 64",
+                "add {to}, 64",
+                "sub {len}, 64",
+                "jae 2b",
+                "3:",
+                "add {len}, 64",
+                "jz 5f",
+                "4:",
+                "movups {a}, [{from}]",
+                "movups [{to}], {a}",
+                "add {from}, 16",
+                "add {to}, 16",
+                "sub {len}, 16",
+                "jnz 4b",
+                "5:",
+                len = inout(reg) len => _,
+                from = inout(reg) from => _,
+                to = inout(reg) to => _,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                options(nostack),
+            );
         }
     }
 }
 
-/// Sixteen bytes, by the atomics that every machine has.
+/// Blocks, by the atomics that every machine has.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-mod block {
+mod blocks {
+    use std::ptr;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::byte;
 
-    pub(super) type Block = [u8; 16];
-
     /// # Safety
     ///
-    /// Sixteen bytes can be read there.
-    pub(super) unsafe fn load(from: *mut u8) -> Block {
-        let mut block = [0; 16];
-        if from.addr().is_multiple_of(8) {
-            for (n, word) in block.chunks_exact_mut(8).enumerate() {
-                // SAFETY: as the caller promises; it is aligned.
-                let atomic = unsafe { AtomicU64::from_ptr(from.add(8 * n).cast()) };
-                word.copy_from_slice(&atomic.load(Ordering::Relaxed).to_ne_bytes());
-            }
-        } else {
-            for (n, byte) in block.iter_mut().enumerate() {
-                // SAFETY: as the caller promises.
-                *byte = unsafe { byte::load(from.add(n)) };
+    /// `len`, a multiple of 16, bytes can be read at `from`, which is no shared memory, and written
+    /// at `to` as shared memory is.
+    pub(super) unsafe fn copy_in(to: *mut u8, from: *const u8, len: usize) {
+        let aligned = to.addr().is_multiple_of(8);
+        for at in (0..len).step_by(8) {
+            // SAFETY: as the caller promises; `to` is aligned where that is needed.
+            unsafe {
+                let word: [u8; 8] = ptr::read(from.add(at).cast());
+                if aligned {
+                    AtomicU64::from_ptr(to.add(at).cast())
+                        .store(u64::from_ne_bytes(word), Ordering::Relaxed);
+                } else {
+                    for (n, byte) in word.into_iter().enumerate() {
+                        byte::store(to.add(at + n), byte);
+                    }
+                }
             }
         }
-        block
     }
 
     /// # Safety
     ///
-    /// Sixteen bytes can be written there.
-    pub(super) unsafe fn store(to: *mut u8, block: Block) {
-        if to.addr().is_multiple_of(8) {
-            for (n, word) in block.chunks_exact(8).enumerate() {
-                let word = word.try_into().map_or(0, u64::from_ne_bytes);
-                // SAFETY: as the caller promises; it is aligned.
-                unsafe { AtomicU64::from_ptr(to.add(8 * n).cast()) }.store(word, Ordering::Relaxed);
+    /// `len`, a multiple of 16, bytes can be read at `from` as shared memory is, and written at `to`,
+    /// which is none.
+    pub(super) unsafe fn copy_out(to: *mut u8, from: *mut u8, len: usize) {
+        let aligned = from.addr().is_multiple_of(8);
+        for at in (0..len).step_by(8) {
+            // SAFETY: as the caller promises; `from` is aligned where that is needed.
+            unsafe {
+                let word = if aligned {
+                    let word = AtomicU64::from_ptr(from.add(at).cast()).load(Ordering::Relaxed);
+                    word.to_ne_bytes()
+                } else {
+                    std::array::from_fn(|n| byte::load(from.add(at + n)))
+                };
+                ptr::write(to.add(at).cast(), word);
             }
-        } else {
-            for (n, byte) in block.into_iter().enumerate() {
-                // SAFETY: as the caller promises.
-                unsafe { byte::store(to.add(n), byte) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::UnsafeCell;
+
+    use super::*;
+
+    /// Memory that is accessed as shared memory is, at any alignment; and nothing beside it changes.
+    #[test]
+    fn all_bytes_are_copied_and_no_others() {
+        for len in (0..200).step_by(if cfg!(miri) { 23 } else { 1 }) {
+            for from in [0, 1, 8] {
+                let shared: Vec<UnsafeCell<u8>> = (0..240).map(|_| UnsafeCell::new(9)).collect();
+                let base = UnsafeCell::raw_get(shared.as_ptr());
+                let sent: Vec<u8> = (0..len).map(|n| n as u8).collect();
+                let mut taken = vec![0; len];
+                // SAFETY: both are inside their vectors.
+                unsafe {
+                    copy_in(base.add(from + 16), &sent);
+                    copy_out(taken.as_mut_ptr(), base.add(from + 16), len);
+                }
+                assert_eq!(taken, sent);
+                let all: Vec<u8> = shared.into_iter().map(UnsafeCell::into_inner).collect();
+                assert!(all[..from + 16].iter().chain(&all[from + 16 + len..]).all(|it| *it == 9));
             }
         }
     }

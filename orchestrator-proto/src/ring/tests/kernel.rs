@@ -89,6 +89,23 @@ fn what_is_staged_is_seen_when_it_is_published() {
     assert!(matches!(consumer.try_pop(&mut into), Err(RingError::Closed)));
 }
 
+/// Whoever waits for room gets the consumer to make some.
+#[test]
+fn what_is_staged_is_published_before_waiting() {
+    let (_files, mut producer, mut consumer) = ring(4096);
+    let taking = thread::spawn(move || {
+        let mut into = Vec::new();
+        (0..200).all(|number| consumer.pop(&mut into, soon()).unwrap() == Some(number))
+    });
+    for number in 0..200 {
+        if !producer.stage(number, &[7; 200]).unwrap() {
+            assert!(producer.push(number, &[7; 200], soon()).unwrap());
+        }
+    }
+    producer.publish().unwrap();
+    assert!(taking.join().unwrap());
+}
+
 #[test]
 fn closing_wakes_the_other_end() {
     let (_files, producer, mut consumer) = ring(4096);

@@ -208,9 +208,7 @@ fn what_is_newest_is_whole() {
         let mut writer = Writer::new(memory, 8, data.clone()).unwrap();
         // Does not close, which would wake a reader that was forgotten.
         let sender = thread::spawn(move || {
-            (1..=2_u64)
-                .filter(|number| writer.put(*number, &number.to_ne_bytes()).unwrap())
-                .count()
+            (1..=2_u64).filter(|number| writer.put(*number, &number.to_ne_bytes()).unwrap()).count()
         });
         let mut into = Vec::new();
         let (mut last, mut count) = (0, 0);
