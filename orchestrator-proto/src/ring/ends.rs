@@ -119,7 +119,7 @@ impl Producer {
     }
 
     /// False if there is not so much room in time.
-    fn wait(&mut self, wanted: u64, until: Option<Instant>) -> Result<bool, RingError> {
+    pub(super) fn wait(&mut self, wanted: u64, until: Option<Instant>) -> Result<bool, RingError> {
         let half = &mut self.half;
         if self.spin.until(|| half.has_room(wanted))? {
             return Ok(true);

@@ -17,6 +17,8 @@
 //! # Ok::<(), orchestrator_proto::ring::RingError>(())
 //! ```
 //!
+//! `RING.md` beside this crate describes the memory byte by byte.
+//!
 //! # Who does what
 //!
 //! One program makes the [`Files`] of a ring (a sealed memfd and two eventfds), and hands the same
@@ -61,6 +63,7 @@
 //! other's only when what it knows is used up. [`Producer::stage`] and [`Consumer::pop_many`] share
 //! one store between many messages. A long message is copied in and out at the same time, part
 //! after part, through memory that stays in the cache; so it needs no ring of its length.
+//! [`Producer::push_with`] writes a message where it is sent from, without a buffer of the caller's.
 //! [`Producer::set_spin`] trades processor time for the time that waking takes.
 
 #[cfg(feature = "sdk")]
@@ -73,6 +76,7 @@ mod latest;
 mod layout;
 mod memory;
 mod newest;
+mod place;
 mod pop;
 mod push;
 mod record;
@@ -84,3 +88,4 @@ pub use error::RingError;
 pub use files::{Files, Side};
 pub use layout::{MAX_CAPACITY, MAX_PAYLOAD, MIN_CAPACITY};
 pub use newest::{LatestConsumer, LatestProducer};
+pub use place::InPlace;

@@ -1,5 +1,7 @@
 //! The producer's half: pure, over any [`Memory`] and [`Bell`].
 
+use std::io;
+
 use super::RingError;
 use super::layout::{Bell, CLOSED, Cell, MAX_PAYLOAD, Memory, SLEEPS};
 use super::record::{ALIGN, Around, HEADER, Record, footprint};
@@ -32,7 +34,10 @@ pub(super) struct Pusher<M, B> {
 struct Sending {
     number: u64,
     first: bool,
+    /// Bytes that are not in a whole record yet.
     left: u64,
+    /// Bytes of those that are in memory already, of the record that is being written.
+    written: u64,
 }
 
 impl<M: Memory, B: Bell> Pusher<M, B> {
@@ -100,20 +105,25 @@ impl<M: Memory, B: Bell> Pusher<M, B> {
         }
     }
 
+    /// Whether a message could be staged now.
+    pub(super) fn has_room_at_once(&mut self, len: usize) -> Result<bool, RingError> {
+        self.check(len, self.most_at_once())?;
+        let takes = self.takes(len as u64);
+        Ok(self.room(takes)? >= takes)
+    }
+
     /// Writes a message if there is room for the whole, and does not publish it yet; of a long one
     /// it may publish parts, and with them all before.
     pub(super) fn stage(&mut self, number: u64, bytes: &[u8]) -> Result<bool, RingError> {
-        self.check(bytes.len(), self.most_at_once())?;
-        let takes = self.takes(bytes.len() as u64);
-        if self.room(takes)? < takes {
+        if !self.has_room_at_once(bytes.len())? {
             return Ok(false);
         }
-        self.begin(number, bytes.len())?;
         let mut rest = bytes;
+        let mut first = true;
         loop {
             let (part, later) = rest.split_at(rest.len().min(self.most as usize));
-            self.part(part)?;
-            rest = later;
+            self.part(number, first, part, later.len() as u64)?;
+            (rest, first) = (later, false);
             if rest.is_empty() {
                 return Ok(true);
             }
@@ -125,26 +135,47 @@ impl<M: Memory, B: Bell> Pusher<M, B> {
     /// was not brought to its end, the consumer forgets it.
     pub(super) fn begin(&mut self, number: u64, len: usize) -> Result<(), RingError> {
         self.check(len, MAX_PAYLOAD)?;
-        self.sending = Some(Sending { number, first: true, left: len as u64 });
+        self.sending = Some(Sending { number, first: true, left: len as u64, written: 0 });
         Ok(())
     }
 
-    /// Writes and publishes as much of the announced message as there is room for now; `bytes` is
-    /// what has not been taken of it. Answers with how many bytes were taken.
+    /// Writes as much of the announced message as there is room for, and publishes each part that
+    /// is whole; `bytes` are those after the ones that were taken. Answers with how many were taken.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, RingError> {
         self.check(0, 0)?;
-        let mut taken = 0;
-        while taken < bytes.len() {
-            let part = (bytes.len() - taken).min(self.most as usize);
-            let takes = footprint(part as u64);
-            if self.room(takes)? < takes {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let sending = self.sending.filter(|it| it.left - it.written >= rest.len() as u64);
+            let Some(Sending { number, first, left, written }) = sending else {
+                return Err(RingError::Write(io::Error::other("it is longer than announced")));
+            };
+            let len = left.min(self.most);
+            // Of a record that was begun the room was there.
+            if written == 0 && self.room(footprint(len))? < footprint(len) {
                 break;
             }
-            self.part(&bytes[taken..taken + part])?;
-            self.publish()?;
-            taken += part;
+            let (now, later) = rest.split_at(rest.len().min((len - written) as usize));
+            self.ring.copy_in(self.head.wrapping_add(HEADER + written), now)?;
+            rest = later;
+            let written = written + now.len() as u64;
+            self.sending = Some(Sending { number, first, left, written });
+            if written == len {
+                self.put(Record { first, len, left: left - len, number })?;
+                self.publish()?;
+            }
         }
-        Ok(taken)
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Bytes of the announced message that were not taken yet.
+    pub(super) fn left(&self) -> usize {
+        self.sending.map_or(0, |sending| (sending.left - sending.written) as usize)
+    }
+
+    /// Does not go on with the announced message. What was published of it, the consumer forgets
+    /// when the next one comes.
+    pub(super) fn give_up(&mut self) {
+        self.sending = None;
     }
 
     /// Whether a message is sent as a whole when there is room; others go in parts.
@@ -158,20 +189,18 @@ impl<M: Memory, B: Bell> Pusher<M, B> {
         self.takes(len as u64).min(self.ring.capacity() / 2)
     }
 
-    /// One record, for which there is room.
-    fn part(&mut self, bytes: &[u8]) -> Result<(), RingError> {
-        let len = bytes.len() as u64;
-        let sending = self.sending.filter(|sending| sending.left >= len);
-        let Some(Sending { number, first, left }) = sending else {
-            let error = std::io::Error::other("it is longer than was announced");
-            return Err(RingError::Write(error));
-        };
-        let record = Record { first, len, left: left - len, number };
-        self.ring.set_record(self.head, record)?;
+    /// One record of a message, for which there is room.
+    fn part(&mut self, number: u64, first: bool, bytes: &[u8], left: u64) -> Result<(), RingError> {
         self.ring.copy_in(self.head.wrapping_add(HEADER), bytes)?;
+        self.put(Record { first, len: bytes.len() as u64, left, number })
+    }
+
+    /// The record whose bytes are written.
+    fn put(&mut self, record: Record) -> Result<(), RingError> {
+        let Record { number, left, .. } = record;
+        self.ring.set_record(self.head, record)?;
         self.head = self.head.wrapping_add(record.footprint());
-        self.sending =
-            (record.left > 0).then_some(Sending { number, first: false, left: record.left });
+        self.sending = (left > 0).then_some(Sending { number, first: false, left, written: 0 });
         Ok(())
     }
 

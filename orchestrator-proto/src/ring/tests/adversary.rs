@@ -1,6 +1,8 @@
 //! A peer that writes anything over the shared memory while this end works with it: errors or other
 //! bytes, but no panic, no access elsewhere, nothing without an end.
 
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +14,6 @@ use super::model::payload;
 use crate::ring::layout::{CONTROL, Cell, Kind, Memory};
 use crate::ring::memory::Mapping;
 use crate::ring::{Consumer, Files, LatestConsumer, LatestProducer, MAX_PAYLOAD, Producer};
-use std::os::fd::AsFd;
 
 /// For how long each end is harmed. Everything that it calls comes back in that time, and a bit.
 const TIME: Duration = Duration::from_millis(400);
@@ -107,7 +108,10 @@ fn a_producer_outlives_its_consumer_s_lies() {
             let len = number as usize * 401 % 900;
             let done = producer.try_push(number, &bytes[..len]).is_err()
                 || producer.push(number, &bytes[..len], soon()).is_err()
-                || producer.push(number, &bytes, soon()).is_err();
+                || producer.push(number, &bytes, soon()).is_err()
+                || producer
+                    .push_with(number, bytes.len(), soon(), |it| it.write_all(&bytes))
+                    .is_err();
             if done {
                 break;
             }

@@ -1,6 +1,7 @@
 //! Both ends on real memory and real eventfds.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use super::model::payload;
 use crate::ring::layout::{CONTROL, Cell, Kind, MAGIC};
 use crate::ring::memory;
 use crate::ring::{
-    Consumer, Files, LatestConsumer, LatestProducer, MAX_CAPACITY, MAX_PAYLOAD, Producer,
+    Consumer, Files, InPlace, LatestConsumer, LatestProducer, MAX_CAPACITY, MAX_PAYLOAD, Producer,
     RingError, Side,
 };
 
@@ -167,6 +168,53 @@ fn a_large_ring_takes_the_memory_that_was_used() {
     assert_eq!(consumer.try_pop(&mut Vec::new()).unwrap(), Some(1));
     let stat = rustix::fs::fstat(&files.memory).unwrap();
     assert!(stat.st_blocks * 512 <= 64 << 10, "{} blocks", stat.st_blocks);
+}
+
+#[test]
+fn messages_are_written_in_place() {
+    let (_files, mut producer, mut consumer) = ring(4096);
+    let mut into = Vec::new();
+    let value = (7_u32, "text", vec![1.5_f32; 20]);
+    let len = postcard::to_stdvec(&value).unwrap().len();
+    let write = |place: &mut InPlace<'_>| {
+        postcard::to_io(&value, place).map(drop).map_err(std::io::Error::other)
+    };
+    assert!(producer.try_push_with(1, len, write).unwrap());
+    assert_eq!(consumer.try_pop(&mut into).unwrap(), Some(1));
+    assert_eq!(into, postcard::to_stdvec(&value).unwrap());
+    assert!(producer.try_push_with(2, 0, |_| Ok(())).unwrap());
+    assert_eq!((consumer.try_pop(&mut into).unwrap(), into.len()), (Some(2), 0));
+
+    // Not what was announced, and a writer that fails: nothing comes of it.
+    let shorter = producer.try_push_with(3, len + 1, write);
+    assert!(matches!(shorter, Err(RingError::Write(_))), "{shorter:?}");
+    let longer = producer.try_push_with(3, len - 1, write);
+    assert!(matches!(longer, Err(RingError::Write(_))), "{longer:?}");
+    let failed = producer.push_with(3, 10, soon(), |_| Err(std::io::Error::other("no")));
+    assert!(matches!(failed, Err(RingError::Write(_))), "{failed:?}");
+    assert_eq!(consumer.try_pop(&mut into).unwrap(), None);
+
+    // No room: at once, or in time.
+    let fill = |place: &mut InPlace<'_>| place.write_all(&[4; 3000]);
+    assert!(producer.try_push_with(4, 3000, fill).unwrap());
+    assert!(!producer.try_push_with(5, 3000, |_| panic!("it is asked for nothing")).unwrap());
+    assert!(!producer.push_with(5, 30_000, now(), |place| place.write_all(&[5; 30_000])).unwrap());
+    let error = producer.try_push_with(5, 5000, |_| Ok(())).unwrap_err();
+    assert!(matches!(error, RingError::TooLong { most: 4032, .. }), "{error}");
+    assert_eq!((consumer.try_pop(&mut into).unwrap(), into.len()), (Some(4), 3000));
+
+    // Longer than the ring, in pieces of any length.
+    let bytes = payload(6, 100_000);
+    let sent = bytes.clone();
+    let sender = thread::spawn(move || {
+        producer.push_with(6, sent.len(), soon(), |place| {
+            sent.chunks(777).try_for_each(|piece| place.write_all(piece))
+        })
+    });
+    assert_eq!(consumer.pop(&mut into, soon()).unwrap(), Some(6));
+    assert_eq!(into, bytes);
+    assert!(sender.join().unwrap().unwrap());
+    assert!(consumer.cut_short() <= 1, "the one without room");
 }
 
 #[test]

@@ -129,11 +129,11 @@ fn apply(step: &Step, number: u64, heap: &Heap, (push, pop): &mut Ends, model: &
         Step::Feed(most) => {
             let Some((expected, taken)) = &mut model.sending else { return };
             let rest = &expected.bytes[*taken..];
-            // Parts but the last are aligned.
-            let now = if most < rest.len() { most / 16 * 16 } else { rest.len() };
-            let fed = push.feed(&rest[..now]).unwrap();
+            let fed = push.feed(&rest[..most.min(rest.len())]).unwrap();
+            let parts = *taken / push.most_of_record();
             *taken += fed;
-            if fed > 0 {
+            assert_eq!(push.left(), expected.bytes.len() - *taken);
+            if *taken / push.most_of_record() > parts || fed > 0 && push.left() == 0 {
                 model.there.append(&mut model.staged);
             }
             if *taken == expected.bytes.len() {
