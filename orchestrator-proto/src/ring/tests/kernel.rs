@@ -346,3 +346,42 @@ fn the_file_stays_as_long_as_it_is() {
         assert!(rustix::fs::ftruncate(&files.memory, len as u64).is_err());
     }
 }
+
+/// What `RING.md` says of the memory, for those who write an end in another language.
+#[test]
+fn the_memory_is_as_it_is_described() {
+    let (files, mut producer, mut consumer) = ring(4096);
+    assert!(producer.try_push(7, b"ahead").unwrap());
+    assert!(producer.push(8, &[5; 1500], soon()).unwrap());
+    assert_eq!(consumer.try_pop(&mut Vec::new()).unwrap(), Some(7));
+    let word = |at: u64| {
+        let mut word = [0; 8];
+        assert_eq!(rustix::io::pread(&files.memory, &mut word, at).unwrap(), 8);
+        u64::from_ne_bytes(word)
+    };
+    assert_eq!(word(0).to_le_bytes(), *b"orchring");
+    assert_eq!([word(8), word(16)], [1 | 1 << 32, 4096]);
+    let head = 32 + (16 + 1008) + (16 + 496);
+    assert_eq!([word(128), word(256)], [head, 32]);
+    assert_eq!([word(384), word(512)], [1, 1], "both are open and awake");
+    assert_eq!([word(4096), word(4104)], [5 | 1 << 31, 7]);
+    assert_eq!(&word(4112).to_ne_bytes()[..5], b"ahead");
+    assert_eq!([word(4128), word(4136)], [1008 | 1 << 31 | 492 << 32, 8]);
+    assert_eq!([word(4128 + 1024), word(4136 + 1024)], [492, 8]);
+    assert_eq!(consumer.try_pop(&mut Vec::new()).unwrap(), Some(8));
+    assert!(consumer.half.sleep());
+    assert_eq!([word(256), word(512)], [head, 3]);
+    drop(producer);
+    assert_eq!(word(384), 5);
+
+    let files = Files::latest(100).unwrap();
+    let mut producer = LatestProducer::open(files.try_clone().unwrap()).unwrap();
+    assert!(!producer.put(9, b"newest").unwrap());
+    let mut all = [0; 4096 * 4];
+    assert_eq!(rustix::io::pread(&files.memory, &mut all, 0).unwrap(), all.len());
+    assert_eq!(all[8..24], [[1, 0, 0, 0, 2, 0, 0, 0], 100_u64.to_ne_bytes()].concat());
+    assert_eq!(all[640..648], (4_u64 + 1).to_ne_bytes());
+    let slot = &all[4096 * 2..];
+    assert_eq!(slot[..16], [6_u64.to_ne_bytes(), 9_u64.to_ne_bytes()].concat());
+    assert_eq!(&slot[16..22], b"newest");
+}
