@@ -16,7 +16,7 @@ use crate::events::EventLog;
 use crate::route::{
     Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl, Watched,
 };
-use crate::runtime::Peers;
+use crate::runtime::{Lanes, Peers};
 use crate::store::{
     Change, Durability, LinkEnd, LinkRecord, SetLinkEnd, SetLinkRecord, StoreError, TypeRecord,
 };
@@ -30,11 +30,17 @@ pub(super) struct Around {
     registry: Weak<Registry>,
     events: Arc<EventLog>,
     peers: Peers,
+    lanes: Arc<Lanes>,
 }
 
 impl Around {
-    pub(super) fn new(registry: Weak<Registry>, events: Arc<EventLog>, peers: Peers) -> Self {
-        Self { registry, events, peers }
+    pub(super) fn new(
+        registry: Weak<Registry>,
+        events: Arc<EventLog>,
+        peers: Peers,
+        lanes: Arc<Lanes>,
+    ) -> Self {
+        Self { registry, events, peers, lanes }
     }
 }
 
@@ -58,6 +64,16 @@ impl Surroundings for Around {
 
     fn close_peer(&self, address: &str) {
         self.peers.close(address);
+    }
+
+    fn link_changed(&self, link: &Arc<Link>) {
+        if let Some(registry) = self.registry.upgrade() {
+            self.lanes.consider(link, registry.router.taps());
+        }
+    }
+
+    fn link_removed(&self, link: LinkId) {
+        self.lanes.link_removed(link);
     }
 }
 

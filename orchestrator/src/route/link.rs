@@ -8,6 +8,7 @@ use bytes::Bytes;
 use orchestrator_proto::control::{Counters, LinkRules};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
+use super::beside::Beside;
 use super::history::Item;
 use super::mailbox::Mailbox;
 use super::message::{Credit, Entry, Origin};
@@ -68,6 +69,8 @@ pub struct Link {
     pub(super) mismatch: Mutex<Option<WireError>>,
     queue: Mutex<Queue<Entry>>,
     removed: AtomicBool,
+    /// What goes over it without passing here.
+    pub lanes: Beside,
 }
 
 impl Link {
@@ -82,6 +85,7 @@ impl Link {
             mismatch: Mutex::new(None),
             queue: Mutex::new(Queue::new(rules)),
             removed: AtomicBool::new(false),
+            lanes: Beside::default(),
         }
     }
 
@@ -109,10 +113,36 @@ impl Link {
         dropped.len() as u64
     }
 
-    /// What passed.
+    /// What passed, by whichever way.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.queue().counters()
+        let mut counters = self.queue().counters();
+        self.lanes.add_to(&mut counters);
+        counters
+    }
+
+    /// This lane begins for the receiver, which is told so by this frame in the sink with that
+    /// number, behind what it is still to get from here.
+    pub fn hand_over(self: &Arc<Self>, lane: u64, sink: u64, frame: Vec<u8>) {
+        self.lanes.hand_over(lane, sink, frame);
+        let mut queue = self.queue();
+        let schedule = !std::mem::replace(&mut queue.scheduled, true);
+        drop(queue);
+        if schedule {
+            self.mailbox.schedule(self.clone());
+        }
+        self.mailbox.unpark();
+        self.mailbox.kick();
+    }
+
+    /// For the sink with this number, after [`Link::take`]: what it tells its peer now that nothing
+    /// waits.
+    #[must_use]
+    pub fn handed_over(&self, sink: u64) -> Option<Vec<u8>> {
+        if !self.lanes.is_handing_over() || !self.queue().is_empty() {
+            return None;
+        }
+        self.lanes.handed_over(sink)
     }
 
     /// Why the link carries nothing, if its two ends don't agree.
@@ -292,6 +322,6 @@ impl Link {
                 credit.discarded(1);
             }
         }
-        discarded.len() as u64
+        discarded.len() as u64 + self.lanes.queued()
     }
 }

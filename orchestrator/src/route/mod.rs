@@ -16,6 +16,7 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod beside;
 mod history;
 mod interruption;
 mod link;
@@ -30,6 +31,7 @@ mod tap;
 mod tests;
 mod types;
 
+pub use beside::Beside;
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
 pub use message::{Encoding, Entry, Numbering, Origin, TypeDecl};

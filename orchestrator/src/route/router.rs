@@ -95,6 +95,10 @@ pub trait Surroundings: Send + Sync {
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);
     /// The last link to this datagram address is gone. Called with the table locked likewise.
     fn close_peer(&self, address: &str);
+    /// A link is new or has other rules.
+    fn link_changed(&self, _link: &Arc<Link>) {}
+    /// A link is gone. Called with the table locked likewise.
+    fn link_removed(&self, _link: LinkId) {}
 }
 
 /// All links of a daemon.
@@ -341,9 +345,10 @@ impl Router {
         link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
-        let losses = table.interruptions.losses(&[link]);
+        let losses = table.interruptions.losses(&[link.clone()]);
         drop(table);
         self.report(losses);
+        self.surroundings.link_changed(&link);
         Ok((id, true))
     }
 
@@ -381,6 +386,8 @@ impl Router {
         let link = table.links.get(&id).cloned().ok_or(RouteError::NoLink(id))?;
         let dropped = link.change(rules);
         table.refresh(&link.type_name);
+        drop(table);
+        self.surroundings.link_changed(&link);
         Ok(dropped)
     }
 
@@ -393,6 +400,7 @@ impl Router {
             }
         }
         table.refresh(&link.type_name);
+        self.surroundings.link_removed(id);
         if let LinkTarget::Udp(address) = &link.to
             && !table.links.values().any(|other| other.to == link.to)
         {
@@ -400,6 +408,25 @@ impl Router {
             self.surroundings.close_peer(address);
         }
         Some(link.remove())
+    }
+
+    /// Links of this type.
+    #[must_use]
+    pub fn links_of(&self, type_name: &str) -> Vec<Arc<Link>> {
+        self.table().by_type.get(type_name).cloned().unwrap_or_default()
+    }
+
+    /// This link.
+    #[must_use]
+    pub fn link(&self, id: LinkId) -> Option<Arc<Link>> {
+        self.table().links.get(&id).cloned()
+    }
+
+    /// Links to this instance.
+    #[must_use]
+    pub fn links_to(&self, instance: InstanceId) -> Vec<Arc<Link>> {
+        let table = self.table();
+        table.instances.get(&instance).map(|ends| ends.mailbox.links()).unwrap_or_default()
     }
 
     /// All links, by id.

@@ -1,5 +1,6 @@
 //! The reading half of a native connection.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,17 +9,17 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, Passed,
     RuntimeRequest, Sender,
 };
-use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
-use super::Connection;
+use super::{Connection, connected};
 use super::inputs::Input;
-use crate::route::{Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
+use crate::route::{Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +50,10 @@ pub(super) struct Reader {
     run_output: Option<OutputIndex>,
     woken: Woken,
     now_ns: u64,
+    /// The lane that was left last, and its link.
+    left: Option<(u64, Arc<Link>)>,
+    /// It fetched its end of a lane, and has nothing more to say.
+    is_over: bool,
 }
 
 /// How a channel takes part in what is sent again.
@@ -101,13 +106,15 @@ impl Reader {
             run_output: None,
             woken: Woken::default(),
             now_ns: 0,
+            left: None,
+            is_over: false,
         }
     }
 
     pub(super) async fn run(mut self) -> Result<(), WireError> {
         let greeting = async {
             while !self.greeted {
-                if !self.read().await? {
+                if !self.read().await? || self.is_over {
                     return Ok(false);
                 }
             }
@@ -196,6 +203,9 @@ impl Reader {
             Frame::Hello { magic, protocol, sdk } if !self.greeted => {
                 self.hello(magic, protocol, sdk)
             }
+            Frame::Claim { magic, protocol, lane } if !self.greeted => {
+                self.claim(magic, protocol, lane)
+            }
             _ if !self.greeted => Err(malformed("the first frame must be a hello")),
             Frame::Declare(declare) => self.declare(&declare),
             _ if self.announced.is_some() => Err(malformed(
@@ -229,12 +239,48 @@ impl Reader {
                 }
                 Ok(())
             }
-            Frame::Hello { .. } => Err(malformed("a second hello")),
+            Frame::Lanes => {
+                self.connection.endpoint.lanes.join(&self.connection);
+                Ok(())
+            }
+            Frame::Skip { channel, count } => {
+                self.send_run();
+                self.connection.source.skip(self.output(channel)?, count);
+                Ok(())
+            }
+            Frame::Switched { channel, lane } => {
+                self.output(channel)?;
+                self.send_run();
+                self.connection.endpoint.lanes.switched(&self.connection, channel, lane);
+                Ok(())
+            }
+            Frame::Passed { channel, lane, passed } => {
+                self.output(channel)?;
+                self.connection.endpoint.lanes.passed(&self.connection, (channel, lane), passed);
+                Ok(())
+            }
+            Frame::Left { channel, lane, passed } => self.left(channel, lane, passed),
+            Frame::Again { channel, lane, number, payload } => {
+                self.output(channel)?;
+                // With a link that was removed goes what was on its way over it.
+                if let Some((of, link)) = &self.left
+                    && *of == lane
+                {
+                    self.connection.again(channel, link, number, payload);
+                }
+                Ok(())
+            }
+            Frame::Uses { channel, lane, link } => self.uses(channel, lane, link),
+            Frame::Hello { .. } | Frame::Claim { .. } => Err(malformed("a second hello")),
             Frame::Welcome { .. }
             | Frame::Refused(_)
             | Frame::Reply { .. }
-            | Frame::Skip { .. }
-            | Frame::Dropped { .. } => Err(malformed("a frame that only the daemon sends")),
+            | Frame::Dropped { .. }
+            | Frame::Lane { .. }
+            | Frame::Claimed
+            | Frame::Wanted { .. }
+            | Frame::Leave { .. }
+            | Frame::Gone { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
         }
     }
@@ -254,6 +300,9 @@ impl Reader {
             ));
         }
         self.greeted = true;
+        self.connection.greeted.store(true, Ordering::Release);
+        let endpoint = &self.connection.endpoint;
+        endpoint.host.event(endpoint.instance, connected());
         let sdk: String = sdk.chars().take(100).collect();
         let connection = &self.connection;
         tracing::debug!(instance = %connection.endpoint.instance, sdk, "hello");
@@ -265,6 +314,61 @@ impl Reader {
         connection.endpoint.mailbox.attach(connection.outlet.clone());
         connection.outlet.kick();
         Ok(())
+    }
+
+    /// Hands over an end of a lane, for which the peer has connected.
+    fn claim(&mut self, magic: [u8; 4], protocol: u32, lane: u64) -> Result<(), WireError> {
+        if magic != MAGIC || protocol != PROTOCOL {
+            return Err(malformed("this is another version of the native runtime protocol"));
+        }
+        self.is_over = true;
+        let endpoint = &self.connection.endpoint;
+        // Who comes too late, or is no end of it, sees the connection close.
+        if let Some(file) = endpoint.lanes.claim(endpoint.instance, lane)
+            && let Ok(frame) = frame::encode(&Frame::Claimed, MAX_RUNTIME)
+            && let Err(error) = self.connection.outlet.send_file(&frame, file.as_fd())
+        {
+            tracing::warn!(instance = %endpoint.instance, %error, "a lane could not be handed over");
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, channel: u16, lane: u64, passed: Passed) -> Result<(), WireError> {
+        self.send_run();
+        let connection = self.connection.clone();
+        let lanes = &connection.endpoint.lanes;
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Input(_))) => {
+                lanes.left(&connection, (channel, lane), passed);
+            }
+            Some(Some(Channel::Output(_))) => {
+                let link = lanes.left(&connection, (channel, lane), passed);
+                connection.take_note(channel, lane);
+                self.left = link.clone().map(|link| (lane, link));
+                if let Some(link) = link {
+                    lanes.consider(&link, connection.endpoint.router.taps());
+                }
+            }
+            _ => return Err(malformed(format!("channel {channel} is not declared"))),
+        }
+        Ok(())
+    }
+
+    fn uses(&mut self, channel: u16, lane: u64, link: LinkId) -> Result<(), WireError> {
+        let is_sender = match self.channels.get(usize::from(channel)) {
+            Some(Some(channel)) => matches!(channel, Channel::Output(_)),
+            _ => return Err(malformed(format!("channel {channel} is not declared"))),
+        };
+        let connection = &self.connection;
+        connection.endpoint.lanes.uses(connection, (channel, lane), link, is_sender);
+        Ok(())
+    }
+
+    fn output(&self, channel: u16) -> Result<OutputIndex, WireError> {
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Output(output))) => Ok(*output),
+            _ => Err(malformed(format!("channel {channel} is no output"))),
+        }
     }
 
     fn declare(&mut self, declare: &Declare<'_>) -> Result<(), WireError> {
@@ -316,6 +420,7 @@ impl Reader {
                 Channel::Input(input)
             }
         });
+        endpoint.lanes.declared(&self.connection, name);
         Ok(())
     }
 
