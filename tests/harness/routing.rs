@@ -125,6 +125,7 @@ impl Daemon {
             capacity: Some(capacity),
             block_timeout: None,
             history: None,
+            transport: None,
         };
         match self.request(Request::LinkAdd(spec)) {
             Ok(Reply::LinkAdded { id, created }) => Ok((id, created)),

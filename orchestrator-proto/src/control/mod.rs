@@ -28,6 +28,7 @@ mod schedule;
 mod scheduling;
 mod spec;
 mod supervision;
+mod transport;
 mod vitals;
 
 pub use apply::{
@@ -63,6 +64,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use transport::{Transport, Way};
 pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};

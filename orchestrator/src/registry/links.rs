@@ -102,8 +102,8 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
 
 /// A link has these rules now.
 pub(super) fn changed_link(link: LinkId, rules: LinkRules) -> EventKind {
-    let LinkRules { policy, capacity, block_timeout, history } = rules;
-    EventKind::LinkChanged { link, policy, capacity, block_timeout, history }
+    let LinkRules { policy, capacity, block_timeout, history, transport } = rules;
+    EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport }
 }
 
 /// Somebody asks for what is not allowed.
@@ -368,7 +368,8 @@ impl Registry {
             true => None,
             false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
         };
-        let LinkRules { policy, capacity, block_timeout, history } = link.rules();
+        let LinkRules { policy, capacity, block_timeout, history, transport } = link.rules();
+        let (way, why) = link.way();
         LinkInfo {
             part_of,
             id: link.id,
@@ -385,6 +386,9 @@ impl Registry {
             capacity,
             block_timeout,
             history,
+            transport,
+            way,
+            why,
             state: match link.mismatch() {
                 None => LinkState::Open,
                 Some(error) => LinkState::Mismatched { error },
