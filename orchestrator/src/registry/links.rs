@@ -112,6 +112,12 @@ pub(super) fn invalid(message: impl Into<String>) -> WireError {
 }
 
 impl Registry {
+    /// Somebody has begun to watch: waits until all that is to be seen passes here, as far as
+    /// those that send it take part in that.
+    pub async fn watched(&self) {
+        self.lanes.watched(&self.router).await;
+    }
+
     /// What an instance has declared to an earlier daemon is known, and what it declares from now
     /// on is stored if it is something else.
     pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use orchestrator_proto::control::{Counters, LinkRules, Transport, Way};
+use orchestrator_proto::control::{Counters, LinkRules, Way};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::beside::Beside;
@@ -104,12 +104,8 @@ impl Link {
     /// asks for that.
     #[must_use]
     pub fn way(&self) -> (Way, Option<String>) {
-        let why = match (self.rules().transport, &self.to) {
-            (Transport::Auto | Transport::Routed, _) => None,
-            (Transport::Direct, LinkTarget::Udp(_)) => Some("its target is a datagram socket"),
-            (Transport::Direct, LinkTarget::Instance(_)) => Some("this version routes all links"),
-        };
-        (Way::Routed, why.map(str::to_owned))
+        let way = if self.lanes.count() > 0 { Way::Direct } else { Way::Routed };
+        (way, self.lanes.why())
     }
 
     /// Other rules, for what waits as well. The answer is how many messages gave way. Whoever
