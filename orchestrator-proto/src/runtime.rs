@@ -316,10 +316,10 @@ pub enum Frame<'a> {
         /// So much, since the lane began.
         passed: Passed,
     },
-    /// Instance to daemon, right after a declaration on a later connection: it goes on with this
-    /// lane.
+    /// Instance to daemon, right before a declaration (and what belongs to that) on a later
+    /// connection: it goes on with this lane.
     Uses {
-        /// The output or the input that was declared.
+        /// The output or the input that will be declared.
         channel: u16,
         /// Which lane.
         lane: u64,
@@ -339,6 +339,9 @@ pub struct Passed {
     pub dropped: u64,
     /// That went back to the daemon, when the lane was left.
     pub returned: u64,
+    /// All messages of the output by then, counted from the beginning of the connection to the
+    /// daemon, by whichever way they go. Of a receiver: 0.
+    pub output: u64,
 }
 
 impl Passed {

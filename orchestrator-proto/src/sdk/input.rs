@@ -137,6 +137,8 @@ struct Account {
     carried: u32,
     /// Arrived on this connection, also those that were there before.
     received: u64,
+    /// Of a lane: as many of those that the present daemon does not know of.
+    before: u64,
     /// Allowed on this connection.
     granted: u64,
     /// Acknowledged on this connection.
@@ -281,7 +283,14 @@ impl Queue {
         granted
     }
 
-    /// A lane has ended. The answer is how many messages came over it.
+    /// A new daemon counts what comes over this lane from now on.
+    pub(super) fn count_lane_anew(&self, lane: u64) {
+        if let Some(account) = self.state().account(Way::Lane(lane)) {
+            account.before = account.received;
+        }
+    }
+
+    /// A lane has ended. The answer is how many messages came over it that the daemon is to count.
     pub(super) fn end_lane(&self, lane: u64) -> u64 {
         let mut state = self.state();
         let Some(at) = state.lanes.iter().position(|(id, _)| *id == lane) else { return 0 };
@@ -293,7 +302,7 @@ impl Queue {
         for (way, _) in state.runs.iter_mut().filter(|(way, _)| *way == Way::Lane(lane)) {
             *way = Way::Daemon;
         }
-        account.received
+        account.received - account.before
     }
 
     /// Each sender of whom something arrived, and the number that comes next.

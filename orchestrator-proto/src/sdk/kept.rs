@@ -107,6 +107,11 @@ impl Kept {
         self.next
     }
 
+    /// How many messages there were since the beginning of the connection.
+    pub(super) const fn total(&self) -> u64 {
+        self.next - self.base
+    }
+
     /// Whether copies are made.
     fn keeps(&self) -> bool {
         self.limit != Some(UNLIMITED)

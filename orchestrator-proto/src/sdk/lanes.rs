@@ -168,7 +168,7 @@ impl Shared {
     pub(super) fn tell_passed(&self, channel: u16, lane: u64) {
         let mut link = self.link();
         let told = link.output(channel).and_then(|sending| sending.lane(lane));
-        let Some(passed) = told.and_then(|(outgoing, _)| outgoing.tell()) else { return };
+        let Some(passed) = told.and_then(|(outgoing, kept)| outgoing.tell(kept)) else { return };
         if link.writing.is_open() {
             link.writing.push(&Frame::Passed { channel, lane, passed });
             self.flush(&mut link);

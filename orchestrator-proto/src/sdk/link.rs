@@ -452,14 +452,14 @@ impl Link {
         let Some(declared) = self.declared.get_mut(usize::from(channel)) else {
             return;
         };
-        // What follows the declaration.
-        let mut then = Vec::new();
+        // What comes first, and what follows the declaration.
+        let (mut first, mut then) = (Vec::new(), Vec::new());
         let (before, direction, window) = match &mut declared.end {
             End::Output(sending) => {
                 let Beginning { next, again, skip } = sending.kept.begin();
                 declared.dropped.here = 0;
                 then.push(Frame::Report { channel });
-                then.extend(sending.lanes.iter().map(|lane| lane.uses(channel)));
+                first.extend(sending.lanes.iter_mut().map(|lane| lane.uses(channel)));
                 if skip > 0 {
                     then.push(Frame::Skip { channel, count: skip });
                 }
@@ -470,7 +470,10 @@ impl Link {
                 then.extend(receiving.queue.places().into_iter().map(|(sender, next)| {
                     Frame::From { channel, sender: Some(sender), next, kept: false }
                 }));
-                then.extend(receiving.lanes.iter().map(|lane| lane.uses(channel)));
+                for lane in &receiving.lanes {
+                    receiving.queue.count_lane_anew(lane.lane);
+                    first.push(lane.uses(channel));
+                }
                 (Frame::Recognise { channel }, Direction::Input, window)
             }
         };
@@ -483,7 +486,7 @@ impl Link {
             window,
         });
         // A name and a schema within their bounds always fit a frame; the others are short.
-        for frame in [before, declare].into_iter().chain(then) {
+        for frame in first.into_iter().chain([before, declare]).chain(then) {
             self.writing.push(&frame);
         }
     }

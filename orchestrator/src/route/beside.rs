@@ -45,17 +45,15 @@ impl Beside {
         }
     }
 
-    /// So much has passed over it by now. The answer is how many messages more that are than were
-    /// known of.
-    pub fn passed(&self, lane: u64, passed: Passed, now_ms: u64) -> u64 {
+    /// So much has passed over it by now.
+    pub fn passed(&self, lane: u64, passed: Passed, now_ms: u64) {
         let mut state = self.state();
-        let Some((_, known)) = state.live.iter_mut().find(|(id, _)| *id == lane) else { return 0 };
-        let more = passed.sent.saturating_sub(known.sent);
+        let Some((_, known)) = state.live.iter_mut().find(|(id, _)| *id == lane) else { return };
+        let has_more = passed.sent > known.sent;
         *known = passed;
-        if more > 0 {
+        if has_more {
             state.last_ms = Some(now_ms);
         }
-        more
     }
 
     /// What is known to have passed over it.

@@ -221,6 +221,23 @@ impl Router {
         channel: u16,
         numbering: Option<Numbering>,
     ) -> Result<OutputIndex, RouteError> {
+        self.go_on_with_output(source, decl, channel, numbering, &[])
+    }
+
+    /// As [`declare_output`](Self::declare_output), where messages for the links `elsewhere` go by
+    /// lanes that are older than this daemon.
+    ///
+    /// # Errors
+    ///
+    /// As for that.
+    pub fn go_on_with_output(
+        &self,
+        source: &Source,
+        decl: Arc<TypeDecl>,
+        channel: u16,
+        numbering: Option<Numbering>,
+        elsewhere: &[LinkId],
+    ) -> Result<OutputIndex, RouteError> {
         let _in_order = self.declaring();
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
@@ -232,7 +249,7 @@ impl Router {
         }
         let tell = source.instance.and_then(|id| table.declare(id, Direction::Output, &decl));
         if let (Some(instance), Some(numbering)) = (source.instance, numbering) {
-            table.interruptions.begins(instance, &decl.name, numbering);
+            table.interruptions.begins(instance, &decl.name, numbering, elsewhere);
         }
         let losses = table.interruptions.losses(&links);
         let index = source.add_output(decl.clone(), channel, numbering, &links);

@@ -98,6 +98,8 @@ struct Output {
     numbering: Option<Numbering>,
     /// Messages of this connection.
     received: AtomicU64,
+    /// As many of them, or of those that went elsewhere, are counted as sent.
+    counted: AtomicU64,
     routes: Vec<Route>,
 }
 
@@ -131,7 +133,7 @@ impl Source {
         let Some(output) = outputs.get(output.0) else { return };
         let count = bodies.len() as u64;
         let before = output.received.fetch_add(count, Ordering::AcqRel);
-        self.stats.sent.fetch_add(count, Ordering::Relaxed);
+        self.count(output, before + count);
         if self.taps.any() {
             self.taps.offer(self.instance, &output.decl, output.routes.len(), bodies, now_ns);
         }
@@ -215,11 +217,25 @@ impl Source {
         let channel = {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
             let Some(output) = outputs.get(output.0) else { return };
-            output.received.fetch_add(count, Ordering::AcqRel);
+            let before = output.received.fetch_add(count, Ordering::AcqRel);
+            self.count(output, before + count);
             output.credits().for_each(|credit| credit.passed_by(count));
             output.channel
         };
         self.window_moved(channel);
+    }
+
+    /// So many messages of this output were sent since the connection began, by whichever way.
+    pub fn has_sent(&self, channel: u16, total: u64) {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(output) = outputs.iter().find(|output| output.channel == channel) {
+            self.count(output, total);
+        }
+    }
+
+    fn count(&self, output: &Output, total: u64) {
+        let counted = output.counted.fetch_max(total, Ordering::AcqRel);
+        self.stats.sent.fetch_add(total.saturating_sub(counted), Ordering::Relaxed);
     }
 
     /// The output on this channel, and how its messages are numbered.
@@ -311,8 +327,8 @@ impl Source {
         numbering: Option<Numbering>,
         links: &[Arc<Link>],
     ) -> OutputIndex {
-        let received = AtomicU64::new(0);
-        let output = Output { decl, channel, numbering, received, routes: Vec::new() };
+        let (received, counted) = (AtomicU64::new(0), AtomicU64::new(0));
+        let output = Output { decl, channel, numbering, received, counted, routes: Vec::new() };
         let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
         outputs.push(output);
         let index = outputs.len() - 1;

@@ -35,6 +35,8 @@ pub(in super::super) struct Outgoing {
     begun: u64,
     /// The number of the first message of the lane.
     first: u64,
+    /// The number of the message that comes next.
+    next: u64,
     /// Under `block`: the number of the message that is written next.
     position: u64,
     /// Under `block`: the first number that the receiver may need again.
@@ -84,6 +86,7 @@ impl Outgoing {
             granted: 0,
             begun: 0,
             first,
+            next: first,
             position: first,
             settled: first,
             expected: None,
@@ -103,8 +106,10 @@ impl Outgoing {
         self.terms.lane
     }
 
-    /// What a daemon is told that does not know of it.
-    pub(in super::super) const fn uses(&self, channel: u16) -> Frame<'static> {
+    /// What a daemon is told that does not know of it. For it the counts begin anew.
+    pub(in super::super) fn uses(&mut self, channel: u16) -> Frame<'static> {
+        let sent = self.passed.queued();
+        (self.passed, self.told) = (Passed { sent, ..Passed::default() }, Passed::default());
         Frame::Uses { channel, lane: self.terms.lane, link: self.terms.link }
     }
 
@@ -130,6 +135,7 @@ impl Outgoing {
     /// the copies already.
     pub(in super::super) fn send(&mut self, kept: &Kept, frames: &[u8], first: u64, count: u64) {
         self.passed.sent += count;
+        self.next = first + count;
         if self.is_block() {
             self.flush(kept);
         } else {
@@ -269,7 +275,7 @@ impl Outgoing {
     /// Whether something waits for the kernel: not for the receiver.
     pub(super) fn wants_write(&self) -> bool {
         let has_more = match self.is_block() {
-            true => self.first + self.passed.sent > self.position,
+            true => self.next > self.position,
             false => !self.waiting.is_empty(),
         };
         !self.broken && (!self.cut.bytes.is_empty() || (has_more && self.allowed() > 0))
@@ -305,8 +311,9 @@ impl Outgoing {
     }
 
     /// What the daemon is told now, if it does not know it.
-    pub(in super::super) fn tell(&mut self) -> Option<Passed> {
+    pub(in super::super) fn tell(&mut self, kept: &Kept) -> Option<Passed> {
         self.is_telling = false;
+        self.passed.output = kept.total();
         let news = self.told != self.passed;
         self.told = self.passed;
         news.then_some(self.passed)
@@ -348,6 +355,7 @@ impl Outgoing {
         }
         // Under `block` also some of what the kernel took: that is not delivered then.
         self.passed.returned = returned;
+        self.passed.output = kept.total();
         self.passed.delivered = (self.passed.sent - self.passed.dropped).saturating_sub(returned);
         self.passed
     }

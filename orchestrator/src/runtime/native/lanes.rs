@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use super::super::now_ns;
 use super::{Connection, Input};
-use crate::route::{Link, LinkTarget, Router, Taps};
+use crate::route::{Link, LinkTarget, Router, Source, Taps};
 
 /// Lanes of one daemon: each is an open file here.
 const MAX_LANES: usize = 1024;
@@ -61,6 +61,8 @@ struct Lane {
     stage: Stage,
     /// Whether the sender has begun to use it.
     is_used: bool,
+    /// The sender that is gone, to count what it sent at last.
+    source: Option<(Arc<Source>, u16)>,
 }
 
 /// One side of a lane.
@@ -306,6 +308,7 @@ impl Lanes {
             // Its receiver reads what is in it. How much of that there is, it says at the end.
             if let Some(lane) = table.lanes.get_mut(&id) {
                 lane.shut();
+                lane.source = lane.sender.map(|end| (connection.source.clone(), end.channel));
                 lane.sender = None;
                 lane.link.lanes.cancel(id);
                 if lane.stage == Stage::Offered || lane.receiver.is_none() {
@@ -400,8 +403,8 @@ impl Lanes {
         let table = self.table();
         let end = Some(End { connection: connection.number, channel });
         let Some(lane) = table.lanes.get(&id).filter(|lane| lane.sender == end) else { return };
-        let more = lane.link.lanes.passed(id, passed, now_ns() / 1_000_000);
-        connection.went_elsewhere(channel, more);
+        lane.link.lanes.passed(id, passed, now_ns() / 1_000_000);
+        connection.source.has_sent(channel, passed.output);
     }
 
     /// An end has left its lane. Of a sender: what it sends from now on is for the link again. The
@@ -430,8 +433,8 @@ impl Lanes {
         lane.shut();
         let not_told = link.lanes.cancel(id);
         if was_used {
-            let more = link.lanes.passed(id, passed, now_ns() / 1_000_000);
-            connection.went_elsewhere(channel, more);
+            link.lanes.passed(id, passed, now_ns() / 1_000_000);
+            connection.source.has_sent(channel, passed.output);
             // Before anything that is for the link again.
             let reader = receiver.and_then(|end| Some((table.connection(end.connection)?, end)));
             if let (Some((reader, end)), false) = (reader, not_told) {
@@ -456,6 +459,10 @@ impl Lanes {
         if lane.stage == Stage::Left {
             // Its sender is gone: what the receiver has is what was delivered.
             let known = lane.link.lanes.known(id);
+            if let Some((source, channel)) = &lane.source {
+                let more = passed.sent.saturating_sub(known.sent);
+                source.has_sent(*channel, known.output + more);
+            }
             let all = Passed { sent: known.sent.max(passed.sent), ..known };
             let all = Passed { delivered: all.delivered.max(passed.delivered), ..all };
             lane.link.lanes.passed(id, all, now_ns() / 1_000_000);
@@ -496,6 +503,7 @@ impl Lanes {
             other: None,
             stage: Stage::Used,
             is_used: false,
+            source: None,
         });
         match is_sender {
             true => lane.sender = Some(end),
@@ -573,6 +581,7 @@ impl Table {
                 other: Some(other),
                 stage: Stage::Offered,
                 is_used: false,
+                source: None,
             },
         );
         from.tell(&Frame::Lane {
@@ -625,14 +634,6 @@ impl Connection {
         self.tell(&Frame::Wanted { channel, wanted });
         drop(told);
         self.outlet.wake();
-    }
-
-    /// So many messages of an output were sent, and did not come here.
-    fn went_elsewhere(&self, channel: u16, count: u64) {
-        if !self.source.is_wanted(channel) {
-            let sent = &self.endpoint.sent.sent;
-            sent.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
-        }
     }
 
     /// The peer has left a lane of this output: it gets the whole truth about what it may send

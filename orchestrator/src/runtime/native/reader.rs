@@ -30,6 +30,8 @@ const READ_MAX: usize = 256 << 10;
 /// it; others are copied out of it, so that a waiting message never keeps much more than itself
 /// in memory.
 const COPY_BELOW: usize = 16 << 10;
+/// Lanes of one channel that are older than the connection.
+const MAX_USES: usize = 4096;
 /// Requests of one instance that may be under way.
 const MAX_REQUESTS: usize = 16;
 
@@ -50,6 +52,8 @@ pub(super) struct Reader {
     run_output: Option<OutputIndex>,
     woken: Woken,
     now_ns: u64,
+    /// Lanes that the channel has which is to be declared next: its number, the lane, the link.
+    uses: Vec<(u16, u64, LinkId)>,
     /// The lane that was left last, and its link.
     left: Option<(u64, Arc<Link>)>,
     /// It fetched its end of a lane, and has nothing more to say.
@@ -106,6 +110,7 @@ impl Reader {
             run_output: None,
             woken: Woken::default(),
             now_ns: 0,
+            uses: Vec::new(),
             left: None,
             is_over: false,
         }
@@ -270,7 +275,13 @@ impl Reader {
                 }
                 Ok(())
             }
-            Frame::Uses { channel, lane, link } => self.uses(channel, lane, link),
+            Frame::Uses { channel, lane, link } => {
+                if self.uses.len() >= MAX_USES {
+                    return Err(malformed(format!("more than {MAX_USES} lanes of one channel")));
+                }
+                self.uses.push((channel, lane, link));
+                Ok(())
+            }
             Frame::Hello { .. } | Frame::Claim { .. } => Err(malformed("a second hello")),
             Frame::Welcome { .. }
             | Frame::Refused(_)
@@ -354,16 +365,6 @@ impl Reader {
         Ok(())
     }
 
-    fn uses(&mut self, channel: u16, lane: u64, link: LinkId) -> Result<(), WireError> {
-        let is_sender = match self.channels.get(usize::from(channel)) {
-            Some(Some(channel)) => matches!(channel, Channel::Output(_)),
-            _ => return Err(malformed(format!("channel {channel} is not declared"))),
-        };
-        let connection = &self.connection;
-        connection.endpoint.lanes.uses(connection, (channel, lane), link, is_sender);
-        Ok(())
-    }
-
     fn output(&self, channel: u16) -> Result<OutputIndex, WireError> {
         match self.channels.get(usize::from(channel)) {
             Some(Some(Channel::Output(output))) => Ok(*output),
@@ -398,11 +399,18 @@ impl Reader {
                 )));
             }
         };
-        let Connection { endpoint, source, outlet, .. } = &*self.connection;
+        let uses = std::mem::take(&mut self.uses);
+        if uses.iter().any(|(of, ..)| *of != channel) {
+            return Err(malformed("a lane that is used must be named right before its channel"));
+        }
+        let connection = self.connection.clone();
+        let Connection { endpoint, source, outlet, .. } = &*connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
                 let router = &endpoint.router;
-                let output = router.declare_output(source, decl, channel, numbering)?;
+                let elsewhere: Vec<_> = uses.iter().map(|(_, _, link)| *link).collect();
+                let output =
+                    router.go_on_with_output(source, decl, channel, numbering, &elsewhere)?;
                 if numbering.is_some() {
                     // It waits for an answer, also if there is no limit.
                     self.connection.window_moved(channel);
@@ -420,7 +428,10 @@ impl Reader {
                 Channel::Input(input)
             }
         });
-        endpoint.lanes.declared(&self.connection, name);
+        for (channel, lane, link) in uses {
+            endpoint.lanes.uses(&connection, (channel, lane), link, direction == Direction::Output);
+        }
+        endpoint.lanes.declared(&connection, name);
         Ok(())
     }
 
