@@ -141,7 +141,11 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
     ("channel 0 is not declared", |n| {
         n.send(&Frame::Left { channel: 0, lane: 1, passed: Passed::default() });
     }),
-    ("channel 0 is not declared", |n| n.send(&Frame::Uses { channel: 0, lane: 1, link: LinkId(1) })),
+    ("right before its channel", |n| {
+        n.send(&Frame::Uses { channel: 3, lane: 1, link: LinkId(1) });
+        number(n, Direction::Output, 0, "n");
+    }),
+    ("only the daemon", |n| n.send(&Frame::Ask { channel: 0, lane: 1 })),
     ("a second hello", |n| n.send(&Frame::Claim { magic: MAGIC, protocol: PROTOCOL, lane: 1 })),
     ("only the daemon", |n| n.send(&Frame::Wanted { channel: 0, wanted: true })),
     ("only the daemon", |n| n.send(&Frame::Leave { channel: 0, lane: 1 })),

@@ -307,7 +307,8 @@ pub enum Frame<'a> {
         /// Which lane.
         lane: u64,
     },
-    /// Instance to daemon, for an output: what has passed over the lane by now.
+    /// Instance to daemon, for an output: what has passed over the lane by now. Said when it is
+    /// asked for, and from time to time while messages pass.
     Passed {
         /// The output.
         channel: u16,
@@ -315,6 +316,13 @@ pub enum Frame<'a> {
         lane: u64,
         /// So much, since the lane began.
         passed: Passed,
+    },
+    /// Daemon to instance: it wants to know now what has passed over a lane, see [`Frame::Passed`].
+    Ask {
+        /// The output.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
     },
     /// Instance to daemon, right before a declaration (and what belongs to that) on a later
     /// connection: it goes on with this lane.

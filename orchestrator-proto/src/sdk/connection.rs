@@ -296,6 +296,7 @@ fn handle(
         Frame::Lane { .. } => shared.lane(&frame)?,
         Frame::Wanted { channel, wanted } => shared.wanted(channel, wanted),
         Frame::Gone { channel, lane } => shared.gone(channel, lane),
+        Frame::Ask { channel, lane } => shared.tell_passed(channel, lane, true),
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {

@@ -164,11 +164,16 @@ impl Shared {
         self.flush(&mut link);
     }
 
-    /// Tells the daemon what passed over a lane.
-    pub(super) fn tell_passed(&self, channel: u16, lane: u64) {
+    /// Tells the daemon what passed over a lane, if it does not know it or has asked.
+    pub(super) fn tell_passed(&self, channel: u16, lane: u64, asked: bool) {
         let mut link = self.link();
         let told = link.output(channel).and_then(|sending| sending.lane(lane));
-        let Some(passed) = told.and_then(|(outgoing, kept)| outgoing.tell(kept)) else { return };
+        let Some((passed, is_new)) = told.map(|(outgoing, kept)| outgoing.tell(kept)) else {
+            return;
+        };
+        if !asked && !is_new {
+            return;
+        }
         if link.writing.is_open() {
             link.writing.push(&Frame::Passed { channel, lane, passed });
             self.flush(&mut link);

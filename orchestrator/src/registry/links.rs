@@ -112,6 +112,12 @@ pub(super) fn invalid(message: impl Into<String>) -> WireError {
 }
 
 impl Registry {
+    /// Waits until what passed over links is known as it is now, as far as those who send take part
+    /// in that.
+    pub async fn count_lanes(&self) {
+        self.lanes.refresh().await;
+    }
+
     /// Somebody has begun to watch: waits until all that is to be seen passes here, as far as
     /// those that send it take part in that.
     pub async fn watched(&self) {

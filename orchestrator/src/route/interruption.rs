@@ -8,9 +8,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use orchestrator_proto::{InstanceId, LinkId};
 use orchestrator_proto::control::Policy;
 use orchestrator_proto::runtime::Sender;
+use orchestrator_proto::{InstanceId, LinkId};
 
 use super::link::{Link, LinkTarget};
 use super::message::Numbering;

@@ -108,7 +108,7 @@ async fn feed(
             () = &mut telling, if runs => {
                 runs = false;
                 let Some(shared) = shared.upgrade() else { return };
-                shared.tell_passed(channel, lane);
+                shared.tell_passed(channel, lane, false);
             }
         }
     }

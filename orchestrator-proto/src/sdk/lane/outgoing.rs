@@ -310,13 +310,12 @@ impl Outgoing {
         self.is_telling
     }
 
-    /// What the daemon is told now, if it does not know it.
-    pub(in super::super) fn tell(&mut self, kept: &Kept) -> Option<Passed> {
+    /// What the daemon is told now, and whether it is anything new.
+    pub(in super::super) fn tell(&mut self, kept: &Kept) -> (Passed, bool) {
         self.is_telling = false;
         self.passed.output = kept.total();
-        let news = self.told != self.passed;
-        self.told = self.passed;
-        news.then_some(self.passed)
+        let is_new = std::mem::replace(&mut self.told, self.passed) != self.passed;
+        (self.passed, is_new)
     }
 
     /// It is given up: no further byte is written. What goes back, each message with its number,

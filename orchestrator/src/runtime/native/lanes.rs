@@ -36,6 +36,8 @@ pub struct Lanes {
     table: Mutex<Table>,
     /// How many are in use.
     count: watch::Sender<usize>,
+    /// Told when a sender has answered how much has passed.
+    answers: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -61,6 +63,8 @@ struct Lane {
     stage: Stage,
     /// Whether the sender has begun to use it.
     is_used: bool,
+    /// Whether the sender was asked how much has passed, and has not answered.
+    is_asked: bool,
     /// The sender that is gone, to count what it sent at last.
     source: Option<(Arc<Source>, u16)>,
 }
@@ -298,18 +302,15 @@ impl Lanes {
         }
         table.failed.retain(|(sender, receiver, _)| *sender != number && *receiver != number);
         let is_it = |end: &Option<End>| end.is_some_and(|end| end.connection == number);
-        let fed: Vec<u64> = table
-            .lanes
-            .iter()
-            .filter(|(_, lane)| is_it(&lane.sender))
-            .map(|(id, _)| *id)
-            .collect();
+        let fed: Vec<u64> =
+            table.lanes.iter().filter(|(_, lane)| is_it(&lane.sender)).map(|(id, _)| *id).collect();
         for id in fed {
             // Its receiver reads what is in it. How much of that there is, it says at the end.
             if let Some(lane) = table.lanes.get_mut(&id) {
                 lane.shut();
                 lane.source = lane.sender.map(|end| (connection.source.clone(), end.channel));
                 lane.sender = None;
+                lane.is_asked = false;
                 lane.link.lanes.cancel(id);
                 if lane.stage == Stage::Offered || lane.receiver.is_none() {
                     lane.link.lanes.end(id);
@@ -398,13 +399,47 @@ impl Lanes {
         connection.tell_wanted(channel);
     }
 
+    /// Waits until what passed over lanes is known as it is now; not for long: of a sender that
+    /// stands still it is known as it was.
+    pub async fn refresh(&self) {
+        let mut answers = self.answers.subscribe();
+        {
+            let mut table = self.table();
+            let in_use: Vec<_> = table
+                .lanes
+                .iter()
+                .filter(|(_, lane)| lane.is_in_use())
+                .filter_map(|(id, lane)| Some((*id, lane.sender?)))
+                .collect();
+            for (id, end) in in_use {
+                let Some(connection) = table.connection(end.connection) else { continue };
+                connection.tell(&Frame::Ask { channel: end.channel, lane: id });
+                connection.outlet.wake();
+                table.lanes.entry(id).and_modify(|lane| lane.is_asked = true);
+            }
+        }
+        let are_there = |_: &()| !self.table().lanes.values().any(|lane| lane.is_asked);
+        let _ = tokio::time::timeout(ANSWERED, answers.wait_for(are_there)).await;
+    }
+
     /// A sender has passed so much over a lane by now.
-    pub(super) fn passed(&self, connection: &Connection, (channel, id): (u16, u64), passed: Passed) {
-        let table = self.table();
+    pub(super) fn passed(
+        &self,
+        connection: &Connection,
+        (channel, id): (u16, u64),
+        passed: Passed,
+    ) {
+        let mut table = self.table();
         let end = Some(End { connection: connection.number, channel });
-        let Some(lane) = table.lanes.get(&id).filter(|lane| lane.sender == end) else { return };
+        let lane = table.lanes.get_mut(&id).filter(|lane| lane.sender == end);
+        let Some(lane) = lane else { return };
+        let was_asked = std::mem::take(&mut lane.is_asked);
         lane.link.lanes.passed(id, passed, now_ns() / 1_000_000);
         connection.source.has_sent(channel, passed.output);
+        drop(table);
+        if was_asked {
+            self.answers.send_replace(());
+        }
     }
 
     /// An end has left its lane. Of a sender: what it sends from now on is for the link again. The
@@ -504,6 +539,7 @@ impl Lanes {
             stage: Stage::Used,
             is_used: false,
             source: None,
+            is_asked: false,
         });
         match is_sender {
             true => lane.sender = Some(end),
@@ -524,6 +560,7 @@ impl Lanes {
     }
 
     fn counted(&self, table: &Table) {
+        self.answers.send_replace(());
         let count = table.lanes.values().filter(|lane| lane.is_in_use()).count();
         self.count.send_replace(count);
     }
@@ -531,6 +568,9 @@ impl Lanes {
 
 /// How long a watcher waits for lanes to be left.
 const WATCHED: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How long somebody waits who wants to know what has passed.
+const ANSWERED: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Table {
     /// Offers a lane to this sender, if it has none over this link.
@@ -582,6 +622,7 @@ impl Table {
                 stage: Stage::Offered,
                 is_used: false,
                 source: None,
+                is_asked: false,
             },
         );
         from.tell(&Frame::Lane {

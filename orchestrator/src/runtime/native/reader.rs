@@ -17,8 +17,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
-use super::{Connection, connected};
 use super::inputs::Input;
+use super::{Connection, connected};
 use crate::route::{Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
 /// How long a connection may take to say hello.
@@ -291,6 +291,7 @@ impl Reader {
             | Frame::Claimed
             | Frame::Wanted { .. }
             | Frame::Leave { .. }
+            | Frame::Ask { .. }
             | Frame::Gone { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
         }
