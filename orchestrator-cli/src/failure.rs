@@ -20,6 +20,7 @@ pub(crate) enum Exit {
     NotFound = 3,
     NotReachable = 4,
     Differs = 5,
+    TimedOut = 6,
     /// Ended by SIGHUP: 128 and the signal's number, as shells say it.
     HungUp = 129,
     /// The same by Ctrl-C.
@@ -190,6 +191,7 @@ impl From<WireError> for Report {
         Self {
             exit: match error.code {
                 ErrorCode::NotFound => Exit::NotFound,
+                ErrorCode::TimedOut => Exit::TimedOut,
                 _ => Exit::Failed,
             },
             code: error.code.name(),
@@ -208,6 +210,7 @@ mod tests {
     fn exit_codes() {
         let exit = |code| Report::from(WireError::new(code, "x")).exit;
         assert_eq!(exit(ErrorCode::NotFound), Exit::NotFound);
+        assert_eq!(exit(ErrorCode::TimedOut), Exit::TimedOut);
         assert_eq!(exit(ErrorCode::WrongState), Exit::Failed);
         let refused = ClientError::Refused("full".into());
         let Failure::Report(report) = Failure::connect(Path::new("/s"), refused) else { panic!() };

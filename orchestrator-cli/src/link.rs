@@ -10,7 +10,7 @@ use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, format, record, tap};
+use crate::{action, format, record, send, tap};
 
 /// `link …`
 pub(crate) async fn run(
@@ -22,6 +22,7 @@ pub(crate) async fn run(
         LinkCommand::List => return list(&client, out).await,
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
         LinkCommand::Record(args) => return record::record(&client, out, args).await,
+        LinkCommand::Send(args) => return send::send(&client, out, args).await,
         LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
             from: args.from.map(Into::into),
             type_name: args.type_name,

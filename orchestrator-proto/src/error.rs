@@ -80,6 +80,8 @@ error_codes! {
     TooSlow = 18, "too-slow";
     /// Another daemon takes the place of this one: connect again.
     Replaced = 19, "replaced";
+    /// It was not done in the time that it was given.
+    TimedOut = 20, "timed-out";
 }
 
 impl Serialize for ErrorCode {

@@ -60,6 +60,16 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link record --type acme.imu.v1 --type acme.gps.v1 -o imu.mcap --duration 10s
   orchestrator-cli link record --link 3 --encoding postcard -o exact.mcap")]
     Record(LinkRecord),
+
+    /// Send messages to an instance yourself, written as JSON.
+    ///
+    /// Prints how each went, when the instance has it. The instance gets it like one of its links'
+    /// messages; no link is needed, and none counts it. Taps see it.
+    #[command(after_help = "Examples:
+  orchestrator-cli link send motor --type acme.speed.v1 '{\"metres_per_s\": 1.5}'
+  orchestrator-cli link send motor --type acme.speed.v1 --timeout 30s 'null'
+  jq -c '.[]' speeds.json | orchestrator-cli link send motor --type acme.speed.v1 -")]
+    Send(LinkSend),
 }
 
 #[derive(Args, Debug)]
@@ -174,6 +184,27 @@ pub(crate) struct LinkRecord {
     /// End after this time. Example: --duration 10s
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Millis>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkSend {
+    /// Who gets it: an instance by id or name. Example: link send motor --type Stop null
+    #[arg(value_name = "TARGET", add = complete::instances())]
+    pub(crate) target: String,
+
+    /// The message as JSON, as `link tap` shows it; or `-` to read messages from standard input, one
+    /// on each line. Ends at the first that fails. Example: link send motor --type Gear 3
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) message: String,
+
+    /// The declared name of its type. Example: --type acme.speed.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: String,
+
+    /// How long each message may take until the instance has it: a program that has just been
+    /// started may have to connect first. Example: --timeout 30s
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub(crate) timeout: Millis,
 }
 
 #[derive(Args, Debug)]

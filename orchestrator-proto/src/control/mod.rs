@@ -26,6 +26,7 @@ mod rlimit;
 mod rules;
 mod schedule;
 mod scheduling;
+mod send;
 mod spec;
 mod supervision;
 mod vitals;
@@ -56,6 +57,7 @@ pub use rlimit::{Resource, Rlimit};
 pub use rules::{LinkRules, RulesSpec};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
+pub use send::{SendSpec, Sent};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
@@ -199,7 +201,13 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::LinkRecord(RecordFilter::default());
+        let spec = SendSpec {
+            to: "a".into(),
+            type_name: "t".into(),
+            payload: "1".into(),
+            timeout: crate::Millis(1),
+        };
+        let last = Request::LinkSend(spec);
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

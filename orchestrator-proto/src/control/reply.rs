@@ -7,7 +7,7 @@ use super::Request;
 use super::{
     DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
     RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
-    RuntimeVitals, Scaled, Status,
+    RuntimeVitals, Scaled, Sent, Status,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -160,6 +160,8 @@ pub enum Reply {
         /// The links that went with them.
         links: Vec<LinkId>,
     },
+    /// To [`Request::LinkSend`].
+    LinkSent(Sent),
 }
 
 /// One item of a stream.

@@ -483,6 +483,19 @@ fn recorded() -> RecordedMessage {
     RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
 }
 
+fn send_spec() -> SendSpec {
+    SendSpec {
+        to: "camera".into(),
+        type_name: "acme.image.v1".into(),
+        payload: "{\"value\":300}".into(),
+        timeout: Millis(5000),
+    }
+}
+
+fn sent() -> Sent {
+    Sent { id: camera(), type_name: "acme.image.v1".into(), size: 300 }
+}
+
 pub(crate) fn value_schema() -> Vec<u8> {
     TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3]).unwrap().encode()
 }
@@ -581,7 +594,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), rules: rules_spec() },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets,
-            Request::LinkRecord(_) => Request::LinkRecord(record_filter())),
+            Request::LinkRecord(_) => Request::LinkRecord(record_filter()),
+            Request::LinkSend(_) => Request::LinkSend(send_spec())),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -613,7 +627,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::ReplicaSets(_) => Reply::ReplicaSets(vec![set_info()]),
             Reply::ReplicaSet(_) => Reply::ReplicaSet(Box::new(set_detail())),
             Reply::Each { .. } => Reply::Each { set: "worker".into(), outcomes: vec![outcome(Outcome::Queued)] },
-            Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] }),
+            Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] },
+            Reply::LinkSent(_) => Reply::LinkSent(sent())),
         variants!(Outcome:
             Outcome::Started { .. } => Outcome::Started { pid: 300, changed: true, warnings: vec!["a".into()] },
             Outcome::Scheduled { .. } => Outcome::Scheduled { next_ms: Some(NOON_MS), changed: true },

@@ -16,6 +16,7 @@ mod link;
 mod logs;
 mod record;
 mod runtime;
+mod send;
 mod status;
 mod upload;
 mod vitals;
@@ -163,6 +164,7 @@ impl Daemon {
             Request::LinkAdd(spec) => Box::pin(self.link_add(spec)).await?,
             Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
             Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
+            Request::LinkSend(spec) => Box::pin(self.link_send(spec)).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
             Request::Clear { force } => Box::pin(self.clear(force)).await?,
             Request::DaemonStatus => self.daemon_status()?,

@@ -246,6 +246,9 @@ impl Router {
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
         let tell = table.declare(instance, Direction::Input, &decl);
+        if let Some(ends) = table.instances.get(&instance) {
+            ends.mailbox.has_changed();
+        }
         self.check_links(table, &links);
         if let Some(tell) = tell {
             tell(Direction::Input, &decl);
@@ -268,6 +271,17 @@ impl Router {
         for Loss { link, from, count } in losses {
             self.surroundings.messages_lost(link.id, from, count);
         }
+    }
+
+    /// Where messages for the instance wait.
+    pub(super) fn mailbox(&self, instance: InstanceId) -> Option<Arc<Mailbox>> {
+        self.table().instances.get(&instance).map(|ends| ends.mailbox.clone())
+    }
+
+    /// How the instance last declared this type as an input.
+    #[must_use]
+    pub fn input(&self, instance: InstanceId, type_name: &str) -> Option<Arc<TypeDecl>> {
+        self.table().instances.get(&instance)?.types.input(type_name).cloned()
     }
 
     /// The type names that the instance last declared as outputs and inputs, sorted.

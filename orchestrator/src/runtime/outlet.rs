@@ -14,7 +14,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Body, Written};
-use crate::route::{DropReason, Entry, Link, Mailbox, Sink};
+use crate::route::{DropReason, Encoding, Entry, Link, Mailbox, Sink};
 
 /// Messages in one system call at most.
 const BATCH_MESSAGES: usize = 512;
@@ -33,6 +33,9 @@ const MAX_CONTROL_BYTES: usize = 1 << 20;
 pub(super) trait Dialect: Send + Sync {
     /// What is looked up once for all messages of a link that are written together.
     type Way;
+
+    /// How it writes payloads.
+    const ENCODING: Encoding;
 
     /// How messages of this link are written, and how many of them the peer takes now; none if
     /// it takes none.
@@ -293,6 +296,10 @@ impl<D: Dialect + 'static> Outlet<D> {
 impl<D: Dialect + 'static> Sink for Outlet<D> {
     fn kick(&self) {
         self.flush();
+    }
+
+    fn encoding(&self) -> Encoding {
+        D::ENCODING
     }
 
     fn hand_over(&self) {
