@@ -2,7 +2,7 @@
 
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
+    CallCounters, LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
 };
 use orchestrator_proto::{InstanceId, Millis};
 
@@ -111,7 +111,14 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         LinkState::Mismatched { .. } => Field::toned("mismatched", Tone::Bad),
     };
     let counters = &link.counters;
-    let dropped = if counters.dropped > 0 { Tone::Busy } else { Tone::Plain };
+    // Calls: given, answered, ended without a reply, not answered.
+    let [sent, delivered, dropped, queued] = match link.calls {
+        Some(CallCounters { calls, replies, failed, in_flight }) => {
+            [calls, replies, failed, in_flight]
+        }
+        None => [counters.sent, counters.delivered, counters.dropped, counters.queued],
+    };
+    let tone = if dropped > 0 { Tone::Busy } else { Tone::Plain };
     let last = counters.last_ms.map_or_else(String::new, |at| format::ago(at, now_ms));
     vec![
         link.id.to_string().into(),
@@ -120,16 +127,19 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         to.into(),
         policy(link).into(),
         state,
-        counters.sent.to_string().into(),
-        counters.delivered.to_string().into(),
-        Field::toned(counters.dropped.to_string(), dropped),
-        counters.queued.to_string().into(),
+        sent.to_string().into(),
+        delivered.to_string().into(),
+        Field::toned(dropped.to_string(), tone),
+        queued.to_string().into(),
         last.into(),
     ]
 }
 
-/// As in `block 500ms, history 10`.
+/// As in `block 500ms, history 10`. Calls have none of that.
 fn policy(link: &LinkInfo) -> String {
+    if link.calls.is_some() {
+        return "calls".to_owned();
+    }
     let mut text = link.policy.to_string();
     if link.block_timeout > Millis::ZERO {
         text += &format!(" {}", link.block_timeout);

@@ -391,6 +391,7 @@ fn a_mismatched_link_is_listed_with_its_reason() {
         part_of: None,
         block_timeout: Millis::ZERO,
         history: 0,
+        calls: None,
     };
     let list = move |_| ServerBody::Reply(Reply::Links(vec![link.clone()]));
     let done = Fake::answering(list).run(&["link", "list", "--color", "always"]);

@@ -41,6 +41,13 @@
 //! Under the other policies nothing is sent again. What was lost is counted: after the
 //! reconnection both ends say how far they had come, and the daemon reports the difference.
 
+mod call;
+
+pub use call::{
+    Answer, CallEnd, CallFailure, CallFrame, DeclareCalls, MAX_CALL, MAX_CALL_BYTES,
+    MAX_CALL_TIMEOUT_MS, MAX_CALLS, MAX_FAILURE, parts_of_calls, schema_of_calls,
+};
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Priority, RuntimeInfo};
@@ -200,6 +207,8 @@ pub enum Frame<'a> {
         /// The total; never decreases.
         total: u64,
     },
+    /// Either direction: calls. A daemon sends these only to who has declared an end of calls.
+    Calls(CallFrame<'a>),
 }
 
 /// Whose messages are numbered together: those of one epoch of one instance over one link.

@@ -67,6 +67,7 @@ fn link(sent: u64) -> LinkInfo {
         part_of: None,
         block_timeout: Millis::ZERO,
         history: 0,
+        calls: None,
     }
 }
 

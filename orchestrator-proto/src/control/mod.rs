@@ -41,8 +41,8 @@ pub use doctor::{Finding, Level};
 pub use event::{Event, EventKind};
 pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
 pub use info::{
-    Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
-    Status, TargetInfo, TelemetryStatus,
+    CallCounters, Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail,
+    RuntimeInfo, Status, TargetInfo, TelemetryStatus,
 };
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};

@@ -257,6 +257,7 @@ fn handle(
                 ));
             }
         }
+        Frame::Calls(frame) => shared.calls.frame(shared, frame, chunk)?,
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {

@@ -2,7 +2,8 @@
 
 use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
-    self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
+    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame,
+    RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, Size, TypeSchema, WireError};
 use serde::Serialize;
@@ -284,6 +285,7 @@ fn link_info() -> LinkInfo {
         part_of: Some(LinkId(300)),
         block_timeout: Millis(500),
         history: 300,
+        calls: Some(CallCounters { calls: 1000, replies: 990, failed: 7, in_flight: 3 }),
     }
 }
 
@@ -511,6 +513,17 @@ pub(crate) fn declare(schema: &[u8]) -> Declare<'_> {
     }
 }
 
+pub(crate) fn declare_calls(schema: &[u8]) -> DeclareCalls<'_> {
+    DeclareCalls {
+        channel: 300,
+        end: CallEnd::Service,
+        name: "acme.count.v1",
+        request: schema,
+        reply: &[1],
+        at_once: 64,
+    }
+}
+
 pub(crate) fn sender() -> Sender {
     Sender { epoch: 300, instance: camera(), anybody: false }
 }
@@ -525,6 +538,19 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
     let (id, instance) = (camera(), || Selector::from("camera"));
     let schema = value_schema();
     type FrameOf = Frame<'static>;
+    type CallFrameOf = CallFrame<'static>;
+    type AnswerOf = Answer<'static>;
+    let text = || "why".to_owned();
+    let calls = variants!(CallFrameOf:
+        CallFrame::Declare(_) => CallFrame::Declare(declare_calls(&schema)),
+        CallFrame::Call { .. } => CallFrame::Call { channel: 300, id: 1 << 40, timeout_ms: 10_000, payload: b"\xff\x00" },
+        CallFrame::Cancel { .. } => CallFrame::Cancel { channel: 300, id: 1 << 40 },
+        CallFrame::Answer { .. } => CallFrame::Answer { channel: 300, id: 1 << 40, answer: Answer::Reply(b"\xff\x00") },
+    );
+    let answers = variants!(AnswerOf:
+        Answer::Reply(_) => Answer::Reply(b"\xff\x00"),
+        Answer::Failure(_) => Answer::Failure(CallFailure::TimedOut { given: true }),
+    );
     let frames = variants!(FrameOf:
         Frame::Hello { .. } => Frame::Hello { magic: runtime::MAGIC, protocol: 2, sdk: "demo" },
         Frame::Welcome { .. } => Frame::Welcome { protocol: 2, server: "0.1.0", instance: id },
@@ -542,9 +568,24 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Ready => Frame::Ready,
         Frame::Report { .. } => Frame::Report { channel: 300 },
         Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
+        Frame::Calls(_) => Frame::Calls(CallFrame::Declare(declare_calls(&schema))),
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
+        ("CallFrame", calls.1.into_iter().map(|it| Sample { type_name: "CallFrame", ..it }).collect()),
+        ("Answer", answers.1.into_iter().map(|it| Sample { type_name: "Answer", ..it }).collect()),
+        variants!(CallEnd: CallEnd::Client => CallEnd::Client, CallEnd::Service => CallEnd::Service),
+        variants!(CallFailure:
+            CallFailure::NoLink => CallFailure::NoLink,
+            CallFailure::Mismatched(_) => CallFailure::Mismatched(text()),
+            CallFailure::TimedOut { .. } => CallFailure::TimedOut { given: true },
+            CallFailure::Cancelled => CallFailure::Cancelled,
+            CallFailure::ServiceGone => CallFailure::ServiceGone,
+            CallFailure::LinkRemoved => CallFailure::LinkRemoved,
+            CallFailure::Failed(_) => CallFailure::Failed(text()),
+            CallFailure::BadRequest(_) => CallFailure::BadRequest(text()),
+            CallFailure::TooMany => CallFailure::TooMany,
+            CallFailure::NotRead => CallFailure::NotRead),
         variants!(Direction:
             Direction::Output => Direction::Output, Direction::Input => Direction::Input),
         variants!(RuntimeRequest:

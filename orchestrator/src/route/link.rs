@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use orchestrator_proto::control::{Counters, LinkRules};
+use orchestrator_proto::control::{CallCounters, Counters, LinkRules};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
+use super::calls::CallCounts;
 use super::history::Item;
 use super::mailbox::Mailbox;
 use super::message::{Credit, Entry, Origin};
@@ -67,6 +68,8 @@ pub struct Link {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) mismatch: Mutex<Option<WireError>>,
     queue: Mutex<Queue<Entry>>,
+    /// Calls over it.
+    pub(super) calls: Arc<CallCounts>,
     removed: AtomicBool,
 }
 
@@ -81,6 +84,7 @@ impl Link {
             mailbox,
             mismatch: Mutex::new(None),
             queue: Mutex::new(Queue::new(rules)),
+            calls: Arc::default(),
             removed: AtomicBool::new(false),
         }
     }
@@ -113,6 +117,12 @@ impl Link {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.queue().counters()
+    }
+
+    /// What became of the calls over it.
+    #[must_use]
+    pub fn call_counters(&self) -> CallCounters {
+        self.calls.counters()
     }
 
     /// Why the link carries nothing, if its two ends don't agree.

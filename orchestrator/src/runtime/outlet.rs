@@ -86,6 +86,9 @@ pub(super) struct Outlet<D> {
 struct ControlQueue {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// Frames of calls. Their places in the calls' table bound them.
+    calls: VecDeque<Vec<u8>>,
+    call_bytes: usize,
 }
 
 /// Closes an outlet when the connection is served no longer, also when its task is aborted
@@ -131,6 +134,19 @@ impl<D: Dialect + 'static> Outlet<D> {
         }
         control.bytes += frame.len();
         control.frames.push_back(frame);
+    }
+
+    /// Queues a frame of a call: in the order of these, after other frames that are not messages.
+    /// As many may wait as calls are under way. Does not write either.
+    pub(super) fn push_call(&self, frame: Vec<u8>) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.call_bytes += frame.len();
+        control.calls.push_back(frame);
+    }
+
+    /// Bytes of such frames that wait.
+    pub(super) fn calls_waiting(&self) -> usize {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
     }
 
     /// Lets the connection's task write.
@@ -205,7 +221,9 @@ impl<D: Dialect + 'static> Outlet<D> {
 
     fn has_more(&self) -> bool {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        !control.frames.is_empty() || (self.mailbox.serves(self) && self.mailbox.has_ready())
+        !control.frames.is_empty()
+            || !control.calls.is_empty()
+            || (self.mailbox.serves(self) && self.mailbox.has_ready())
     }
 
     fn drain(&self, batch: &mut MutexGuard<'_, Batch>) -> Drained {
@@ -241,10 +259,18 @@ impl<D: Dialect + 'static> Outlet<D> {
                 control.bytes -= frame.len();
                 batch.heads.extend_from_slice(&frame);
             }
-            batch.control = batch.heads.len();
             if !control.frames.is_empty() {
+                batch.control = batch.heads.len();
                 return;
             }
+            // In turn with messages, which come after them.
+            while batch.heads.len() < BATCH_BYTES
+                && let Some(frame) = control.calls.pop_front()
+            {
+                control.call_bytes -= frame.len();
+                batch.heads.extend_from_slice(&frame);
+            }
+            batch.control = batch.heads.len();
         }
         if self.closed.load(Ordering::Acquire) || !self.mailbox.serves(self) {
             return;

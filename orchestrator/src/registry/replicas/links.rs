@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use orchestrator_proto::control::{
-    Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, RulesSpec, TargetInfo, TargetSpec,
-    WantedSet,
+    CallCounters, Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, RulesSpec, TargetInfo,
+    TargetSpec, WantedSet,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -275,18 +275,22 @@ impl Registry {
 
     /// The links from and to sets, as they are shown; `links` are all others.
     pub(in super::super) fn set_link_infos(&self, links: &[LinkInfo]) -> Vec<LinkInfo> {
-        let mut sums: HashMap<LinkId, (Counters, Option<LinkState>)> = HashMap::new();
+        let mut sums: HashMap<LinkId, (Counters, Option<LinkState>, Option<CallCounters>)> =
+            HashMap::new();
         for link in links {
             let Some(whole) = link.part_of else { continue };
-            let (sum, state) = sums.entry(whole).or_default();
+            let (sum, state, calls) = sums.entry(whole).or_default();
             add(sum, &link.counters);
+            if let Some(more) = &link.calls {
+                add_calls(calls.get_or_insert_default(), more);
+            }
             if state.is_none() && matches!(link.state, LinkState::Mismatched { .. }) {
                 *state = Some(link.state.clone());
             }
         }
         let records: Vec<_> = self.set_links().values().cloned().collect();
         let info = |record: SetLinkRecord| {
-            let (counters, state) = sums.remove(&record.id).unwrap_or_default();
+            let (counters, state, calls) = sums.remove(&record.id).unwrap_or_default();
             let instance = |id: InstanceId| TargetInfo::Instance { id, name: self.name_of(id) };
             let (from, from_name) = match record.from {
                 None | Some(SetLinkEnd::Single(LinkEnd::Udp(_))) => (None, None),
@@ -312,6 +316,7 @@ impl Registry {
                 part_of: None,
                 block_timeout: record.rules.block_timeout,
                 history: record.rules.history,
+                calls,
             }
         };
         records.into_iter().map(info).collect()
@@ -353,6 +358,13 @@ fn ends(link: &Link) -> Ends {
 fn touches(link: &SetLinkRecord, name: &str) -> bool {
     let is_it = |end: &SetLinkEnd| matches!(end, SetLinkEnd::Set(set) if set == name);
     is_it(&link.to) || link.from.as_ref().is_some_and(is_it)
+}
+
+fn add_calls(sum: &mut CallCounters, more: &CallCounters) {
+    sum.calls += more.calls;
+    sum.replies += more.replies;
+    sum.failed += more.failed;
+    sum.in_flight += more.in_flight;
 }
 
 fn add(sum: &mut Counters, more: &Counters) {
