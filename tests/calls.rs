@@ -918,3 +918,99 @@ fn a_service_that_does_not_read_holds_only_its_own_calls() {
     // It has one, which it does not answer: from then on the other one has fewer.
     assert_eq!(done, 39);
 }
+
+// From the command line.
+
+#[test]
+fn a_person_can_call() {
+    let stage = Stage::new(&[]);
+    let daemon = &stage.daemon;
+    let divider = binary("divider");
+    daemon.add([divider.to_str().unwrap(), "--name", "divider"]);
+    daemon.ok(["runtime", "start", "divider"]);
+    let call = |args: &[&str]| {
+        let said = ["link", "call", "divider", "--type", "examples.divide.v1"];
+        daemon.cli(said.into_iter().chain(args.iter().copied()))
+    };
+    // It may have to connect and to declare first.
+    let said = call(&[r#"{"dividend": 7, "divisor": 2}"#]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "{\"value\":3,\"rest\":1}\n"));
+    let reply = daemon.json([
+        "link",
+        "call",
+        "divider",
+        "--type",
+        "examples.divide.v1",
+        r#"{"dividend": 9223372036854775807, "divisor": 1}"#,
+    ]);
+    assert_eq!(reply["link-called"]["reply"], json!({"value": i64::MAX, "rest": 0}));
+    // Each kind of failure has its exit code.
+    let said = call(&[r#"{"dividend": 7, "divisor": 0}"#]);
+    assert_eq!(said.code, Some(7), "{said:?}");
+    assert!(said.stderr.contains("failed: 7 can't be divided by 0"), "{said:?}");
+    let said = call(&[r#"{"dividend": 7}"#]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for part in ["divisor", "it takes struct {", "dividend: i64"] {
+        assert!(said.stderr.contains(part), "{said:?}");
+    }
+    processes::signal(daemon.info("divider").observed.pid().unwrap(), Signal::SIGSTOP);
+    let said = call(&["--timeout", "300ms", r#"{"dividend": 7, "divisor": 2}"#]);
+    assert_eq!(said.code, Some(6), "{said:?}");
+    assert!(said.stderr.contains("did not reply within 300ms"), "{said:?}");
+    processes::signal(daemon.info("divider").observed.pid().unwrap(), Signal::SIGCONT);
+    daemon.ok(["runtime", "stop", "divider"]);
+    let said = call(&["null"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("does not run"), "{said:?}");
+    let said = daemon.cli(["link", "call", "nobody", "--type", "x", "1"]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+}
+
+#[test]
+fn messages_and_calls_are_not_mixed_up() {
+    let stage = Stage::new(&["b"]);
+    let _serving = stage.serve("b");
+    let _takes = stage.daemon.receiver(&stage.ids["a"], "n");
+    stage.daemon.declared("a", "n");
+    let said = stage.daemon.cli(["link", "send", "b", "--type", "double", "{}"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("see `link call`"), "{said:?}");
+    let said = stage.daemon.cli(["link", "call", "a", "--type", "n", "1"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("see `link send`"), "{said:?}");
+    let request = r#"{"value": 4, "ballast": []}"#;
+    let said = stage.daemon.cli(["link", "call", "b", "--type", "double", request]);
+    assert_eq!(said.stdout, "{\"value\":8,\"by\":\"b\"}\n", "{said:?}");
+    // No link counts it.
+    assert_eq!(stage.counters("b"), CallCounters::default());
+}
+
+#[test]
+fn a_service_that_goes_away_is_told_to_a_person() {
+    let stage = Stage::new(&["b"]);
+    let mut service = stage.daemon.native(&stage.ids["b"]);
+    declare(&mut service, 0, CallEnd::Service, 8);
+    stage.daemon.declared("b", "double");
+    let daemon = &stage.daemon;
+    let said = std::thread::scope(|scope| {
+        let args = ["link", "call", "b", "--type", "double", r#"{"value": 1, "ballast": []}"#];
+        let calling = scope.spawn(move || daemon.cli(args));
+        given(&mut service);
+        drop(service);
+        calling.join().unwrap()
+    });
+    assert_eq!(said.code, Some(7), "{said:?}");
+    assert!(said.stderr.contains("went away with the call"), "{said:?}");
+}
+
+#[test]
+fn a_person_who_goes_away_cancels_the_call() {
+    let stage = Stage::new(&["b"]);
+    let mut service = stage.service("b", 1);
+    let args = ["link", "call", "b", "--type", "double", r#"{"value": 1, "ballast": []}"#];
+    let mut calling = stage.daemon.cli_command(args).spawn().unwrap();
+    let call = stage.within(service.next());
+    calling.kill().unwrap();
+    calling.wait().unwrap();
+    stage.within(call.cancelled());
+}

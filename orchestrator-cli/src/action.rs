@@ -191,6 +191,7 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Findings(_)
         | Reply::ReplicaSets(_)
         | Reply::ReplicaSet(_)
+        | Reply::LinkCalled(_)
         | Reply::Each { .. } => return None,
     };
     Some((sentence, &[]))

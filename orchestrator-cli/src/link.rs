@@ -23,6 +23,7 @@ pub(crate) async fn run(
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
         LinkCommand::Record(args) => return record::record(&client, out, args).await,
         LinkCommand::Send(args) => return send::send(&client, out, args).await,
+        LinkCommand::Call(args) => return send::call(&client, out, args).await,
         LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
             from: args.from.map(Into::into),
             type_name: args.type_name,

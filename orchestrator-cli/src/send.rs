@@ -1,16 +1,19 @@
-//! `link send`
+//! `link send`, `link call`
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{Request, SendSpec};
+use orchestrator_proto::control::{Called, Reply, Request, SendSpec};
 use orchestrator_proto::frame::MAX_CONTROL;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::action;
-use crate::cli::LinkSend;
+use crate::cli::{LinkCall, LinkSend};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::{action, format};
 
 /// Stands for standard input.
 const STDIN: &str = "-";
@@ -28,14 +31,32 @@ pub(crate) async fn send(
     args: LinkSend,
 ) -> Result<Exit, Failure> {
     let LinkSend { target, message, type_name, timeout } = args;
-    let spec = |payload| SendSpec {
-        to: target.as_str().into(),
-        type_name: type_name.clone(),
-        payload,
-        timeout,
-    };
-    if message != STDIN {
-        return one(client, out, spec(message)).await;
+    let to = target.into();
+    let spec = SendSpec { to, type_name, payload: message, timeout };
+    each(client, out, spec, Request::LinkSend).await
+}
+
+/// `link call`
+pub(crate) async fn call(
+    client: &Client,
+    out: &mut Output,
+    args: LinkCall,
+) -> Result<Exit, Failure> {
+    let LinkCall { target, request, type_name, timeout } = args;
+    let to = target.into();
+    let spec = SendSpec { to, type_name, payload: request, timeout };
+    each(client, out, spec, Request::LinkCall).await
+}
+
+/// What is given, or each line of standard input, one after the other.
+async fn each(
+    client: &Client,
+    out: &mut Output,
+    spec: SendSpec,
+    request: fn(SendSpec) -> Request,
+) -> Result<Exit, Failure> {
+    if spec.payload != STDIN {
+        return one(client, out, request(spec)).await;
     }
     let mut lines = lines();
     while let Some((number, line)) = lines.recv().await {
@@ -43,16 +64,51 @@ pub(crate) async fn send(
         if line.trim().is_empty() {
             continue;
         }
-        one(client, out, spec(line)).await.map_err(|failure| of_line(failure, number))?;
+        let request = request(SendSpec { payload: line, ..spec.clone() });
+        one(client, out, request).await.map_err(|failure| of_line(failure, number))?;
         // Whoever waits for it sees each when it is done.
         out.flush()?;
     }
     Ok(Exit::Ok)
 }
 
-async fn one(client: &Client, out: &mut Output, spec: SendSpec) -> Result<Exit, Failure> {
-    let reply = client.request(Request::LinkSend(spec)).await?;
-    action::tell(out, &reply, false)
+async fn one(client: &Client, out: &mut Output, request: Request) -> Result<Exit, Failure> {
+    let reply = client.request(request).await?;
+    match &reply {
+        Reply::LinkCalled(called) if out.is_json() => {
+            out.json_line(&JsonReply { called: JsonCalled::new(called)? })?;
+            Ok(Exit::Ok)
+        }
+        Reply::LinkCalled(called) => {
+            out.line(&format::line(&called.reply))?;
+            Ok(Exit::Ok)
+        }
+        _ => action::tell(out, &reply, false),
+    }
+}
+
+/// A reply as JSON, as [`Reply`] would be but for what the service said: that is JSON itself and not
+/// JSON in a string.
+#[derive(Serialize)]
+struct JsonReply<'a> {
+    #[serde(rename = "link-called")]
+    called: JsonCalled<'a>,
+}
+
+#[derive(Serialize)]
+struct JsonCalled<'a> {
+    id: InstanceId,
+    type_name: &'a str,
+    /// Kept as it is written, so that no digit of a large number is lost.
+    reply: &'a RawValue,
+}
+
+impl<'a> JsonCalled<'a> {
+    fn new(called: &'a Called) -> Result<Self, Failure> {
+        let Called { id, type_name, reply } = called;
+        let reply = serde_json::from_str(reply).map_err(|_| Failure::unexpected_reply())?;
+        Ok(Self { id: *id, type_name, reply })
+    }
 }
 
 /// Says which line it was. Those before it were sent.

@@ -82,6 +82,8 @@ error_codes! {
     Replaced = 19, "replaced";
     /// It was not done in the time that it was given.
     TimedOut = 20, "timed-out";
+    /// A service that was called has failed, or gone away: what was asked may have been done.
+    CallFailed = 21, "call-failed";
 }
 
 impl Serialize for ErrorCode {

@@ -57,7 +57,7 @@ pub use rlimit::{Resource, Rlimit};
 pub use rules::{LinkRules, RulesSpec};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
-pub use send::{SendSpec, Sent};
+pub use send::{Called, SendSpec, Sent};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
@@ -207,7 +207,7 @@ mod tests {
             payload: "1".into(),
             timeout: crate::Millis(1),
         };
-        let last = Request::LinkSend(spec);
+        let last = Request::LinkCall(spec);
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

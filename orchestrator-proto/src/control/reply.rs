@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Request;
 use super::{
-    DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
+    Called, DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
     RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
     RuntimeVitals, Scaled, Sent, Status,
 };
@@ -162,6 +162,8 @@ pub enum Reply {
     },
     /// To [`Request::LinkSend`].
     LinkSent(Sent),
+    /// To [`Request::LinkCall`].
+    LinkCalled(Called),
 }
 
 /// One item of a stream.

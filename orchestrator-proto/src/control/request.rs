@@ -165,11 +165,14 @@ pub enum Request {
     /// [`Reply::LinkSent`] when the kernel has taken it for the instance, or with an error: then it
     /// does not arrive, unless the error says that it may.
     LinkSend(SendSpec),
+    /// Calls a service, over no link. Answered by [`Reply::LinkCalled`] with its reply, or with an
+    /// error.
+    LinkCall(SendSpec),
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 29;
+    pub const COUNT: u32 = 30;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -218,6 +221,7 @@ impl Request {
             Self::ReplicaSets => "replica sets",
             Self::LinkRecord(_) => "link record",
             Self::LinkSend(_) => "link send",
+            Self::LinkCall(_) => "link call",
         }
     }
 }

@@ -494,6 +494,10 @@ fn send_spec() -> SendSpec {
     }
 }
 
+fn called() -> Called {
+    Called { id: camera(), type_name: "acme.image.v1".into(), reply: "{\"value\":7}".into() }
+}
+
 fn sent() -> Sent {
     Sent { id: camera(), type_name: "acme.image.v1".into(), size: 300 }
 }
@@ -636,7 +640,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets,
             Request::LinkRecord(_) => Request::LinkRecord(record_filter()),
-            Request::LinkSend(_) => Request::LinkSend(send_spec())),
+            Request::LinkSend(_) => Request::LinkSend(send_spec()),
+            Request::LinkCall(_) => Request::LinkCall(send_spec())),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -669,7 +674,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::ReplicaSet(_) => Reply::ReplicaSet(Box::new(set_detail())),
             Reply::Each { .. } => Reply::Each { set: "worker".into(), outcomes: vec![outcome(Outcome::Queued)] },
             Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] },
-            Reply::LinkSent(_) => Reply::LinkSent(sent())),
+            Reply::LinkSent(_) => Reply::LinkSent(sent()),
+            Reply::LinkCalled(_) => Reply::LinkCalled(called())),
         variants!(Outcome:
             Outcome::Started { .. } => Outcome::Started { pid: 300, changed: true, warnings: vec!["a".into()] },
             Outcome::Scheduled { .. } => Outcome::Scheduled { next_ms: Some(NOON_MS), changed: true },

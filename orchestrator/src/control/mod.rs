@@ -8,6 +8,7 @@
 //! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
 
 mod apply;
+mod call;
 mod connection;
 mod daemon;
 mod doctor;
@@ -165,6 +166,7 @@ impl Daemon {
             Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
             Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
             Request::LinkSend(spec) => Box::pin(self.link_send(spec)).await?,
+            Request::LinkCall(spec) => Box::pin(self.link_call(spec)).await?,
             Request::LinkList => Reply::Links(self.registry.list_links()),
             Request::Clear { force } => Box::pin(self.clear(force)).await?,
             Request::DaemonStatus => self.daemon_status()?,

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_proto::control::{LinkSpec, Observed, Reply, SendSpec, Sent};
-use orchestrator_proto::{ErrorCode, Millis, WireError};
+use orchestrator_proto::{ErrorCode, Millis, TypeSchema, WireError};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::Daemon;
 use crate::registry::Instance;
-use crate::route::{DropReason, Encoding, Fate, Post, Postbox, TooMany, TypeDecl};
+use crate::route::{DropReason, Encoding, Fate, Post, Postbox, TooMany, TypeDecl, parts_of_calls};
 use crate::runtime::now_ns;
 
 /// How long an instance that is connected may take to declare what it takes: it does so after its
@@ -21,6 +21,16 @@ const DECLARING: Duration = Duration::from_secs(1);
 
 /// Inputs that are named to who asks for another one.
 const SHOWN: usize = 20;
+
+/// An instance that can be sent what is asked.
+pub(super) struct Ready {
+    pub(super) instance: Arc<Instance>,
+    /// Its place among what is under way to that instance.
+    pub(super) postbox: Postbox,
+    /// How the instance takes it.
+    pub(super) decl: Arc<TypeDecl>,
+    pub(super) deadline: Instant,
+}
 
 /// Why a message can't be sent now.
 enum Missing {
@@ -32,15 +42,15 @@ enum Missing {
 
 impl Daemon {
     pub(super) async fn link_send(&self, spec: SendSpec) -> Result<Reply, WireError> {
-        check(&spec)?;
-        let instance = self.registry.find(&spec.to)?;
-        let deadline = Instant::now() + spec.timeout.duration();
-        let postbox = match self.registry.router().postbox(instance.id) {
-            Some(postbox) => postbox.map_err(|TooMany| too_many(&instance))?,
-            None => return Err(gone(&instance)),
-        };
-        let decl = self.receiver(&instance, &postbox, &spec, deadline).await?;
-        let body = payload(&instance, &decl, &spec.payload)?;
+        let Ready { instance, postbox, decl, deadline } = self.ready_for(&spec).await?;
+        if parts_of_calls(&decl).is_some() {
+            let (label, name) = (instance.label(), &decl.name);
+            return Err(invalid(format!(
+                "{label} answers calls of type {name}, and takes no messages of it: see `link call`"
+            )));
+        }
+        let schema = decl.schema.as_ref().map(|(_, schema)| &**schema);
+        let body = payload(&instance, &decl.name, schema, &spec.payload)?;
         let size = body.len() as u64;
         let post = self.registry.router().post(&postbox, decl, body, now_ns());
         let fate = match timeout_at(deadline, post.settled()).await {
@@ -54,6 +64,19 @@ impl Daemon {
             Fate::Dropped(reason) => Err(dropped(&instance, &spec.type_name, size, reason)),
             Fate::Waits => Err(WireError::new(ErrorCode::Internal, "the message is still waiting")),
         }
+    }
+
+    /// Waits until the instance can be sent what is asked.
+    pub(super) async fn ready_for(&self, spec: &SendSpec) -> Result<Ready, WireError> {
+        check(spec)?;
+        let instance = self.registry.find(&spec.to)?;
+        let deadline = Instant::now() + spec.timeout.duration();
+        let postbox = match self.registry.router().postbox(instance.id) {
+            Some(postbox) => postbox.map_err(|TooMany| too_many(&instance))?,
+            None => return Err(gone(&instance)),
+        };
+        let decl = self.receiver(&instance, &postbox, spec, deadline).await?;
+        Ok(Ready { instance, postbox, decl, deadline })
     }
 
     /// How the instance takes messages of this type. Waits until somebody is connected who does.
@@ -146,7 +169,7 @@ impl Daemon {
     }
 }
 
-fn invalid(message: impl Into<String>) -> WireError {
+pub(super) fn invalid(message: impl Into<String>) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, message)
 }
 
@@ -163,14 +186,19 @@ fn check(spec: &SendSpec) -> Result<(), WireError> {
     Ok(())
 }
 
-/// The payload, in the encoding of this declaration.
-fn payload(instance: &Instance, decl: &TypeDecl, json: &str) -> Result<Bytes, WireError> {
-    let Some((_, schema)) = &decl.schema else {
+/// The payload by this schema; without one, in the encoding of a Veecle OS runtime.
+pub(super) fn payload(
+    instance: &Instance,
+    name: &str,
+    schema: Option<&TypeSchema>,
+    json: &str,
+) -> Result<Bytes, WireError> {
+    let Some(schema) = schema else {
         let literal = serde_json::to_vec(json.trim());
         return literal.map(Bytes::from).map_err(|error| invalid(error.to_string()));
     };
     schema.from_json(json).map(Bytes::from).map_err(|error| {
-        let (name, label) = (&decl.name, instance.label());
+        let label = instance.label();
         let message = format!("the message is no {name} as {label} takes it: {error}");
         WireError { causes: vec![format!("it takes {schema}")], ..invalid(message) }
     })
