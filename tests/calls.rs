@@ -134,6 +134,7 @@ fn failure(result: Result<Doubled, CallError>) -> CallFailure {
     }
 }
 
+/// C2, C12.
 #[test]
 fn a_call_is_answered_and_counted() {
     let stage = Stage::new(&["b"]);
@@ -152,6 +153,7 @@ fn a_call_is_answered_and_counted() {
     assert_eq!(list["links"][0]["calls"], expected);
 }
 
+/// C3.
 #[test]
 fn many_are_in_flight_and_answered_in_any_order() {
     let stage = Stage::new(&["b"]);
@@ -204,6 +206,7 @@ fn large_requests_and_replies_pass() {
     });
 }
 
+/// C1, C3.
 #[test]
 fn services_share_the_calls() {
     let stage = Stage::new(&["b", "c", "d"]);
@@ -232,6 +235,7 @@ fn services_share_the_calls() {
     drop(held);
 }
 
+/// C3.
 #[test]
 fn replicas_of_a_set_share_the_calls() {
     let daemon = Daemon::start();
@@ -260,6 +264,7 @@ fn replicas_of_a_set_share_the_calls() {
     });
 }
 
+/// C4.
 #[test]
 fn without_a_link_a_call_fails_at_once() {
     let stage = Stage::new(&[]);
@@ -271,6 +276,7 @@ fn without_a_link_a_call_fails_at_once() {
     assert!(began.elapsed() < Doubles::DEADLINE);
 }
 
+/// C4, C12.
 #[test]
 fn a_call_waits_for_a_service_until_its_deadline() {
     let stage = Stage::new(&["b"]);
@@ -286,6 +292,7 @@ fn a_call_waits_for_a_service_until_its_deadline() {
     assert_eq!(reply.value, 42);
 }
 
+/// C5.
 #[test]
 fn the_deadline_ends_a_call_that_a_service_has() {
     let stage = Stage::new(&["b"]);
@@ -311,6 +318,7 @@ fn the_deadline_ends_a_call_that_a_service_has() {
     });
 }
 
+/// C5.
 #[test]
 fn a_future_that_is_dropped_cancels_its_call() {
     let stage = Stage::new(&["b"]);
@@ -420,6 +428,7 @@ fn a_handler_that_panics_costs_its_call_and_nothing_else() {
     assert!(most.load(Ordering::SeqCst) <= 2);
 }
 
+/// C6.
 #[test]
 fn a_service_that_is_killed_ends_what_it_had_and_nothing_else() {
     let stage = Stage::new(&[]);
@@ -466,6 +475,7 @@ fn a_service_that_is_killed_ends_what_it_had_and_nothing_else() {
     assert_eq!((gone, done), (64, 6));
 }
 
+/// C7.
 #[test]
 fn a_client_that_is_killed_takes_its_calls_along() {
     let stage = Stage::new(&[]);
@@ -494,6 +504,7 @@ fn a_client_that_is_killed_takes_its_calls_along() {
     });
 }
 
+/// C10.
 #[test]
 fn a_daemon_that_dies_ends_calls_and_nobody_sends_them_again() {
     let stage = Stage::new(&["b"]);
@@ -523,6 +534,7 @@ fn a_daemon_that_dies_ends_calls_and_nobody_sends_them_again() {
     assert_eq!(counters, CallCounters { calls: 1, replies: 1, failed: 0, in_flight: 0 });
 }
 
+/// C10.
 #[test]
 fn a_daemon_that_stands_still_does_not_hold_a_client_for_ever() {
     let stage = Stage::new(&["b"]);
@@ -537,6 +549,7 @@ fn a_daemon_that_stands_still_does_not_hold_a_client_for_ever() {
     assert_eq!(stage.call(&client, 3).unwrap().value, 6);
 }
 
+/// C8.
 #[test]
 fn a_link_that_is_removed_ends_its_calls() {
     let stage = Stage::new(&["b", "c"]);
@@ -558,6 +571,7 @@ fn a_link_that_is_removed_ends_its_calls() {
     assert_eq!(failure(stage.within(waits).unwrap()), CallFailure::NoLink);
 }
 
+/// C8.
 #[test]
 fn an_instance_that_is_removed_ends_its_calls() {
     let stage = Stage::new(&["b"]);
@@ -571,6 +585,7 @@ fn an_instance_that_is_removed_ends_its_calls() {
     assert!(either.contains(&failure), "{failure:?}");
 }
 
+/// C11.
 #[test]
 fn too_many_calls_are_refused() {
     let stage = Stage::new(&["b"]);
@@ -613,6 +628,7 @@ struct Other {
     text: String,
 }
 
+/// C9.
 #[test]
 fn ends_that_disagree_are_told_with_both_schemas() {
     let stage = Stage::new(&["b"]);
@@ -655,6 +671,7 @@ fn a_payload_that_is_no_request_costs_that_call() {
     assert_eq!(answer(&mut client), (2, Ok(vec![6, 1, b'b'])));
 }
 
+/// C12.
 #[test]
 fn taps_see_calls_and_what_became_of_them() {
     let stage = Stage::new(&["b"]);
@@ -866,6 +883,7 @@ fn malformed_frames_cost_their_connection_and_nothing_else() {
     }
 }
 
+/// C2.
 #[test]
 fn an_answer_is_taken_once() {
     let stage = Stage::new(&["b"]);
@@ -895,6 +913,7 @@ fn a_reply_that_is_no_value_of_its_type_is_the_callers_to_see() {
     assert!(matches!(error, CallError::BadReply(_)), "{error:?}");
 }
 
+/// C11.
 #[test]
 fn a_service_that_does_not_read_holds_only_its_own_calls() {
     let stage = Stage::new(&["b", "c"]);
@@ -921,6 +940,7 @@ fn a_service_that_does_not_read_holds_only_its_own_calls() {
 
 // From the command line.
 
+/// C13.
 #[test]
 fn a_person_can_call() {
     let stage = Stage::new(&[]);
@@ -966,6 +986,7 @@ fn a_person_can_call() {
     assert_eq!(said.code, Some(3), "{said:?}");
 }
 
+/// C13.
 #[test]
 fn messages_and_calls_are_not_mixed_up() {
     let stage = Stage::new(&["b"]);
@@ -1003,6 +1024,7 @@ fn a_service_that_goes_away_is_told_to_a_person() {
     assert!(said.stderr.contains("went away with the call"), "{said:?}");
 }
 
+/// C7, C13.
 #[test]
 fn a_person_who_goes_away_cancels_the_call() {
     let stage = Stage::new(&["b"]);
