@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let other = prop::bool::weighted(0.1);
     let which = 0..16_usize;
     let step = prop_oneof![
-        2 => (0..3_u8, other.clone())
+        2 => (0..3_u8, other)
             .prop_map(|(instance, other_schema)| Step::Client { instance, other_schema }),
         1 => (3..6_u8).prop_map(|to| Step::Outside { to }),
         1 => which.clone().prop_map(Step::CloseClient),
