@@ -2,7 +2,8 @@
 
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo, Transport, Way,
+    CallCounters, LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo, Transport,
+    Way,
 };
 use orchestrator_proto::{InstanceId, Millis};
 
@@ -10,7 +11,7 @@ use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, format, record, tap};
+use crate::{action, format, record, send, tap};
 
 /// `link …`
 pub(crate) async fn run(
@@ -22,6 +23,8 @@ pub(crate) async fn run(
         LinkCommand::List => return list(&client, out).await,
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
         LinkCommand::Record(args) => return record::record(&client, out, args).await,
+        LinkCommand::Send(args) => return send::send(&client, out, args).await,
+        LinkCommand::Call(args) => return send::call(&client, out, args).await,
         LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
             from: args.from.map(Into::into),
             type_name: args.type_name,
@@ -122,7 +125,14 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
     let way = if is_detour(link) { Tone::Busy } else { Tone::Plain };
     let way = Field::toned(link.way.to_string(), way);
     let counters = &link.counters;
-    let dropped = if counters.dropped > 0 { Tone::Busy } else { Tone::Plain };
+    // Calls: given, answered, ended without a reply, not answered.
+    let [sent, delivered, dropped, queued] = match link.calls {
+        Some(CallCounters { calls, replies, failed, in_flight }) => {
+            [calls, replies, failed, in_flight]
+        }
+        None => [counters.sent, counters.delivered, counters.dropped, counters.queued],
+    };
+    let tone = if dropped > 0 { Tone::Busy } else { Tone::Plain };
     let last = counters.last_ms.map_or_else(String::new, |at| format::ago(at, now_ms));
     vec![
         link.id.to_string().into(),
@@ -132,16 +142,19 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         policy(link).into(),
         way,
         state,
-        counters.sent.to_string().into(),
-        counters.delivered.to_string().into(),
-        Field::toned(counters.dropped.to_string(), dropped),
-        counters.queued.to_string().into(),
+        sent.to_string().into(),
+        delivered.to_string().into(),
+        Field::toned(dropped.to_string(), tone),
+        queued.to_string().into(),
         last.into(),
     ]
 }
 
-/// As in `block 500ms, history 10`.
+/// As in `block 500ms, history 10`. Calls have none of that.
 fn policy(link: &LinkInfo) -> String {
+    if link.calls.is_some() {
+        return "calls".to_owned();
+    }
     let mut text = link.policy.to_string();
     if link.block_timeout > Millis::ZERO {
         text += &format!(" {}", link.block_timeout);

@@ -437,6 +437,7 @@ fn link(id: u64) -> LinkInfo {
         transport: Transport::Auto,
         way: Way::Routed,
         why: None,
+        calls: None,
     }
 }
 

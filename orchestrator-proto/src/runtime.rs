@@ -64,6 +64,13 @@
 //!
 //! A lane does not end with a daemon: to the next one both ends say [`Frame::Uses`].
 
+mod call;
+
+pub use call::{
+    Answer, CallEnd, CallFailure, CallFrame, DeclareCalls, MAX_CALL, MAX_CALL_BYTES,
+    MAX_CALL_TIMEOUT_MS, MAX_CALLS, MAX_FAILURE, parts_of_calls, schema_of_calls,
+};
+
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Policy, Priority, RuntimeInfo};
@@ -224,6 +231,8 @@ pub enum Frame<'a> {
         /// The total; never decreases.
         total: u64,
     },
+    /// Either direction: calls. A daemon sends these only to who has declared an end of calls.
+    Calls(CallFrame<'a>),
     /// Instance to daemon, before its declarations: it can take lanes.
     Lanes,
     /// Daemon to instance: there is a lane for this channel. See the module.

@@ -14,6 +14,7 @@ mod ends;
 mod late;
 mod policies;
 mod random;
+mod sends;
 mod stage;
 mod timeouts;
 
@@ -71,6 +72,11 @@ conformance!(
     late::each_process_begins_with_the_history,
     late::what_is_remembered_is_bounded,
     late::a_history_begins_when_it_is_given,
+    sends::messages_of_a_client_come_beside_those_of_links,
+    sends::messages_of_a_client_are_taken_back,
+    sends::messages_of_a_client_to_nobody,
+    sends::messages_of_a_client_are_values_of_the_type,
+    sends::messages_of_a_client_are_not_kept,
     random::whatever_happens,
 );
 
@@ -88,6 +94,8 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("late.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
+        include_str!("sends.rs"),
+        include_str!("../calls.rs"),
         include_str!("timeouts.rs"),
     ];
     let named = |text: &str, sentence: &str| {
@@ -96,7 +104,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 37, "{sentences:?}");
+    assert!(sentences.len() >= 57, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

@@ -62,6 +62,26 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link record --type acme.imu.v1 --type acme.gps.v1 -o imu.mcap --duration 10s
   orchestrator-cli link record --link 3 --encoding postcard -o exact.mcap")]
     Record(LinkRecord),
+
+    /// Send messages to an instance yourself, written as JSON.
+    ///
+    /// Prints how each went, when the instance has it. The instance gets it like one of its links'
+    /// messages; no link is needed, and none counts it. Taps see it.
+    #[command(after_help = "Examples:
+  orchestrator-cli link send motor --type acme.speed.v1 '{\"metres_per_s\": 1.5}'
+  orchestrator-cli link send motor --type acme.speed.v1 --timeout 30s 'null'
+  jq -c '.[]' speeds.json | orchestrator-cli link send motor --type acme.speed.v1 -")]
+    Send(LinkSend),
+
+    /// Call a service yourself, and print its reply as JSON.
+    ///
+    /// No link is needed, and none counts it. Taps see it. Ends with 6 if there was no reply in time,
+    /// and with 7 if the service failed or went away: then what was asked may have been done.
+    #[command(after_help = "Examples:
+  orchestrator-cli link call divider --type examples.divide.v1 '{\"dividend\": 7, \"divisor\": 2}'
+  orchestrator-cli link call arm --type acme.move.v1 --timeout 1m '{\"to\": [0.1, 0.2]}'
+  orchestrator-cli link call divider --type examples.divide.v1 - < requests.jsonl")]
+    Call(LinkCall),
 }
 
 #[derive(Args, Debug)]
@@ -188,6 +208,47 @@ pub(crate) struct LinkRecord {
     /// End after this time. Example: --duration 10s
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Millis>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkSend {
+    /// Who gets it: an instance by id or name. Example: link send motor --type Stop null
+    #[arg(value_name = "TARGET", add = complete::instances())]
+    pub(crate) target: String,
+
+    /// The message as JSON, as `link tap` shows it; or `-` to read messages from standard input, one
+    /// on each line. Ends at the first that fails. Example: link send motor --type Gear 3
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) message: String,
+
+    /// The declared name of its type. Example: --type acme.speed.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: String,
+
+    /// How long each message may take until the instance has it: a program that has just been
+    /// started may have to connect first. Example: --timeout 30s
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub(crate) timeout: Millis,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkCall {
+    /// Who is called: an instance by id or name. Example: link call arm --type Where null
+    #[arg(value_name = "TARGET", add = complete::instances())]
+    pub(crate) target: String,
+
+    /// The request as JSON; or `-` to read requests from standard input, one on each line, and to call
+    /// one after the other. Ends at the first that fails. Example: link call arm --type Joint 3
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) request: String,
+
+    /// The declared name of its type. Example: --type acme.move.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: String,
+
+    /// How long the reply may take. Example: --timeout 30s
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) timeout: Millis,
 }
 
 #[derive(Args, Debug)]

@@ -70,6 +70,7 @@ fn link(sent: u64) -> LinkInfo {
         transport: Transport::Auto,
         way: Way::Routed,
         why: None,
+        calls: None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::call::Calls;
 use super::ends::{Receiving, Sending, Taken};
 use super::error::DeclareError;
 use super::input::{Queue, Way, When};
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     /// The task waits here: there are bytes to write, or writing failed.
     pub(super) kick: Notify,
     pub(super) connected: watch::Sender<bool>,
+    /// The ends of calls.
+    pub(super) calls: Calls,
     /// Some input has something to acknowledge, and the task knows.
     acknowledging: AtomicBool,
 }
@@ -102,6 +105,7 @@ impl Shared {
             progress: Notify::new(),
             kick: Notify::new(),
             connected: watch::Sender::new(false),
+            calls: Calls::default(),
             acknowledging: AtomicBool::new(false),
         }
     }
@@ -127,11 +131,11 @@ impl Shared {
         let mut link = self.link();
         let direction = |declared: &Declared| matches!(declared.end, End::Input(_));
         let taken = |d: &Declared| d.name == name && direction(d) == queue.is_some();
-        if link.declared.iter().any(taken) {
+        if link.declared.iter().any(taken) || self.calls.has(name, queue.is_some()) {
             return Err(DeclareError::Duplicate(name.to_owned()));
         }
         let channel = u16::try_from(link.declared.len()).unwrap_or(u16::MAX);
-        if channel >= MAX_CHANNELS {
+        if usize::from(channel) + self.calls.count() >= usize::from(MAX_CHANNELS) {
             return Err(DeclareError::TooMany);
         }
         link.declared.push(Declared {
@@ -162,6 +166,7 @@ impl Shared {
         for channel in 0..link.declared.len() {
             link.push_declare(channel as u16);
         }
+        self.calls.attach(&mut link);
         if link.ready {
             // The daemon before may have died before it took note.
             link.writing.push(&Frame::Ready);
@@ -193,6 +198,7 @@ impl Shared {
                 End::Input(receiving) => receiving.claiming.clear(),
             }
         }
+        self.calls.detach();
         self.connected.send_replace(false);
         drop(link);
         self.progress.notify_waiters();
@@ -393,6 +399,22 @@ impl Link {
             End::Input(_) => false,
         };
         Some(self.wants_write()? || self.declared.iter().any(behind))
+    }
+
+    /// Whether this is the name of an output, or of an input.
+    pub(super) fn is_declared(&self, name: &str, is_input: bool) -> bool {
+        let is_it = |it: &Declared| it.name == name && matches!(it.end, End::Input(_)) == is_input;
+        self.declared.iter().any(is_it)
+    }
+
+    /// How many outputs and inputs there are.
+    pub(super) fn declared_count(&self) -> usize {
+        self.declared.len()
+    }
+
+    /// Whether so much waits for the kernel that nothing should come on top.
+    pub(super) fn is_full(&self) -> bool {
+        self.writing.is_full()
     }
 
     /// Whether bytes wait for the kernel; none if there is no connection any more.

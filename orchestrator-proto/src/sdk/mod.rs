@@ -61,6 +61,7 @@
 //! link's capacity and the receiver's window. A reader that does not receive loses messages, or holds its senders up, as its
 //! links' policies say; other inputs of the same runtime are not affected.
 
+mod call;
 mod connection;
 mod control;
 mod ends;
@@ -89,6 +90,7 @@ use serde::de::DeserializeOwned;
 use crate::runtime::{ENV_INSTANCE, ENV_SOCKET};
 use crate::{InstanceId, TypeSchema};
 
+pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
 pub use input::Input;
 pub use output::Output;

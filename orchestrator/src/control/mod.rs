@@ -8,6 +8,7 @@
 //! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
 
 mod apply;
+mod call;
 mod connection;
 mod daemon;
 mod doctor;
@@ -16,6 +17,7 @@ mod link;
 mod logs;
 mod record;
 mod runtime;
+mod send;
 mod status;
 mod upload;
 mod vitals;
@@ -166,6 +168,8 @@ impl Daemon {
             Request::LinkAdd(spec) => Box::pin(self.link_add(spec)).await?,
             Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
             Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
+            Request::LinkSend(spec) => Box::pin(self.link_send(spec)).await?,
+            Request::LinkCall(spec) => Box::pin(self.link_call(spec)).await?,
             Request::LinkList => {
                 self.registry.count_lanes().await;
                 Reply::Links(self.registry.list_links())

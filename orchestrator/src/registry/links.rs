@@ -406,6 +406,7 @@ impl Registry {
                 Some(error) => LinkState::Mismatched { error },
             },
             counters: link.counters(),
+            calls: self.router.carries_calls(link).then(|| link.call_counters()),
         }
     }
 }

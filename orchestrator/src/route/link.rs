@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use orchestrator_proto::control::{Counters, LinkRules, Way};
+use orchestrator_proto::control::{CallCounters, Counters, LinkRules, Way};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::beside::Beside;
+use super::calls::CallCounts;
 use super::history::Item;
 use super::mailbox::Mailbox;
 use super::message::{Credit, Entry, Origin};
@@ -68,6 +69,8 @@ pub struct Link {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) mismatch: Mutex<Option<WireError>>,
     queue: Mutex<Queue<Entry>>,
+    /// Calls over it.
+    pub(super) calls: Arc<CallCounts>,
     removed: AtomicBool,
     /// What goes over it without passing here.
     pub lanes: Beside,
@@ -84,6 +87,7 @@ impl Link {
             mailbox,
             mismatch: Mutex::new(None),
             queue: Mutex::new(Queue::new(rules)),
+            calls: Arc::default(),
             removed: AtomicBool::new(false),
             lanes: Beside::default(),
         }
@@ -151,6 +155,12 @@ impl Link {
             return None;
         }
         self.lanes.handed_over(sink)
+    }
+
+    /// What became of the calls over it.
+    #[must_use]
+    pub fn call_counters(&self) -> CallCounters {
+        self.calls.counters()
     }
 
     /// Why the link carries nothing, if its two ends don't agree.

@@ -8,6 +8,7 @@ use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
+use super::calls::{Exchange, parts_of_calls};
 use super::interruption::{Interruptions, Loss};
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
@@ -120,6 +121,8 @@ struct Table {
     instances: HashMap<InstanceId, Ends>,
     peers: HashMap<Arc<str>, Arc<Mailbox>>,
     interruptions: Interruptions,
+    /// Calls by their type, as long as anybody has an end of them.
+    exchanges: HashMap<Arc<str>, Weak<Exchange>>,
 }
 
 /// What is known of an instance as an end of links.
@@ -267,10 +270,61 @@ impl Router {
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
         let tell = table.declare(instance, Direction::Input, &decl);
+        if let Some(ends) = table.instances.get(&instance) {
+            ends.mailbox.has_changed();
+        }
         self.check_links(table, &links);
         if let Some(tell) = tell {
             tell(Direction::Input, &decl);
         }
+    }
+
+    /// The instance declares an end of calls. The answer is where they meet.
+    pub(super) fn declare_calls(
+        &self,
+        instance: InstanceId,
+        direction: Direction,
+        decl: &Arc<TypeDecl>,
+    ) -> Arc<Exchange> {
+        let _in_order = self.declaring();
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        let tell = table.declare(instance, direction, decl);
+        if let Some(ends) = table.instances.get(&instance) {
+            ends.mailbox.has_changed();
+        }
+        self.check_links(table, &links);
+        if let Some(tell) = tell {
+            tell(direction, decl);
+        }
+        self.exchange(&decl.name)
+    }
+
+    /// Where calls of this type meet.
+    pub(super) fn exchange(&self, type_name: &Arc<str>) -> Arc<Exchange> {
+        let mut table = self.table();
+        if let Some(exchange) = table.exchanges.get(type_name).and_then(Weak::upgrade) {
+            return exchange;
+        }
+        table.exchanges.retain(|_, exchange| exchange.strong_count() > 0);
+        let links = table.by_type.get(type_name).map(Vec::as_slice).unwrap_or_default();
+        let exchange = Exchange::new(links, self.taps.clone());
+        table.exchanges.insert(type_name.clone(), Arc::downgrade(&exchange));
+        exchange
+    }
+
+    /// Whether a link carries calls, as far as its ends have declared.
+    #[must_use]
+    pub fn carries_calls(&self, link: &Link) -> bool {
+        let table = self.table();
+        let types = |id: &InstanceId| table.instances.get(id).map(|ends| &ends.types);
+        let of_sender = link.from.as_ref().and_then(types);
+        let sent = of_sender.and_then(|types| types.output(&link.type_name));
+        let taken = match &link.to {
+            LinkTarget::Instance(to) => types(to).and_then(|types| types.input(&link.type_name)),
+            LinkTarget::Udp(_) => None,
+        };
+        sent.or(taken).is_some_and(|decl| parts_of_calls(decl).is_some())
     }
 
     /// The instance has had all messages of this type from this sender below `next`, on
@@ -289,6 +343,17 @@ impl Router {
         for Loss { link, from, count } in losses {
             self.surroundings.messages_lost(link.id, from, count);
         }
+    }
+
+    /// Where messages for the instance wait.
+    pub(super) fn mailbox(&self, instance: InstanceId) -> Option<Arc<Mailbox>> {
+        self.table().instances.get(&instance).map(|ends| ends.mailbox.clone())
+    }
+
+    /// How the instance last declared this type as an input.
+    #[must_use]
+    pub fn input(&self, instance: InstanceId, type_name: &str) -> Option<Arc<TypeDecl>> {
+        self.table().instances.get(&instance)?.types.input(type_name).cloned()
     }
 
     /// The type names that the instance last declared as outputs and inputs, sorted.
@@ -491,6 +556,9 @@ impl Table {
         self.sources.retain(|source| {
             source.upgrade().inspect(|source| source.refresh(type_name, links)).is_some()
         });
+        if let Some(exchange) = self.exchanges.get(type_name).and_then(Weak::upgrade) {
+            exchange.set_links(links);
+        }
     }
 
     /// How the declared ends of a link disagree, with both schemas.

@@ -16,7 +16,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Body, Written};
-use crate::route::{DropReason, Entry, Link, Mailbox, Sink};
+use crate::route::{DropReason, Encoding, Entry, Link, Mailbox, Sink};
 
 /// Messages in one system call at most.
 const BATCH_MESSAGES: usize = 512;
@@ -35,6 +35,9 @@ const MAX_CONTROL_BYTES: usize = 1 << 20;
 pub(super) trait Dialect: Send + Sync {
     /// What is looked up once for all messages of a link that are written together.
     type Way;
+
+    /// How it writes payloads.
+    const ENCODING: Encoding;
 
     /// How messages of this link are written, and how many of them the peer takes now; none if
     /// it takes none.
@@ -90,6 +93,9 @@ pub(super) struct Outlet<D> {
 struct ControlQueue {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// Frames of calls. Their places in the calls' table bound them.
+    calls: VecDeque<Vec<u8>>,
+    call_bytes: usize,
 }
 
 /// Closes an outlet when the connection is served no longer, also when its task is aborted
@@ -148,6 +154,19 @@ impl<D: Dialect + 'static> Outlet<D> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::net::sendmsg(self.writer.as_ref(), &slices, &mut ancillary, flags)?;
         Ok(())
+    }
+
+    /// Queues a frame of a call: in the order of these, after other frames that are not messages.
+    /// As many may wait as calls are under way. Does not write either.
+    pub(super) fn push_call(&self, frame: Vec<u8>) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.call_bytes += frame.len();
+        control.calls.push_back(frame);
+    }
+
+    /// Bytes of such frames that wait.
+    pub(super) fn calls_waiting(&self) -> usize {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
     }
 
     /// Lets the connection's task write.
@@ -222,7 +241,9 @@ impl<D: Dialect + 'static> Outlet<D> {
 
     fn has_more(&self) -> bool {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        !control.frames.is_empty() || (self.mailbox.serves(self) && self.mailbox.has_ready())
+        !control.frames.is_empty()
+            || !control.calls.is_empty()
+            || (self.mailbox.serves(self) && self.mailbox.has_ready())
     }
 
     fn drain(&self, batch: &mut MutexGuard<'_, Batch>) -> Drained {
@@ -258,10 +279,18 @@ impl<D: Dialect + 'static> Outlet<D> {
                 control.bytes -= frame.len();
                 batch.heads.extend_from_slice(&frame);
             }
-            batch.control = batch.heads.len();
             if !control.frames.is_empty() {
+                batch.control = batch.heads.len();
                 return;
             }
+            // In turn with messages, which come after them.
+            while batch.heads.len() < BATCH_BYTES
+                && let Some(frame) = control.calls.pop_front()
+            {
+                control.call_bytes -= frame.len();
+                batch.heads.extend_from_slice(&frame);
+            }
+            batch.control = batch.heads.len();
         }
         if self.closed.load(Ordering::Acquire) || !self.mailbox.serves(self) {
             return;
@@ -317,6 +346,10 @@ impl<D: Dialect + 'static> Outlet<D> {
 impl<D: Dialect + 'static> Sink for Outlet<D> {
     fn kick(&self) {
         self.flush();
+    }
+
+    fn encoding(&self) -> Encoding {
+        D::ENCODING
     }
 
     fn hand_over(&self) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use orchestrator_proto::control::{
-    Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, RulesSpec, TargetInfo, TargetSpec,
-    Transport, WantedSet, Way,
+    CallCounters, Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, RulesSpec, TargetInfo,
+    TargetSpec, Transport, WantedSet, Way,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -282,7 +282,8 @@ impl Registry {
         }
         let records: Vec<_> = self.set_links().values().cloned().collect();
         let info = |record: SetLinkRecord| {
-            let Sum { counters, mismatch, way } = sums.remove(&record.id).unwrap_or_default();
+            let Sum { counters, mismatch, way, calls } =
+                sums.remove(&record.id).unwrap_or_default();
             let (way, why) = way.unwrap_or_else(|| nowhere(record.rules.transport));
             let instance = |id: InstanceId| TargetInfo::Instance { id, name: self.name_of(id) };
             let (from, from_name) = match record.from {
@@ -312,6 +313,7 @@ impl Registry {
                 transport: record.rules.transport,
                 way,
                 why,
+                calls,
             }
         };
         records.into_iter().map(info).collect()
@@ -365,6 +367,7 @@ struct Sum {
     /// Which way they all go, else that of the first that goes through the daemon, with its reason;
     /// none if there are none.
     way: Option<(Way, Option<String>)>,
+    calls: Option<CallCounters>,
 }
 
 impl Sum {
@@ -372,6 +375,9 @@ impl Sum {
         add(&mut self.counters, &link.counters);
         if self.mismatch.is_none() && matches!(link.state, LinkState::Mismatched { .. }) {
             self.mismatch = Some(link.state.clone());
+        }
+        if let Some(more) = &link.calls {
+            add_calls(self.calls.get_or_insert_default(), more);
         }
         self.take_way(link.way, link.why.clone());
     }
@@ -387,6 +393,13 @@ impl Sum {
 fn nowhere(wanted: Transport) -> (Way, Option<String>) {
     let why = (wanted == Transport::Direct).then(|| "there is no replica for it".to_owned());
     (Way::Routed, why)
+}
+
+fn add_calls(sum: &mut CallCounters, more: &CallCounters) {
+    sum.calls += more.calls;
+    sum.replies += more.replies;
+    sum.failed += more.failed;
+    sum.in_flight += more.in_flight;
 }
 
 fn add(sum: &mut Counters, more: &Counters) {

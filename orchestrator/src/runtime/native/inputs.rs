@@ -11,7 +11,7 @@ use super::super::batch::{Body, Written};
 use super::super::outlet::Dialect;
 use super::super::translate;
 use super::ledger::{Acknowledged, Ledger};
-use crate::route::{DropReason, Entry, Link, TypeDecl};
+use crate::route::{DropReason, Encoding, Entry, Link, TypeDecl};
 
 /// The inputs that were declared on one connection, by type name.
 pub(super) struct Inputs {
@@ -131,6 +131,8 @@ impl Input {
 
 impl Dialect for Inputs {
     type Way = Way;
+
+    const ENCODING: Encoding = Encoding::Postcard;
 
     fn way(&self, link: &Link) -> Option<(Way, usize)> {
         // Until the instance declares the type, messages wait for it.

@@ -1,6 +1,7 @@
 //! The native dialect: frames of [`orchestrator_proto::runtime`]. Reading is in `reader.rs`,
 //! writing in `inputs.rs`.
 
+mod calls;
 mod held;
 mod inputs;
 mod lanes;
@@ -119,6 +120,15 @@ struct Connection {
 }
 
 impl Connection {
+    /// Queues a frame of a call likewise.
+    fn tell_call(&self, frame: &Frame<'_>) {
+        match frame::encode(frame, MAX_RUNTIME) {
+            Ok(frame) => self.outlet.push_call(frame),
+            // What came in a frame fits one, with shorter numbers in it.
+            Err(error) => tracing::error!(%error, "a frame of a call could not be encoded"),
+        }
+    }
+
     /// Queues a frame for the peer; somebody has to kick or wake the outlet.
     fn tell(&self, frame: &Frame<'_>) {
         match frame::encode(frame, MAX_RUNTIME) {

@@ -1,5 +1,6 @@
 //! The reading half of a native connection.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,14 +10,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, Passed,
-    RuntimeRequest, Sender,
+    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
+    OLDEST_PROTOCOL, PROTOCOL, Passed, RuntimeRequest, Sender,
 };
 use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
+use super::calls::Calls;
 use super::inputs::Input;
 use super::{Connection, connected};
 use crate::route::{Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
@@ -45,6 +47,10 @@ pub(super) struct Reader {
     /// Whether it has said that it is ready: once is enough.
     ready: bool,
     channels: Vec<Option<Channel>>,
+    /// Its ends of calls.
+    calls: Calls,
+    /// What it has declared as outputs or clients, and as inputs or services.
+    names: HashSet<(Direction, Arc<str>)>,
     /// What was said of the channel that is to be declared next.
     announced: Option<(u16, Announced)>,
     /// Consecutive messages of one output, not sent yet.
@@ -73,12 +79,12 @@ enum Channel {
     Input(Arc<Input>),
 }
 
-fn malformed(message: impl Into<String>) -> WireError {
+pub(super) fn malformed(message: impl Into<String>) -> WireError {
     WireError::new(ErrorCode::Malformed, message)
 }
 
 /// The schema that a declaration brings, if everything about it is right.
-fn checked(
+pub(super) fn checked(
     name: &str,
     canonical: &[u8],
     hash: Option<[u8; 32]>,
@@ -105,6 +111,8 @@ impl Reader {
             greeted: false,
             ready: false,
             channels: Vec::new(),
+            calls: Calls::default(),
+            names: HashSet::new(),
             announced: None,
             run: Vec::new(),
             run_output: None,
@@ -151,6 +159,7 @@ impl Reader {
         let frames = self.frames();
         self.send_run();
         self.woken.kick();
+        self.calls.kick();
         frames?;
         Ok(true)
     }
@@ -236,6 +245,8 @@ impl Reader {
                 self.request(id, request);
                 Ok(())
             }
+            Frame::Calls(CallFrame::Declare(declare)) => self.declare_calls(&declare),
+            Frame::Calls(frame) => self.calls.frame(frame, whole),
             Frame::Report { channel } => self.report(channel),
             Frame::Ready => {
                 if !std::mem::replace(&mut self.ready, true) {
@@ -383,11 +394,12 @@ impl Reader {
         if self.channels.len() <= slot {
             self.channels.resize(slot + 1, None);
         }
-        if self.channels[slot].is_some() {
+        if self.channels[slot].is_some() || self.calls.has(channel) {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
         let decl =
             Arc::new(TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?) });
+        self.take_name(direction, &decl.name)?;
         let (numbering, recognises) = match (self.announced.take(), direction) {
             (None, _) => (None, false),
             (Some((of, Announced::Keep(numbering))), Direction::Output) if of == channel => {
@@ -434,6 +446,32 @@ impl Reader {
         }
         endpoint.lanes.declared(&connection, name);
         Ok(())
+    }
+
+    fn declare_calls(&mut self, declare: &DeclareCalls<'_>) -> Result<(), WireError> {
+        let channel = declare.channel;
+        let is_taken = matches!(self.channels.get(usize::from(channel)), Some(Some(_)));
+        if is_taken || self.calls.has(channel) {
+            return Err(malformed(format!("channel {channel} is declared twice")));
+        }
+        let direction = match declare.end {
+            CallEnd::Client => Direction::Output,
+            CallEnd::Service => Direction::Input,
+        };
+        self.take_name(direction, &declare.name.into())?;
+        self.calls.declare(&self.connection, declare)
+    }
+
+    /// Each name once, as an output or a client, and once as an input or a service.
+    fn take_name(&mut self, direction: Direction, name: &Arc<str>) -> Result<(), WireError> {
+        if self.names.insert((direction, name.clone())) {
+            return Ok(());
+        }
+        let end = match direction {
+            Direction::Output => "output",
+            Direction::Input => "input",
+        };
+        Err(malformed(format!("the {end} {name} is declared twice")))
     }
 
     fn message(
