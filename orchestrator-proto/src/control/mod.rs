@@ -26,8 +26,10 @@ mod rlimit;
 mod rules;
 mod schedule;
 mod scheduling;
+mod send;
 mod spec;
 mod supervision;
+mod transport;
 mod vitals;
 
 pub use apply::{
@@ -40,8 +42,8 @@ pub use doctor::{Finding, Level};
 pub use event::{Event, EventKind};
 pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
 pub use info::{
-    Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
-    Status, TargetInfo, TelemetryStatus,
+    CallCounters, Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail,
+    RuntimeInfo, Status, TargetInfo, TelemetryStatus,
 };
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
@@ -56,6 +58,7 @@ pub use rlimit::{Resource, Rlimit};
 pub use rules::{LinkRules, RulesSpec};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
+pub use send::{Called, SendSpec, Sent};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
@@ -63,6 +66,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use transport::{Transport, Way};
 pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};
@@ -199,7 +203,13 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::LinkRecord(RecordFilter::default());
+        let spec = SendSpec {
+            to: "a".into(),
+            type_name: "t".into(),
+            payload: "1".into(),
+            timeout: crate::Millis(1),
+        };
+        let last = Request::LinkCall(spec);
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

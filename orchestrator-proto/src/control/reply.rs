@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Request;
 use super::{
-    DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
+    Called, DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
     RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
-    RuntimeVitals, Scaled, Status,
+    RuntimeVitals, Scaled, Sent, Status,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -160,6 +160,10 @@ pub enum Reply {
         /// The links that went with them.
         links: Vec<LinkId>,
     },
+    /// To [`Request::LinkSend`].
+    LinkSent(Sent),
+    /// To [`Request::LinkCall`].
+    LinkCalled(Called),
 }
 
 /// One item of a stream.
