@@ -88,11 +88,12 @@ impl LatestConsumer {
             if let Some(number) = self.half.take(into)? {
                 return Ok(number);
             }
-            if self.half.sleep() {
-                hear(&mut self.watched, &self.data).await?;
-                self.half.awake();
-            } else {
+            let half = &self.half;
+            if self.spin.until(|| Ok::<_, RingError>(half.has_value()))? {
                 tokio::task::consume_budget().await;
+            } else if half.sleep() {
+                hear(&mut self.watched, &self.data).await?;
+                half.awake();
             }
         }
     }

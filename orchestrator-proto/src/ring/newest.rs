@@ -65,7 +65,7 @@ impl Drop for LatestProducer {
 pub struct LatestConsumer {
     pub(super) half: Reader<Mapping>,
     pub(super) data: Ear,
-    spin: Spin,
+    pub(super) spin: Spin,
     #[cfg(feature = "sdk")]
     pub(super) watched: Option<tokio::io::unix::AsyncFd<Ear>>,
 }
