@@ -54,6 +54,17 @@ impl Producer {
         self.spin = Spin::new(budget);
     }
 
+    /// Makes all memory of the ring present in this program now, so that no first use of a page
+    /// delays a message by some microseconds later. It takes the ring's capacity of memory then, once
+    /// for both ends.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel is older than Linux 5.14, or has no memory. The ring works without.
+    pub fn populate(&self) -> Result<(), RingError> {
+        self.half.memory().populate()
+    }
+
     /// The longest message that [`try_push`](Self::try_push) takes, bytes.
     #[must_use]
     pub fn most_at_once(&self) -> usize {
@@ -215,6 +226,17 @@ impl Consumer {
     /// As [`Producer::set_spin`].
     pub fn set_spin(&mut self, budget: Duration) {
         self.spin = Spin::new(budget);
+    }
+
+    /// Makes all memory of the ring present in this program now, so that no first use of a page
+    /// delays a message by some microseconds later. It takes the ring's capacity of memory then, once
+    /// for both ends.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Producer::populate`].
+    pub fn populate(&self) -> Result<(), RingError> {
+        self.half.memory().populate()
     }
 
     /// Messages of which a part came, and never the rest: their producer died, or gave them up.

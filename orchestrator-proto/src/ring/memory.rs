@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::RingError;
 use super::layout::{CONTROL, Cell, Kind, MAGIC, MAX_CAPACITY, MAX_PAYLOAD, Memory, OUTSIDE};
@@ -108,6 +108,14 @@ impl Mapping {
         let base = base.map_err(RingError::io("map a ring"))?;
         let base = NonNull::new(base.cast()).ok_or(RingError::NotARing("it is mapped at zero"))?;
         Ok(Self { base, len })
+    }
+
+    /// Makes all pages present, for reading and writing, as they are (Linux 5.14).
+    pub(super) fn populate(&self) -> Result<(), RingError> {
+        let base = self.base.as_ptr().cast::<c_void>();
+        // SAFETY: it is a mapping, and its bytes stay what they are.
+        let done = unsafe { rustix::mm::madvise(base, self.len, Advice::LinuxPopulateWrite) };
+        done.map_err(RingError::io("make the memory of a ring present"))
     }
 
     /// A word, whose position is that of a cell or was checked.

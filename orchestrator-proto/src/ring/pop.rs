@@ -64,6 +64,10 @@ impl<M: Memory, B: Bell> Popper<M, B> {
         })
     }
 
+    pub(super) const fn memory(&self) -> &M {
+        &self.ring.memory
+    }
+
     /// Messages of which a part came, and never the rest.
     pub(super) const fn cut_short(&self) -> u64 {
         self.cut_short

@@ -55,6 +55,10 @@ impl<M: Memory, B: Bell> Pusher<M, B> {
         Ok(Self { ring, bell, head, published: head, tail, sending: None, most, broken: None })
     }
 
+    pub(super) const fn memory(&self) -> &M {
+        &self.ring.memory
+    }
+
     /// Bytes of a message that the empty ring takes at once.
     pub(super) fn most_at_once(&self) -> usize {
         let records = self.ring.capacity() / footprint(self.most);

@@ -40,6 +40,9 @@ impl Ring {
         let mut consumer = Consumer::open(back).unwrap();
         producer.set_spin(spin);
         consumer.set_spin(spin);
+        // The first use of a page is not what is measured.
+        producer.populate().unwrap();
+        consumer.populate().unwrap();
         Self { producer, consumer }
     }
 }

@@ -168,6 +168,14 @@ fn a_large_ring_takes_the_memory_that_was_used() {
     assert_eq!(consumer.try_pop(&mut Vec::new()).unwrap(), Some(1));
     let stat = rustix::fs::fstat(&files.memory).unwrap();
     assert!(stat.st_blocks * 512 <= 64 << 10, "{} blocks", stat.st_blocks);
+
+    let (files, mut producer, mut consumer) = ring(1 << 20);
+    assert!(producer.try_push(1, b"before").unwrap());
+    producer.populate().unwrap();
+    consumer.populate().unwrap();
+    assert!(rustix::fs::fstat(&files.memory).unwrap().st_blocks * 512 >= 1 << 20);
+    let mut into = Vec::new();
+    assert_eq!((consumer.try_pop(&mut into).unwrap(), &into[..]), (Some(1), &b"before"[..]));
 }
 
 #[test]
