@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sdk")]
 mod derived;
+mod diff;
 mod properties;
 
 use super::*;

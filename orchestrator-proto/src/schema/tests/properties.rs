@@ -45,7 +45,7 @@ fn scalar() -> impl Strategy<Value = TypeSchema> {
     ])
 }
 
-fn any_schema() -> impl Strategy<Value = TypeSchema> {
+pub(super) fn any_schema() -> impl Strategy<Value = TypeSchema> {
     use TypeSchema as T;
     scalar().prop_recursive(4, 40, 4, |inner| {
         let inner = inner.boxed();
