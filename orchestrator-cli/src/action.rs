@@ -187,6 +187,8 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Findings(_)
         | Reply::ReplicaSets(_)
         | Reply::ReplicaSet(_)
+        | Reply::Types(_)
+        | Reply::Type(_)
         | Reply::Each { .. } => return None,
     };
     Some((sentence, &[]))

@@ -97,6 +97,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::Changed { keys } => format!("definition changed: {keys}"),
         EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
         EventKind::SetRemoved => "removed with all replicas".into(),
+        EventKind::SchemasForgotten { count } => {
+            let schemas = format::count(*count, "schema");
+            format!("forgot {schemas} that no instance declares, to have room for others")
+        }
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
         EventKind::LinkChanged { link, policy, capacity, block_timeout, history } => {
             let (policy, capacity, block_timeout) = (*policy, *capacity, *block_timeout);

@@ -32,6 +32,7 @@ mod supervision;
 mod table;
 mod tap;
 mod top;
+mod types;
 mod wait;
 mod watch;
 
@@ -100,6 +101,7 @@ async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Resul
         Command::Status => status::status(&client, out).await,
         Command::Runtime(command) => runtime::run(client, out, command).await,
         Command::Link(command) => link::run(client, out, command).await,
+        Command::Type(command) => types::run(&client, out, command).await,
         Command::Daemon(command) => daemon::run(&client, out, command).await,
         Command::Clear { force } => action::clear(client, out, force).await,
         Command::Events(args) => events::events(&client, out, args).await,

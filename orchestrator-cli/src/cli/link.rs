@@ -69,7 +69,7 @@ pub(crate) struct LinkAdd {
     pub(crate) from: Option<String>,
 
     /// The declared name of the messages' type. Example: --type Ping
-    #[arg(long = "type", value_name = "NAME")]
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
     pub(crate) type_name: String,
 
     /// Who gets them: an instance by id or name, or another orchestrator as udp:HOST:PORT.
@@ -143,7 +143,7 @@ pub(crate) enum RecordEncoding {
 #[derive(Args, Debug)]
 pub(crate) struct LinkRecord {
     /// Only messages of these types. Example: --type acme.imu.v1 --type acme.gps.v1
-    #[arg(long = "type", value_name = "NAME")]
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
     pub(crate) types: Vec<String>,
 
     /// Only messages from these instances. Example: --from camera
@@ -179,7 +179,7 @@ pub(crate) struct LinkRecord {
 #[derive(Args, Debug)]
 pub(crate) struct LinkTap {
     /// Only messages of this type. Example: --type Ping
-    #[arg(long = "type", value_name = "NAME")]
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
     pub(crate) type_name: Option<String>,
 
     /// Only messages from this instance. Example: --from ping

@@ -28,6 +28,7 @@ mod schedule;
 mod scheduling;
 mod spec;
 mod supervision;
+mod types;
 mod vitals;
 
 pub use apply::{
@@ -63,6 +64,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use types::{Declarer, Declarers, TypeForm, TypeForms, TypeInfo, TypeList};
 pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};
@@ -199,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::LinkRecord(RecordFilter::default());
+        let last = Request::TypeShow { name: String::new(), hash: None };
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

@@ -7,7 +7,7 @@ use super::Request;
 use super::{
     DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
     RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
-    RuntimeVitals, Scaled, Status,
+    RuntimeVitals, Scaled, Status, TypeForms, TypeList,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -160,6 +160,10 @@ pub enum Reply {
         /// The links that went with them.
         links: Vec<LinkId>,
     },
+    /// To [`Request::TypeList`].
+    Types(TypeList),
+    /// To [`Request::TypeShow`]. There is one form at least.
+    Type(TypeForms),
 }
 
 /// One item of a stream.

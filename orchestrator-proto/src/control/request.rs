@@ -161,11 +161,21 @@ pub enum Request {
     /// Messages as they pass, whole. A stream of [`Item::Source`], [`Item::Recorded`] and
     /// [`Item::Missed`] that ends when it is cancelled.
     LinkRecord(RecordFilter),
+    /// All message types, each form of them that was ever declared and is kept. Answered by
+    /// [`Reply::Types`].
+    TypeList,
+    /// Forms of one message type with their schemas. Answered by [`Reply::Type`].
+    TypeShow {
+        /// The declared name.
+        name: String,
+        /// Only those whose hash begins with these hexadecimal digits.
+        hash: Option<String>,
+    },
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 28;
+    pub const COUNT: u32 = 30;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -213,6 +223,8 @@ impl Request {
             Self::RuntimeScale { .. } => "runtime scale",
             Self::ReplicaSets => "replica sets",
             Self::LinkRecord(_) => "link record",
+            Self::TypeList => "type list",
+            Self::TypeShow { .. } => "type show",
         }
     }
 }

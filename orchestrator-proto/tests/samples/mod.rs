@@ -4,7 +4,9 @@ use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
     self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
-use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, Size, TypeSchema, WireError};
+use orchestrator_proto::{
+    ErrorCode, InstanceId, LinkId, Millis, SchemaHash, Size, TypeSchema, WireError,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -479,6 +481,33 @@ fn record_source() -> RecordSource {
     }
 }
 
+fn declarer() -> Declarer {
+    Declarer { id: camera(), name: Some("camera".into()) }
+}
+
+fn type_info() -> TypeInfo {
+    TypeInfo {
+        name: "acme.image.v1".into(),
+        hash: Some(SchemaHash::of(&value_schema())),
+        outputs: Declarers { count: 300, listed: vec![declarer()] },
+        inputs: Declarers { count: 1, listed: vec![Declarer { name: None, ..declarer() }] },
+        links: vec![LinkId(300), LinkId(301)],
+        first_seen_ms: Some(NOON_MS),
+        last_seen_ms: Some(NOON_MS + 1),
+    }
+}
+
+fn type_list() -> TypeList {
+    TypeList { types: vec![type_info()], more: 300 }
+}
+
+fn type_forms() -> TypeForms {
+    TypeForms {
+        forms: vec![TypeForm { info: type_info(), schema: Some(value_schema()) }],
+        more: 300,
+    }
+}
+
 fn recorded() -> RecordedMessage {
     RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
 }
@@ -581,7 +610,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::LinkSet { .. } => Request::LinkSet { link: LinkId(300), rules: rules_spec() },
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets,
-            Request::LinkRecord(_) => Request::LinkRecord(record_filter())),
+            Request::LinkRecord(_) => Request::LinkRecord(record_filter()),
+            Request::TypeList => Request::TypeList,
+            Request::TypeShow { .. } => Request::TypeShow { name: "a".into(), hash: Some("39c5".into()) }),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -613,7 +644,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::ReplicaSets(_) => Reply::ReplicaSets(vec![set_info()]),
             Reply::ReplicaSet(_) => Reply::ReplicaSet(Box::new(set_detail())),
             Reply::Each { .. } => Reply::Each { set: "worker".into(), outcomes: vec![outcome(Outcome::Queued)] },
-            Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] }),
+            Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] },
+            Reply::Types(_) => Reply::Types(type_list()),
+            Reply::Type(_) => Reply::Type(type_forms())),
         variants!(Outcome:
             Outcome::Started { .. } => Outcome::Started { pid: 300, changed: true, warnings: vec!["a".into()] },
             Outcome::Scheduled { .. } => Outcome::Scheduled { next_ms: Some(NOON_MS), changed: true },
@@ -764,7 +797,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
             EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
-            EventKind::SetRemoved => EventKind::SetRemoved),
+            EventKind::SetRemoved => EventKind::SetRemoved,
+            EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 }),
     ]
 }
 
@@ -796,5 +830,14 @@ pub(crate) fn structs() -> Vec<Sample> {
             &RecordSource { from: None, from_name: None, schema: None, ..record_source() },
         ),
         sample("RecordedMessage", &recorded()),
+        sample(
+            "TypeInfo",
+            &TypeInfo { hash: None, first_seen_ms: None, last_seen_ms: None, ..type_info() },
+        ),
+        sample("Declarers", &Declarers::default()),
+        sample("Declarer", &declarer()),
+        sample("TypeForm", &TypeForm { info: type_info(), schema: None }),
+        sample("TypeForms", &type_forms()),
+        sample("TypeList", &type_list()),
     ]
 }

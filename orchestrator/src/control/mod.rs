@@ -186,6 +186,10 @@ impl Daemon {
                 Box::pin(self.runtime_scale(&set, replicas)).await?
             }
             Request::ReplicaSets => Reply::ReplicaSets(self.registry.list_sets()),
+            Request::TypeList => Reply::Types(self.registry.list_types()),
+            Request::TypeShow { name, hash } => {
+                Reply::Type(Box::pin(self.registry.show_type(&name, hash.as_deref())).await?)
+            }
             Request::Logs(query) => {
                 Box::pin(self.logs(query, items)).await?;
                 return Ok(None);

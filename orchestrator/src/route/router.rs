@@ -154,7 +154,7 @@ impl Router {
     }
 
     /// The instance has declared these types to an earlier daemon. To be called before its links
-    /// are made. From now on, each type that it declares in another form than before is told.
+    /// are made. From now on, each type that it declares is told.
     pub fn keep_types(
         &self,
         instance: InstanceId,
@@ -233,8 +233,8 @@ impl Router {
         let losses = table.interruptions.losses(&links);
         let index = source.add_output(decl.clone(), channel, numbering, &links);
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(Direction::Output, &decl);
+        if let Some((tell, is_news)) = tell {
+            tell(Direction::Output, &decl, is_news);
         }
         self.report(losses);
         Ok(index)
@@ -247,8 +247,8 @@ impl Router {
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
         let tell = table.declare(instance, Direction::Input, &decl);
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(Direction::Input, &decl);
+        if let Some((tell, is_news)) = tell {
+            tell(Direction::Input, &decl, is_news);
         }
     }
 
@@ -268,6 +268,17 @@ impl Router {
         for Loss { link, from, count } in losses {
             self.surroundings.messages_lost(link.id, from, count);
         }
+    }
+
+    /// Everything that instances last declared, in no order.
+    #[must_use]
+    pub fn declarations(&self) -> Vec<(InstanceId, Direction, Arc<TypeDecl>)> {
+        let table = self.table();
+        let of = |(id, ends): (&InstanceId, &Ends)| {
+            let id = *id;
+            ends.types.all().map(move |(way, decl)| (id, way, decl.clone())).collect::<Vec<_>>()
+        };
+        table.instances.iter().flat_map(of).collect()
     }
 
     /// The type names that the instance last declared as outputs and inputs, sorted.
@@ -432,7 +443,7 @@ impl Table {
         instance: InstanceId,
         direction: Direction,
         decl: &Arc<TypeDecl>,
-    ) -> Option<TellType> {
+    ) -> Option<(TellType, bool)> {
         self.instances.get_mut(&instance)?.types.declare(direction, decl)
     }
 

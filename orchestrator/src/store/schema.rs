@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -93,6 +93,20 @@ const MIGRATIONS: [&str; 8] = [
     "ALTER TABLE links ADD COLUMN block_timeout_ms INTEGER NOT NULL DEFAULT 0;",
     // 8. How many of the last messages a receiver gets that comes later.
     "ALTER TABLE links ADD COLUMN history INTEGER NOT NULL DEFAULT 0;",
+    // 9. Every schema that was ever declared; those of today's types among them.
+    "CREATE TABLE schemas (
+        number        INTEGER PRIMARY KEY,
+        name          TEXT NOT NULL,                -- of the message type
+        hash          BLOB NOT NULL,                -- BLAKE3 of the schema
+        schema        BLOB NOT NULL,                -- its canonical form
+        first_seen_ms INTEGER NOT NULL,
+        last_seen_ms  INTEGER NOT NULL,             -- to within an hour
+        UNIQUE (name, hash)
+    ) STRICT;
+    CREATE INDEX schemas_by_last_seen ON schemas (last_seen_ms);
+    CREATE INDEX types_by_schema ON types (name, hash);
+    INSERT OR IGNORE INTO schemas (name, hash, schema, first_seen_ms, last_seen_ms)
+        SELECT name, hash, schema, unixepoch() * 1000, unixepoch() * 1000 FROM types ORDER BY id;",
 ];
 
 /// The version of today's tables.
