@@ -11,6 +11,7 @@ mod case;
 mod changes;
 mod daemon;
 mod ends;
+mod forms;
 mod late;
 mod policies;
 mod random;
@@ -69,6 +70,7 @@ conformance!(
     late::each_process_begins_with_the_history,
     late::what_is_remembered_is_bounded,
     late::a_history_begins_when_it_is_given,
+    forms::each_message_arrives_in_its_form,
     random::whatever_happens,
 );
 
@@ -83,6 +85,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     let scenarios = [
         include_str!("policies.rs"),
         include_str!("ends.rs"),
+        include_str!("forms.rs"),
         include_str!("late.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
@@ -94,7 +97,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 37, "{sentences:?}");
+    assert!(sentences.len() >= 40, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

@@ -257,6 +257,13 @@ fn handle(
                 ));
             }
         }
+        Frame::Form { channel, form } => {
+            arrivals.turn_to(shared, channel)?;
+            match &arrivals.queue {
+                Some(queue) => queue.form(form),
+                None => return Err(no_input(channel)),
+            }
+        }
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {

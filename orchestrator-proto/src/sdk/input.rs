@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::form::Decode;
 use super::seen::Seen;
 use super::{Handle, Message, RecvError};
 use crate::runtime::Sender;
@@ -25,15 +25,22 @@ pub struct Input<T> {
     channel: u16,
     queue: Arc<Queue>,
     /// Taken from the queue, to be returned next.
-    batch: VecDeque<Bytes>,
+    batch: VecDeque<Arrived>,
     /// Returned since the queue was told.
     consumed: u32,
-    message: PhantomData<fn() -> T>,
+    /// How a message is read, by the number of its form.
+    decode: Vec<Decode<T>>,
 }
 
 impl<T: Message> Input<T> {
-    pub(super) fn new(handle: Arc<Handle>, channel: u16, queue: Arc<Queue>) -> Self {
-        Self { handle, channel, queue, batch: VecDeque::new(), consumed: 0, message: PhantomData }
+    /// There is a way to read the form of the type itself, and one for each that it reads as well.
+    pub(super) fn new(
+        handle: Arc<Handle>,
+        channel: u16,
+        queue: Arc<Queue>,
+        decode: Vec<Decode<T>>,
+    ) -> Self {
+        Self { handle, channel, queue, batch: VecDeque::new(), consumed: 0, decode }
     }
 
     /// Waits for the next message. While the connection is broken this just waits; it goes on
@@ -62,15 +69,15 @@ impl<T: Message> Input<T> {
         if self.batch.is_empty() || self.consumed >= self.queue.step() {
             self.refill();
         }
-        let Some(payload) = self.batch.pop_front() else {
+        let Some(Arrived { payload, form }) = self.batch.pop_front() else {
             return Ok(None);
         };
         self.consumed += 1;
-        match postcard::take_from_bytes(&payload) {
-            Ok((message, [])) => Ok(Some(message)),
-            Ok(_) => Err(self.bad(postcard::Error::DeserializeBadEncoding)),
-            Err(source) => Err(self.bad(source)),
-        }
+        let Some(decode) = self.decode.get(usize::from(form)) else {
+            // A form that was never declared: the daemon broke the protocol.
+            return Err(self.bad(postcard::Error::DeserializeBadEncoding));
+        };
+        decode(&payload).map(Some).map_err(|source| self.bad(source))
     }
 
     fn bad(&self, source: postcard::Error) -> RecvError {
@@ -105,11 +112,20 @@ pub(super) struct Queue {
     arrived: Notify,
 }
 
+/// A message as it came.
+struct Arrived {
+    payload: Bytes,
+    /// See [`Frame::Form`](crate::runtime::Frame).
+    form: u8,
+}
+
 #[derive(Default)]
 struct State {
     /// The connection that the counts belong to.
     connection: u64,
-    messages: VecDeque<Bytes>,
+    /// The form of what comes next on it.
+    form: u8,
+    messages: VecDeque<Arrived>,
     /// In `messages`, or taken and not reported as consumed.
     waiting: u32,
     /// The first so many of those came over earlier connections.
@@ -215,6 +231,7 @@ impl Queue {
         state.carried = state.waiting;
         (state.received, state.acknowledged, state.late) = (0, 0, 0);
         state.kept = false;
+        state.form = 0;
         state.seen.turn_to(None, 0);
         (!state.closed).then_some(window)
     }
@@ -230,6 +247,11 @@ impl Queue {
         let mut state = self.state();
         state.seen.turn_to(sender, next);
         state.kept |= kept;
+    }
+
+    /// The messages that follow are in this form.
+    pub(super) fn form(&self, form: u8) {
+        self.state().form = form;
     }
 
     /// So many numbers are left out. False if there are no numbers.
@@ -264,7 +286,8 @@ impl Queue {
             batch.clear();
             return Ok(When::Never);
         }
-        state.messages.extend(batch.drain(..));
+        let form = state.form;
+        state.messages.extend(batch.drain(..).map(|payload| Arrived { payload, form }));
         if new > 0 {
             drop(state);
             // Who takes them tells the daemon.
@@ -275,7 +298,7 @@ impl Queue {
     }
 
     /// Moves messages to the receiver, if it has none left, and says what to tell the daemon.
-    fn take(&self, consumed: u32, batch: &mut VecDeque<Bytes>) -> When {
+    fn take(&self, consumed: u32, batch: &mut VecDeque<Arrived>) -> When {
         let mut state = self.state();
         if batch.is_empty() {
             std::mem::swap(&mut state.messages, batch);

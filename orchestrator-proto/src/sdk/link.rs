@@ -13,11 +13,12 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::error::DeclareError;
+use super::form::Written;
 use super::input::{Queue, When};
 use super::kept::{Beginning, Kept};
 use crate::frame;
 use crate::runtime::{Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest};
-use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
+use crate::{InstanceId, TypeSchema, WireError};
 
 /// Bytes that wait for the kernel before senders wait: 1 MiB. One more message or batch may
 /// come on top.
@@ -62,8 +63,9 @@ pub(super) struct Link {
 
 struct Declared {
     name: &'static str,
-    schema: Vec<u8>,
-    hash: SchemaHash,
+    form: Written,
+    /// Other forms that an input takes, best first.
+    also: Vec<Written>,
     end: End,
     dropped: Dropped,
 }
@@ -129,14 +131,15 @@ impl Shared {
         &self,
         name: &'static str,
         schema: &TypeSchema,
+        also: &[TypeSchema],
         queue: Option<Arc<Queue>>,
     ) -> Result<u16, DeclareError> {
         if name.is_empty() || name.len() > 255 {
             return Err(DeclareError::BadName(name.to_owned()));
         }
-        let schema = schema.encode();
-        TypeSchema::decode(&schema)
-            .map_err(|source| DeclareError::BadSchema { name: name.to_owned(), source })?;
+        let written = |schema| Written::of(name, schema);
+        let form = written(schema)?;
+        let also = also.iter().map(written).collect::<Result<Vec<_>, _>>()?;
         let mut link = self.link();
         let direction = |declared: &Declared| matches!(declared.end, End::Input(_));
         let taken = |d: &Declared| d.name == name && direction(d) == queue.is_some();
@@ -149,8 +152,8 @@ impl Shared {
         }
         link.declared.push(Declared {
             name,
-            hash: SchemaHash::of(&schema),
-            schema,
+            form,
+            also,
             end: match queue {
                 Some(queue) => End::Input(queue),
                 None => End::Output(Kept::default()),
@@ -453,9 +456,14 @@ impl Link {
             channel,
             direction,
             name: declared.name,
-            schema: &declared.schema,
-            hash: Some(declared.hash.0),
+            schema: &declared.form.schema,
+            hash: Some(declared.form.hash.0),
             window,
+        });
+        let takes = declared.also.iter().map(|form| Frame::Takes {
+            channel,
+            schema: &form.schema,
+            hash: Some(form.hash.0),
         });
         let mut bytes = Vec::new();
         let places = places.into_iter().map(|(sender, next)| Frame::From {
@@ -465,7 +473,7 @@ impl Link {
             kept: false,
         });
         let report = (direction == Direction::Output).then_some(Frame::Report { channel });
-        for frame in [before, declare].into_iter().chain(report).chain(places) {
+        for frame in takes.chain([before, declare]).chain(report).chain(places) {
             // A name and a schema within their bounds always fit a frame; the others are short.
             let _ = frame::append(&mut bytes, &frame, frame::MAX_RUNTIME);
         }

@@ -558,6 +558,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Ready => Frame::Ready,
         Frame::Report { .. } => Frame::Report { channel: 300 },
         Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
+        Frame::Takes { .. } => Frame::Takes { channel: 300, schema: &[3], hash: None },
+        Frame::Form { .. } => Frame::Form { channel: 300, form: 15 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),

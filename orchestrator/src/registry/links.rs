@@ -99,16 +99,16 @@ impl Registry {
     /// What an instance has declared to an earlier daemon is known, and what it declares from now
     /// on is stored if it is something else. Each schema that it ever declares is kept.
     pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {
-        let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema }| {
-            (direction, TypeDecl { name, schema: Some((hash, schema)) })
+        let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema, also }| {
+            (direction, TypeDecl { name, schema: Some((hash, schema)), also })
         });
         let store = self.store.clone();
         let tell: TellType = Arc::new(move |direction, decl, is_news| {
-            let schema = decl.schema.as_ref().map(|(_, schema)| &**schema);
             if is_news {
-                store.note_type(order, direction, &decl.name, schema);
+                let forms = decl.forms().map(|(_, schema)| &**schema);
+                store.note_type(order, direction, &decl.name, forms);
             }
-            if let Some((hash, schema)) = &decl.schema {
+            for (hash, schema) in decl.forms() {
                 store.note_schema(&decl.name, *hash, schema);
             }
         });

@@ -129,12 +129,16 @@ impl Registry {
             }
         }
         for (instance, direction, decl) in self.router.declarations() {
-            let key = (decl.name.clone(), decl.schema.as_ref().map(|(hash, _)| hash.0));
-            let form = forms.entry(key).or_default();
-            form.schema = decl.schema.as_ref().map(|(_, schema)| schema.clone());
-            match direction {
-                Direction::Output => form.outputs.push(instance),
-                Direction::Input => form.inputs.push(instance),
+            let with_schema = decl.forms().map(|(hash, schema)| Some((hash.0, schema.clone())));
+            let without = decl.schema.is_none().then_some(None);
+            for of in with_schema.chain(without) {
+                let key = (decl.name.clone(), of.as_ref().map(|(hash, _)| *hash));
+                let form = forms.entry(key).or_default();
+                form.schema = of.map(|(_, schema)| schema);
+                match direction {
+                    Direction::Output => form.outputs.push(instance),
+                    Direction::Input => form.inputs.push(instance),
+                }
             }
         }
         for form in forms.values_mut() {

@@ -32,7 +32,7 @@ mod types;
 
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
-pub use message::{Encoding, Entry, Numbering, Origin, TypeDecl};
+pub use message::{Encoding, Entry, Form, Numbering, Origin, TypeDecl};
 pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};

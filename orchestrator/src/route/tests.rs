@@ -83,7 +83,7 @@ fn type_name(kind: usize) -> Arc<str> {
 }
 
 fn decl(kind: usize, schema: TypeSchema) -> Arc<TypeDecl> {
-    Arc::new(TypeDecl { name: type_name(kind), schema: Some((schema.hash(), Arc::new(schema))) })
+    Arc::new(TypeDecl::new(type_name(kind), Some((schema.hash(), Arc::new(schema)))))
 }
 
 fn block(capacity: u32) -> LinkRules {
@@ -254,7 +254,7 @@ fn what_was_declared_to_an_earlier_daemon_counts_and_news_are_told_as_such() {
     let declare = |schema: Option<TypeSchema>| {
         let source = router.open_source(Some(from), None, Arc::default());
         let schema = schema.map(|schema| (schema.hash(), Arc::new(schema)));
-        let decl = Arc::new(TypeDecl { name: type_name(0), schema });
+        let decl = Arc::new(TypeDecl::new(type_name(0), schema));
         router.declare_output(&source, decl, 0, None).unwrap();
         std::mem::take(&mut *told.lock().unwrap())
     };

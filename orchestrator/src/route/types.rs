@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestrator_proto::runtime::Direction;
-use orchestrator_proto::schema::side_by_side;
+use orchestrator_proto::schema::{Diff, side_by_side};
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use super::message::TypeDecl;
@@ -78,9 +78,9 @@ impl Types {
         if decls.len() >= MAX_OUTPUTS && !decls.contains_key(&decl.name) {
             return None;
         }
-        let hash = |decl: &TypeDecl| decl.schema.as_ref().map(|(hash, _)| *hash);
+        let hashes = |decl: &TypeDecl| decl.forms().map(|(hash, _)| *hash).collect::<Vec<_>>();
         let before = decls.insert(decl.name.clone(), decl.clone());
-        let is_news = before.and_then(|before| hash(&before)) != hash(decl);
+        let is_news = before.map_or_else(Vec::new, |before| hashes(&before)) != hashes(decl);
         Some((self.tell.clone()?, is_news))
     }
 }
@@ -91,11 +91,14 @@ pub(super) fn mismatch(
     (to, input): (&InstanceId, &TypeDecl),
 ) -> Option<WireError> {
     // Without a schema on one side the messages are translated, as far as they can be.
-    let ((sent_hash, sent), (taken_hash, taken)) =
-        (output.schema.as_ref()?, input.schema.as_ref()?);
-    if sent_hash == taken_hash {
+    let (hash, sent) = output.schema.as_ref()?;
+    if input.form_of(*hash).is_some() {
         return None;
     }
+    // Of those that it takes, the one that is the most like it.
+    let count = |diff: &Diff| diff.differences.len() + diff.more;
+    let nearest = input.forms().map(|(_, taken)| (sent.diff(taken), taken));
+    let (diff, taken) = nearest.min_by_key(|(diff, _)| count(diff))?;
     let mut error = WireError::new(
         ErrorCode::SchemaMismatch,
         format!(
@@ -104,7 +107,12 @@ pub(super) fn mismatch(
             output.name
         ),
     );
-    error.causes.push(sent.diff(taken).lines("the sender", "the receiver"));
+    let mut lines = diff.lines("the sender", "the receiver");
+    if !input.also.is_empty() {
+        let others = input.also.len();
+        lines += &format!("\n(the receiver takes {others} more of its forms, which differ more)");
+    }
+    error.causes.push(lines);
     let (left, right) = (format!("sent by {from}"), format!("taken by {to}"));
     error.causes.push(side_by_side(&left, sent, &right, taken));
     Some(error)

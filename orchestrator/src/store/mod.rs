@@ -241,17 +241,18 @@ impl Store {
         self.note(Some((order, run)), Vec::new());
     }
 
-    /// Tells how an instance declares a message type now; without a schema, no more. Only of what
-    /// has changed. Never waits; see the module.
-    pub fn note_type(
+    /// Tells how an instance declares a message type now, in which forms, the best one first;
+    /// without a schema, no more. Only of what has changed. Never waits; see the module.
+    pub fn note_type<'a>(
         &self,
         order: u64,
         direction: Direction,
         name: &Arc<str>,
-        schema: Option<&TypeSchema>,
+        forms: impl IntoIterator<Item = &'a TypeSchema>,
     ) {
         let key = TypeKey { order, direction, name: name.clone() };
-        self.shared().queue.declared(key, schema.map(|schema| schema.encode().into()));
+        let forms = forms.into_iter().map(|schema| schema.encode().into());
+        self.shared().queue.declared(key, forms.collect());
     }
 
     /// Tells that a schema is declared under a type name, be it known or not. Never waits; it is

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -107,6 +107,22 @@ const MIGRATIONS: [&str; 9] = [
     CREATE INDEX types_by_schema ON types (name, hash);
     INSERT OR IGNORE INTO schemas (name, hash, schema, first_seen_ms, last_seen_ms)
         SELECT name, hash, schema, unixepoch() * 1000, unixepoch() * 1000 FROM types ORDER BY id;",
+    // 10. An input may take several forms of a type.
+    "CREATE TABLE forms (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,
+        number    INTEGER NOT NULL,                 -- of the instance
+        direction TEXT NOT NULL,                    -- output, input
+        name      TEXT NOT NULL,
+        place     INTEGER NOT NULL,                 -- among the forms of the type; 0 is the best
+        hash      BLOB NOT NULL,                    -- BLAKE3 of the schema
+        schema    BLOB NOT NULL,                    -- its canonical form
+        UNIQUE (number, direction, name, place)
+    ) STRICT;
+    INSERT INTO forms (id, number, direction, name, place, hash, schema)
+        SELECT id, number, direction, name, 0, hash, schema FROM types;
+    DROP TABLE types;
+    ALTER TABLE forms RENAME TO types;
+    CREATE INDEX types_by_schema ON types (name, hash);",
 ];
 
 /// The version of today's tables.

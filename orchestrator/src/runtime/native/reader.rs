@@ -1,5 +1,6 @@
 //! The reading half of a native connection.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL,
-    RuntimeRequest, Sender,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_FORMS, MAX_PAYLOAD, OLDEST_PROTOCOL,
+    PROTOCOL, RuntimeRequest, Sender,
 };
 use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -18,7 +19,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::now_ns;
 use super::Connection;
 use super::inputs::Input;
-use crate::route::{Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
+use crate::route::{Form, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +45,8 @@ pub(super) struct Reader {
     channels: Vec<Option<Channel>>,
     /// What was said of the channel that is to be declared next.
     announced: Option<(u16, Announced)>,
+    /// Forms that the input takes that is to be declared next.
+    forms: Option<(u16, Vec<Form>)>,
     /// Consecutive messages of one output, not sent yet.
     run: Vec<Bytes>,
     run_output: Option<OutputIndex>,
@@ -97,6 +100,7 @@ impl Reader {
             ready: false,
             channels: Vec::new(),
             announced: None,
+            forms: None,
             run: Vec::new(),
             run_output: None,
             woken: Woken::default(),
@@ -181,7 +185,8 @@ impl Reader {
     /// `whole` is the buffer that a large frame has for itself.
     fn frame(&mut self, body: &[u8], whole: Option<&Bytes>) -> Result<(), WireError> {
         const MESSAGE: u8 = 4;
-        if body[0] == MESSAGE && self.greeted && self.announced.is_none() {
+        let is_announced = self.announced.is_some() || self.forms.is_some();
+        if body[0] == MESSAGE && self.greeted && !is_announced {
             return match postcard::take_from_bytes::<(u32, u16, &[u8])>(body) {
                 Ok(((_, channel, payload), [])) => self.message(channel, payload, whole),
                 _ => Err(malformed("a message frame that is cut or wrong")),
@@ -201,6 +206,14 @@ impl Reader {
             _ if self.announced.is_some() => Err(malformed(
                 "a channel that keeps or recognises must be declared right after that was said",
             )),
+            Frame::Takes { channel, schema, hash } => self.takes(channel, schema, hash),
+            Frame::Recognise { channel } => {
+                self.announced = Some((channel, Announced::Recognise));
+                Ok(())
+            }
+            _ if self.forms.is_some() => Err(malformed(
+                "an input that takes several forms must be declared right after they were named",
+            )),
             Frame::Keep { channel, epoch, next, again } => {
                 // Far from where numbers end.
                 if next.saturating_add(again) > u64::MAX / 2 {
@@ -208,10 +221,6 @@ impl Reader {
                 }
                 let numbering = Numbering { epoch, first: next, again };
                 self.announced = Some((channel, Announced::Keep(numbering)));
-                Ok(())
-            }
-            Frame::Recognise { channel } => {
-                self.announced = Some((channel, Announced::Recognise));
                 Ok(())
             }
             Frame::Acknowledge { channel, total } => self.acknowledge(channel, total),
@@ -234,7 +243,8 @@ impl Reader {
             | Frame::Refused(_)
             | Frame::Reply { .. }
             | Frame::Skip { .. }
-            | Frame::Dropped { .. } => Err(malformed("a frame that only the daemon sends")),
+            | Frame::Dropped { .. }
+            | Frame::Form { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
         }
     }
@@ -280,8 +290,22 @@ impl Reader {
         if self.channels[slot].is_some() {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        let decl =
-            Arc::new(TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?) });
+        let also = match self.forms.take() {
+            None => Vec::new(),
+            Some((of, forms)) if of == channel && direction == Direction::Input => forms,
+            Some((of, _)) => {
+                return Err(malformed(format!(
+                    "the declaration of channel {channel} is not that of an input {of}, whose \
+                     forms were named"
+                )));
+            }
+        };
+        let decl = TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?), also };
+        let hashes: HashSet<_> = decl.forms().map(|(hash, _)| *hash).collect();
+        if hashes.len() != decl.forms().count() {
+            return Err(malformed(format!("the input {name} takes one form twice")));
+        }
+        let decl = Arc::new(decl);
         let (numbering, recognises) = match (self.announced.take(), direction) {
             (None, _) => (None, false),
             (Some((of, Announced::Keep(numbering))), Direction::Output) if of == channel => {
@@ -316,6 +340,24 @@ impl Reader {
                 Channel::Input(input)
             }
         });
+        Ok(())
+    }
+
+    fn takes(
+        &mut self,
+        channel: u16,
+        canonical: &[u8],
+        hash: Option<[u8; 32]>,
+    ) -> Result<(), WireError> {
+        let form = checked(&format!("channel {channel}"), canonical, hash)?;
+        let (of, forms) = self.forms.get_or_insert_with(|| (channel, Vec::new()));
+        if *of != channel {
+            return Err(malformed(format!("the forms of channel {of} are not yet declared")));
+        }
+        if forms.len() + 1 >= MAX_FORMS {
+            return Err(malformed(format!("channel {channel} takes more than {MAX_FORMS} forms")));
+        }
+        forms.push(form);
         Ok(())
     }
 
