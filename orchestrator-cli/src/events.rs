@@ -42,7 +42,12 @@ pub(crate) async fn events(
                 item if out.is_json() => out.json_line(&item)?,
                 Item::Event(event) => out.line(&sentence(&event))?,
                 Item::Missed { count, reason } => logs::missed(out, count, &reason),
-                Item::Log(_) | Item::Message(_) | Item::Source(_) | Item::Recorded(_) => {
+                Item::Log(_)
+                | Item::Message(_)
+                | Item::Source(_)
+                | Item::Recorded(_)
+                | Item::Replaying(_)
+                | Item::Fed(_) => {
                     return Err(Failure::unexpected_reply());
                 }
             }

@@ -10,7 +10,7 @@ use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, format, record, tap};
+use crate::{action, format, record, replay, tap};
 
 /// `link …`
 pub(crate) async fn run(
@@ -21,6 +21,7 @@ pub(crate) async fn run(
     let requests = match command {
         LinkCommand::List => return list(&client, out).await,
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
+        LinkCommand::Replay(args) => return replay::replay(&client, out, args).await,
         LinkCommand::Record(args) => return record::record(&client, out, args).await,
         LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
             from: args.from.map(Into::into),

@@ -21,6 +21,7 @@ mod manifest;
 mod output;
 mod plan;
 mod record;
+mod replay;
 mod replicas;
 mod runtime;
 mod schedule;

@@ -8,6 +8,7 @@ use orchestrator_proto::{LinkId, Millis};
 
 use super::value;
 use crate::complete;
+use crate::replay::Rate;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LinkCommand {
@@ -60,6 +61,19 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link record --type acme.imu.v1 --type acme.gps.v1 -o imu.mcap --duration 10s
   orchestrator-cli link record --link 3 --encoding postcard -o exact.mcap")]
     Record(LinkRecord),
+
+    /// Play a recording: its messages go over the links of those who sent them, at the times at which
+    /// they were sent.
+    ///
+    /// Policies, counters, histories and taps of these links hold as for any message. Where a link with
+    /// the policy block has no room, the replay waits. An instance that sent and is still connected sends
+    /// as well. A recording that was cut off is played up to where it is whole.
+    #[command(after_help = "Examples:
+  orchestrator-cli link replay drive.mcap
+  orchestrator-cli link replay drive.mcap --type acme.imu.v1 --to filter --rate 4
+  orchestrator-cli link replay drive.mcap --link 3 --skip 10s --loop
+  orchestrator-cli link replay drive.mcap --rate max --json")]
+    Replay(LinkReplay),
 }
 
 #[derive(Args, Debug)]
@@ -174,6 +188,39 @@ pub(crate) struct LinkRecord {
     /// End after this time. Example: --duration 10s
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Millis>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkReplay {
+    /// A file that `link record` has written. Example: link replay drive.mcap
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+
+    /// Only messages of these types. Example: --type acme.imu.v1 --type acme.gps.v1
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
+    pub(crate) types: Vec<String>,
+
+    /// Over these links, whoever they are from, and over no other. Example: --link 3
+    #[arg(long = "link", value_name = "LINK", value_parser = value::link_id,
+          add = complete::links())]
+    pub(crate) links: Vec<LinkId>,
+
+    /// Over the links to this instance, whoever they are from, and over no other. Example: --to filter
+    #[arg(long, value_name = "INSTANCE", add = complete::instances())]
+    pub(crate) to: Option<String>,
+
+    /// How fast: 2 is twice as fast as it was recorded; max, or 0, as fast as the links take it.
+    /// Example: --rate 0.5
+    #[arg(long, value_name = "RATE", default_value = "1")]
+    pub(crate) rate: Rate,
+
+    /// Pass over the beginning of the recording, so much of it. Example: --skip 10s
+    #[arg(long, value_name = "TIME", default_value = "0")]
+    pub(crate) skip: Millis,
+
+    /// Play it again and again, until Ctrl-C. Example: --loop
+    #[arg(long = "loop")]
+    pub(crate) again: bool,
 }
 
 #[derive(Args, Debug)]

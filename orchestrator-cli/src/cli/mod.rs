@@ -21,7 +21,7 @@ use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
 use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
-pub(crate) use link::{LinkCommand, LinkRecord, LinkSet, LinkTap, RecordEncoding};
+pub(crate) use link::{LinkCommand, LinkRecord, LinkReplay, LinkSet, LinkTap, RecordEncoding};
 pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
 pub(crate) use runtime::{
     ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, ScaleArgs, WaitState,

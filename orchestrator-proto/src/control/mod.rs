@@ -19,6 +19,7 @@ mod limits;
 mod listen;
 mod log;
 mod record;
+mod replay;
 mod replicas;
 mod reply;
 mod request;
@@ -48,6 +49,7 @@ pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use record::{RecordFilter, RecordSource, RecordedMessage};
+pub use replay::{Fed, ReplayMessage, ReplayRoute, ReplaySource, ReplaySpec};
 pub use replicas::{
     Named, Outcome, Replica, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, Replicas, Scaled,
 };
@@ -129,6 +131,11 @@ pub enum ClientBody {
         /// SHA-256 of all of it.
         sha256: [u8; 32],
     },
+    /// Messages that are to be fed into links now, to [`Request::LinkReplay`]. Answered by
+    /// [`Item::Fed`].
+    Feed(Vec<ReplayMessage>),
+    /// No more messages come: once those before it are fed, the stream ends.
+    FeedEnd,
 }
 
 /// Daemon to client.
@@ -189,7 +196,7 @@ fn unknown_or_malformed(body: &[u8], error: postcard::Error) -> WireError {
                 format!("the request is cut or wrong: {error}"),
             ),
         },
-        Ok((number, _)) if number > 3 => unknown("the kind of frame", number),
+        Ok((number, _)) if number > 5 => unknown("the kind of frame", number),
         _ => WireError::new(ErrorCode::Malformed, format!("the frame is cut or wrong: {error}")),
     }
 }
@@ -201,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let last = Request::TypeShow { name: String::new(), hash: None };
+        let last = Request::LinkReplay(ReplaySpec::default());
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

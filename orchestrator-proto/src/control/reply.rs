@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Request;
 use super::{
-    DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
-    RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
-    RuntimeVitals, Scaled, Status, TypeForms, TypeList,
+    DaemonStatus, Event, Exported, Fed, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
+    RecordedMessage, ReplayRoute, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail,
+    RuntimeInfo, RuntimeVitals, Scaled, Status, TypeForms, TypeList,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -188,6 +188,11 @@ pub enum Item {
     Source(RecordSource),
     /// A message, whole.
     Recorded(RecordedMessage),
+    /// Where the messages of each source of a [`ReplaySpec`](super::ReplaySpec) go, in their order:
+    /// they can be fed now.
+    Replaying(Vec<ReplayRoute>),
+    /// What was fed so far.
+    Fed(Fed),
 }
 
 /// A message that passed.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::{ClientBody, Item, Program, Reply};
 use super::{
-    LinkSpec, LogQuery, Priority, RecordFilter, Replicas, RulesSpec, RuntimeSpec, Selector,
-    SuccessorSpec, TapFilter, WantedSet,
+    LinkSpec, LogQuery, Priority, RecordFilter, ReplaySpec, Replicas, RulesSpec, RuntimeSpec,
+    Selector, SuccessorSpec, TapFilter, WantedSet,
 };
 #[cfg(doc)]
 use crate::error::ErrorCode;
@@ -171,16 +171,27 @@ pub enum Request {
         /// Only those whose hash begins with these hexadecimal digits.
         hash: Option<String>,
     },
+    /// Feeds messages of a recording into links, in the place of those who sent them. A stream of
+    /// one [`Item::Replaying`] and then [`Item::Fed`]; the client goes on with
+    /// [`ClientBody::Feed`]s and a [`ClientBody::FeedEnd`] under the same id, after which it ends.
+    LinkReplay(ReplaySpec),
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 30;
+    pub const COUNT: u32 = 31;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::LinkRecord(_) | Self::Events { .. })
+        matches!(
+            self,
+            Self::Logs(_)
+                | Self::LinkTap(_)
+                | Self::LinkRecord(_)
+                | Self::LinkReplay(_)
+                | Self::Events { .. }
+        )
     }
 
     /// Whether it only looks, and is what a client asks again and again that goes on showing how
@@ -223,6 +234,7 @@ impl Request {
             Self::RuntimeScale { .. } => "runtime scale",
             Self::ReplicaSets => "replica sets",
             Self::LinkRecord(_) => "link record",
+            Self::LinkReplay(_) => "link replay",
             Self::TypeList => "type list",
             Self::TypeShow { .. } => "type show",
         }

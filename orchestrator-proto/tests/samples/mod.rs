@@ -481,6 +481,34 @@ fn record_source() -> RecordSource {
     }
 }
 
+fn replay_spec() -> ReplaySpec {
+    ReplaySpec {
+        sources: vec![replay_source()],
+        links: vec![LinkId(300)],
+        to: Some("display".into()),
+    }
+}
+
+fn replay_source() -> ReplaySource {
+    ReplaySource {
+        from: Some("camera".into()),
+        type_name: "acme.image.v1".into(),
+        schema: Some(value_schema()),
+    }
+}
+
+fn replay_message() -> ReplayMessage {
+    ReplayMessage { source: 300, payload: vec![1, 2, 200] }
+}
+
+fn replay_route() -> ReplayRoute {
+    ReplayRoute { from: Some(camera()), links: 300, is_connected: true }
+}
+
+fn fed() -> Fed {
+    Fed { feeds: 300, messages: 400, unrouted: 7 }
+}
+
 fn declarer() -> Declarer {
     Declarer { id: camera(), name: Some("camera".into()) }
 }
@@ -577,7 +605,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             ClientBody::Request(_) => ClientBody::Request(Request::RuntimeList),
             ClientBody::Cancel => ClientBody::Cancel,
             ClientBody::Chunk(_) => ClientBody::Chunk(vec![1, 2, 255]),
-            ClientBody::ChunksEnd { .. } => ClientBody::ChunksEnd { sha256: [7; 32] }),
+            ClientBody::ChunksEnd { .. } => ClientBody::ChunksEnd { sha256: [7; 32] },
+            ClientBody::Feed(_) => ClientBody::Feed(vec![replay_message()]),
+            ClientBody::FeedEnd => ClientBody::FeedEnd),
         variants!(ServerBody:
             ServerBody::Reply(_) => ServerBody::Reply(Reply::Links(vec![link_info()])),
             ServerBody::Error(_) => ServerBody::Error(error()),
@@ -614,7 +644,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::ReplicaSets => Request::ReplicaSets,
             Request::LinkRecord(_) => Request::LinkRecord(record_filter()),
             Request::TypeList => Request::TypeList,
-            Request::TypeShow { .. } => Request::TypeShow { name: "a".into(), hash: Some("39c5".into()) }),
+            Request::TypeShow { .. } => Request::TypeShow { name: "a".into(), hash: Some("39c5".into()) },
+            Request::LinkReplay(_) => Request::LinkReplay(replay_spec())),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -668,7 +699,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Item::Event(_) => Item::Event(event()),
             Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() },
             Item::Source(_) => Item::Source(record_source()),
-            Item::Recorded(_) => Item::Recorded(recorded())),
+            Item::Recorded(_) => Item::Recorded(recorded()),
+            Item::Replaying(_) => Item::Replaying(vec![replay_route()]),
+            Item::Fed(_) => Item::Fed(fed())),
         variants!(Program:
             Program::Path(_) => Program::Path("/bin/true".into()),
             Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
@@ -836,6 +869,11 @@ pub(crate) fn structs() -> Vec<Sample> {
             "TypeInfo",
             &TypeInfo { hash: None, first_seen_ms: None, last_seen_ms: None, ..type_info() },
         ),
+        sample("ReplaySpec", &ReplaySpec::default()),
+        sample("ReplaySource", &ReplaySource { from: None, schema: None, ..replay_source() }),
+        sample("ReplayMessage", &replay_message()),
+        sample("ReplayRoute", &ReplayRoute { from: None, ..replay_route() }),
+        sample("Fed", &fed()),
         sample("Declarers", &Declarers::default()),
         sample("Declarer", &declarer()),
         sample("TypeForm", &TypeForm { info: type_info(), schema: None }),

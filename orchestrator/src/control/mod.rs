@@ -15,6 +15,7 @@ mod events;
 mod link;
 mod logs;
 mod record;
+mod replay;
 mod runtime;
 mod status;
 mod upload;
@@ -200,6 +201,10 @@ impl Daemon {
             }
             Request::LinkRecord(filter) => {
                 Box::pin(self.link_record(filter, items)).await?;
+                return Ok(None);
+            }
+            Request::LinkReplay(spec) => {
+                Box::pin(self.link_replay(spec, items, chunks)).await?;
                 return Ok(None);
             }
             Request::Events { follow, after, since_ms, instance } => {

@@ -352,6 +352,22 @@ impl Registry {
         })
     }
 
+    /// The links that a link consists of: of one between sets of replicas its parts, else itself.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn parts_of(&self, link: LinkId) -> Result<Vec<LinkId>, WireError> {
+        let infos = self.list_links();
+        let parts = infos.iter().filter(|info| info.part_of == Some(link)).map(|info| info.id);
+        let parts: Vec<_> = parts.collect();
+        match parts.is_empty() {
+            false => Ok(parts),
+            true if infos.iter().any(|info| info.id == link) => Ok(vec![link]),
+            true => Err(RouteError::NoLink(link).into()),
+        }
+    }
+
     fn link_info(&self, link: &Link, parts: &HashMap<Ends, LinkId>) -> LinkInfo {
         let part_of = match parts.is_empty() {
             true => None,

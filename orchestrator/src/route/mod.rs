@@ -16,6 +16,7 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod feed;
 mod history;
 mod interruption;
 mod link;
@@ -30,6 +31,7 @@ mod tap;
 mod tests;
 mod types;
 
+pub use feed::Aim;
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
 pub use message::{Encoding, Entry, Form, Numbering, Origin, TypeDecl};

@@ -205,6 +205,29 @@ impl Router {
         source
     }
 
+    /// The source will send this type, and nothing is declared by that. The answer is the links of
+    /// the type as well.
+    pub(super) fn enter_feed(
+        &self,
+        source: &Arc<Source>,
+        decl: &Arc<TypeDecl>,
+    ) -> (OutputIndex, Vec<Arc<Link>>) {
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        table.sources.retain(|source| source.strong_count() > 0);
+        table.sources.push(Arc::downgrade(source));
+        (source.add_output(decl.clone(), 0, None, &links), links)
+    }
+
+    /// How the instance last declared this type as an input.
+    pub(super) fn declared_input(
+        &self,
+        instance: InstanceId,
+        type_name: &str,
+    ) -> Option<Arc<TypeDecl>> {
+        self.table().instances.get(&instance)?.types.input(type_name).cloned()
+    }
+
     /// The source will send this type, and number its messages if it says how.
     ///
     /// # Errors
