@@ -15,6 +15,7 @@ mod forms;
 mod late;
 mod policies;
 mod random;
+mod replays;
 mod stage;
 mod timeouts;
 
@@ -71,6 +72,8 @@ conformance!(
     late::what_is_remembered_is_bounded,
     late::a_history_begins_when_it_is_given,
     forms::each_message_arrives_in_its_form,
+    replays::what_is_fed_is_carried_like_any_message,
+    replays::a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it,
     random::whatever_happens,
 );
 
@@ -86,6 +89,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("policies.rs"),
         include_str!("ends.rs"),
         include_str!("forms.rs"),
+        include_str!("replays.rs"),
         include_str!("late.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
@@ -97,7 +101,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 40, "{sentences:?}");
+    assert!(sentences.len() >= 44, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

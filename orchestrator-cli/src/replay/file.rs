@@ -224,3 +224,125 @@ pub(crate) fn each(
     }
     Ok(End::Cut("it has no end".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use orchestrator_proto::control::{RecordSource, RecordedMessage};
+    use orchestrator_proto::schema::Field;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cli::RecordEncoding;
+    use crate::record::file::Recording;
+
+    fn pose() -> TypeSchema {
+        let field = |name: &str, schema| Field { name: name.to_owned(), schema };
+        TypeSchema::Struct(vec![field("x", TypeSchema::F64), field("id", TypeSchema::U64)])
+    }
+
+    /// A recording of so many messages of two senders, one of which has no schema.
+    fn recording(encoding: RecordEncoding, count: u32) -> Vec<u8> {
+        let mut recording = Recording::begin(Cursor::new(Vec::new()), encoding).unwrap();
+        for (number, schema) in [(0, Some(pose().encode())), (1, None)] {
+            let type_name = format!("type.{number}");
+            let (from, from_name) = (None, Some(format!("sender{number}")));
+            recording.source(&RecordSource { number, from, from_name, type_name, schema }).unwrap();
+        }
+        for at in 0..count {
+            let payload = match at % 2 {
+                0 => postcard::to_stdvec(&(0.5, at)).unwrap(),
+                _ => serde_json::to_vec(&format!("[{at}]")).unwrap(),
+            };
+            let (source, time_ns) = (at % 2, 1000 + u64::from(at));
+            recording.message(&RecordedMessage { source, time_ns, payload }).unwrap();
+            if at % 10 == 9 {
+                recording.flush().unwrap();
+            }
+        }
+        recording.finish().unwrap().into_inner()
+    }
+
+    /// What is played of these bytes: the sources and payloads.
+    fn played(bytes: &[u8]) -> Result<(Contents, Vec<(u32, Option<Vec<u8>>)>), McapError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let contents = look(file.path(), &[])?;
+        let mut all = Vec::new();
+        each(file.path(), |of| {
+            if let Of::Message(header, data) = of
+                && let Some(played) = contents.channels.get(&header.channel_id)
+            {
+                all.push((played.source, played.payload(data)));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((contents, all))
+    }
+
+    #[test]
+    fn what_is_played_is_what_was_recorded() {
+        for encoding in [RecordEncoding::Json, RecordEncoding::Postcard] {
+            let (contents, all) = played(&recording(encoding, 20)).unwrap();
+            assert_eq!((contents.messages, contents.foreign, &contents.cut), (20, 0, &None));
+            assert_eq!((contents.first_ns, contents.last_ns), (1000, 1019));
+            let names: Vec<_> = contents.sources.iter().map(|it| it.type_name.as_str()).collect();
+            assert_eq!(names, ["type.0", "type.1"]);
+            assert_eq!(contents.sources[0].schema, Some(pose().encode()));
+            assert_eq!(contents.sources[1].schema, None);
+            for (at, (source, payload)) in (0_u32..).zip(all) {
+                let expected = match at % 2 {
+                    0 => postcard::to_stdvec(&(0.5, at)).unwrap(),
+                    _ => serde_json::to_vec(&format!("[{at}]")).unwrap(),
+                };
+                assert_eq!((source, payload), (at % 2, Some(expected)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_have_written_is_passed_over() {
+        let mut writer = mcap::Writer::new(Cursor::new(Vec::new())).unwrap();
+        let channel = writer.add_channel(0, "/x", "json", &BTreeMap::new()).unwrap();
+        let header =
+            MessageHeader { channel_id: channel, sequence: 0, log_time: 5, publish_time: 5 };
+        writer.write_to_known_channel(&header, b"{}").unwrap();
+        writer.finish().unwrap();
+        let (contents, all) = played(&writer.into_inner().into_inner()).unwrap();
+        assert_eq!((contents.foreign, contents.messages, all.len()), (1, 0, 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn of_what_is_cut_off_or_damaged_the_beginning_is_played(
+            cut in prop::option::of(any::<prop::sample::Index>()),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let whole = recording(RecordEncoding::Postcard, 40);
+            let (_, expected) = played(&whole).unwrap();
+            let mut bytes = whole.clone();
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(whole.len()));
+            }
+            for (at, byte) in changes {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= byte;
+                }
+            }
+            // Or it is said that it can't be read.
+            if let Ok((_, all)) = played(&bytes) {
+                prop_assert!(all.len() <= expected.len());
+            }
+            if let Some(cut) = cut
+                && let Ok((contents, all)) = played(&whole[..cut.index(whole.len())])
+            {
+                prop_assert_eq!(&all[..], &expected[..all.len()]);
+                prop_assert!(all.len() == expected.len() || contents.cut.is_some());
+            }
+        }
+    }
+}

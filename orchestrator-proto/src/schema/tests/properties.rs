@@ -251,6 +251,25 @@ proptest! {
         }
     }
 
+    /// Bytes from anywhere: what can be shown can be read back, and shows the same, but for what has
+    /// no JSON form of its own.
+    #[test]
+    fn what_is_shown_of_any_bytes_shows_the_same_again(
+        schema in any_schema(),
+        bytes in prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..100),
+    ) {
+        if let Ok(json) = schema.to_json(&bytes) {
+            match schema.from_json(&json) {
+                Ok(again) => {
+                    // As long as it was, unless numbers were not in their shortest form.
+                    prop_assert!(again.len() <= bytes.len());
+                    prop_assert_eq!(schema.to_json(&again), Ok(json));
+                }
+                Err(error) => prop_assert!(json.contains("null"), "{} {}", json, error),
+            }
+        }
+    }
+
     #[test]
     fn hostile_payloads_and_texts_never_panic(
         schema in any_schema(),
