@@ -88,9 +88,9 @@ pub(crate) fn a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it(ca
     let (a, b) = (daemon.put("a"), daemon.put("b"));
     let link = daemon.link_with("a", "n", "b", Policy::Block, 100);
     let mut sender = case.sender(&daemon, &a);
-    let declared = daemon.detail("a").outputs;
     sender.send(0..5);
     daemon.given(link, 5);
+    let declared = daemon.detail("a").outputs;
     feed(&daemon, case, 5..10);
     sender.send(10..15);
     daemon.given(link, 15);
@@ -100,13 +100,17 @@ pub(crate) fn a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it(ca
     assert_eq!(receiver.take(15), Vec::from_iter(0..15), "{case:?}");
     drop((receiver, sender));
     daemon.connections("b", 0);
-    peers().block_on(async {
+    let peers = peers();
+    let mut items = peers.block_on(async {
         let client = Client::connect(daemon.socket()).await.unwrap();
         let (mut items, feeder) = client.replay(spec(case)).await.unwrap();
         assert!(matches!(items.next().await, Some(Ok(Item::Replaying(_)))));
         feeder.feed(vec![message(case, 100)]).await.unwrap();
         assert!(matches!(items.next().await, Some(Ok(Item::Fed(_)))));
-        daemon.replace_killed();
+        items
+    });
+    daemon.replace_killed();
+    peers.block_on(async {
         assert!(matches!(items.next().await, Some(Err(_))));
         assert!(items.next().await.is_none());
     });
