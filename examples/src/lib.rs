@@ -20,3 +20,22 @@ pub struct Pong {
     /// The ping's.
     pub value: u32,
 }
+
+/// How often a number is in another one? Answered by a [`Quotient`].
+#[derive(Serialize, Deserialize, Schema, Message, Clone, Copy, PartialEq, Eq, Debug)]
+#[message(name = "examples.divide.v1")]
+pub struct Divide {
+    /// What is divided.
+    pub dividend: i64,
+    /// By what.
+    pub divisor: i64,
+}
+
+/// What comes of a division. Only a reply, so it needs no name.
+#[derive(Serialize, Deserialize, Schema, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quotient {
+    /// How often.
+    pub value: i64,
+    /// What is left.
+    pub rest: i64,
+}

@@ -164,6 +164,10 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
             let dropped = format::count(*dropped, "waiting message");
             format!("changed link {id} and dropped {dropped}, for which there is no room now")
         }
+        Reply::LinkSent(sent) => {
+            let size = format::count(sent.size, "byte");
+            format!("sent {} ({size}) to instance {}", format::line(&sent.type_name), sent.id)
+        }
         Reply::LinkRemoved { id, discarded: 0 } => format!("removed link {id}"),
         Reply::LinkRemoved { id, discarded } => {
             let dropped = format::count(*discarded, "waiting message");
@@ -187,6 +191,7 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::Findings(_)
         | Reply::ReplicaSets(_)
         | Reply::ReplicaSet(_)
+        | Reply::LinkCalled(_)
         | Reply::Types(_)
         | Reply::Type(_)
         | Reply::Each { .. } => return None,

@@ -107,9 +107,10 @@ fn what(kind: &EventKind) -> String {
             format!("forgot {schemas} that no instance declares, to have room for others")
         }
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
-        EventKind::LinkChanged { link, policy, capacity, block_timeout, history } => {
-            let (policy, capacity, block_timeout) = (*policy, *capacity, *block_timeout);
-            let rules = LinkRules { policy, capacity, block_timeout, history: *history };
+        EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport } => {
+            let (policy, capacity) = (*policy, *capacity);
+            let (block_timeout, history, transport) = (*block_timeout, *history, *transport);
+            let rules = LinkRules { policy, capacity, block_timeout, history, transport };
             format!("link {link} changed: {rules}")
         }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),

@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     NotReachable = 4,
     Differs = 5,
+    TimedOut = 6,
+    ServiceFailed = 7,
     /// Ended by SIGHUP: 128 and the signal's number, as shells say it.
     HungUp = 129,
     /// The same by Ctrl-C.
@@ -190,6 +192,8 @@ impl From<WireError> for Report {
         Self {
             exit: match error.code {
                 ErrorCode::NotFound => Exit::NotFound,
+                ErrorCode::TimedOut => Exit::TimedOut,
+                ErrorCode::CallFailed => Exit::ServiceFailed,
                 _ => Exit::Failed,
             },
             code: error.code.name(),
@@ -208,6 +212,8 @@ mod tests {
     fn exit_codes() {
         let exit = |code| Report::from(WireError::new(code, "x")).exit;
         assert_eq!(exit(ErrorCode::NotFound), Exit::NotFound);
+        assert_eq!(exit(ErrorCode::TimedOut), Exit::TimedOut);
+        assert_eq!(exit(ErrorCode::CallFailed), Exit::ServiceFailed);
         assert_eq!(exit(ErrorCode::WrongState), Exit::Failed);
         let refused = ClientError::Refused("full".into());
         let Failure::Report(report) = Failure::connect(Path::new("/s"), refused) else { panic!() };

@@ -2,7 +2,8 @@
 
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
+    CallCounters, LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo, Transport,
+    Way,
 };
 use orchestrator_proto::{InstanceId, Millis};
 
@@ -10,7 +11,7 @@ use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, format, record, replay, tap};
+use crate::{action, format, record, replay, send, tap};
 
 /// `link …`
 pub(crate) async fn run(
@@ -23,6 +24,8 @@ pub(crate) async fn run(
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
         LinkCommand::Replay(args) => return replay::replay(&client, out, args).await,
         LinkCommand::Record(args) => return record::record(&client, out, args).await,
+        LinkCommand::Send(args) => return send::send(&client, out, args).await,
+        LinkCommand::Call(args) => return send::call(&client, out, args).await,
         LinkCommand::Add(args) => vec![Request::LinkAdd(LinkSpec {
             from: args.from.map(Into::into),
             type_name: args.type_name,
@@ -31,9 +34,17 @@ pub(crate) async fn run(
             capacity: args.capacity,
             block_timeout: args.block_timeout,
             history: args.history,
+            transport: args.transport,
         })],
-        LinkCommand::Set(LinkSet { links, policy, capacity, block_timeout, history }) => {
-            let rules = RulesSpec { policy, capacity, block_timeout, history };
+        LinkCommand::Set(LinkSet {
+            links,
+            policy,
+            capacity,
+            block_timeout,
+            history,
+            transport,
+        }) => {
+            let rules = RulesSpec { policy, capacity, block_timeout, history, transport };
             let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
@@ -64,6 +75,7 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
         "TYPE",
         "TO",
         "POLICY",
+        "TRANSPORT",
         "STATE",
         "SENT",
         "DELIVERED",
@@ -75,7 +87,8 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let now = format::now_ms();
     let text = table::render(out, &head, &ids, links, |link, ids| row(link, ids, now));
     out.line(&text)?;
-    let mut reasons = links.iter().filter_map(mismatch).peekable();
+    let mut reasons =
+        links.iter().flat_map(|link| mismatch(link).into_iter().chain(detour(link))).peekable();
     if reasons.peek().is_some() {
         out.line("")?;
     }
@@ -110,8 +123,17 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         LinkState::Open => Field::toned("open", Tone::Good),
         LinkState::Mismatched { .. } => Field::toned("mismatched", Tone::Bad),
     };
+    let way = if is_detour(link) { Tone::Busy } else { Tone::Plain };
+    let way = Field::toned(link.way.to_string(), way);
     let counters = &link.counters;
-    let dropped = if counters.dropped > 0 { Tone::Busy } else { Tone::Plain };
+    // Calls: given, answered, ended without a reply, not answered.
+    let [sent, delivered, dropped, queued] = match link.calls {
+        Some(CallCounters { calls, replies, failed, in_flight }) => {
+            [calls, replies, failed, in_flight]
+        }
+        None => [counters.sent, counters.delivered, counters.dropped, counters.queued],
+    };
+    let tone = if dropped > 0 { Tone::Busy } else { Tone::Plain };
     let last = counters.last_ms.map_or_else(String::new, |at| format::ago(at, now_ms));
     vec![
         link.id.to_string().into(),
@@ -119,17 +141,21 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         link.type_name.as_str().into(),
         to.into(),
         policy(link).into(),
+        way,
         state,
-        counters.sent.to_string().into(),
-        counters.delivered.to_string().into(),
-        Field::toned(counters.dropped.to_string(), dropped),
-        counters.queued.to_string().into(),
+        sent.to_string().into(),
+        delivered.to_string().into(),
+        Field::toned(dropped.to_string(), tone),
+        queued.to_string().into(),
         last.into(),
     ]
 }
 
-/// As in `block 500ms, history 10`.
+/// As in `block 500ms, history 10`. Calls have none of that.
 fn policy(link: &LinkInfo) -> String {
+    if link.calls.is_some() {
+        return "calls".to_owned();
+    }
     let mut text = link.policy.to_string();
     if link.block_timeout > Millis::ZERO {
         text += &format!(" {}", link.block_timeout);
@@ -148,4 +174,17 @@ fn mismatch(link: &LinkInfo) -> Option<String> {
             Some(format!("link {} is mismatched: {}", link.id, format::lines(&error)))
         }
     }
+}
+
+/// Whether its messages are to go directly, and go through the daemon.
+fn is_detour(link: &LinkInfo) -> bool {
+    link.transport == Transport::Direct && link.way != Way::Direct
+}
+
+/// Why messages go through the daemon that are to go directly.
+fn detour(link: &LinkInfo) -> Option<String> {
+    is_detour(link).then(|| {
+        let why = link.why.as_deref().map(|why| format!(": {}", format::lines(why)));
+        format!("link {} is {}, not direct{}", link.id, link.way, why.unwrap_or_default())
+    })
 }

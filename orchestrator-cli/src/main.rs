@@ -26,6 +26,7 @@ mod replicas;
 mod runtime;
 mod schedule;
 mod screen;
+mod send;
 mod session;
 mod settle;
 mod status;

@@ -107,7 +107,8 @@ fn sentence(message: &TapMessage, paint: impl Fn(&str) -> String) -> String {
     let from = match (&message.from_name, message.from) {
         (Some(name), _) => name.clone(),
         (None, Some(id)) => id.to_string(),
-        (None, None) => "another orchestrator".into(),
+        // A datagram of another orchestrator, or `link send`.
+        (None, None) => "outside".into(),
     };
     let links = match message.links {
         0 => "to no link".into(),
@@ -147,7 +148,7 @@ mod tests {
         message.payload = Err("no schema".into());
         message.links = 0;
         message.from_name = None;
-        let expected = format!("{time} another orchestrator Ping to no link: 3 bytes (no schema)");
+        let expected = format!("{time} outside Ping to no link: 3 bytes (no schema)");
         assert_eq!(told(&message), expected);
     }
 }

@@ -80,6 +80,10 @@ error_codes! {
     TooSlow = 18, "too-slow";
     /// Another daemon takes the place of this one: connect again.
     Replaced = 19, "replaced";
+    /// It was not done in the time that it was given.
+    TimedOut = 20, "timed-out";
+    /// A service that was called has failed, or gone away: what was asked may have been done.
+    CallFailed = 21, "call-failed";
 }
 
 impl Serialize for ErrorCode {

@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use orchestrator_proto::control::*;
 use orchestrator_proto::frame::{self, MAX_CONTROL, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    self, Declare, Direction, Frame, MAX_CHANNELS, MAX_PAYLOAD, UNLIMITED,
+    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame,
+    MAX_CHANNELS, MAX_PAYLOAD, UNLIMITED,
 };
 use orchestrator_proto::schema::{MAX_BYTES, MAX_DEPTH, MAX_JSON, MAX_NODES, MAX_VALUES};
 use orchestrator_proto::{ErrorCode, LinkId, TypeSchema, WireError};
@@ -179,6 +180,16 @@ fn examples() -> Vec<(&'static str, (&'static str, Vec<u8>))> {
         ("runtime-grant-unlimited", native(Frame::Grant { channel: 0, total: UNLIMITED })),
         ("runtime-request", native(Frame::Request { id: 0, request: start("recorder", None) })),
         ("runtime-reply", native(Frame::Reply { id: 0, result: Err(WireError::new(ErrorCode::NotPermitted, "not privileged")) })),
+        ("runtime-calls-client", native(Frame::Calls(CallFrame::Declare(DeclareCalls {
+            channel: 2, end: CallEnd::Client, name: "acme.count.v1", request: &schema, reply: &[1], at_once: 0 })))),
+        ("runtime-calls-service", native(Frame::Calls(CallFrame::Declare(DeclareCalls {
+            channel: 2, end: CallEnd::Service, name: "acme.count.v1", request: &schema, reply: &[1], at_once: 64 })))),
+        ("runtime-call", native(Frame::Calls(CallFrame::Call { channel: 2, id: 1, timeout_ms: 10_000, payload: &[7] }))),
+        ("runtime-call-given", native(Frame::Calls(CallFrame::Call { channel: 2, id: 300, timeout_ms: 9_999, payload: &[7] }))),
+        ("runtime-call-reply", native(Frame::Calls(CallFrame::Answer { channel: 2, id: 300, answer: Answer::Reply(&[49]) }))),
+        ("runtime-call-answer", native(Frame::Calls(CallFrame::Answer { channel: 2, id: 1, answer: Answer::Reply(&[49]) }))),
+        ("runtime-call-failure", native(Frame::Calls(CallFrame::Answer {
+            channel: 2, id: 2, answer: Answer::Failure(CallFailure::TimedOut { given: false }) }))),
         ("runtime-refused", native(Frame::Refused(WireError::new(
             ErrorCode::Malformed, "a message on channel 7, which is no output")))),
     ]

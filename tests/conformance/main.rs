@@ -16,27 +16,30 @@ mod late;
 mod policies;
 mod random;
 mod replays;
+mod sends;
 mod stage;
 mod timeouts;
 
 use case::{Case, Dialect};
+use orchestrator_proto::control::Transport;
 
 /// Makes a test of each scenario over each case. A case, such as another transport, is one line.
 macro_rules! conformance {
     ($($room:ident :: $scenario:ident),* $(,)?) => {
         $(mod $scenario {
-            use super::{Case, Dialect::{Native, Veecle}};
+            use super::{Dialect::{Native, Veecle}, Transport::{Direct, Routed}};
 
-            conformance!(@case $room $scenario native_to_native Case { from: Native, to: Native });
-            conformance!(@case $room $scenario native_to_veecle Case { from: Native, to: Veecle });
-            conformance!(@case $room $scenario veecle_to_native Case { from: Veecle, to: Native });
-            conformance!(@case $room $scenario veecle_to_veecle Case { from: Veecle, to: Veecle });
+            conformance!(@case $room $scenario native_to_native (Native, Routed, Native));
+            conformance!(@case $room $scenario native_to_native_directly (Native, Direct, Native));
+            conformance!(@case $room $scenario native_to_veecle (Native, Routed, Veecle));
+            conformance!(@case $room $scenario veecle_to_native (Veecle, Routed, Native));
+            conformance!(@case $room $scenario veecle_to_veecle (Veecle, Routed, Veecle));
         })*
     };
-    (@case $room:ident $scenario:ident $name:ident $case:expr) => {
+    (@case $room:ident $scenario:ident $name:ident ($from:ident, $transport:ident, $to:ident)) => {
         #[test]
         fn $name() {
-            super::$room::$scenario($case);
+            super::$room::$scenario(super::Case { from: $from, to: $to, transport: $transport });
         }
     };
 }
@@ -71,6 +74,11 @@ conformance!(
     late::each_process_begins_with_the_history,
     late::what_is_remembered_is_bounded,
     late::a_history_begins_when_it_is_given,
+    sends::messages_of_a_client_come_beside_those_of_links,
+    sends::messages_of_a_client_are_taken_back,
+    sends::messages_of_a_client_to_nobody,
+    sends::messages_of_a_client_are_values_of_the_type,
+    sends::messages_of_a_client_are_not_kept,
     forms::each_message_arrives_in_its_form,
     replays::what_is_fed_is_carried_like_any_message,
     replays::a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it,
@@ -93,6 +101,8 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("late.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
+        include_str!("sends.rs"),
+        include_str!("../calls.rs"),
         include_str!("timeouts.rs"),
     ];
     let named = |text: &str, sentence: &str| {
@@ -101,7 +111,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 44, "{sentences:?}");
+    assert!(sentences.len() >= 64, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

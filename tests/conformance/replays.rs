@@ -84,7 +84,7 @@ pub(crate) fn what_is_fed_is_carried_like_any_message(case: Case) {
 
 /// R3, R4.
 pub(crate) fn a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it(case: Case) {
-    let mut daemon = Daemon::start();
+    let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));
     let link = daemon.link_with("a", "n", "b", Policy::Block, 100);
     let mut sender = case.sender(&daemon, &a);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
+use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec, Transport};
 use orchestrator_proto::{LinkId, Millis};
 
 use super::value;
@@ -19,6 +19,7 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link add --from ping --type Ping --to pong
   orchestrator-cli link add --type Position --to display --policy latest --history 1
   orchestrator-cli link add --from log --type Line --to disk --policy block --block-timeout 500ms
+  orchestrator-cli link add --from camera --type Image --to detector --transport direct
   orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
     Add(LinkAdd),
 
@@ -29,7 +30,8 @@ pub(crate) enum LinkCommand {
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
   orchestrator-cli link set 3 4 --policy block
-  orchestrator-cli link set 3 --block-timeout 2s --history 10")]
+  orchestrator-cli link set 3 --block-timeout 2s --history 10
+  orchestrator-cli link set 3 --transport routed")]
     Set(LinkSet),
 
     /// Remove links. Messages that wait in them are dropped.
@@ -62,6 +64,25 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link record --link 3 --encoding postcard -o exact.mcap")]
     Record(LinkRecord),
 
+    /// Send messages to an instance yourself, written as JSON.
+    ///
+    /// Prints how each went, when the instance has it. The instance gets it like one of its links'
+    /// messages; no link is needed, and none counts it. Taps see it.
+    #[command(after_help = "Examples:
+  orchestrator-cli link send motor --type acme.speed.v1 '{\"metres_per_s\": 1.5}'
+  orchestrator-cli link send motor --type acme.speed.v1 --timeout 30s 'null'
+  jq -c '.[]' speeds.json | orchestrator-cli link send motor --type acme.speed.v1 -")]
+    Send(LinkSend),
+
+    /// Call a service yourself, and print its reply as JSON.
+    ///
+    /// No link is needed, and none counts it. Taps see it. Ends with 6 if there was no reply in time,
+    /// and with 7 if the service failed or went away: then what was asked may have been done.
+    #[command(after_help = "Examples:
+  orchestrator-cli link call divider --type examples.divide.v1 '{\"dividend\": 7, \"divisor\": 2}'
+  orchestrator-cli link call arm --type acme.move.v1 --timeout 1m '{\"to\": [0.1, 0.2]}'
+  orchestrator-cli link call divider --type examples.divide.v1 - < requests.jsonl")]
+    Call(LinkCall),
     /// Play a recording: its messages go over the links of those who sent them, at the times at which
     /// they were sent.
     ///
@@ -112,11 +133,17 @@ pub(crate) struct LinkAdd {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
     pub(crate) history: Option<u32>,
+
+    /// Which way its messages go: auto (default) is from instance to instance where that is
+    /// possible, else through the daemon; routed is through the daemon, always; direct is as auto,
+    /// but `link list` says why where it is not. Example: --transport direct
+    #[arg(long, add = complete::transports())]
+    pub(crate) transport: Option<Transport>,
 }
 
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("rules").required(true).multiple(true)
-    .args(["policy", "capacity", "block_timeout", "history"]))]
+    .args(["policy", "capacity", "block_timeout", "history", "transport"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -143,6 +170,12 @@ pub(crate) struct LinkSet {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
     pub(crate) history: Option<u32>,
+
+    /// Which way messages go from now on: auto is from instance to instance where that is possible,
+    /// else through the daemon; routed is through the daemon, always; direct is as auto, but `link
+    /// list` says why where it is not. Example: --transport routed
+    #[arg(long, add = complete::transports())]
+    pub(crate) transport: Option<Transport>,
 }
 
 /// How the payloads of a recording are written.
@@ -188,6 +221,47 @@ pub(crate) struct LinkRecord {
     /// End after this time. Example: --duration 10s
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Millis>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkSend {
+    /// Who gets it: an instance by id or name. Example: link send motor --type Stop null
+    #[arg(value_name = "TARGET", add = complete::instances())]
+    pub(crate) target: String,
+
+    /// The message as JSON, as `link tap` shows it; or `-` to read messages from standard input, one
+    /// on each line. Ends at the first that fails. Example: link send motor --type Gear 3
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) message: String,
+
+    /// The declared name of its type. Example: --type acme.speed.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: String,
+
+    /// How long each message may take until the instance has it: a program that has just been
+    /// started may have to connect first. Example: --timeout 30s
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub(crate) timeout: Millis,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LinkCall {
+    /// Who is called: an instance by id or name. Example: link call arm --type Where null
+    #[arg(value_name = "TARGET", add = complete::instances())]
+    pub(crate) target: String,
+
+    /// The request as JSON; or `-` to read requests from standard input, one on each line, and to call
+    /// one after the other. Ends at the first that fails. Example: link call arm --type Joint 3
+    #[arg(value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) request: String,
+
+    /// The declared name of its type. Example: --type acme.move.v1
+    #[arg(long = "type", value_name = "NAME")]
+    pub(crate) type_name: String,
+
+    /// How long the reply may take. Example: --timeout 30s
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) timeout: Millis,
 }
 
 #[derive(Args, Debug)]

@@ -21,7 +21,9 @@ use orchestrator_proto::paths::ENV_CONTROL_SOCKET;
 use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
-pub(crate) use link::{LinkCommand, LinkRecord, LinkReplay, LinkSet, LinkTap, RecordEncoding};
+pub(crate) use link::{
+    LinkCall, LinkCommand, LinkRecord, LinkReplay, LinkSend, LinkSet, LinkTap, RecordEncoding,
+};
 pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
 pub(crate) use runtime::{
     ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, ScaleArgs, WaitState,
@@ -36,6 +38,8 @@ Exit codes:
   3    no such instance or link
   4    the daemon can't be reached, or does not accept this client
   5    what is there differs from the manifest (diff)
+  6    not done in the time that was given (link send, link call)
+  7    the service that was called failed (link call)
   130  ended by Ctrl-C
 
 Examples:

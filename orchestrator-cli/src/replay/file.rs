@@ -264,8 +264,11 @@ mod tests {
         recording.finish().unwrap().into_inner()
     }
 
-    /// What is played of these bytes: the sources and payloads.
-    fn played(bytes: &[u8]) -> Result<(Contents, Vec<(u32, Option<Vec<u8>>)>), McapError> {
+    /// The source of a message, and its payload.
+    type Message = (u32, Option<Vec<u8>>);
+
+    /// What is played of these bytes.
+    fn played(bytes: &[u8]) -> Result<(Contents, Vec<Message>), McapError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         let contents = look(file.path(), &[])?;

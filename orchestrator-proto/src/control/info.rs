@@ -12,6 +12,7 @@ use super::replicas::Replica;
 use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
+use super::transport::{Transport, Way};
 use super::vitals::{PastExit, Vitals};
 use crate::Millis;
 use crate::error::WireError;
@@ -392,6 +393,15 @@ pub struct LinkInfo {
     pub block_timeout: Millis,
     /// How many of the last messages a receiver gets that comes later.
     pub history: u32,
+    /// Which way its messages are to go.
+    pub transport: Transport,
+    /// Which way they go now. Of a link from or to a set of replicas: the way that all of its links
+    /// share, else through the daemon.
+    pub way: Way,
+    /// Why they don't go directly, as a sentence; none if they do, or if there is nothing to say.
+    pub why: Option<String>,
+    /// What became of the calls over it; none if it carries messages.
+    pub calls: Option<CallCounters>,
 }
 
 /// Who gets a link's messages.
@@ -449,6 +459,21 @@ pub struct Counters {
     /// Messages that were delivered again to a receiver that came later; they count in no other
     /// counter a second time.
     pub replayed: u64,
+}
+
+/// What became of the calls over a link. `calls = replies + failed + in_flight`. They are counted
+/// from when the link was made, and anew by each daemon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CallCounters {
+    /// Calls that were given to the service over this link, and those that could have been but were
+    /// given to nobody; these count on the first of the links that they could have taken.
+    pub calls: u64,
+    /// Calls with a reply.
+    pub replies: u64,
+    /// Calls that ended without.
+    pub failed: u64,
+    /// Calls that the service has not answered.
+    pub in_flight: u64,
 }
 
 /// Why messages were dropped.

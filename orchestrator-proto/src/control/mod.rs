@@ -27,8 +27,10 @@ mod rlimit;
 mod rules;
 mod schedule;
 mod scheduling;
+mod send;
 mod spec;
 mod supervision;
+mod transport;
 mod types;
 mod vitals;
 
@@ -42,8 +44,8 @@ pub use doctor::{Finding, Level};
 pub use event::{Event, EventKind};
 pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
 pub use info::{
-    Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail, RuntimeInfo,
-    Status, TargetInfo, TelemetryStatus,
+    CallCounters, Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail,
+    RuntimeInfo, Status, TargetInfo, TelemetryStatus,
 };
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
@@ -59,6 +61,7 @@ pub use rlimit::{Resource, Rlimit};
 pub use rules::{LinkRules, RulesSpec};
 pub use schedule::{LastRun, Overlap, RunResult, Schedule, ScheduleInfo};
 pub use scheduling::{Cpus, IoClass, Realtime};
+pub use send::{Called, SendSpec, Sent};
 pub use spec::{
     Desired, LinkSpec, Policy, Priority, Program, RuntimeSpec, Selector, TapFilter, TargetSpec,
 };
@@ -66,6 +69,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use transport::{Transport, Way};
 pub use types::{Declarer, Declarers, TypeForm, TypeForms, TypeInfo, TypeList};
 pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Request;
 use super::{
-    DaemonStatus, Event, Exported, Fed, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
-    RecordedMessage, ReplayRoute, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail,
-    RuntimeInfo, RuntimeVitals, Scaled, Status, TypeForms, TypeList,
+    Called, DaemonStatus, Event, Exported, Fed, Finding, LinkInfo, LogLine, Named, Plan,
+    RecordSource, RecordedMessage, ReplayRoute, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo,
+    RuntimeDetail, RuntimeInfo, RuntimeVitals, Scaled, Sent, Status, TypeForms, TypeList,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -160,6 +160,10 @@ pub enum Reply {
         /// The links that went with them.
         links: Vec<LinkId>,
     },
+    /// To [`Request::LinkSend`].
+    LinkSent(Sent),
+    /// To [`Request::LinkCall`].
+    LinkCalled(Called),
     /// To [`Request::TypeList`].
     Types(TypeList),
     /// To [`Request::TypeShow`]. There is one form at least.

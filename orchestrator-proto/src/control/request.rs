@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClientBody, Item, Program, Reply};
 use super::{
     LinkSpec, LogQuery, Priority, RecordFilter, ReplaySpec, Replicas, RulesSpec, RuntimeSpec,
-    Selector, SuccessorSpec, TapFilter, WantedSet,
+    Selector, SendSpec, SuccessorSpec, TapFilter, WantedSet,
 };
 #[cfg(doc)]
 use crate::error::ErrorCode;
@@ -161,6 +161,13 @@ pub enum Request {
     /// Messages as they pass, whole. A stream of [`Item::Source`], [`Item::Recorded`] and
     /// [`Item::Missed`] that ends when it is cancelled.
     LinkRecord(RecordFilter),
+    /// Sends one message to an instance, besides what its links bring. Answered by
+    /// [`Reply::LinkSent`] when the kernel has taken it for the instance, or with an error: then it
+    /// does not arrive, unless the error says that it may.
+    LinkSend(SendSpec),
+    /// Calls a service, over no link. Answered by [`Reply::LinkCalled`] with its reply, or with an
+    /// error.
+    LinkCall(SendSpec),
     /// All message types, each form of them that was ever declared and is kept. Answered by
     /// [`Reply::Types`].
     TypeList,
@@ -179,7 +186,7 @@ pub enum Request {
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 31;
+    pub const COUNT: u32 = 33;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
@@ -234,6 +241,8 @@ impl Request {
             Self::RuntimeScale { .. } => "runtime scale",
             Self::ReplicaSets => "replica sets",
             Self::LinkRecord(_) => "link record",
+            Self::LinkSend(_) => "link send",
+            Self::LinkCall(_) => "link call",
             Self::LinkReplay(_) => "link replay",
             Self::TypeList => "type list",
             Self::TypeShow { .. } => "type show",

@@ -61,17 +61,22 @@
 //! link's capacity and the receiver's window. A reader that does not receive loses messages, or holds its senders up, as its
 //! links' policies say; other inputs of the same runtime are not affected.
 
+mod call;
 mod connection;
 mod control;
+mod ends;
 mod error;
 mod form;
 mod input;
 mod kept;
+mod lane;
+mod lanes;
 mod link;
 mod output;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::env;
 use std::fmt;
@@ -86,6 +91,7 @@ use serde::de::DeserializeOwned;
 use crate::runtime::{ENV_INSTANCE, ENV_SOCKET, MAX_FORMS};
 use crate::{InstanceId, TypeSchema};
 
+pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
 pub use form::Form;
 pub use input::Input;
@@ -323,7 +329,7 @@ impl Runtime {
     /// never happened.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
-        self.handle.shared.link().last_error.clone()
+        self.handle.shared.link().writing.last_error.clone()
     }
 
     /// Waits until the kernel has taken everything that was sent. For programs that end after

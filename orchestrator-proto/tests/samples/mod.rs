@@ -2,7 +2,8 @@
 
 use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
-    self, Declare, Direction, Frame, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
+    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame, Passed,
+    RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
 use orchestrator_proto::{
     ErrorCode, InstanceId, LinkId, Millis, SchemaHash, Size, TypeSchema, WireError,
@@ -286,6 +287,10 @@ fn link_info() -> LinkInfo {
         part_of: Some(LinkId(300)),
         block_timeout: Millis(500),
         history: 300,
+        transport: Transport::Direct,
+        way: Way::Routed,
+        why: Some("camera does not run".into()),
+        calls: Some(CallCounters { calls: 1000, replies: 990, failed: 7, in_flight: 3 }),
     }
 }
 
@@ -369,6 +374,7 @@ fn rules_spec() -> RulesSpec {
         capacity: Some(300),
         block_timeout: Some(Millis(500)),
         history: Some(7),
+        transport: Some(Transport::Routed),
     }
 }
 
@@ -381,6 +387,7 @@ pub(crate) fn link_spec() -> LinkSpec {
         capacity: Some(32),
         block_timeout: Some(Millis(500)),
         history: Some(300),
+        transport: Some(Transport::Direct),
     }
 }
 
@@ -540,6 +547,23 @@ fn recorded() -> RecordedMessage {
     RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
 }
 
+fn send_spec() -> SendSpec {
+    SendSpec {
+        to: "camera".into(),
+        type_name: "acme.image.v1".into(),
+        payload: "{\"value\":300}".into(),
+        timeout: Millis(5000),
+    }
+}
+
+fn called() -> Called {
+    Called { id: camera(), type_name: "acme.image.v1".into(), reply: "{\"value\":7}".into() }
+}
+
+fn sent() -> Sent {
+    Sent { id: camera(), type_name: "acme.image.v1".into(), size: 300 }
+}
+
 pub(crate) fn value_schema() -> Vec<u8> {
     TypeSchema::decode(&[21, 1, 5, b'v', b'a', b'l', b'u', b'e', 3]).unwrap().encode()
 }
@@ -555,6 +579,17 @@ pub(crate) fn declare(schema: &[u8]) -> Declare<'_> {
     }
 }
 
+pub(crate) fn declare_calls(schema: &[u8]) -> DeclareCalls<'_> {
+    DeclareCalls {
+        channel: 300,
+        end: CallEnd::Service,
+        name: "acme.count.v1",
+        request: schema,
+        reply: &[1],
+        at_once: 64,
+    }
+}
+
 pub(crate) fn sender() -> Sender {
     Sender { epoch: 300, instance: camera(), anybody: false }
 }
@@ -563,12 +598,29 @@ pub(crate) fn start(instance: &str, priority: Option<Priority>) -> RuntimeReques
     RuntimeRequest::Start { instance: instance.into(), priority }
 }
 
+fn passed() -> Passed {
+    Passed { sent: 1000, delivered: 990, dropped: 7, returned: 3, output: 1100 }
+}
+
 /// Each enum of the page, with one sample of each variant.
 #[rustfmt::skip]
 pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
     let (id, instance) = (camera(), || Selector::from("camera"));
     let schema = value_schema();
     type FrameOf = Frame<'static>;
+    type CallFrameOf = CallFrame<'static>;
+    type AnswerOf = Answer<'static>;
+    let text = || "why".to_owned();
+    let calls = variants!(CallFrameOf:
+        CallFrame::Declare(_) => CallFrame::Declare(declare_calls(&schema)),
+        CallFrame::Call { .. } => CallFrame::Call { channel: 300, id: 1 << 40, timeout_ms: 10_000, payload: b"\xff\x00" },
+        CallFrame::Cancel { .. } => CallFrame::Cancel { channel: 300, id: 1 << 40 },
+        CallFrame::Answer { .. } => CallFrame::Answer { channel: 300, id: 1 << 40, answer: Answer::Reply(b"\xff\x00") },
+    );
+    let answers = variants!(AnswerOf:
+        Answer::Reply(_) => Answer::Reply(b"\xff\x00"),
+        Answer::Failure(_) => Answer::Failure(CallFailure::TimedOut { given: true }),
+    );
     let frames = variants!(FrameOf:
         Frame::Hello { .. } => Frame::Hello { magic: runtime::MAGIC, protocol: 2, sdk: "demo" },
         Frame::Welcome { .. } => Frame::Welcome { protocol: 2, server: "0.1.0", instance: id },
@@ -586,11 +638,39 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Ready => Frame::Ready,
         Frame::Report { .. } => Frame::Report { channel: 300 },
         Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
+        Frame::Calls(_) => Frame::Calls(CallFrame::Declare(declare_calls(&schema))),
+        Frame::Lanes => Frame::Lanes,
+        Frame::Lane { .. } => Frame::Lane { channel: 300, lane: 1 << 40, link: LinkId(7), policy: Policy::Latest, capacity: 300, anybody: true },
+        Frame::Claim { .. } => Frame::Claim { magic: runtime::MAGIC, protocol: 2, lane: 1 << 40 },
+        Frame::Claimed => Frame::Claimed,
+        Frame::Switched { .. } => Frame::Switched { channel: 300, lane: 1 << 40 },
+        Frame::Wanted { .. } => Frame::Wanted { channel: 300, wanted: true },
+        Frame::Leave { .. } => Frame::Leave { channel: 300, lane: 1 << 40 },
+        Frame::Left { .. } => Frame::Left { channel: 300, lane: 1 << 40, passed: passed() },
+        Frame::Again { .. } => Frame::Again { channel: 300, lane: 1 << 40, number: 500, payload: b"\xff\x00" },
+        Frame::Gone { .. } => Frame::Gone { channel: 300, lane: 1 << 40 },
+        Frame::Passed { .. } => Frame::Passed { channel: 300, lane: 1 << 40, passed: passed() },
+        Frame::Ask { .. } => Frame::Ask { channel: 300, lane: 1 << 40 },
+        Frame::Uses { .. } => Frame::Uses { channel: 300, lane: 1 << 40, link: LinkId(7) },
         Frame::Takes { .. } => Frame::Takes { channel: 300, schema: &[3], hash: None },
         Frame::Form { .. } => Frame::Form { channel: 300, form: 15 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
+        ("CallFrame", calls.1.into_iter().map(|it| Sample { type_name: "CallFrame", ..it }).collect()),
+        ("Answer", answers.1.into_iter().map(|it| Sample { type_name: "Answer", ..it }).collect()),
+        variants!(CallEnd: CallEnd::Client => CallEnd::Client, CallEnd::Service => CallEnd::Service),
+        variants!(CallFailure:
+            CallFailure::NoLink => CallFailure::NoLink,
+            CallFailure::Mismatched(_) => CallFailure::Mismatched(text()),
+            CallFailure::TimedOut { .. } => CallFailure::TimedOut { given: true },
+            CallFailure::Cancelled => CallFailure::Cancelled,
+            CallFailure::ServiceGone => CallFailure::ServiceGone,
+            CallFailure::LinkRemoved => CallFailure::LinkRemoved,
+            CallFailure::Failed(_) => CallFailure::Failed(text()),
+            CallFailure::BadRequest(_) => CallFailure::BadRequest(text()),
+            CallFailure::TooMany => CallFailure::TooMany,
+            CallFailure::NotRead => CallFailure::NotRead),
         variants!(Direction:
             Direction::Output => Direction::Output, Direction::Input => Direction::Input),
         variants!(RuntimeRequest:
@@ -643,6 +723,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::RuntimeScale { .. } => Request::RuntimeScale { set: "worker".into(), replicas: Replicas(200) },
             Request::ReplicaSets => Request::ReplicaSets,
             Request::LinkRecord(_) => Request::LinkRecord(record_filter()),
+            Request::LinkSend(_) => Request::LinkSend(send_spec()),
+            Request::LinkCall(_) => Request::LinkCall(send_spec()),
             Request::TypeList => Request::TypeList,
             Request::TypeShow { .. } => Request::TypeShow { name: "a".into(), hash: Some("39c5".into()) },
             Request::LinkReplay(_) => Request::LinkReplay(replay_spec())),
@@ -678,6 +760,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::ReplicaSet(_) => Reply::ReplicaSet(Box::new(set_detail())),
             Reply::Each { .. } => Reply::Each { set: "worker".into(), outcomes: vec![outcome(Outcome::Queued)] },
             Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] },
+            Reply::LinkSent(_) => Reply::LinkSent(sent()),
+            Reply::LinkCalled(_) => Reply::LinkCalled(called()),
             Reply::Types(_) => Reply::Types(type_list()),
             Reply::Type(_) => Reply::Type(type_forms())),
         variants!(Outcome:
@@ -743,6 +827,10 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(Policy:
             Policy::Block => Policy::Block, Policy::DropNewest => Policy::DropNewest,
             Policy::DropOldest => Policy::DropOldest, Policy::Latest => Policy::Latest),
+        variants!(Transport:
+            Transport::Auto => Transport::Auto, Transport::Routed => Transport::Routed,
+            Transport::Direct => Transport::Direct),
+        variants!(Way: Way::Routed => Way::Routed, Way::Direct => Way::Direct),
         variants!(Kind:
             Kind::Service => Kind::Service, Kind::Task => Kind::Task,
             Kind::Schedule(_) => Kind::Schedule(schedule())),
@@ -830,7 +918,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300 },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300, transport: Transport::Direct },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved,
             EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 }),
@@ -857,6 +945,7 @@ pub(crate) fn structs() -> Vec<Sample> {
         sample("ServerFrame", &reply),
         sample("ClientFrame", &super::request(300, Request::Status)),
         sample("Declare", &declare(&schema)),
+        sample("Passed", &passed()),
         sample("TapMessage", &tap_message(Err("cut".into()))),
         sample("TapFilter", &TapFilter::default()),
         sample("RecordFilter", &RecordFilter::default()),

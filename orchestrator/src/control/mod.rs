@@ -8,6 +8,7 @@
 //! Called by `daemon.rs`. Knows `registry/` and the rooms below it.
 
 mod apply;
+mod call;
 mod connection;
 mod daemon;
 mod doctor;
@@ -17,6 +18,7 @@ mod logs;
 mod record;
 mod replay;
 mod runtime;
+mod send;
 mod status;
 mod upload;
 mod vitals;
@@ -160,11 +162,19 @@ impl Daemon {
                 Box::pin(self.runtime_remove(&instance, force)).await?
             }
             Request::RuntimeList => Reply::Runtimes(self.registry.list()),
-            Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
+            Request::RuntimeShow { instance } => {
+                self.registry.count_lanes().await;
+                self.runtime_show(&instance)?
+            }
             Request::LinkAdd(spec) => Box::pin(self.link_add(spec)).await?,
             Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
             Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
-            Request::LinkList => Reply::Links(self.registry.list_links()),
+            Request::LinkSend(spec) => Box::pin(self.link_send(spec)).await?,
+            Request::LinkCall(spec) => Box::pin(self.link_call(spec)).await?,
+            Request::LinkList => {
+                self.registry.count_lanes().await;
+                Reply::Links(self.registry.list_links())
+            }
             Request::Clear { force } => Box::pin(self.clear(force)).await?,
             Request::DaemonStatus => self.daemon_status()?,
             Request::DaemonReplace { successor, timeout_ms } => {

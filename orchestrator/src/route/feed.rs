@@ -51,7 +51,7 @@ impl Router {
 
     fn check_feed(&self, link: &Link, decl: &TypeDecl) -> Result<(), WireError> {
         let LinkTarget::Instance(to) = &link.to else { return Ok(()) };
-        let Some(input) = self.declared_input(*to, &decl.name) else { return Ok(()) };
+        let Some(input) = self.input(*to, &decl.name) else { return Ok(()) };
         let Some((hash, sent)) = &decl.schema else { return Ok(()) };
         let nearest = input.forms().map(|(_, taken)| (sent.diff(taken), taken));
         let nearest = nearest.min_by_key(|(diff, _)| diff.differences.len() + diff.more);

@@ -1,9 +1,13 @@
 //! Where the links of one target meet: which of them have something, and who fetches it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use tokio::sync::Notify;
+
 use super::link::Link;
+use super::message::Encoding;
 
 /// Fetches messages from a mailbox and carries them away.
 pub trait Sink: Send + Sync {
@@ -14,6 +18,11 @@ pub trait Sink: Send + Sync {
     /// Another sink takes over: gives back what is not begun to be carried away. What was taken
     /// first must be on its way before anything newer is.
     fn hand_over(&self) {}
+
+    /// How payloads are written for its peer.
+    fn encoding(&self) -> Encoding {
+        Encoding::JsonLiteral
+    }
 }
 
 /// The links of one target that have something.
@@ -28,6 +37,10 @@ pub struct Mailbox {
     sinks: RwLock<Sinks>,
     /// Held while the sink that is served changes.
     changing: Mutex<()>,
+    /// Somebody waits for another sink, or for a declaration.
+    changed: Notify,
+    /// Messages on their way that came over no link.
+    pub(super) posts: AtomicU32,
 }
 
 #[derive(Default)]
@@ -47,6 +60,23 @@ impl Sinks {
 impl Mailbox {
     pub(super) fn schedule(&self, link: Arc<Link>) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(link);
+    }
+
+    /// How payloads are written for the peer that is served now; none if there is none.
+    #[must_use]
+    pub fn encoding(&self) -> Option<Encoding> {
+        let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner);
+        sinks.list.last().map(|sink| sink.encoding())
+    }
+
+    /// Another sink is served, or its peer has declared an input: whoever waits for that looks again.
+    pub(super) fn has_changed(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Where that is told, to who listens by then.
+    pub fn changes(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
     }
 
     /// Tells the present sink that there may be something.
@@ -96,7 +126,7 @@ impl Mailbox {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(link));
     }
 
-    fn links(&self) -> Vec<Arc<Link>> {
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.iter().filter_map(Weak::upgrade).collect()
     }
@@ -128,6 +158,7 @@ impl Mailbox {
         }
         self.change(|sinks| sinks.handing_over = false);
         drop(changing);
+        self.has_changed();
         self.unpark();
         self.kick();
     }

@@ -16,6 +16,8 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod beside;
+mod calls;
 mod feed;
 mod history;
 mod interruption;
@@ -23,6 +25,7 @@ mod link;
 mod mailbox;
 mod message;
 mod patience;
+mod post;
 mod queue;
 mod router;
 mod source;
@@ -31,10 +34,13 @@ mod tap;
 mod tests;
 mod types;
 
+pub use beside::Beside;
+pub use calls::{CallPeer, ClientEnd, Duplicate, NotItsCall, Roused, ServiceEnd, parts_of_calls};
 pub use feed::Aim;
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
 pub use message::{Encoding, Entry, Form, Numbering, Origin, TypeDecl};
+pub use post::{Fate, Post, Postbox, TooMany};
 pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};
 pub use source::{OutputIndex, Source, SourceStats, Upstream, Woken};

@@ -8,6 +8,7 @@ use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
+use super::calls::{Exchange, parts_of_calls};
 use super::interruption::{Interruptions, Loss};
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
@@ -95,6 +96,10 @@ pub trait Surroundings: Send + Sync {
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);
     /// The last link to this datagram address is gone. Called with the table locked likewise.
     fn close_peer(&self, address: &str);
+    /// A link is new or has other rules.
+    fn link_changed(&self, _link: &Arc<Link>) {}
+    /// A link is gone. Called with the table locked likewise.
+    fn link_removed(&self, _link: LinkId) {}
 }
 
 /// All links of a daemon.
@@ -116,6 +121,8 @@ struct Table {
     instances: HashMap<InstanceId, Ends>,
     peers: HashMap<Arc<str>, Arc<Mailbox>>,
     interruptions: Interruptions,
+    /// Calls by their type, as long as anybody has an end of them.
+    exchanges: HashMap<Arc<str>, Weak<Exchange>>,
 }
 
 /// What is known of an instance as an end of links.
@@ -219,15 +226,6 @@ impl Router {
         (source.add_output(decl.clone(), 0, None, &links), links)
     }
 
-    /// How the instance last declared this type as an input.
-    pub(super) fn declared_input(
-        &self,
-        instance: InstanceId,
-        type_name: &str,
-    ) -> Option<Arc<TypeDecl>> {
-        self.table().instances.get(&instance)?.types.input(type_name).cloned()
-    }
-
     /// The source will send this type, and number its messages if it says how.
     ///
     /// # Errors
@@ -240,6 +238,23 @@ impl Router {
         channel: u16,
         numbering: Option<Numbering>,
     ) -> Result<OutputIndex, RouteError> {
+        self.go_on_with_output(source, decl, channel, numbering, &[])
+    }
+
+    /// As [`declare_output`](Self::declare_output), where messages for the links `elsewhere` go by
+    /// lanes that are older than this daemon.
+    ///
+    /// # Errors
+    ///
+    /// As for that.
+    pub fn go_on_with_output(
+        &self,
+        source: &Source,
+        decl: Arc<TypeDecl>,
+        channel: u16,
+        numbering: Option<Numbering>,
+        elsewhere: &[LinkId],
+    ) -> Result<OutputIndex, RouteError> {
         let _in_order = self.declaring();
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
@@ -251,7 +266,7 @@ impl Router {
         }
         let tell = source.instance.and_then(|id| table.declare(id, Direction::Output, &decl));
         if let (Some(instance), Some(numbering)) = (source.instance, numbering) {
-            table.interruptions.begins(instance, &decl.name, numbering);
+            table.interruptions.begins(instance, &decl.name, numbering, elsewhere);
         }
         let losses = table.interruptions.losses(&links);
         let index = source.add_output(decl.clone(), channel, numbering, &links);
@@ -269,10 +284,61 @@ impl Router {
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
         let tell = table.declare(instance, Direction::Input, &decl);
+        if let Some(ends) = table.instances.get(&instance) {
+            ends.mailbox.has_changed();
+        }
         self.check_links(table, &links);
         if let Some((tell, is_news)) = tell {
             tell(Direction::Input, &decl, is_news);
         }
+    }
+
+    /// The instance declares an end of calls. The answer is where they meet.
+    pub(super) fn declare_calls(
+        &self,
+        instance: InstanceId,
+        direction: Direction,
+        decl: &Arc<TypeDecl>,
+    ) -> Arc<Exchange> {
+        let _in_order = self.declaring();
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        let tell = table.declare(instance, direction, decl);
+        if let Some(ends) = table.instances.get(&instance) {
+            ends.mailbox.has_changed();
+        }
+        self.check_links(table, &links);
+        if let Some((tell, is_news)) = tell {
+            tell(direction, decl, is_news);
+        }
+        self.exchange(&decl.name)
+    }
+
+    /// Where calls of this type meet.
+    pub(super) fn exchange(&self, type_name: &Arc<str>) -> Arc<Exchange> {
+        let mut table = self.table();
+        if let Some(exchange) = table.exchanges.get(type_name).and_then(Weak::upgrade) {
+            return exchange;
+        }
+        table.exchanges.retain(|_, exchange| exchange.strong_count() > 0);
+        let links = table.by_type.get(type_name).map(Vec::as_slice).unwrap_or_default();
+        let exchange = Exchange::new(links, self.taps.clone());
+        table.exchanges.insert(type_name.clone(), Arc::downgrade(&exchange));
+        exchange
+    }
+
+    /// Whether a link carries calls, as far as its ends have declared.
+    #[must_use]
+    pub fn carries_calls(&self, link: &Link) -> bool {
+        let table = self.table();
+        let types = |id: &InstanceId| table.instances.get(id).map(|ends| &ends.types);
+        let of_sender = link.from.as_ref().and_then(types);
+        let sent = of_sender.and_then(|types| types.output(&link.type_name));
+        let taken = match &link.to {
+            LinkTarget::Instance(to) => types(to).and_then(|types| types.input(&link.type_name)),
+            LinkTarget::Udp(_) => None,
+        };
+        sent.or(taken).is_some_and(|decl| parts_of_calls(decl).is_some())
     }
 
     /// The instance has had all messages of this type from this sender below `next`, on
@@ -291,6 +357,17 @@ impl Router {
         for Loss { link, from, count } in losses {
             self.surroundings.messages_lost(link.id, from, count);
         }
+    }
+
+    /// Where messages for the instance wait.
+    pub(super) fn mailbox(&self, instance: InstanceId) -> Option<Arc<Mailbox>> {
+        self.table().instances.get(&instance).map(|ends| ends.mailbox.clone())
+    }
+
+    /// How the instance last declared this type as an input.
+    #[must_use]
+    pub fn input(&self, instance: InstanceId, type_name: &str) -> Option<Arc<TypeDecl>> {
+        self.table().instances.get(&instance)?.types.input(type_name).cloned()
     }
 
     /// Everything that instances last declared, in no order.
@@ -375,9 +452,10 @@ impl Router {
         link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
-        let losses = table.interruptions.losses(&[link]);
+        let losses = table.interruptions.losses(std::slice::from_ref(&link));
         drop(table);
         self.report(losses);
+        self.surroundings.link_changed(&link);
         Ok((id, true))
     }
 
@@ -415,6 +493,8 @@ impl Router {
         let link = table.links.get(&id).cloned().ok_or(RouteError::NoLink(id))?;
         let dropped = link.change(rules);
         table.refresh(&link.type_name);
+        drop(table);
+        self.surroundings.link_changed(&link);
         Ok(dropped)
     }
 
@@ -427,6 +507,7 @@ impl Router {
             }
         }
         table.refresh(&link.type_name);
+        self.surroundings.link_removed(id);
         if let LinkTarget::Udp(address) = &link.to
             && !table.links.values().any(|other| other.to == link.to)
         {
@@ -434,6 +515,25 @@ impl Router {
             self.surroundings.close_peer(address);
         }
         Some(link.remove())
+    }
+
+    /// Links of this type.
+    #[must_use]
+    pub fn links_of(&self, type_name: &str) -> Vec<Arc<Link>> {
+        self.table().by_type.get(type_name).cloned().unwrap_or_default()
+    }
+
+    /// This link.
+    #[must_use]
+    pub fn link(&self, id: LinkId) -> Option<Arc<Link>> {
+        self.table().links.get(&id).cloned()
+    }
+
+    /// Links to this instance.
+    #[must_use]
+    pub fn links_to(&self, instance: InstanceId) -> Vec<Arc<Link>> {
+        let table = self.table();
+        table.instances.get(&instance).map(|ends| ends.mailbox.links()).unwrap_or_default()
     }
 
     /// All links, by id.
@@ -481,6 +581,9 @@ impl Table {
         self.sources.retain(|source| {
             source.upgrade().inspect(|source| source.refresh(type_name, links)).is_some()
         });
+        if let Some(exchange) = self.exchanges.get(type_name).and_then(Weak::upgrade) {
+            exchange.set_links(links);
+        }
     }
 
     /// How the declared ends of a link disagree, with both schemas.

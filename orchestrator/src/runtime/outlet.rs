@@ -4,17 +4,19 @@
 //! when the socket is full a task of the connection takes over.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::sys::socket::{Shutdown, shutdown};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use super::batch::{Batch, Body, Written};
-use crate::route::{DropReason, Entry, Link, Mailbox, Sink};
+use crate::route::{DropReason, Encoding, Entry, Link, Mailbox, Sink};
 
 /// Messages in one system call at most.
 const BATCH_MESSAGES: usize = 512;
@@ -33,6 +35,9 @@ const MAX_CONTROL_BYTES: usize = 1 << 20;
 pub(super) trait Dialect: Send + Sync {
     /// What is looked up once for all messages of a link that are written together.
     type Way;
+
+    /// How it writes payloads.
+    const ENCODING: Encoding;
 
     /// How messages of this link are written, and how many of them the peer takes now; none if
     /// it takes none.
@@ -59,6 +64,11 @@ pub(super) trait Dialect: Send + Sync {
         usize::MAX
     }
 
+    /// Which sink this is; see [`Link::hand_over`].
+    fn sink(&self) -> u64 {
+        0
+    }
+
     /// Messages of a batch were written.
     fn written(&self, _written: Written<'_>) {}
 
@@ -83,6 +93,9 @@ pub(super) struct Outlet<D> {
 struct ControlQueue {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// Frames of calls. Their places in the calls' table bound them.
+    calls: VecDeque<Vec<u8>>,
+    call_bytes: usize,
 }
 
 /// Closes an outlet when the connection is served no longer, also when its task is aborted
@@ -128,6 +141,32 @@ impl<D: Dialect + 'static> Outlet<D> {
         }
         control.bytes += frame.len();
         control.frames.push_back(frame);
+    }
+
+    /// Sends this frame with a file, see `SCM_RIGHTS` in unix(7). Nothing else is written to this
+    /// connection.
+    pub(super) fn send_file(&self, frame: &[u8], file: BorrowedFd<'_>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = [file];
+        ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        let slices = [IoSlice::new(frame)];
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::net::sendmsg(self.writer.as_ref(), &slices, &mut ancillary, flags)?;
+        Ok(())
+    }
+
+    /// Queues a frame of a call: in the order of these, after other frames that are not messages.
+    /// As many may wait as calls are under way. Does not write either.
+    pub(super) fn push_call(&self, frame: Vec<u8>) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.call_bytes += frame.len();
+        control.calls.push_back(frame);
+    }
+
+    /// Bytes of such frames that wait.
+    pub(super) fn calls_waiting(&self) -> usize {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
     }
 
     /// Lets the connection's task write.
@@ -202,7 +241,9 @@ impl<D: Dialect + 'static> Outlet<D> {
 
     fn has_more(&self) -> bool {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        !control.frames.is_empty() || (self.mailbox.serves(self) && self.mailbox.has_ready())
+        !control.frames.is_empty()
+            || !control.calls.is_empty()
+            || (self.mailbox.serves(self) && self.mailbox.has_ready())
     }
 
     fn drain(&self, batch: &mut MutexGuard<'_, Batch>) -> Drained {
@@ -238,10 +279,18 @@ impl<D: Dialect + 'static> Outlet<D> {
                 control.bytes -= frame.len();
                 batch.heads.extend_from_slice(&frame);
             }
-            batch.control = batch.heads.len();
             if !control.frames.is_empty() {
+                batch.control = batch.heads.len();
                 return;
             }
+            // In turn with messages, which come after them.
+            while batch.heads.len() < BATCH_BYTES
+                && let Some(frame) = control.calls.pop_front()
+            {
+                control.call_bytes -= frame.len();
+                batch.heads.extend_from_slice(&frame);
+            }
+            batch.control = batch.heads.len();
         }
         if self.closed.load(Ordering::Acquire) || !self.mailbox.serves(self) {
             return;
@@ -261,6 +310,10 @@ impl<D: Dialect + 'static> Outlet<D> {
             let before = batch.len();
             self.encode(&link, &mut way, batch);
             self.dialect.taken(way, batch.len() - before);
+            // Written before any message that is not in this batch.
+            if let Some(frame) = link.handed_over(self.dialect.sink()) {
+                self.push_control(frame);
+            }
             self.mailbox.give_back(link);
         }
     }
@@ -293,6 +346,10 @@ impl<D: Dialect + 'static> Outlet<D> {
 impl<D: Dialect + 'static> Sink for Outlet<D> {
     fn kick(&self) {
         self.flush();
+    }
+
+    fn encoding(&self) -> Encoding {
+        D::ENCODING
     }
 
     fn hand_over(&self) {

@@ -21,7 +21,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::batch::Body;
 use super::outlet::{Dialect, Outlet, Served};
 use super::{Endpoint, now_ns, translate, whole};
-use crate::route::{DropReason, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Woken};
+use crate::route::{DropReason, Encoding, Entry, Link, OutputIndex, Sink, Source, TypeDecl, Woken};
 
 /// What this dialect is called.
 pub(super) const DIALECT: &str = "veecle";
@@ -85,6 +85,8 @@ pub(super) struct Veecle {
 
 impl Dialect for Veecle {
     type Way = ();
+
+    const ENCODING: Encoding = Encoding::JsonLiteral;
 
     fn way(&self, _link: &Link) -> Option<((), usize)> {
         Some(((), usize::MAX))

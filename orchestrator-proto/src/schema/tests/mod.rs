@@ -111,7 +111,8 @@ fn a_payload_that_claims_too_much_fails_at_once() {
 fn deepest() -> Vec<(TypeSchema, Vec<u8>)> {
     use TypeSchema as T;
     let nested = |wrap: &dyn Fn(T) -> T| (1..MAX_DEPTH).fold(T::U8, |inner, _| wrap(inner));
-    let kinds: [(&dyn Fn(T) -> T, &[u8]); 6] = [
+    type Wrap<'a> = &'a dyn Fn(T) -> T;
+    let kinds: [(Wrap<'_>, &[u8]); 6] = [
         (&|inner| T::Option(Box::new(inner)), &[1]),
         (&|inner| T::Seq(Box::new(inner)), &[1]),
         (&|inner| T::Tuple(vec![inner]), &[]),
@@ -125,7 +126,7 @@ fn deepest() -> Vec<(TypeSchema, Vec<u8>)> {
             &[0],
         ),
     ];
-    let of = |(wrap, prefix): (&dyn Fn(T) -> T, &[u8])| {
+    let of = |(wrap, prefix): (Wrap<'_>, &[u8])| {
         (nested(wrap), [prefix.repeat(MAX_DEPTH - 1), vec![7]].concat())
     };
     kinds.into_iter().map(of).collect()
