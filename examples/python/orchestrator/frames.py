@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional, Union
 from . import codec
 from .control import RuntimeReply, RuntimeRequest, WireError
 from .errors import DecodeError, EncodeError, ProtocolError
-from .kinds import Length, UInt8, UInt16, UInt32, UInt64, unnamed
+from .kinds import Length, UInt16, UInt32, UInt64, unnamed
 from .reflect import codec_of
 from .schema import U16, U32
 
@@ -200,24 +200,6 @@ class Dropped:
     total: UInt64
 
 
-@dataclass(frozen=True)
-class Takes:
-    """Instance to daemon, before the declaration of an input: it takes this form too. Inputs of
-    this library take one form."""
-
-    channel: UInt16
-    schema: bytes
-    hash: Optional[Annotated[bytes, Length(32)]]
-
-
-@dataclass(frozen=True)
-class Form:
-    """Daemon to instance: the messages that follow on this channel are in this form."""
-
-    channel: UInt16
-    form: UInt8
-
-
 Frame = Union[
     Hello,
     Welcome,
@@ -235,8 +217,6 @@ Frame = Union[
     ReadyFrame,
     Report,
     Dropped,
-    Takes,
-    Form,
 ]
 
 _MESSAGE, _REPLY = 4, 7
