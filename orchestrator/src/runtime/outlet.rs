@@ -86,9 +86,10 @@ pub(super) struct Outlet<D> {
 struct ControlQueue {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Frames of calls. Their places in the calls' table bound them.
+    /// Frames of calls, no more than `call_room`.
     calls: VecDeque<Vec<u8>>,
     call_bytes: usize,
+    call_room: usize,
 }
 
 /// Closes an outlet when the connection is served no longer, also when its task is aborted
@@ -136,10 +137,20 @@ impl<D: Dialect + 'static> Outlet<D> {
         control.frames.push_back(frame);
     }
 
+    /// So many more frames of calls may wait.
+    pub(super) fn make_room_for_calls(&self, frames: usize) {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_room += frames;
+    }
+
     /// Queues a frame of a call: in the order of these, after other frames that are not messages.
-    /// As many may wait as calls are under way. Does not write either.
+    /// Does not write either.
     pub(super) fn push_call(&self, frame: Vec<u8>) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if control.calls.len() >= control.call_room {
+            drop(control);
+            tracing::warn!("a peer does not read what becomes of its calls; it is disconnected");
+            return self.shut();
+        }
         control.call_bytes += frame.len();
         control.calls.push_back(frame);
     }
