@@ -785,6 +785,9 @@ fn given(native: &mut Native) -> u64 {
 /// What a peer can do wrong, and what it is told.
 type Wrong = (&'static str, fn(&mut Native));
 
+/// The number of `Frame::Calls` on the wire.
+const CALLS: u8 = 29;
+
 const WRONG: &[Wrong] = &[
     ("channel 1024", |n| declare(n, 1024, CallEnd::Client, 0)),
     ("declared twice", |n| {
@@ -857,7 +860,7 @@ const WRONG: &[Wrong] = &[
     }),
     ("cut or wrong", |n| {
         use std::io::Write;
-        n.stream.write_all(&[2, 0, 0, 0, 16, 9]).unwrap();
+        n.stream.write_all(&[2, 0, 0, 0, CALLS, 9]).unwrap();
     }),
 ];
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use orchestrator_proto::control::{
-    Counters, EventKind, LinkInfo, Policy, Reply, Request, RulesSpec,
+    Counters, EventKind, LinkInfo, Policy, Reply, Request, RulesSpec, Transport, Way,
 };
 use orchestrator_proto::{ErrorCode, LinkId};
 use tests::{Daemon, eventually};
@@ -169,6 +169,8 @@ fn what_can_not_be_set_is_refused() {
         &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "-1s"],
         &["link", "set", "1", "--history", "65537"],
         &["link", "add", "--type", "n", "--to", "a", "--history", "all"],
+        &["link", "set", "1", "--transport", "shm"],
+        &["link", "add", "--type", "n", "--to", "a", "--transport", "Direct"],
     ] {
         let said = daemon.cli(args);
         assert_eq!(said.code, Some(2), "{said:?}");
@@ -295,4 +297,70 @@ fn what_waits_in_a_link_that_a_manifest_changes_stays() {
     sender.numbers(10..12);
     assert_eq!(receiver.take_numbers(2), [10, 11]);
     assert_eq!(daemon.settled(before, 12).dropped, 0);
+}
+
+#[test]
+fn a_transport_is_shown_stored_exported_and_applied() {
+    let daemon = Daemon::start();
+    let manifest = daemon.dir().join("orchestrator.toml");
+    let write = |rules: &str| {
+        let text = format!(
+            "[instance.a]\nprogram = \"/bin/true\"\nstate = \"stopped\"\n\
+             [[link]]\nfrom = \"a\"\ntype = \"n\"\nto = \"a\"\n{rules}\n"
+        );
+        fs::write(&manifest, text).unwrap();
+    };
+    let apply = |rules: &str| {
+        write(rules);
+        daemon.ok(["apply", manifest.to_str().unwrap()])
+    };
+    let shown = || daemon.links().remove(0).transport;
+    apply("transport = \"routed\"");
+    let link = daemon.links().remove(0);
+    assert_eq!((link.transport, link.way, link.why), (Transport::Routed, Way::Routed, None));
+    let json = daemon.json(["link", "list"])["links"][0].clone();
+    assert_eq!((&json["transport"], &json["way"]), (&"routed".into(), &"routed".into()));
+    assert!(json["why"].is_null(), "{json}");
+    assert!(daemon.ok(["export"]).contains("transport = \"routed\""));
+    assert!(apply("transport = \"direct\"").contains("transport"));
+    daemon.replace_killed();
+    assert_eq!(shown(), Transport::Direct);
+    assert!(daemon.ok(["events"]).contains("transport direct"));
+    for (to, said) in [
+        ("auto", "changed link 1\n"),
+        ("auto", "link 1 was like that already\n"),
+        ("routed", "changed link 1\n"),
+        ("direct", "changed link 1\n"),
+    ] {
+        assert_eq!(daemon.ok(["link", "set", "1", "--transport", to]), said);
+        assert_eq!(shown().to_string(), to);
+    }
+    // Another rule leaves it as it is.
+    daemon.ok(["link", "set", "1", "--capacity", "7"]);
+    assert_eq!(shown(), Transport::Direct);
+    apply("");
+    assert_eq!(shown(), Transport::Auto);
+    assert!(!daemon.ok(["export"]).contains("transport"));
+    write("transport = \"rooted\"");
+    let said = daemon.cli(["validate", manifest.to_str().unwrap()]);
+    assert_ne!(said.code, Some(0));
+    assert!(said.stderr.contains("did you mean `routed`?"), "{said:?}");
+}
+
+#[test]
+fn why_a_link_is_not_direct_that_is_to_be_is_listed() {
+    let daemon = Daemon::start();
+    daemon.put("a");
+    let add = ["link", "add", "--from", "a", "--type", "n", "--to", "udp:127.0.0.1:9"];
+    let said = daemon.ok([&add[..], &["--transport", "direct"]].concat());
+    assert!(said.starts_with("added link 1"), "{said}");
+    let link = daemon.links().remove(0);
+    assert_eq!((link.transport, link.way), (Transport::Direct, Way::Routed));
+    let why = link.why.unwrap();
+    assert!(why.contains("datagram socket"), "{why}");
+    let listed = || daemon.ok(["link", "list"]);
+    assert!(listed().contains(&format!("\nlink 1 is routed, not direct: {why}\n")), "{}", listed());
+    // Nobody asks for it any more.
+    daemon.ok(["link", "set", "1", "--transport", "auto"]);
+    assert!(!listed().contains("not direct"), "{}", listed());
 }

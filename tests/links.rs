@@ -42,12 +42,18 @@ fn the_examples_exchange_messages() {
     daemon.ok(["runtime", "stop", "ping"]);
     // What it had sent before its end is read until then.
     daemon.connections("ping", 0);
-    let sent = daemon.detail("ping").sent;
+    // Each ping is answered. What went over a lane is known when its receiver has read it.
+    let sent = eventually("all agree on how many were sent", || {
+        let sent = daemon.detail("ping").sent;
+        let links = daemon.links();
+        let mut counters = [1, 3, 4].map(|id| {
+            let link = links.iter().find(|link| link.id == LinkId(id)).unwrap();
+            (link.counters.sent, link.counters.delivered, link.counters.dropped)
+        });
+        counters.sort_unstable();
+        counters.iter().all(|counters| *counters == (sent, sent, 0)).then_some(sent)
+    });
     assert!(sent > 20);
-    // Each ping is answered.
-    for id in [1, 3, 4] {
-        assert_eq!(daemon.settled(LinkId(id), sent).dropped, 0);
-    }
     // The last pongs may find no ping any more, and wait.
     assert_eq!(daemon.given(LinkId(2), sent).dropped, 0);
 }

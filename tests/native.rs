@@ -8,12 +8,12 @@ use std::time::Duration;
 use orchestrator_proto::control::{EventKind, LinkState, Observed, Policy};
 use orchestrator_proto::frame::MAX_RUNTIME;
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, Passed,
     RuntimeReply, RuntimeRequest,
 };
 use orchestrator_proto::schema::Field;
 use orchestrator_proto::sdk::{Runtime, Schema, SendError};
-use orchestrator_proto::{ErrorCode, Message, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, LinkId, Message, TypeSchema, WireError};
 use serde::{Deserialize, Serialize};
 use tests::native::Native;
 use tests::{Daemon, SOON, binary, block_on, eventually, processes};
@@ -130,7 +130,27 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
         number(n, Direction::Input, 0, "n");
         n.send(&Frame::From { channel: 0, sender: None, next: 1, kept: false });
     }),
-    ("only the daemon", |n| n.send(&Frame::Skip { channel: 0, count: 1 })),
+    ("channel 0 is no output", |n| n.send(&Frame::Skip { channel: 0, count: 1 })),
+    ("channel 0 is no output", |n| n.send(&Frame::Switched { channel: 0, lane: 1 })),
+    ("channel 0 is no output", |n| {
+        n.send(&Frame::Again { channel: 0, lane: 1, number: 1, payload: &[1] });
+    }),
+    ("channel 0 is no output", |n| {
+        n.send(&Frame::Passed { channel: 0, lane: 1, passed: Passed::default() });
+    }),
+    ("channel 0 is not declared", |n| {
+        n.send(&Frame::Left { channel: 0, lane: 1, passed: Passed::default() });
+    }),
+    ("right before its channel", |n| {
+        n.send(&Frame::Uses { channel: 3, lane: 1, link: LinkId(1) });
+        number(n, Direction::Output, 0, "n");
+    }),
+    ("only the daemon", |n| n.send(&Frame::Ask { channel: 0, lane: 1 })),
+    ("a second hello", |n| n.send(&Frame::Claim { magic: MAGIC, protocol: PROTOCOL, lane: 1 })),
+    ("only the daemon", |n| n.send(&Frame::Wanted { channel: 0, wanted: true })),
+    ("only the daemon", |n| n.send(&Frame::Leave { channel: 0, lane: 1 })),
+    ("only the daemon", |n| n.send(&Frame::Gone { channel: 0, lane: 1 })),
+    ("only the daemon", |n| n.send(&Frame::Claimed)),
     ("only the daemon", |n| n.send(&Frame::Dropped { channel: 0, total: 1 })),
     ("report on channel 3, which is no output", |n| n.send(&Frame::Report { channel: 3 })),
     ("report on channel 0, which is no output", |n| {

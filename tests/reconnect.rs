@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 use orchestrator_proto::client::ClientError;
 use orchestrator_proto::control::{
-    EventKind, LinkInfo, Policy, Reply, Request, RuntimeSpec, TargetInfo,
+    EventKind, LinkInfo, Policy, Reply, Request, RuntimeSpec, TargetInfo, Transport,
 };
 use orchestrator_proto::runtime::{Direction, Frame, Sender, UNLIMITED};
 use orchestrator_proto::sdk::{Input, Runtime, Schema, SendError};
@@ -47,12 +47,18 @@ struct Succession {
     daemon: Daemon,
     instances: Vec<(&'static str, InstanceId)>,
     links: Vec<LinkOf>,
+    transport: Transport,
 }
 
 impl Succession {
+    /// With links that pass the daemon.
     fn begin(names: &[&'static str], links: &[LinkOf]) -> Self {
+        Self::begin_by(Transport::Routed, names, links)
+    }
+
+    fn begin_by(transport: Transport, names: &[&'static str], links: &[LinkOf]) -> Self {
         let instances = names.iter().map(|name| (*name, InstanceId::generate())).collect();
-        let this = Self { daemon: Daemon::start(), instances, links: links.to_vec() };
+        let this = Self { daemon: Daemon::start(), instances, links: links.to_vec(), transport };
         this.complete();
         this
     }
@@ -77,7 +83,7 @@ impl Succession {
             }
         }
         for (from, to, policy, capacity) in &self.links {
-            self.daemon.link_with(from, "n", to, *policy, *capacity);
+            self.daemon.link_by(self.transport, from, "n", to, (*policy, *capacity));
         }
         let mut sockets = self.daemon.socket().as_os_str().to_owned();
         sockets.push(".d");
@@ -216,8 +222,18 @@ fn send_all(path: PathBuf, count: u32) -> (std::thread::JoinHandle<()>, Arc<Atom
 
 #[test]
 fn each_message_arrives_once_whenever_daemons_are_killed() {
+    arrive_once(Transport::Routed);
+}
+
+#[test]
+fn each_message_arrives_once_whenever_the_daemons_beside_lanes_are_killed() {
+    arrive_once(Transport::Auto);
+}
+
+fn arrive_once(transport: Transport) {
     const COUNT: u32 = 30_000;
-    let mut succession = Succession::begin(
+    let mut succession = Succession::begin_by(
+        transport,
         &["a", "b", "c", "e"],
         &[
             ("a", "b", Policy::Block, 16),

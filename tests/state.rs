@@ -174,6 +174,7 @@ fn until_killed(daemon: &mut Daemon, answers: usize) -> (Vec<String>, u64) {
                 capacity,
                 block_timeout: None,
                 history: None,
+                transport: None,
             };
             match client.request(Request::LinkAdd(spec)).await {
                 Ok(Reply::LinkAdded { .. }) => linked += 1,

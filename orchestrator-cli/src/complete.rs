@@ -14,7 +14,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 use orchestrator_proto::control::{
-    LinkInfo, ReplicaSetInfo, Reply, Request, RuntimeInfo, TargetInfo,
+    LinkInfo, ReplicaSetInfo, Reply, Request, RuntimeInfo, TargetInfo, Transport,
 };
 
 use crate::cli::{Cli, CompletedShell};
@@ -111,6 +111,19 @@ pub(crate) fn links() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| match ask(Request::LinkList) {
         Some(Reply::Links(all)) => offer(current, all.iter().map(link)),
         _ => Vec::new(),
+    })
+}
+
+/// Completes which way the messages of a link go.
+pub(crate) fn transports() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let word = |transport, help: &str| (Transport::to_string(&transport), help.to_owned());
+        let all = [
+            word(Transport::Auto, "directly where that is possible"),
+            word(Transport::Routed, "through the daemon, always"),
+            word(Transport::Direct, "as auto; `link list` says why where it is not"),
+        ];
+        offer(current, all.into_iter())
     })
 }
 

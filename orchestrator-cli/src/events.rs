@@ -98,9 +98,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
         EventKind::SetRemoved => "removed with all replicas".into(),
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
-        EventKind::LinkChanged { link, policy, capacity, block_timeout, history } => {
-            let (policy, capacity, block_timeout) = (*policy, *capacity, *block_timeout);
-            let rules = LinkRules { policy, capacity, block_timeout, history: *history };
+        EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport } => {
+            let (policy, capacity) = (*policy, *capacity);
+            let (block_timeout, history, transport) = (*block_timeout, *history, *transport);
+            let rules = LinkRules { policy, capacity, block_timeout, history, transport };
             format!("link {link} changed: {rules}")
         }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),

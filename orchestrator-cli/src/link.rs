@@ -3,6 +3,7 @@
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
     CallCounters, Counters, LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
+    Transport, Way,
 };
 use orchestrator_proto::{InstanceId, Millis};
 
@@ -32,9 +33,17 @@ pub(crate) async fn run(
             capacity: args.capacity,
             block_timeout: args.block_timeout,
             history: args.history,
+            transport: args.transport,
         })],
-        LinkCommand::Set(LinkSet { links, policy, capacity, block_timeout, history }) => {
-            let rules = RulesSpec { policy, capacity, block_timeout, history };
+        LinkCommand::Set(LinkSet {
+            links,
+            policy,
+            capacity,
+            block_timeout,
+            history,
+            transport,
+        }) => {
+            let rules = RulesSpec { policy, capacity, block_timeout, history, transport };
             let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
@@ -65,6 +74,7 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
         "TYPE",
         "TO",
         "POLICY",
+        "TRANSPORT",
         "STATE",
         "SENT",
         "DELIVERED",
@@ -76,7 +86,8 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let now = format::now_ms();
     let text = table::render(out, &head, &ids, links, |link, ids| row(link, ids, now));
     out.line(&text)?;
-    let mut reasons = links.iter().filter_map(mismatch).peekable();
+    let mut reasons =
+        links.iter().flat_map(|link| mismatch(link).into_iter().chain(detour(link))).peekable();
     if reasons.peek().is_some() {
         out.line("")?;
     }
@@ -111,6 +122,8 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         LinkState::Open => Field::toned("open", Tone::Good),
         LinkState::Mismatched { .. } => Field::toned("mismatched", Tone::Bad),
     };
+    let way = if is_detour(link) { Tone::Busy } else { Tone::Plain };
+    let way = Field::toned(link.way.to_string(), way);
     let counters = &link.counters;
     let [sent, delivered, dropped, queued] = passed(link);
     let tone = if dropped > 0 { Tone::Busy } else { Tone::Plain };
@@ -121,6 +134,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         link.type_name.as_str().into(),
         to.into(),
         policy(link).into(),
+        way,
         state,
         sent.to_string().into(),
         delivered.to_string().into(),
@@ -167,4 +181,17 @@ fn mismatch(link: &LinkInfo) -> Option<String> {
             Some(format!("link {} is mismatched: {}", link.id, format::lines(&error)))
         }
     }
+}
+
+/// Whether its messages are to go directly, and go through the daemon.
+fn is_detour(link: &LinkInfo) -> bool {
+    link.transport == Transport::Direct && link.way != Way::Direct
+}
+
+/// Why messages go through the daemon that are to go directly.
+fn detour(link: &LinkInfo) -> Option<String> {
+    is_detour(link).then(|| {
+        let why = link.why.as_deref().map(|why| format!(": {}", format::lines(why)));
+        format!("link {} is {}, not direct{}", link.id, link.way, why.unwrap_or_default())
+    })
 }

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use orchestrator_proto::control::{
     ClientBody, Counters, Desired, Execution, Item, Limits, LinkInfo, LinkState, LogLine, LogRules,
     LogStream, Observed, Policy, Priority, Program, Reply, Request, RuntimeDetail, RuntimeInfo,
-    RuntimeVitals, ServerBody, Supervision, TapMessage, TargetInfo, Vitals,
+    RuntimeVitals, ServerBody, Supervision, TapMessage, TargetInfo, Transport, Vitals, Way,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, OsBytes, WireError};
 
@@ -131,6 +131,9 @@ fn wrong_command_lines_are_2() {
         &["runtime", "add", "x", "--stop-timeout", "soon"],
         &["runtime", "stop"],
         &["link", "add", "--type", "T", "--to", "udp:nowhere"],
+        &["link", "add", "--type", "T", "--to", "a", "--transport", "tcp"],
+        &["link", "set", "1", "--transport", ""],
+        &["link", "set", "1", "--transport"],
         &["link", "remove", "one"],
         &["nonsense"],
     ] {
@@ -376,27 +379,66 @@ fn a_failed_start_is_listed_with_its_reason() {
 
 #[test]
 fn a_mismatched_link_is_listed_with_its_reason() {
-    let link = LinkInfo {
-        id: LinkId(7),
+    let error = WireError::new(ErrorCode::SchemaMismatch, "u8 is not u16");
+    let link = LinkInfo { state: LinkState::Mismatched { error }, ..link(7) };
+    let list = move |_| ServerBody::Reply(Reply::Links(vec![link.clone()]));
+    let done = Fake::answering(list).run(&["link", "list", "--color", "always"]);
+    assert!(done.stdout.contains("\u{1b}["), "colours were asked for");
+    assert!(done.stdout.contains("link 7 is mismatched: u8 is not u16"));
+}
+
+#[test]
+fn a_link_that_is_to_be_direct_and_is_not_is_listed_with_its_reason() {
+    let why = Some("ping does\u{1b} not run".to_owned());
+    let direct = |id| LinkInfo { transport: Transport::Direct, why: why.clone(), ..link(id) };
+    let links = vec![
+        direct(7),
+        LinkInfo { why: None, ..direct(8) },
+        LinkInfo { way: Way::Direct, why: None, ..direct(9) },
+        // Nobody has asked for more.
+        LinkInfo { transport: Transport::Auto, ..direct(10) },
+    ];
+    let list = move |_| ServerBody::Reply(Reply::Links(links.clone()));
+    let done = Fake::answering(list.clone()).run(&["link", "list"]);
+    let lines: Vec<_> = done.stdout.lines().collect();
+    let column = |line: usize| lines[line].split_whitespace().nth(5).unwrap();
+    assert_eq!([0, 1, 3, 4].map(column), ["TRANSPORT", "routed", "direct", "routed"]);
+    assert_eq!(
+        lines[5..8],
+        [
+            "",
+            "link 7 is routed, not direct: ping does\\u{1b} not run",
+            "link 8 is routed, not direct",
+        ]
+    );
+    assert_eq!(lines.len(), 8, "{}", done.stdout);
+
+    let done = Fake::answering(list).run(&["--json", "link", "list"]);
+    let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let shown = |at: usize| ["transport", "way", "why"].map(|key| json["links"][at][key].clone());
+    assert_eq!(shown(1), ["direct".into(), "routed".into(), serde_json::Value::Null]);
+    assert_eq!(shown(3)[2], "ping does\u{1b} not run");
+}
+
+fn link(id: u64) -> LinkInfo {
+    LinkInfo {
+        id: LinkId(id),
         from: None,
         from_name: None,
         type_name: "Ping".into(),
         to: TargetInfo::Udp { address: "h:1".into() },
         policy: Policy::Latest,
         capacity: 1,
-        state: LinkState::Mismatched {
-            error: WireError::new(ErrorCode::SchemaMismatch, "u8 is not u16"),
-        },
+        state: LinkState::Open,
         counters: Counters::default(),
         part_of: None,
         block_timeout: Millis::ZERO,
         history: 0,
+        transport: Transport::Auto,
+        way: Way::Routed,
+        why: None,
         calls: None,
-    };
-    let list = move |_| ServerBody::Reply(Reply::Links(vec![link.clone()]));
-    let done = Fake::answering(list).run(&["link", "list", "--color", "always"]);
-    assert!(done.stdout.contains("\u{1b}["), "colours were asked for");
-    assert!(done.stdout.contains("link 7 is mismatched: u8 is not u16"));
+    }
 }
 
 #[test]

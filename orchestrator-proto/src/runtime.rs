@@ -40,6 +40,29 @@
 //!
 //! Under the other policies nothing is sent again. What was lost is counted: after the
 //! reconnection both ends say how far they had come, and the daemon reports the difference.
+//!
+//! # Lanes: messages that don't pass the daemon
+//!
+//! A *lane* is a socket pair that carries the messages of one link from one output to one input.
+//! Both ends must have said [`Frame::Lanes`]. The daemon stays in charge of it:
+//!
+//! | who | says | and then |
+//! | --- | --- | --- |
+//! | daemon to sender | [`Frame::Lane`] | it fetches its end: [`Frame::Claim`], on a connection of its own |
+//! | sender to daemon | [`Frame::Switched`] | what it sends on this connection is not for that link any more |
+//! | daemon to receiver | [`Frame::Lane`], behind what it had still to deliver | it fetches its end, and reads |
+//! | daemon to sender | [`Frame::Leave`] | it writes nothing more to the lane, and closes it for writing |
+//! | sender to daemon | [`Frame::Left`], then [`Frame::Again`] for what did not arrive | what it sends is for that link again |
+//! | daemon to receiver | [`Frame::Leave`] | it reads the lane to its end before anything that follows here |
+//! | daemon to sender | [`Frame::Gone`] | acknowledgements count for that link again |
+//!
+//! So the order holds in both directions. On the lane itself go the same frames as here: `Message`,
+//! `From` and `Skip` to the receiver, `Grant` and `Acknowledge` to the sender. They count from the
+//! beginning of the lane, whose first grant comes from the receiver; channel numbers on it are those
+//! of the sender and mean nothing to the receiver. The queue of the link, with its capacity
+//! and its policy, is with the sender.
+//!
+//! A lane does not end with a daemon: to the next one both ends say [`Frame::Uses`].
 
 mod call;
 
@@ -50,9 +73,9 @@ pub use call::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Priority, RuntimeInfo};
+use crate::control::{Policy, Priority, RuntimeInfo};
 use crate::error::WireError;
-use crate::id::InstanceId;
+use crate::id::{InstanceId, LinkId};
 
 /// The version of this protocol.
 pub const PROTOCOL: u32 = 2;
@@ -182,6 +205,7 @@ pub enum Frame<'a> {
         kept: bool,
     },
     /// Daemon to instance: so many numbers of the sender are left out before the next message.
+    /// Instance to daemon: so many messages of this output went elsewhere before the next one.
     Skip {
         /// The instance's number for the type.
         channel: u16,
@@ -207,8 +231,142 @@ pub enum Frame<'a> {
         /// The total; never decreases.
         total: u64,
     },
+    /// Instance to daemon, before its declarations: it can take lanes.
+    Lanes,
+    /// Daemon to instance: there is a lane for this channel. See the module.
+    Lane {
+        /// Of the output or the input.
+        channel: u16,
+        /// Which lane: a random number.
+        lane: u64,
+        /// Which link's messages it carries.
+        link: LinkId,
+        /// The link's policy.
+        policy: Policy,
+        /// How many messages may wait with the sender.
+        capacity: u32,
+        /// Whether those of this sender come over the link from anybody.
+        anybody: bool,
+    },
+    /// Instance to daemon, instead of [`Frame::Hello`], on a connection of its own: it fetches its
+    /// end of a lane.
+    Claim {
+        /// [`MAGIC`].
+        magic: [u8; 4],
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// Which one.
+        lane: u64,
+    },
+    /// Daemon to instance, the answer: the file comes with it (`SCM_RIGHTS`, see unix(7)), and then
+    /// the connection is closed.
+    Claimed,
+    /// Instance to daemon: from now on the output's messages for the lane's link go over the lane.
+    Switched {
+        /// The output.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+    },
+    /// Daemon to instance: whether it needs the messages of this output itself. Until it says so it
+    /// does.
+    Wanted {
+        /// The output.
+        channel: u16,
+        /// Whether.
+        wanted: bool,
+    },
+    /// Daemon to instance: this lane is given up. See the module.
+    Leave {
+        /// Of the output or the input.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+    },
+    /// Instance to daemon: it has given this lane up, because it was told to, or because the lane
+    /// broke or could not be had.
+    Left {
+        /// Of the output or the input.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+        /// What passed, as a whole.
+        passed: Passed,
+    },
+    /// Instance to daemon, after [`Frame::Left`]: a message that the receiver has not had from the
+    /// lane, or has not acknowledged. For the lane's link only.
+    Again {
+        /// The output.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+        /// The message's number, as it would be on this connection if it had not gone elsewhere.
+        number: u64,
+        /// As in [`Frame::Message`].
+        #[serde(borrow, with = "serde_bytes")]
+        payload: &'a [u8],
+    },
+    /// Daemon to instance, the answer to [`Frame::Left`] of an output: what it acknowledges from now
+    /// on, that link has settled too.
+    Gone {
+        /// The output.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+    },
+    /// Instance to daemon, for an output: what has passed over the lane by now. Said when it is
+    /// asked for, and from time to time while messages pass.
+    Passed {
+        /// The output.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+        /// So much, since the lane began.
+        passed: Passed,
+    },
+    /// Daemon to instance: it wants to know now what has passed over a lane, see [`Frame::Passed`].
+    Ask {
+        /// The output.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+    },
+    /// Instance to daemon, right before a declaration (and what belongs to that) on a later
+    /// connection: it goes on with this lane.
+    Uses {
+        /// The output or the input that will be declared.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+        /// Which link's messages it carries.
+        link: LinkId,
+    },
     /// Either direction: calls. A daemon sends these only to who has declared an end of calls.
     Calls(CallFrame<'a>),
+}
+
+/// What passed over a lane, as one of its ends counts it, messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Passed {
+    /// That were to go over it. Of a receiver: as `delivered`.
+    pub sent: u64,
+    /// That the kernel took. Of a receiver: that it read.
+    pub delivered: u64,
+    /// That had to give way, as the link's policy says.
+    pub dropped: u64,
+    /// That went back to the daemon, when the lane was left.
+    pub returned: u64,
+    /// All messages of the output by then, counted from the beginning of the connection to the
+    /// daemon, by whichever way they go. Of a receiver: 0.
+    pub output: u64,
+}
+
+impl Passed {
+    /// Messages that wait at the sender.
+    #[must_use]
+    pub const fn queued(&self) -> u64 {
+        self.sent.saturating_sub(self.delivered + self.dropped + self.returned)
+    }
 }
 
 /// Whose messages are numbered together: those of one epoch of one instance over one link.

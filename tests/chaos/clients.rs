@@ -309,5 +309,6 @@ fn link(from: &str, type_name: &str, to: &str, policy: Policy) -> LinkSpec {
         capacity: Some(64),
         block_timeout: None,
         history: None,
+        transport: None,
     }
 }

@@ -1,5 +1,6 @@
 //! What a scenario is done over: the ends of a link and the way between them.
 
+use orchestrator_proto::control::Transport;
 use orchestrator_proto::runtime::{Frame, UNLIMITED};
 use serde_json::json;
 use tests::Daemon;
@@ -22,11 +23,12 @@ impl Dialect {
     }
 }
 
-/// The two ends of a link.
+/// The two ends of a link, and which way its messages go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) from: Dialect,
     pub(crate) to: Dialect,
+    pub(crate) transport: Transport,
 }
 
 impl Case {

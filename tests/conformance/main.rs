@@ -19,23 +19,25 @@ mod stage;
 mod timeouts;
 
 use case::{Case, Dialect};
+use orchestrator_proto::control::Transport;
 
 /// Makes a test of each scenario over each case. A case, such as another transport, is one line.
 macro_rules! conformance {
     ($($room:ident :: $scenario:ident),* $(,)?) => {
         $(mod $scenario {
-            use super::{Case, Dialect::{Native, Veecle}};
+            use super::{Dialect::{Native, Veecle}, Transport::{Direct, Routed}};
 
-            conformance!(@case $room $scenario native_to_native Case { from: Native, to: Native });
-            conformance!(@case $room $scenario native_to_veecle Case { from: Native, to: Veecle });
-            conformance!(@case $room $scenario veecle_to_native Case { from: Veecle, to: Native });
-            conformance!(@case $room $scenario veecle_to_veecle Case { from: Veecle, to: Veecle });
+            conformance!(@case $room $scenario native_to_native (Native, Routed, Native));
+            conformance!(@case $room $scenario native_to_native_directly (Native, Direct, Native));
+            conformance!(@case $room $scenario native_to_veecle (Native, Routed, Veecle));
+            conformance!(@case $room $scenario veecle_to_native (Veecle, Routed, Native));
+            conformance!(@case $room $scenario veecle_to_veecle (Veecle, Routed, Veecle));
         })*
     };
-    (@case $room:ident $scenario:ident $name:ident $case:expr) => {
+    (@case $room:ident $scenario:ident $name:ident ($from:ident, $transport:ident, $to:ident)) => {
         #[test]
         fn $name() {
-            super::$room::$scenario($case);
+            super::$room::$scenario(super::Case { from: $from, to: $to, transport: $transport });
         }
     };
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use orchestrator_proto::LinkId;
-use orchestrator_proto::control::{Counters, Policy};
+use orchestrator_proto::control::{Counters, Policy, Transport, Way};
 use tests::{Daemon, binary, eventually, processes};
 
 use super::case::{Case, Dialect};
@@ -56,11 +56,17 @@ impl Stage {
         };
         add(End::Sender, "send", case.from);
         add(End::Receiver, "receive", case.to);
-        let link = daemon.link_with("a", "n", "b", policy, capacity);
+        let link = daemon.link_by(case.transport, "a", "n", "b", (policy, capacity));
         let this = Self { daemon, link, case, dir, killed: AtomicBool::new(false) };
         this.start(End::Receiver);
         this.start(End::Sender);
         this.passes(50);
+        if case.transport == Transport::Direct {
+            eventually("the messages go directly", || {
+                let link = this.daemon.link_info(this.link);
+                (link.way == Way::Direct).then_some(())
+            });
+        }
         this
     }
 

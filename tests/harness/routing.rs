@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use orchestrator_proto::client::ClientError;
 use orchestrator_proto::control::{
     Counters, LinkInfo, LinkSpec, Policy, Reply, Request, RuntimeDetail, RuntimeSpec, TargetSpec,
+    Transport,
 };
 use orchestrator_proto::runtime::{Direction, Frame};
 use orchestrator_proto::{LinkId, TypeSchema, WireError};
@@ -107,6 +108,22 @@ impl Daemon {
         }
     }
 
+    /// Makes a link whose messages go this way.
+    #[track_caller]
+    pub fn link_by(
+        &self,
+        transport: Transport,
+        from: &str,
+        type_name: &str,
+        to: &str,
+        rules: (Policy, u32),
+    ) -> LinkId {
+        match self.try_link_by(Some(transport), from, type_name, to, rules) {
+            Ok((id, _)) => id,
+            Err(error) => panic!("{error}\n{}", self.log()),
+        }
+    }
+
     /// Makes a link, if the daemon agrees; the answer says whether it is new.
     #[track_caller]
     pub fn try_link(
@@ -117,6 +134,18 @@ impl Daemon {
         policy: Policy,
         capacity: u32,
     ) -> Result<(LinkId, bool), WireError> {
+        self.try_link_by(None, from, type_name, to, (policy, capacity))
+    }
+
+    #[track_caller]
+    fn try_link_by(
+        &self,
+        transport: Option<Transport>,
+        from: &str,
+        type_name: &str,
+        to: &str,
+        (policy, capacity): (Policy, u32),
+    ) -> Result<(LinkId, bool), WireError> {
         let spec = LinkSpec {
             from: (from != "any").then(|| from.into()),
             type_name: type_name.to_owned(),
@@ -125,6 +154,7 @@ impl Daemon {
             capacity: Some(capacity),
             block_timeout: None,
             history: None,
+            transport,
         };
         match self.request(Request::LinkAdd(spec)) {
             Ok(Reply::LinkAdded { id, created }) => Ok((id, created)),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use orchestrator_proto::LinkId;
-use orchestrator_proto::control::{LinkInfo, Policy, TargetInfo};
+use orchestrator_proto::control::{LinkInfo, Policy, TargetInfo, Transport, Way};
 use tests::Daemon;
 
 use super::{SLEEP, add, refused, seen};
@@ -58,11 +58,20 @@ fn they_are_made_and_removed_as_one_and_follow_scaling() {
     daemon.ok(["link", "set", &whole.to_string(), "--capacity", "32", "--policy", "drop-newest"]);
     assert_eq!(rules().filter(|it| *it == (whole, 32)).count(), 3);
     assert_eq!(rules().filter(|it| *it == (each, 1024)).count(), 3);
+    // All of it is to go the same way, and is shown as one.
+    daemon.ok(["link", "set", &whole.to_string(), "--transport", "routed"]);
+    let ways = |of: LinkId| {
+        let all = daemon.links().into_iter().filter(move |it| it.part_of.unwrap_or(it.id) == of);
+        all.map(|it| (it.transport, it.way, it.why)).collect::<Vec<_>>()
+    };
+    assert_eq!(ways(whole), vec![(Transport::Routed, Way::Routed, None); 3]);
+    assert!(ways(each).iter().all(|it| it.0 == Transport::Auto));
     let error = refused(&daemon, &["link", "remove", &part.to_string()]);
     assert!(error.contains(&format!("`link remove {whole}` removes all of it")), "{error}");
 
     daemon.ok(["runtime", "scale", "worker", "3", "--wait"]);
     assert_eq!((routes(&daemon).len(), parts(whole).count()), (8, 3));
+    assert!(parts(whole).all(|it| it.transport == Transport::Routed));
     daemon.ok(["runtime", "scale", "worker", "0", "--wait"]);
     assert_eq!(routes(&daemon), ["any>worker*", "worker>sink"]);
     daemon.ok(["runtime", "scale", "worker", "2", "--wait"]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec};
+use orchestrator_proto::control::{LinkSpec, Policy, TargetSpec, Transport};
 use orchestrator_proto::{LinkId, Millis};
 
 use super::value;
@@ -18,6 +18,7 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link add --from ping --type Ping --to pong
   orchestrator-cli link add --type Position --to display --policy latest --history 1
   orchestrator-cli link add --from log --type Line --to disk --policy block --block-timeout 500ms
+  orchestrator-cli link add --from camera --type Image --to detector --transport direct
   orchestrator-cli link add --type Alarm --to udp:192.168.1.7:5000")]
     Add(LinkAdd),
 
@@ -28,7 +29,8 @@ pub(crate) enum LinkCommand {
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
   orchestrator-cli link set 3 4 --policy block
-  orchestrator-cli link set 3 --block-timeout 2s --history 10")]
+  orchestrator-cli link set 3 --block-timeout 2s --history 10
+  orchestrator-cli link set 3 --transport routed")]
     Set(LinkSet),
 
     /// Remove links. Messages that wait in them are dropped.
@@ -118,11 +120,17 @@ pub(crate) struct LinkAdd {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
     pub(crate) history: Option<u32>,
+
+    /// Which way its messages go: auto (default) is from instance to instance where that is
+    /// possible, else through the daemon; routed is through the daemon, always; direct is as auto,
+    /// but `link list` says why where it is not. Example: --transport direct
+    #[arg(long, add = complete::transports())]
+    pub(crate) transport: Option<Transport>,
 }
 
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("rules").required(true).multiple(true)
-    .args(["policy", "capacity", "block_timeout", "history"]))]
+    .args(["policy", "capacity", "block_timeout", "history", "transport"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -149,6 +157,12 @@ pub(crate) struct LinkSet {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_HISTORY)))]
     pub(crate) history: Option<u32>,
+
+    /// Which way messages go from now on: auto is from instance to instance where that is possible,
+    /// else through the daemon; routed is through the daemon, always; direct is as auto, but `link
+    /// list` says why where it is not. Example: --transport routed
+    #[arg(long, add = complete::transports())]
+    pub(crate) transport: Option<Transport>,
 }
 
 /// How the payloads of a recording are written.

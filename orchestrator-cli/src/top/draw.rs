@@ -135,10 +135,11 @@ const INSTANCES: [Column; 8] = [
     ("HEALTH", Some(8), Some(1)),
 ];
 
-const LINKS: [Column; 7] = [
+const LINKS: [Column; 8] = [
     ("LINK", Some(4), None),
     ("FROM -> TO", None, None),
     ("TYPE", None, Some(4)),
+    ("TRANSPORT", Some(9), Some(0)),
     ("MSG/S", Some(8), None),
     ("SENT", Some(10), Some(2)),
     ("DROPPED", Some(8), Some(3)),
@@ -245,6 +246,7 @@ fn link_row<'a>(app: &App, link: &'a Link, columns: &[usize]) -> Row<'a> {
         Cell::from(link.info.id.to_string()),
         Cell::from(format!("{from} -> {to}")),
         Cell::from(format::line(&link.info.type_name)),
+        Cell::from(link.info.way.to_string()),
         Cell::from(link.rate.map(rate).unwrap_or_default()),
         Cell::from(counters.sent.to_string()),
         Cell::from(Span::styled(counters.dropped.to_string(), toned(app, dropped))),

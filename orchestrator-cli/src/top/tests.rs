@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_proto::control::{
     self, Counters, Desired, Health, LastRun, LinkInfo, LinkState, LogLine, LogStream, Observed,
     Policy, Priority, RunResult, RuntimeInfo, RuntimeVitals, Schedule, ScheduleInfo, TargetInfo,
-    Usage, Vitals,
+    Transport, Usage, Vitals, Way,
 };
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 use proptest::prelude::*;
@@ -67,6 +67,9 @@ fn link(sent: u64) -> LinkInfo {
         part_of: None,
         block_timeout: Millis::ZERO,
         history: 0,
+        transport: Transport::Auto,
+        way: Way::Routed,
+        why: None,
         calls: None,
     }
 }
@@ -152,6 +155,14 @@ fn all_of_it_is_on_80_columns_and_24_rows() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn which_way_messages_go_is_seen_where_there_is_room() {
+    let app = two();
+    let text = screen(&app, 100, 24);
+    assert!(text.contains("TRANSPORT") && text.contains("routed"), "{text}");
+    assert!(!screen(&app, 80, 24).contains("TRANSPORT"));
 }
 
 #[test]

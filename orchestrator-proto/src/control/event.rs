@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Policy;
 use super::info::Exit;
+use super::transport::Transport;
 use crate::Millis;
 use crate::id::{InstanceId, LinkId};
 
@@ -192,6 +193,9 @@ pub enum EventKind {
         /// How many of the last messages a receiver gets now that comes later.
         #[serde(default)]
         history: u32,
+        /// Which way messages are to go now.
+        #[serde(default)]
+        transport: Transport,
     },
     /// A set of replicas is to have another number of them. It is about no instance, and its name is
     /// that of the set.

@@ -12,6 +12,7 @@ use super::replicas::Replica;
 use super::schedule::ScheduleInfo;
 use super::spec::{Desired, Policy, Priority};
 use super::supervision::Supervision;
+use super::transport::{Transport, Way};
 use super::vitals::{PastExit, Vitals};
 use crate::Millis;
 use crate::error::WireError;
@@ -392,6 +393,13 @@ pub struct LinkInfo {
     pub block_timeout: Millis,
     /// How many of the last messages a receiver gets that comes later.
     pub history: u32,
+    /// Which way its messages are to go.
+    pub transport: Transport,
+    /// Which way they go now. Of a link from or to a set of replicas: the way that all of its links
+    /// share, else through the daemon.
+    pub way: Way,
+    /// Why they don't go directly, as a sentence; none if they do, or if there is nothing to say.
+    pub why: Option<String>,
     /// What became of the calls over it; none if it carries messages.
     pub calls: Option<CallCounters>,
 }

@@ -29,6 +29,7 @@ mod scheduling;
 mod send;
 mod spec;
 mod supervision;
+mod transport;
 mod vitals;
 
 pub use apply::{
@@ -65,6 +66,7 @@ pub use supervision::{
     After, Check, Condition, Kind, OnFailure, Probe, Readiness, Requirement, Restart,
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
+pub use transport::{Transport, Way};
 pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};

@@ -1,11 +1,12 @@
 //! The rules of a link: what it does with its messages when there is no room, and how much room
-//! there is.
+//! there is; and which way they go.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::spec::{LinkSpec, Policy, TargetSpec};
+use super::transport::Transport;
 use crate::Millis;
 
 /// The rules of a link that is there.
@@ -20,6 +21,8 @@ pub struct LinkRules {
     /// How many of the last messages a receiver gets that comes later, 0 to
     /// [`LinkSpec::MAX_HISTORY`].
     pub history: u32,
+    /// Which way its messages are to go.
+    pub transport: Transport,
 }
 
 impl Default for LinkRules {
@@ -29,6 +32,7 @@ impl Default for LinkRules {
             capacity: LinkSpec::DEFAULT_CAPACITY,
             block_timeout: Millis::ZERO,
             history: 0,
+            transport: Transport::default(),
         }
     }
 }
@@ -42,6 +46,9 @@ impl fmt::Display for LinkRules {
         }
         if self.history > 0 {
             write!(f, ", history {}", self.history)?;
+        }
+        if self.transport != Transport::default() {
+            write!(f, ", transport {}", self.transport)?;
         }
         Ok(())
     }
@@ -61,6 +68,8 @@ pub struct RulesSpec {
     /// How many of the last messages a receiver gets that comes later, 0 to
     /// [`LinkSpec::MAX_HISTORY`].
     pub history: Option<u32>,
+    /// Which way its messages are to go.
+    pub transport: Option<Transport>,
 }
 
 impl RulesSpec {
@@ -117,7 +126,8 @@ impl RulesSpec {
             let most = LinkSpec::MAX_HISTORY;
             return Err(format!("a history of {history}; it may be up to {most}"));
         }
-        Ok(LinkRules { policy, capacity, block_timeout, history })
+        let transport = self.transport.unwrap_or(before.transport);
+        Ok(LinkRules { policy, capacity, block_timeout, history, transport })
     }
 }
 
@@ -132,6 +142,7 @@ impl LinkRules {
             capacity: Some(self.capacity).filter(|_| counts),
             block_timeout: Some(self.block_timeout).filter(|it| *it != default.block_timeout),
             history: Some(self.history).filter(|it| *it != default.history),
+            transport: Some(self.transport).filter(|it| *it != default.transport),
         }
     }
 }
@@ -156,8 +167,8 @@ impl LinkSpec {
     /// What it says of its rules.
     #[must_use]
     pub fn wishes(&self) -> RulesSpec {
-        let Self { policy, capacity, block_timeout, history, .. } = *self;
-        RulesSpec { policy, capacity, block_timeout, history }
+        let Self { policy, capacity, block_timeout, history, transport, .. } = *self;
+        RulesSpec { policy, capacity, block_timeout, history, transport }
     }
 
     /// The rules of this link, if it is a new one.
@@ -174,8 +185,8 @@ impl LinkSpec {
     /// The same ends with these rules.
     #[must_use]
     pub fn with_rules(self, rules: LinkRules) -> Self {
-        let RulesSpec { policy, capacity, block_timeout, history } = rules.wishes();
-        Self { policy, capacity, block_timeout, history, ..self }
+        let RulesSpec { policy, capacity, block_timeout, history, transport } = rules.wishes();
+        Self { policy, capacity, block_timeout, history, transport, ..self }
     }
 }
 
@@ -193,12 +204,19 @@ mod tests {
         let times = prop::option::of((0..=LinkSpec::MAX_BLOCK_TIMEOUT.0).prop_map(Millis));
         let capacities = prop::option::of(1..=LinkSpec::MAX_CAPACITY);
         let histories = prop::option::of(0..=LinkSpec::MAX_HISTORY);
-        (prop::option::of(policies()), capacities, times, histories).prop_map(
-            |(policy, capacity, block_timeout, history)| RulesSpec {
+        let transports = prop::sample::select(vec![
+            None,
+            Some(Transport::Auto),
+            Some(Transport::Routed),
+            Some(Transport::Direct),
+        ]);
+        (prop::option::of(policies()), capacities, times, histories, transports).prop_map(
+            |(policy, capacity, block_timeout, history, transport)| RulesSpec {
                 policy,
                 capacity,
                 block_timeout,
                 history,
+                transport,
             },
         )
     }
@@ -254,5 +272,17 @@ mod tests {
         assert_eq!(latest.capacity, 1);
         let block = RulesSpec { policy: Some(Policy::Block), ..RulesSpec::default() };
         assert_eq!(block.over(latest).unwrap().capacity, LinkSpec::DEFAULT_CAPACITY);
+    }
+
+    #[test]
+    fn a_transport_is_told_where_it_is_not_auto_and_stays_until_another_is_said() {
+        let say = |transport| RulesSpec { transport: Some(transport), ..RulesSpec::default() };
+        let direct = say(Transport::Direct).new_rules().unwrap();
+        assert_eq!(direct.to_string(), "policy drop-oldest, capacity 1024, transport direct");
+        let block = RulesSpec { policy: Some(Policy::Block), ..RulesSpec::default() };
+        assert_eq!(block.over(direct).unwrap().transport, Transport::Direct);
+        let auto = say(Transport::Auto).over(direct).unwrap();
+        assert_eq!(auto, LinkRules::default());
+        assert!(auto.wishes().is_nothing() && !auto.to_string().contains("transport"));
     }
 }

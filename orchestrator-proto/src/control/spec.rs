@@ -11,6 +11,7 @@ use super::listen::Listen;
 use super::log::LogRules;
 use super::replicas::Replicas;
 use super::supervision::Supervision;
+use super::transport::Transport;
 use crate::Millis;
 use crate::id::InstanceId;
 use crate::os::OsBytes;
@@ -182,6 +183,8 @@ pub struct LinkSpec {
     /// How many of the last messages a receiver gets that comes later, up to
     /// [`LinkSpec::MAX_HISTORY`]; none is 0. Not for datagrams.
     pub history: Option<u32>,
+    /// Which way its messages are to go; none is [`Transport::Auto`].
+    pub transport: Option<Transport>,
 }
 
 impl LinkSpec {

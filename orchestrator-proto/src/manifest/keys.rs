@@ -396,6 +396,12 @@ pub(super) static LINK: &[Key] = &[
         Number { least: 0, most: crate::control::LinkSpec::MAX_HISTORY as u64 },
         "How many of the last messages a receiver gets that connects later; none without it.",
     ),
+    key(
+        "transport",
+        Choice(&["auto", "routed", "direct"]),
+        "Which way its messages go: directly where that is possible, or always through the daemon; \
+         auto without it.",
+    ),
 ];
 
 /// The keys without which a table is not whole.

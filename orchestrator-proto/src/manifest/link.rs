@@ -3,7 +3,7 @@
 use super::keys::LINK;
 use super::read::Value;
 use super::supervision::time;
-use crate::control::{LinkRules, LinkSpec, Policy, RulesSpec, Selector, TargetSpec};
+use crate::control::{LinkRules, LinkSpec, Policy, RulesSpec, Selector, TargetSpec, Transport};
 
 const POLICIES: [(&str, Policy); 4] = [
     ("block", Policy::Block),
@@ -11,6 +11,9 @@ const POLICIES: [(&str, Policy); 4] = [
     ("drop-oldest", Policy::DropOldest),
     ("latest", Policy::Latest),
 ];
+
+const TRANSPORTS: [(&str, Transport); 3] =
+    [("auto", Transport::Auto), ("routed", Transport::Routed), ("direct", Transport::Direct)];
 
 pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
     let table = value.table(LINK)?;
@@ -29,6 +32,7 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
     let capacity = table.read("capacity", |value| value.number(1, LinkSpec::MAX_CAPACITY));
     let block_timeout = table.read("block-timeout", time);
     let history = table.read("history", |value| value.number(0, LinkSpec::MAX_HISTORY));
+    let transport = table.read("transport", |value| value.choice(&TRANSPORTS));
     let type_name = table.read("type", |value| {
         let text = value.text()?;
         if (1..=LinkSpec::MAX_TYPE_NAME).contains(&text.len()) {
@@ -38,7 +42,7 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
         }
     });
     let to = table.read("to", |value| value.parsed::<TargetSpec>());
-    let wishes = RulesSpec { policy, capacity, block_timeout, history: None };
+    let wishes = RulesSpec { policy, capacity, block_timeout, ..RulesSpec::default() };
     if let Err(why) = wishes.new_rules() {
         table.wrong(table.at("block-timeout"), why);
     }
@@ -47,5 +51,5 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
         table.wrong(table.at("history"), why);
     }
     let (type_name, to) = (type_name?, to?);
-    Some(LinkSpec { from, type_name, to, policy, capacity, block_timeout, history })
+    Some(LinkSpec { from, type_name, to, policy, capacity, block_timeout, history, transport })
 }

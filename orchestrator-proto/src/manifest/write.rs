@@ -6,7 +6,8 @@ use super::expand::escape;
 use super::{execution, log};
 use crate::control::{
     Check, Condition, Desired, Kind, Limits, LinkSpec, OnFailure, Overlap, Policy, Probe, Program,
-    Readiness, Restart, RestartPolicy, Schedule, Stop, Supervision, TargetSpec, Wanted, WantedSet,
+    Readiness, Restart, RestartPolicy, Schedule, Stop, Supervision, TargetSpec, Transport, Wanted,
+    WantedSet,
 };
 use crate::{Millis, OsBytes};
 
@@ -116,6 +117,8 @@ pub fn link_entries(link: &LinkSpec) -> Vec<(String, String)> {
     all.add_if(holds, "block-timeout", text(&block_timeout.to_string()));
     let history = link.history.unwrap_or_default();
     all.add_if(history > 0, "history", history.to_string());
+    let transport = link.transport.unwrap_or_default();
+    all.add_if(transport != Transport::default(), "transport", text(&transport.to_string()));
     all.0
 }
 

@@ -11,9 +11,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
 
 use super::ConnectError;
-use super::input::{Queue, TooMany};
+use super::input::{Queue, TooMany, Way};
 use super::link::Shared;
 use crate::InstanceId;
 use crate::frame::{self, MAX_RUNTIME, PREFIX};
@@ -32,9 +33,15 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that lasted for so long ends the series of pauses.
 const STABLE: Duration = Duration::from_secs(1);
 
+/// The tag of [`Frame::Leave`].
+const LEAVE: u8 = 22;
+
 /// How late an acknowledgement may be: it waits for further ones, or for a grant that it can go
 /// with.
 const ACKNOWLEDGE: Duration = Duration::from_millis(10);
+
+/// How long the rest of a lane is waited for, when the daemon has said that it is over.
+const LANE_END: Duration = Duration::from_secs(10);
 
 /// A connection after the greeting.
 pub(super) struct Connection {
@@ -109,7 +116,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut connection: Connection) {
             pause = (pause * 2).min(LAST_PAUSE);
             match open(&shared.path).await {
                 Ok(connection) => break connection,
-                Err(error) => shared.link().last_error = Some(error.to_string()),
+                Err(error) => shared.link().writing.last_error = Some(error.to_string()),
             }
         };
         shared.attach(Arc::clone(&connection.writer), connection.instance);
@@ -124,14 +131,22 @@ fn with_jitter(pause: Duration) -> Duration {
 }
 
 /// Reads and writes until the connection breaks; returns why it did.
-async fn serve(shared: &Shared, mut connection: Connection) -> String {
+async fn serve(shared: &Arc<Shared>, mut connection: Connection) -> String {
     let (mut written, mut problem) = (true, None);
     let mut acknowledging = pin!(tokio::time::sleep(ACKNOWLEDGE));
     // Whether that timer runs.
     let mut later = false;
     loop {
-        if let Err(reason) = split(shared, &mut connection.read) {
-            return reason;
+        match split(shared, &mut connection.read) {
+            Ok(Split::Everything) => {}
+            Ok(Split::ToLeave(None)) => continue,
+            Ok(Split::ToLeave(Some(mut over))) => {
+                // What follows here was sent after what is still in that lane. The daemon has seen
+                // to it that the lane has an end.
+                let _ = tokio::time::timeout(LANE_END, over.wait_for(|over| *over)).await;
+                continue;
+            }
+            Err(reason) => return reason,
         }
         // Not in the `match` itself: that would hold the lock to its end.
         let wants_write = shared.link().wants_write();
@@ -140,7 +155,7 @@ async fn serve(shared: &Shared, mut connection: Connection) -> String {
             None => {
                 // Writing failed. What the daemon said before it closed may still be there.
                 if written {
-                    problem = shared.link().last_error.clone();
+                    problem = shared.link().writing.last_error.clone();
                     shared.progress.notify_waiters();
                 }
                 written = false;
@@ -175,7 +190,7 @@ async fn serve(shared: &Shared, mut connection: Connection) -> String {
 }
 
 /// Room for the rest of a frame that has begun, else for a chunk.
-fn make_room(read: &mut BytesMut) {
+pub(super) fn make_room(read: &mut BytesMut) {
     let wanted = match frame::body_length(read, MAX_RUNTIME) {
         Ok(Some(length)) => (PREFIX + length).saturating_sub(read.len()),
         _ => 0,
@@ -185,12 +200,26 @@ fn make_room(read: &mut BytesMut) {
     }
 }
 
-/// Takes all whole frames from what was read. An error ends the connection.
-fn split(shared: &Shared, read: &mut BytesMut) -> Result<(), String> {
+/// How far [`split`] came.
+enum Split {
+    /// There is no further whole frame.
+    Everything,
+    /// A lane was given up: before what follows, it may have to be read to its end.
+    ToLeave(Option<watch::Receiver<bool>>),
+}
+
+/// Takes all whole frames from what was read, up to where a lane is given up. An error ends the
+/// connection.
+fn split(shared: &Arc<Shared>, read: &mut BytesMut) -> Result<Split, String> {
     let mut end = 0;
     let whole = loop {
         match frame::first_body(&read[end..], MAX_RUNTIME) {
-            Ok(Some(body)) => end += PREFIX + body.len(),
+            Ok(Some(body)) => {
+                end += PREFIX + body.len();
+                if body.first() == Some(&LEAVE) {
+                    break Ok(());
+                }
+            }
             Ok(None) => break Ok(()),
             Err(error) => break Err(format!("the daemon broke the protocol: {error}")),
         }
@@ -198,18 +227,25 @@ fn split(shared: &Shared, read: &mut BytesMut) -> Result<(), String> {
     // The payloads in it share this memory; nothing is copied.
     let chunk = read.split_to(end).freeze();
     let mut arrivals = Arrivals::default();
+    let mut came = Split::Everything;
     let mut at = 0;
     while let Ok(Some(body)) = frame::first_body(&chunk[at..], MAX_RUNTIME) {
         let frame = parse(body).map_err(|error| format!("the daemon broke the protocol: {error}"));
         at += PREFIX + body.len();
-        handle(shared, &chunk, frame?, &mut arrivals)?;
+        match frame? {
+            Frame::Leave { channel, lane } => {
+                arrivals.deliver(shared)?;
+                came = Split::ToLeave(shared.leave(channel, lane));
+            }
+            frame => handle(shared, &chunk, frame, &mut arrivals)?,
+        }
     }
     arrivals.deliver(shared)?;
-    whole
+    whole.map(|()| came)
 }
 
 fn handle(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     chunk: &Bytes,
     frame: Frame<'_>,
     arrivals: &mut Arrivals,
@@ -245,19 +281,23 @@ fn handle(
         Frame::From { channel, sender, next, kept } => {
             arrivals.turn_to(shared, channel)?;
             match &arrivals.queue {
-                Some(queue) => queue.run(sender, next, kept),
+                Some(queue) => queue.run(Way::Daemon, sender, next, kept),
                 None => return Err(no_input(channel)),
             }
         }
         Frame::Skip { channel, count } => {
             arrivals.turn_to(shared, channel)?;
-            if !arrivals.queue.as_ref().is_some_and(|queue| queue.skip(count)) {
+            if !arrivals.queue.as_ref().is_some_and(|queue| queue.skip(Way::Daemon, count)) {
                 return Err(format!(
                     "the daemon broke the protocol: it skips numbers on {channel}, which has none"
                 ));
             }
         }
         Frame::Calls(frame) => shared.calls.frame(shared, frame, chunk)?,
+        Frame::Lane { .. } => shared.lane(&frame)?,
+        Frame::Wanted { channel, wanted } => shared.wanted(channel, wanted),
+        Frame::Gone { channel, lane } => shared.gone(channel, lane),
+        Frame::Ask { channel, lane } => shared.tell_passed(channel, lane, true),
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {
@@ -294,10 +334,10 @@ impl Arrivals {
             return Ok(());
         };
         let queue = self.queue.as_ref().ok_or_else(|| no_input(channel))?;
-        let due = queue.push(&mut self.payloads).map_err(|TooMany| {
+        let due = queue.push(Way::Daemon, &mut self.payloads).map_err(|TooMany| {
             format!("the daemon broke the protocol: more messages on {channel} than granted")
         })?;
-        shared.tell(channel, due);
+        shared.tell(channel, Way::Daemon, due);
         Ok(())
     }
 }
@@ -306,7 +346,7 @@ fn no_input(channel: u16) -> String {
     format!("the daemon broke the protocol: a message on {channel}, which is no input")
 }
 
-fn parse(body: &[u8]) -> Result<Frame<'_>, String> {
+pub(super) fn parse(body: &[u8]) -> Result<Frame<'_>, String> {
     match postcard::take_from_bytes(body) {
         Ok((frame, [])) => Ok(frame),
         Ok((_, rest)) => Err(format!("{} bytes follow a frame's end", rest.len())),

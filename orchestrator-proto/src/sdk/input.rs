@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::seen::Seen;
+use super::seen::{Run, Seen};
 use super::{Handle, Message, RecvError};
 use crate::runtime::Sender;
 
@@ -80,8 +80,9 @@ impl<T: Message> Input<T> {
     /// Tells the queue what was consumed, takes what has arrived, and has the daemon send more.
     fn refill(&mut self) {
         let consumed = std::mem::take(&mut self.consumed);
-        let due = self.queue.take(consumed, &mut self.batch);
-        self.handle.shared.tell(self.channel, due);
+        for (way, when) in self.queue.take(consumed, &mut self.batch) {
+            self.handle.shared.tell(self.channel, way, when);
+        }
     }
 }
 
@@ -97,8 +98,17 @@ impl<T: Message> fmt::Debug for Input<T> {
     }
 }
 
-/// Messages that arrived and were not received yet, the account of the window, and what the
-/// daemon is told.
+/// By which way messages come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Over the connection to the daemon.
+    Daemon,
+    /// Over this lane.
+    Lane(u64),
+}
+
+/// Messages that arrived and were not received yet, by whichever way they came; for each way the
+/// account of its window, and what who feeds it is told.
 pub(super) struct Queue {
     window: u32,
     state: Mutex<State>,
@@ -107,15 +117,28 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
+    messages: VecDeque<Bytes>,
+    /// How those came that are in `messages`, or taken and not reported as consumed; in their order.
+    runs: VecDeque<(Way, u32)>,
+    daemon: Account,
+    lanes: Vec<(u64, Account)>,
+    seen: Seen,
+    closed: bool,
+}
+
+/// What came by one way.
+#[derive(Default)]
+struct Account {
     /// The connection that the counts belong to.
     connection: u64,
-    messages: VecDeque<Bytes>,
-    /// In `messages`, or taken and not reported as consumed.
+    /// In the queue, or taken and not reported as consumed.
     waiting: u32,
-    /// The first so many of those came over earlier connections.
+    /// So many of those came over earlier connections, or lanes that are gone.
     carried: u32,
     /// Arrived on this connection, also those that were there before.
     received: u64,
+    /// Of a lane: as many of those that the present daemon does not know of.
+    before: u64,
     /// Allowed on this connection.
     granted: u64,
     /// Acknowledged on this connection.
@@ -123,13 +146,13 @@ struct State {
     /// Came again while others waited: they are acknowledged when none waits any more, because
     /// acknowledgements count from the beginning.
     late: u64,
-    /// Whether the daemon keeps any on this connection: else nobody wants acknowledgements.
+    /// Whether who feeds it keeps any on this connection: else nobody wants acknowledgements.
     kept: bool,
-    seen: Seen,
-    closed: bool,
+    /// Whose messages arrive now.
+    run: Option<Run>,
 }
 
-/// What the daemon is to be told.
+/// What who feeds a way is to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Due {
     /// On this connection only.
@@ -139,6 +162,7 @@ pub(super) struct Due {
 }
 
 /// When it is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum When {
     Never,
     /// There is something to acknowledge, for which it is not worth writing at once.
@@ -150,11 +174,12 @@ pub(super) enum When {
 #[derive(Debug)]
 pub(super) struct TooMany;
 
-impl State {
+impl Account {
     /// Messages of this connection, counted from its beginning, that are never needed again: the
     /// program has come back for more after it had them, or they were there before.
     fn done(&self) -> u64 {
-        self.received - u64::from(self.waiting - self.carried) - self.late
+        let waiting = u64::from(self.waiting.saturating_sub(self.carried));
+        self.received.saturating_sub(waiting + self.late)
     }
 
     fn consume(&mut self, consumed: u32) {
@@ -174,8 +199,7 @@ impl State {
         })
     }
 
-    /// What to tell the daemon, if it is time for that: when so many more may come than it
-    /// knows.
+    /// What to tell, if it is time for that: when so many more may come than who feeds it knows.
     fn due(&mut self, window: u32, step: u32) -> When {
         let grant = self.received + u64::from(window.saturating_sub(self.waiting));
         if grant >= self.granted + u64::from(step) {
@@ -186,6 +210,35 @@ impl State {
             When::Soon
         } else {
             When::Never
+        }
+    }
+}
+
+impl State {
+    fn account(&mut self, way: Way) -> Option<&mut Account> {
+        match way {
+            Way::Daemon => Some(&mut self.daemon),
+            Way::Lane(lane) => {
+                self.lanes.iter_mut().find(|(id, _)| *id == lane).map(|(_, account)| account)
+            }
+        }
+    }
+
+    /// So many, the first ones, need no place any more.
+    fn consume(&mut self, consumed: u32) {
+        let mut left = consumed;
+        while left > 0
+            && let Some((way, count)) = self.runs.front_mut()
+        {
+            let (way, now) = (*way, left.min(*count));
+            left -= now;
+            *count -= now;
+            if *count == 0 {
+                self.runs.pop_front();
+            }
+            if let Some(account) = self.account(way) {
+                account.consume(now);
+            }
         }
     }
 }
@@ -208,15 +261,48 @@ impl Queue {
     /// nobody receives any more.
     pub(super) fn begin(&self, connection: u64) -> Option<u32> {
         let mut state = self.state();
+        let daemon = &mut state.daemon;
         // Zero would mean no limit.
-        let window = self.window.saturating_sub(state.waiting).max(1);
-        state.connection = connection;
-        state.granted = window.into();
-        state.carried = state.waiting;
-        (state.received, state.acknowledged, state.late) = (0, 0, 0);
-        state.kept = false;
-        state.seen.turn_to(None, 0);
+        let window = self.window.saturating_sub(daemon.waiting).max(1);
+        let waiting = daemon.waiting;
+        *daemon = Account {
+            connection,
+            granted: window.into(),
+            waiting,
+            carried: waiting,
+            ..Account::default()
+        };
         (!state.closed).then_some(window)
+    }
+
+    /// A lane begins: how many messages may come over it before it is told more.
+    pub(super) fn begin_lane(&self, lane: u64) -> u64 {
+        let mut state = self.state();
+        let granted = if state.closed { 0 } else { u64::from(self.window) };
+        state.lanes.push((lane, Account { granted, ..Account::default() }));
+        granted
+    }
+
+    /// A new daemon counts what comes over this lane from now on.
+    pub(super) fn count_lane_anew(&self, lane: u64) {
+        if let Some(account) = self.state().account(Way::Lane(lane)) {
+            account.before = account.received;
+        }
+    }
+
+    /// A lane has ended. The answer is how many messages came over it that the daemon is to count.
+    pub(super) fn end_lane(&self, lane: u64) -> u64 {
+        let mut state = self.state();
+        let Some(at) = state.lanes.iter().position(|(id, _)| *id == lane) else { return 0 };
+        let (_, account) = state.lanes.remove(at);
+        // What may come again over the connection to the daemon is acknowledged there when the
+        // program has had it.
+        state.daemon.waiting += account.waiting;
+        state.daemon.carried += account.waiting;
+        for (way, _) in state.runs.iter_mut().filter(|(way, _)| *way == Way::Lane(lane)) {
+            *way = Way::Daemon;
+        }
+        account.received - account.before
     }
 
     /// Each sender of whom something arrived, and the number that comes next.
@@ -224,69 +310,100 @@ impl Queue {
         self.state().seen.places()
     }
 
-    /// The messages that follow are from this sender, numbered from `next` on, and the daemon may
-    /// keep them until they are acknowledged.
-    pub(super) fn run(&self, sender: Option<Sender>, next: u64, kept: bool) {
+    /// The messages that follow on this way are from this sender, numbered from `next` on, and who
+    /// feeds it may keep them until they are acknowledged.
+    pub(super) fn run(&self, way: Way, sender: Option<Sender>, next: u64, kept: bool) {
         let mut state = self.state();
-        state.seen.turn_to(sender, next);
-        state.kept |= kept;
+        let run = sender.map(|sender| state.seen.turn_to(sender, next));
+        if let Some(account) = state.account(way) {
+            account.run = run;
+            account.kept |= kept;
+        }
     }
 
     /// So many numbers are left out. False if there are no numbers.
-    pub(super) fn skip(&self, count: u64) -> bool {
-        self.state().seen.skip(count)
+    pub(super) fn skip(&self, way: Way, count: u64) -> bool {
+        let mut state = self.state();
+        let run = state.account(way).and_then(|account| account.run.as_mut());
+        run.map(|run| run.skip(count)).is_some()
     }
 
-    /// Messages have arrived; empties `batch`. The daemon may have to be told that they were
-    /// nothing new.
+    /// Messages have arrived; empties `batch`. Who feeds this way may have to be told that they
+    /// were nothing new.
     ///
     /// # Errors
     ///
     /// When they are more than was allowed.
-    pub(super) fn push(&self, batch: &mut Vec<Bytes>) -> Result<When, TooMany> {
-        let mut state = self.state();
+    pub(super) fn push(&self, way: Way, batch: &mut Vec<Bytes>) -> Result<When, TooMany> {
+        let mut guard = self.state();
+        let state = &mut *guard;
         let count = batch.len() as u64;
-        if count > state.granted - state.received.min(state.granted) {
+        let account = match way {
+            Way::Daemon => Some(&mut state.daemon),
+            Way::Lane(lane) => {
+                state.lanes.iter_mut().find(|(id, _)| *id == lane).map(|(_, account)| account)
+            }
+        };
+        let account = account.ok_or(TooMany)?;
+        if count > account.granted - account.received.min(account.granted) {
             return Err(TooMany);
         }
-        state.received += count;
-        let new = count - state.seen.arrived(count);
-        if new < count {
-            batch.drain(..(count - new) as usize);
-            if state.waiting > 0 {
-                state.late += count - new;
+        account.received += count;
+        let had = account.run.as_mut().map_or(0, |run| state.seen.arrived(run, count));
+        let new = count - had;
+        if had > 0 {
+            batch.drain(..had as usize);
+            if account.waiting > 0 {
+                account.late += had;
             }
         }
         // At most the window, plus one after a reconnection.
-        state.waiting += new as u32;
+        account.waiting += new as u32;
         if state.closed {
             // Never consumed, so never acknowledged.
             batch.clear();
             return Ok(When::Never);
         }
-        state.messages.extend(batch.drain(..));
+        let due = match new {
+            0 => account.due(self.window, self.step()),
+            // Who takes them tells it.
+            _ => When::Never,
+        };
         if new > 0 {
-            drop(state);
-            // Who takes them tells the daemon.
+            match state.runs.back_mut() {
+                Some((last, count)) if *last == way => *count += new as u32,
+                _ => state.runs.push_back((way, new as u32)),
+            }
+            state.messages.extend(batch.drain(..));
+            drop(guard);
             self.arrived.notify_one();
-            return Ok(When::Never);
         }
-        Ok(state.due(self.window, self.step()))
+        Ok(due)
     }
 
-    /// Moves messages to the receiver, if it has none left, and says what to tell the daemon.
-    fn take(&self, consumed: u32, batch: &mut VecDeque<Bytes>) -> When {
+    /// Moves messages to the receiver, if it has none left, and says who is to be told what.
+    fn take(&self, consumed: u32, batch: &mut VecDeque<Bytes>) -> Vec<(Way, When)> {
         let mut state = self.state();
         if batch.is_empty() {
             std::mem::swap(&mut state.messages, batch);
         }
         state.consume(consumed);
-        state.due(self.window, self.step())
+        let mut due = Vec::new();
+        let mut tell = |way, account: &mut Account| match account.due(self.window, self.step()) {
+            When::Never => {}
+            when => due.push((way, when)),
+        };
+        let state = &mut *state;
+        tell(Way::Daemon, &mut state.daemon);
+        for (lane, account) in &mut state.lanes {
+            tell(Way::Lane(*lane), account);
+        }
+        due
     }
 
-    /// What to acknowledge on this connection, if there is anything new.
-    pub(super) fn acknowledge(&self) -> Option<u64> {
-        self.state().acknowledge()
+    /// What to acknowledge on this way, if there is anything new.
+    pub(super) fn acknowledge(&self, way: Way) -> Option<u64> {
+        self.state().account(way)?.acknowledge()
     }
 
     fn close(&self) {

@@ -3,26 +3,22 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::call::Calls;
+use super::ends::{Receiving, Sending, Taken};
 use super::error::DeclareError;
-use super::input::{Queue, When};
-use super::kept::{Beginning, Kept};
-use crate::frame;
+use super::input::{Queue, Way, When};
+use super::kept::Beginning;
+use super::lane::Outgoing;
+use super::writing::Writing;
 use crate::runtime::{Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest};
 use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
-
-/// Bytes that wait for the kernel before senders wait: 1 MiB. One more message or batch may
-/// come on top.
-const MAX_PENDING: usize = 1 << 20;
 
 /// Requests that may wait for their answers: as many as a daemon takes from one connection.
 pub(super) const MAX_REQUESTS: usize = 16;
@@ -46,21 +42,16 @@ pub(super) struct Shared {
 pub(super) struct Link {
     pub(super) instance: InstanceId,
     /// Under which this process numbers its messages; see [`Frame::Keep`].
-    epoch: u64,
-    /// None while disconnected.
-    writer: Option<Arc<OwnedWriteHalf>>,
+    pub(super) epoch: u64,
+    pub(super) writing: Writing,
     /// Counts connections, so that nothing meant for an earlier one is written to a later one.
     pub(super) connection: u64,
-    /// Whole frames that the kernel has not taken yet, the first one maybe in part.
-    pending: BytesMut,
     /// By channel.
     declared: Vec<Declared>,
     /// Whether the program has said that it is ready.
     ready: bool,
     requests: HashMap<u32, oneshot::Sender<Result<RuntimeReply, WireError>>>,
     next_request: u32,
-    /// Why the connection was lost last.
-    pub(super) last_error: Option<String>,
 }
 
 struct Declared {
@@ -81,10 +72,8 @@ struct Dropped {
 
 /// Our end of a channel.
 enum End {
-    /// What was sent, and what may be.
-    Output(Kept),
-    /// Where its messages go.
-    Input(Arc<Queue>),
+    Output(Sending),
+    Input(Receiving),
 }
 
 /// What became of frames that were offered.
@@ -106,14 +95,12 @@ impl Shared {
                 instance,
                 // Seeded by the kernel, once for each thread, and counted on from there.
                 epoch: RandomState::new().hash_one((std::process::id(), Instant::now())),
-                writer: None,
+                writing: Writing::default(),
                 connection: 0,
-                pending: BytesMut::new(),
                 declared: Vec::new(),
                 ready: false,
                 requests: HashMap::new(),
                 next_request: 0,
-                last_error: None,
             }),
             progress: Notify::new(),
             kick: Notify::new(),
@@ -156,12 +143,12 @@ impl Shared {
             hash: SchemaHash::of(&schema),
             schema,
             end: match queue {
-                Some(queue) => End::Input(queue),
-                None => End::Output(Kept::default()),
+                Some(queue) => End::Input(Receiving::new(queue)),
+                None => End::Output(Sending::default()),
             },
             dropped: Dropped::default(),
         });
-        if link.writer.is_some() {
+        if link.writing.is_open() {
             link.push_declare(channel);
             self.flush(&mut link);
         }
@@ -173,16 +160,16 @@ impl Shared {
     pub(super) fn attach(&self, writer: Arc<OwnedWriteHalf>, instance: InstanceId) {
         let mut link = self.link();
         link.instance = instance;
-        link.writer = Some(writer);
+        link.writing.begin(writer);
         link.connection += 1;
-        link.pending.clear();
+        link.writing.push(&Frame::Lanes);
         for channel in 0..link.declared.len() {
             link.push_declare(channel as u16);
         }
         self.calls.attach(&mut link);
         if link.ready {
             // The daemon before may have died before it took note.
-            link.push(&Frame::Ready);
+            link.writing.push(&Frame::Ready);
         }
         self.connected.send_replace(true);
         self.flush(&mut link);
@@ -194,8 +181,8 @@ impl Shared {
         if std::mem::replace(&mut link.ready, true) {
             return;
         }
-        if link.writer.is_some() {
-            link.push(&Frame::Ready);
+        if link.writing.is_open() {
+            link.writing.push(&Frame::Ready);
             self.flush(&mut link);
         }
     }
@@ -203,11 +190,15 @@ impl Shared {
     /// Ends the connection: whoever waits for it learns of it.
     pub(super) fn detach(&self, reason: String) {
         let mut link = self.link();
-        link.writer = None;
-        link.pending.clear();
+        link.writing.end(reason);
         link.requests.clear();
         self.calls.detach();
-        link.last_error = Some(reason);
+        for declared in &mut link.declared {
+            match &mut declared.end {
+                End::Output(sending) => sending.detached(),
+                End::Input(receiving) => receiving.claiming.clear(),
+            }
+        }
         self.connected.send_replace(false);
         drop(link);
         self.progress.notify_waiters();
@@ -215,7 +206,7 @@ impl Shared {
 
     /// Writes what the kernel takes now.
     pub(super) fn flush(&self, link: &mut Link) {
-        link.write_pending();
+        link.writing.flush();
         link.send_again();
         self.rouse_task(link);
         self.progress.notify_waiters();
@@ -223,10 +214,11 @@ impl Shared {
 
     /// Has the task write the rest, or clean up after a failure to write.
     fn rouse_task(&self, link: &Link) {
-        if link.writer.is_none() {
+        let is_open = link.writing.is_open();
+        if !is_open {
             self.connected.send_replace(false);
         }
-        if link.writer.is_none() || !link.pending.is_empty() {
+        if !is_open || !link.writing.is_idle() {
             self.kick.notify_one();
         }
     }
@@ -241,32 +233,42 @@ impl Shared {
     ) -> (u64, Offered) {
         let mut link = self.link();
         let current = link.connection;
-        let is_open = link.writer.is_some();
-        let is_full = link.pending.len() >= MAX_PENDING;
-        let Some(kept) = link.output(channel) else {
+        let is_open = link.writing.is_open();
+        let is_full = link.writing.is_full();
+        let Some(sending) = link.output(channel) else {
             return (current, Offered::Disconnected);
         };
-        if !kept.waits() && (!is_open || connection.is_some_and(|other| other != current)) {
-            return (current, Offered::Disconnected);
+        // Where all goes by lanes, it does without the daemon.
+        let by_daemon = sending.is_wanted;
+        let has_copies = sending.kept.waits();
+        if by_daemon {
+            let is_other = connection.is_some_and(|other| other != current);
+            if !has_copies && (!is_open || is_other) {
+                return (current, Offered::Disconnected);
+            }
+            if !is_open {
+                return (current, Offered::Waiting);
+            }
         }
-        if !is_open {
-            return (current, Offered::Waiting);
-        }
-        let (bytes, messages) = if is_full { (0, 0) } else { kept.take(frames, messages) };
-        let has_copies = kept.waits();
-        if bytes > 0 {
-            let idle = link.pending.is_empty();
-            link.write(&frames[..bytes]);
+        let taken = match by_daemon && is_full {
+            true => Taken { bytes: 0, messages: 0 },
+            false => sending.take(frames, messages),
+        };
+        let has_copies = sending.kept.waits();
+        let Taken { bytes, messages } = taken;
+        if bytes > 0 && by_daemon {
+            let idle = link.writing.is_idle();
+            link.writing.write(&frames[..bytes]);
             // Else the task knows already that there is something to write.
             if idle {
                 self.rouse_task(&link);
             }
         }
-        let offered = match link.writer {
+        let offered = match link.writing.is_open() || !by_daemon {
             // What was kept will be sent, on the next connection if not on this one.
-            Some(_) => Offered::Taken { bytes, messages },
-            None if has_copies => Offered::Taken { bytes, messages },
-            None => Offered::Disconnected,
+            true => Offered::Taken { bytes, messages },
+            false if has_copies => Offered::Taken { bytes, messages },
+            false => Offered::Disconnected,
         };
         (current, offered)
     }
@@ -274,11 +276,11 @@ impl Shared {
     /// The daemon sets an output's limit. False if there is no such output.
     pub(super) fn granted(&self, channel: u16, total: u64) -> bool {
         let mut link = self.link();
-        let Some(kept) = link.output(channel) else {
+        let Some(sending) = link.output(channel) else {
             return false;
         };
-        kept.granted(total);
-        if kept.is_behind() {
+        sending.granted(total);
+        if sending.kept.is_behind() {
             self.flush(&mut link);
         } else {
             self.progress.notify_waiters();
@@ -288,7 +290,7 @@ impl Shared {
 
     /// The daemon acknowledges messages of an output. False if they were never sent.
     pub(super) fn acknowledged(&self, channel: u16, total: u64) -> bool {
-        let known = self.link().output(channel).is_some_and(|kept| kept.acknowledged(total));
+        let known = self.link().output(channel).is_some_and(|sending| sending.acknowledged(total));
         self.progress.notify_waiters();
         known
     }
@@ -309,9 +311,12 @@ impl Shared {
         self.link().declared.get(usize::from(channel)).map_or(0, |it| it.dropped.total)
     }
 
-    /// Tells the daemon about an input what it is to be told: now, unless the connection is another
+    /// Tells who feeds an input by this way what it is to be told: now, unless the connection is another
     /// one by then, or in a moment.
-    pub(super) fn tell(&self, channel: u16, when: When) {
+    pub(super) fn tell(&self, channel: u16, way: Way, when: When) {
+        if let Way::Lane(lane) = way {
+            return self.tell_lane(channel, lane, when);
+        }
         let due = match when {
             When::Never => return,
             When::Soon => {
@@ -323,11 +328,11 @@ impl Shared {
             When::Now(due) => due,
         };
         let mut link = self.link();
-        if link.writer.is_some() && link.connection == due.connection {
+        if link.writing.is_open() && link.connection == due.connection {
             if let Some(total) = due.acknowledge {
-                link.push(&Frame::Acknowledge { channel, total });
+                link.writing.push(&Frame::Acknowledge { channel, total });
             }
-            link.push(&Frame::Grant { channel, total: due.grant });
+            link.writing.push(&Frame::Grant { channel, total: due.grant });
             self.flush(&mut link);
         }
     }
@@ -341,18 +346,18 @@ impl Shared {
     pub(super) fn acknowledge(&self) {
         self.acknowledging.store(false, Ordering::Release);
         let mut link = self.link();
-        if link.writer.is_none() {
+        if !link.writing.is_open() {
             return;
         }
         let due: Vec<_> = (0..MAX_CHANNELS)
             .zip(&link.declared)
             .filter_map(|(channel, declared)| match &declared.end {
-                End::Input(queue) => Some((channel, queue.acknowledge()?)),
+                End::Input(receiving) => Some((channel, receiving.queue.acknowledge(Way::Daemon)?)),
                 End::Output(_) => None,
             })
             .collect();
         for (channel, total) in due {
-            link.push(&Frame::Acknowledge { channel, total });
+            link.writing.push(&Frame::Acknowledge { channel, total });
         }
         self.flush(&mut link);
     }
@@ -363,7 +368,7 @@ impl Shared {
         request: RuntimeRequest,
     ) -> Result<oneshot::Receiver<Result<RuntimeReply, WireError>>, super::RequestError> {
         let mut link = self.link();
-        if link.writer.is_none() {
+        if !link.writing.is_open() {
             return Err(super::RequestError::Disconnected);
         }
         // Also those that nobody waits for any more: the daemon has not answered them.
@@ -372,7 +377,7 @@ impl Shared {
         }
         let id = link.next_request;
         link.next_request = id.wrapping_add(1);
-        if !link.push(&Frame::Request { id, request }) {
+        if !link.writing.push(&Frame::Request { id, request }) {
             return Err(super::RequestError::TooLong);
         }
         let (sender, receiver) = oneshot::channel();
@@ -387,7 +392,10 @@ impl Link {
     /// connection any more.
     pub(super) fn is_unsent(&self) -> Option<bool> {
         let behind = |declared: &Declared| match &declared.end {
-            End::Output(kept) => kept.is_behind(),
+            End::Output(sending) => {
+                (sending.is_wanted && sending.kept.is_behind())
+                    || sending.lanes.iter().any(Outgoing::is_unsent)
+            }
             End::Input(_) => false,
         };
         Some(self.wants_write()? || self.declared.iter().any(behind))
@@ -404,28 +412,31 @@ impl Link {
         self.declared.len()
     }
 
-    /// Whether so much waits for the kernel that nothing should come on top.
-    pub(super) fn is_full(&self) -> bool {
-        self.pending.len() >= MAX_PENDING
-    }
-
     /// Whether bytes wait for the kernel; none if there is no connection any more.
     pub(super) fn wants_write(&self) -> Option<bool> {
-        self.writer.as_ref().map(|_| !self.pending.is_empty())
+        self.writing.is_open().then(|| !self.writing.is_idle())
     }
 
     /// The queue of an input.
     pub(super) fn queue(&self, channel: u16) -> Option<Arc<Queue>> {
         match &self.declared.get(usize::from(channel))?.end {
-            End::Input(queue) => Some(Arc::clone(queue)),
+            End::Input(receiving) => Some(Arc::clone(&receiving.queue)),
             End::Output(_) => None,
         }
     }
 
-    fn output(&mut self, channel: u16) -> Option<&mut Kept> {
+    pub(super) fn output(&mut self, channel: u16) -> Option<&mut Sending> {
         match &mut self.declared.get_mut(usize::from(channel))?.end {
-            End::Output(kept) => Some(kept),
+            End::Output(sending) => Some(sending),
             End::Input(_) => None,
+        }
+    }
+
+    /// An input.
+    pub(super) fn input(&mut self, channel: u16) -> Option<&mut Receiving> {
+        match &mut self.declared.get_mut(usize::from(channel))?.end {
+            End::Input(receiving) => Some(receiving),
+            End::Output(_) => None,
         }
     }
 
@@ -441,13 +452,13 @@ impl Link {
     fn send_again(&mut self) {
         let mut declared = std::mem::take(&mut self.declared);
         for Declared { end, .. } in &mut declared {
-            let End::Output(kept) = end else { continue };
-            while self.pending.len() < MAX_PENDING
-                && self.writer.is_some()
-                && let Some((frames, count)) = kept.again()
+            let End::Output(sending) = end else { continue };
+            while !self.writing.is_full()
+                && self.writing.is_open()
+                && let Some((frames, count)) = sending.kept.again()
             {
-                self.write(frames);
-                kept.wrote(count);
+                self.writing.write(frames);
+                sending.wrote(count);
             }
         }
         self.declared = declared;
@@ -458,16 +469,28 @@ impl Link {
         let Some(declared) = self.declared.get_mut(usize::from(channel)) else {
             return;
         };
-        let mut places = Vec::new();
+        // What comes first, and what follows the declaration.
+        let (mut first, mut then) = (Vec::new(), Vec::new());
         let (before, direction, window) = match &mut declared.end {
-            End::Output(kept) => {
-                let Beginning { next, again } = kept.begin();
+            End::Output(sending) => {
+                let Beginning { next, again, skip } = sending.kept.begin();
                 declared.dropped.here = 0;
+                then.push(Frame::Report { channel });
+                first.extend(sending.lanes.iter_mut().map(|lane| lane.uses(channel)));
+                if skip > 0 {
+                    then.push(Frame::Skip { channel, count: skip });
+                }
                 (Frame::Keep { channel, epoch, next, again }, Direction::Output, 0)
             }
-            End::Input(queue) => {
-                let Some(window) = queue.begin(connection) else { return };
-                places = queue.places();
+            End::Input(receiving) => {
+                let Some(window) = receiving.queue.begin(connection) else { return };
+                then.extend(receiving.queue.places().into_iter().map(|(sender, next)| {
+                    Frame::From { channel, sender: Some(sender), next, kept: false }
+                }));
+                for lane in &receiving.lanes {
+                    receiving.queue.count_lane_anew(lane.lane);
+                    first.push(lane.uses(channel));
+                }
                 (Frame::Recognise { channel }, Direction::Input, window)
             }
         };
@@ -479,74 +502,9 @@ impl Link {
             hash: Some(declared.hash.0),
             window,
         });
-        let mut bytes = Vec::new();
-        let places = places.into_iter().map(|(sender, next)| Frame::From {
-            channel,
-            sender: Some(sender),
-            next,
-            kept: false,
-        });
-        let report = (direction == Direction::Output).then_some(Frame::Report { channel });
-        for frame in [before, declare].into_iter().chain(report).chain(places) {
-            // A name and a schema within their bounds always fit a frame; the others are short.
-            let _ = frame::append(&mut bytes, &frame, frame::MAX_RUNTIME);
+        // A name and a schema within their bounds always fit a frame; the others are short.
+        for frame in first.into_iter().chain([before, declare]).chain(then) {
+            self.writing.push(&frame);
         }
-        self.pending.extend_from_slice(&bytes);
-    }
-
-    /// False if the frame would be too long.
-    pub(super) fn push(&mut self, frame: &Frame<'_>) -> bool {
-        match frame::encode(frame, frame::MAX_RUNTIME) {
-            Ok(bytes) => {
-                self.pending.extend_from_slice(&bytes);
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Writes frames behind what is pending; what the kernel does not take becomes pending.
-    fn write(&mut self, frames: &[u8]) {
-        let mut frames = frames;
-        if self.pending.is_empty() {
-            while !frames.is_empty() {
-                match self.try_write(frames) {
-                    Some(written) => frames = &frames[written..],
-                    None => break,
-                }
-            }
-        }
-        self.pending.extend_from_slice(frames);
-    }
-
-    fn write_pending(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
-        let mut rest = &pending[..];
-        while !rest.is_empty() {
-            match self.try_write(rest) {
-                Some(written) => rest = &rest[written..],
-                None => break,
-            }
-        }
-        let done = pending.len() - rest.len();
-        self.pending = pending;
-        self.pending.advance(done);
-        // Does not keep the memory of one huge message for ever.
-        if self.pending.is_empty() && self.pending.capacity() > 2 * MAX_PENDING {
-            self.pending = BytesMut::new();
-        }
-    }
-
-    /// How many bytes the kernel took; none if it takes no more now, or never again.
-    fn try_write(&mut self, bytes: &[u8]) -> Option<usize> {
-        let error = match self.writer.as_ref()?.try_write(bytes) {
-            Ok(0) => io::Error::from(io::ErrorKind::WriteZero),
-            Ok(written) => return Some(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(error) => error,
-        };
-        self.last_error = Some(format!("writing failed: {error}"));
-        self.writer = None;
-        None
     }
 }

@@ -64,14 +64,18 @@
 mod call;
 mod connection;
 mod control;
+mod ends;
 mod error;
 mod input;
 mod kept;
+mod lane;
+mod lanes;
 mod link;
 mod output;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::env;
 use std::fmt;
@@ -270,7 +274,7 @@ impl Runtime {
     /// never happened.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
-        self.handle.shared.link().last_error.clone()
+        self.handle.shared.link().writing.last_error.clone()
     }
 
     /// Waits until the kernel has taken everything that was sent. For programs that end after

@@ -13,14 +13,12 @@ use crate::runtime::Sender;
 /// as new.
 const MAX_SENDERS: usize = 4096;
 
-/// What one input has had, over all connections.
+/// What one input has had, by whichever way.
 #[derive(Default)]
 pub(super) struct Seen {
     senders: HashMap<Sender, Place>,
-    /// Counts runs, to know who was silent for longest.
+    /// Counts arrivals, to know who was silent for longest.
     clock: u64,
-    /// Whose messages arrive now.
-    run: Option<Run>,
 }
 
 struct Place {
@@ -28,47 +26,24 @@ struct Place {
     used: u64,
 }
 
-/// Messages of one sender that follow each other. Its place is looked up once for all of them.
-struct Run {
+/// Messages of one sender that follow each other on one way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
     sender: Sender,
     /// The number of the next one that arrives.
     arriving: u64,
-    /// The number of the next one that is new.
-    next: u64,
+}
+
+impl Run {
+    /// So many numbers are left out.
+    pub(super) fn skip(&mut self, count: u64) {
+        self.arriving = self.arriving.saturating_add(count);
+    }
 }
 
 impl Seen {
     /// The messages that follow are from this sender, numbered from `first` on.
-    pub(super) fn turn_to(&mut self, sender: Option<Sender>, first: u64) {
-        self.note();
-        self.run = sender.map(|sender| {
-            let next = self.senders.get(&sender).map_or(first, |place| place.next);
-            Run { sender, arriving: first, next }
-        });
-    }
-
-    /// So many numbers are left out. False if there are no numbers.
-    #[must_use]
-    pub(super) fn skip(&mut self, count: u64) -> bool {
-        if let Some(run) = &mut self.run {
-            run.arriving = run.arriving.saturating_add(count);
-        }
-        self.run.is_some()
-    }
-
-    /// `count` messages arrived. The answer is how many of them, the first ones, were there
-    /// before.
-    pub(super) fn arrived(&mut self, count: u64) -> u64 {
-        let Some(run) = &mut self.run else { return 0 };
-        let had = run.next.saturating_sub(run.arriving).min(count);
-        run.arriving = run.arriving.saturating_add(count);
-        run.next = run.next.max(run.arriving);
-        had
-    }
-
-    /// Writes down how far the present run has come.
-    fn note(&mut self) {
-        let Some(Run { sender, next, .. }) = self.run else { return };
+    pub(super) fn turn_to(&mut self, sender: Sender, first: u64) -> Run {
         self.clock += 1;
         if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(&sender) {
             let silent = self.senders.iter().min_by_key(|(_, place)| place.used);
@@ -76,12 +51,27 @@ impl Seen {
                 self.senders.remove(&silent);
             }
         }
-        self.senders.insert(sender, Place { next, used: self.clock });
+        let used = self.clock;
+        self.senders.entry(sender).or_insert(Place { next: first, used }).used = used;
+        Run { sender, arriving: first }
+    }
+
+    /// `count` messages of a run arrived. The answer is how many of them, the first ones, were
+    /// there before.
+    pub(super) fn arrived(&mut self, run: &mut Run, count: u64) -> u64 {
+        self.clock += 1;
+        let first = run.arriving;
+        run.skip(count);
+        let used = self.clock;
+        let place = self.senders.entry(run.sender).or_insert(Place { next: first, used });
+        place.used = used;
+        let had = place.next.saturating_sub(first).min(count);
+        place.next = place.next.max(run.arriving);
+        had
     }
 
     /// Each sender, and the number that comes next.
-    pub(super) fn places(&mut self) -> Vec<(Sender, u64)> {
-        self.note();
+    pub(super) fn places(&self) -> Vec<(Sender, u64)> {
         self.senders.iter().map(|(sender, place)| (*sender, place.next)).collect()
     }
 }
@@ -97,8 +87,8 @@ mod tests {
 
     impl Seen {
         fn run(&mut self, sender: &Sender, first: u64, count: u64) -> u64 {
-            self.turn_to(Some(*sender), first);
-            self.arrived(count)
+            let mut run = self.turn_to(*sender, first);
+            self.arrived(&mut run, count)
         }
     }
 
@@ -113,13 +103,23 @@ mod tests {
         assert_eq!(seen.run(&sender(2), 0, 5), 0, "another process begins anew");
         let anybody = Sender { anybody: true, ..sender(1) };
         assert_eq!(seen.run(&anybody, 0, 5), 0, "another link");
-        assert_eq!(seen.run(&sender(1), 21, 1), 0);
-        assert!(seen.skip(2));
-        assert_eq!(seen.arrived(1), 0);
+        let mut run = seen.turn_to(sender(1), 21);
+        assert_eq!(seen.arrived(&mut run, 1), 0);
+        run.skip(2);
+        assert_eq!(seen.arrived(&mut run, 1), 0);
         assert_eq!(seen.run(&sender(1), 20, 10), 5, "all below 25");
-        seen.turn_to(None, 0);
-        assert!(!seen.skip(1));
-        assert_eq!(seen.arrived(10), 0, "without a number all are new");
+    }
+
+    #[test]
+    fn what_came_by_one_way_is_recognised_on_another() {
+        let mut seen = Seen::default();
+        let mut routed = seen.turn_to(sender(1), 0);
+        assert_eq!(seen.arrived(&mut routed, 10), 0);
+        let mut lane = seen.turn_to(sender(1), 10);
+        assert_eq!(seen.arrived(&mut lane, 10), 0);
+        routed.skip(5);
+        assert_eq!(seen.arrived(&mut routed, 10), 5, "15 to 19 came by the lane");
+        assert_eq!(seen.places(), [(sender(1), 25)]);
     }
 
     #[test]

@@ -285,6 +285,9 @@ fn link_info() -> LinkInfo {
         part_of: Some(LinkId(300)),
         block_timeout: Millis(500),
         history: 300,
+        transport: Transport::Direct,
+        way: Way::Routed,
+        why: Some("camera does not run".into()),
         calls: Some(CallCounters { calls: 1000, replies: 990, failed: 7, in_flight: 3 }),
     }
 }
@@ -369,6 +372,7 @@ fn rules_spec() -> RulesSpec {
         capacity: Some(300),
         block_timeout: Some(Millis(500)),
         history: Some(7),
+        transport: Some(Transport::Routed),
     }
 }
 
@@ -381,6 +385,7 @@ pub(crate) fn link_spec() -> LinkSpec {
         capacity: Some(32),
         block_timeout: Some(Millis(500)),
         history: Some(300),
+        transport: Some(Transport::Direct),
     }
 }
 
@@ -737,6 +742,10 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         variants!(Policy:
             Policy::Block => Policy::Block, Policy::DropNewest => Policy::DropNewest,
             Policy::DropOldest => Policy::DropOldest, Policy::Latest => Policy::Latest),
+        variants!(Transport:
+            Transport::Auto => Transport::Auto, Transport::Routed => Transport::Routed,
+            Transport::Direct => Transport::Direct),
+        variants!(Way: Way::Routed => Way::Routed, Way::Direct => Way::Direct),
         variants!(Kind:
             Kind::Service => Kind::Service, Kind::Task => Kind::Task,
             Kind::Schedule(_) => Kind::Schedule(schedule())),
@@ -824,7 +833,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300 },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300, transport: Transport::Direct },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved),
     ]

@@ -45,7 +45,7 @@ impl Daemon {
     pub(super) async fn link_tap(&self, filter: TapFilter, items: Items) -> Result<(), WireError> {
         let from = filter.from.map(|from| self.registry.find(&from)).transpose()?;
         let mut tap =
-            self.tap(vec![(filter.type_name.map(Arc::from), from.map(|from| from.id))])?;
+            self.tap(vec![(filter.type_name.map(Arc::from), from.map(|from| from.id))]).await?;
         while let Some(item) = self.next_of(&mut tap, &items).await? {
             items.send(Item::Message(self.shown(&item))).await?;
         }
@@ -53,11 +53,13 @@ impl Daemon {
     }
 
     /// Begins to watch any of these.
-    pub(super) fn tap(&self, watched: Vec<Watched>) -> Result<Tap, WireError> {
-        self.registry.router().taps().open(watched).ok_or_else(|| {
+    pub(super) async fn tap(&self, watched: Vec<Watched>) -> Result<Tap, WireError> {
+        let tap = self.registry.router().taps().open(watched).ok_or_else(|| {
             let message = format!("{MAX_TAPS} taps are open already; end one of them");
             WireError::new(ErrorCode::LimitReached, message)
-        })
+        })?;
+        self.registry.watched().await;
+        Ok(tap)
     }
 
     /// The next message, after what was missed before it. None at the end of this daemon.

@@ -161,13 +161,19 @@ impl Daemon {
                 Box::pin(self.runtime_remove(&instance, force)).await?
             }
             Request::RuntimeList => Reply::Runtimes(self.registry.list()),
-            Request::RuntimeShow { instance } => self.runtime_show(&instance)?,
+            Request::RuntimeShow { instance } => {
+                self.registry.count_lanes().await;
+                self.runtime_show(&instance)?
+            }
             Request::LinkAdd(spec) => Box::pin(self.link_add(spec)).await?,
             Request::LinkSet { link, rules } => Box::pin(self.link_set(link, rules)).await?,
             Request::LinkRemove { link } => Box::pin(self.link_remove(link)).await?,
             Request::LinkSend(spec) => Box::pin(self.link_send(spec)).await?,
             Request::LinkCall(spec) => Box::pin(self.link_call(spec)).await?,
-            Request::LinkList => Reply::Links(self.registry.list_links()),
+            Request::LinkList => {
+                self.registry.count_lanes().await;
+                Reply::Links(self.registry.list_links())
+            }
             Request::Clear { force } => Box::pin(self.clear(force)).await?,
             Request::DaemonStatus => self.daemon_status()?,
             Request::DaemonReplace { successor, timeout_ms } => {

@@ -23,7 +23,7 @@ impl Daemon {
         filter: RecordFilter,
         items: Items,
     ) -> Result<(), WireError> {
-        let mut tap = self.tap(self.wanted(filter)?)?;
+        let mut tap = self.tap(self.wanted(filter)?).await?;
         let mut sources = Sources::default();
         while let Some(item) = self.next_of(&mut tap, &items).await? {
             let size = item.body.len();

@@ -405,6 +405,7 @@ impl Ends<'_> {
                 capacity: None,
                 block_timeout: None,
                 history: None,
+                transport: None,
             };
             let spec = ends.with_rules(link.rules);
             if implied.len() + self.count(&spec) > MAX_LINKS {

@@ -1,7 +1,7 @@
 //! The differences, carried out on plain values.
 
 use orchestrator_proto::Millis;
-use orchestrator_proto::control::{LinkSpec, Policy, Program, Readiness, TargetSpec};
+use orchestrator_proto::control::{LinkSpec, Policy, Program, Readiness, TargetSpec, Transport};
 use proptest::prelude::*;
 
 use super::*;
@@ -145,6 +145,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         capacity: None,
         block_timeout: None,
         history: None,
+        transport: None,
     }
 }
 
@@ -279,6 +280,27 @@ fn some_instances() -> impl Strategy<Value = Vec<Wanted>> {
     })
 }
 
+#[test]
+fn another_transport_is_a_change_of_the_link() {
+    let mut world = World::default();
+    let with = |transport| LinkSpec { transport, ..link(Some("a"), "a") };
+    let set = |transport| set(vec![wanted("a")], vec![with(transport)]);
+    let mut differs = |transport| {
+        let set = set(transport);
+        let all = diff(&set, &world.instances, &world.links, true).unwrap();
+        world.carry_out(&set, &all);
+        let keys = all.shown_links.into_iter().flat_map(|it| it.keys);
+        keys.map(|it| (it.key, it.from, it.to)).collect::<Vec<_>>()
+    };
+    let said = |word: &str| Some(format!("\"{word}\""));
+    let key = || "transport".to_owned();
+    assert_eq!(differs(None), []);
+    assert_eq!(differs(Some(Transport::Auto)), []);
+    assert_eq!(differs(Some(Transport::Direct)), [(key(), None, said("direct"))]);
+    assert_eq!(differs(Some(Transport::Routed)), [(key(), said("direct"), said("routed"))]);
+    assert_eq!(differs(None), [(key(), said("routed"), None)]);
+}
+
 fn some_set() -> impl Strategy<Value = WantedSet> {
     let link = (0..7_usize, 0..7_usize, any::<bool>(), 1..4_u32);
     (some_instances(), prop::collection::vec(link, 0..6)).prop_map(|(instances, links)| {
@@ -296,6 +318,7 @@ fn some_set() -> impl Strategy<Value = WantedSet> {
                 capacity: Some(capacity),
                 block_timeout: None,
                 history: None,
+                transport: None,
             }
         });
         let mut seen = HashSet::new();

@@ -237,6 +237,7 @@ impl Registry {
                     kernel: self.kernel.clone(),
                 }),
                 porter: self.porter.clone(),
+                lanes: self.lanes.clone(),
             })
         });
         let sockets = InstanceSockets::open(&self.directories.sockets, &endpoint);

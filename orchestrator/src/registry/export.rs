@@ -64,6 +64,7 @@ impl Registry {
                 capacity: None,
                 block_timeout: None,
                 history: None,
+                transport: None,
             };
             exported.set.links.push(ends.with_rules(link.rules()));
         }

@@ -16,7 +16,7 @@ use crate::events::EventLog;
 use crate::route::{
     Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl, Watched,
 };
-use crate::runtime::Peers;
+use crate::runtime::{Lanes, Peers};
 use crate::store::{
     Change, Durability, LinkEnd, LinkRecord, SetLinkEnd, SetLinkRecord, StoreError, TypeRecord,
 };
@@ -30,11 +30,17 @@ pub(super) struct Around {
     registry: Weak<Registry>,
     events: Arc<EventLog>,
     peers: Peers,
+    lanes: Arc<Lanes>,
 }
 
 impl Around {
-    pub(super) fn new(registry: Weak<Registry>, events: Arc<EventLog>, peers: Peers) -> Self {
-        Self { registry, events, peers }
+    pub(super) fn new(
+        registry: Weak<Registry>,
+        events: Arc<EventLog>,
+        peers: Peers,
+        lanes: Arc<Lanes>,
+    ) -> Self {
+        Self { registry, events, peers, lanes }
     }
 }
 
@@ -58,6 +64,16 @@ impl Surroundings for Around {
 
     fn close_peer(&self, address: &str) {
         self.peers.close(address);
+    }
+
+    fn link_changed(&self, link: &Arc<Link>) {
+        if let Some(registry) = self.registry.upgrade() {
+            self.lanes.consider(link, registry.router.taps());
+        }
+    }
+
+    fn link_removed(&self, link: LinkId) {
+        self.lanes.link_removed(link);
     }
 }
 
@@ -86,8 +102,8 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
 
 /// A link has these rules now.
 pub(super) fn changed_link(link: LinkId, rules: LinkRules) -> EventKind {
-    let LinkRules { policy, capacity, block_timeout, history } = rules;
-    EventKind::LinkChanged { link, policy, capacity, block_timeout, history }
+    let LinkRules { policy, capacity, block_timeout, history, transport } = rules;
+    EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport }
 }
 
 /// Somebody asks for what is not allowed.
@@ -96,6 +112,18 @@ pub(super) fn invalid(message: impl Into<String>) -> WireError {
 }
 
 impl Registry {
+    /// Waits until what passed over links is known as it is now, as far as those who send take part
+    /// in that.
+    pub async fn count_lanes(&self) {
+        self.lanes.refresh().await;
+    }
+
+    /// Somebody has begun to watch: waits until all that is to be seen passes here, as far as
+    /// those that send it take part in that.
+    pub async fn watched(&self) {
+        self.lanes.watched(&self.router).await;
+    }
+
     /// What an instance has declared to an earlier daemon is known, and what it declares from now
     /// on is stored if it is something else.
     pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {
@@ -352,7 +380,8 @@ impl Registry {
             true => None,
             false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
         };
-        let LinkRules { policy, capacity, block_timeout, history } = link.rules();
+        let LinkRules { policy, capacity, block_timeout, history, transport } = link.rules();
+        let (way, why) = link.way();
         LinkInfo {
             part_of,
             id: link.id,
@@ -369,6 +398,9 @@ impl Registry {
             capacity,
             block_timeout,
             history,
+            transport,
+            way,
+            why,
             state: match link.mismatch() {
                 None => LinkState::Open,
                 Some(error) => LinkState::Mismatched { error },

@@ -38,7 +38,7 @@ use crate::events::EventLog;
 use crate::logs::{Capture, InstanceLog};
 use crate::process::Kernel;
 use crate::route::Router;
-use crate::runtime::{Peers, Porter, Telemetry};
+use crate::runtime::{Lanes, Peers, Porter, Telemetry};
 use crate::store::{Durability, SetLinkRecord, Store, StoreError};
 
 pub use instance::Instance;
@@ -82,6 +82,8 @@ pub struct Registry {
     left: LeftFiles,
     /// Who waits for those that connect to instances.
     porter: Arc<Porter>,
+    /// What goes from instance to instance.
+    lanes: Arc<Lanes>,
     store: Store,
     /// What a start and a stop wait for before they are answered.
     durability: Durability,
@@ -121,7 +123,9 @@ impl Registry {
         directories: Directories,
         (store, durability): (Store, Durability),
     ) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
+        let lanes = Lanes::new();
+        let registry = Arc::new_cyclic(|this| Self {
+            lanes: lanes.clone(),
             instances: RwLock::default(),
             closing: Arc::default(),
             kernel,
@@ -130,6 +134,7 @@ impl Registry {
                 this.clone(),
                 events.clone(),
                 Peers::default(),
+                lanes.clone(),
             )))),
             events,
             telemetry,
@@ -148,7 +153,14 @@ impl Registry {
             applying: tokio::sync::Mutex::default(),
             set_links: Mutex::default(),
             removals: watch::Sender::new(0),
-        })
+        });
+        let (router, lanes) = (Arc::downgrade(&registry.router), Arc::downgrade(&registry.lanes));
+        registry.router.taps().on_end(move || {
+            if let (Some(router), Some(lanes)) = (router.upgrade(), lanes.upgrade()) {
+                lanes.consider_all(&router);
+            }
+        });
+        registry
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Instances> {

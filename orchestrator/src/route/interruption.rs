@@ -8,9 +8,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Policy;
 use orchestrator_proto::runtime::Sender;
+use orchestrator_proto::{InstanceId, LinkId};
 
 use super::link::{Link, LinkTarget};
 use super::message::Numbering;
@@ -32,6 +32,8 @@ struct Beginning {
     from: InstanceId,
     type_name: Arc<str>,
     numbering: Numbering,
+    /// Links whose messages go elsewhere, and did while there was no daemon.
+    elsewhere: Vec<LinkId>,
     /// The links for which it was compared.
     compared: Vec<Arc<Link>>,
 }
@@ -53,8 +55,14 @@ pub(super) struct Loss {
 }
 
 impl Interruptions {
-    /// An output begins.
-    pub(super) fn begins(&mut self, from: InstanceId, type_name: &Arc<str>, numbering: Numbering) {
+    /// An output begins. Of the links whose messages go elsewhere nothing can be lost here.
+    pub(super) fn begins(
+        &mut self,
+        from: InstanceId,
+        type_name: &Arc<str>,
+        numbering: Numbering,
+        elsewhere: &[LinkId],
+    ) {
         let known = self.begun.iter().any(|beginning| {
             beginning.from == from
                 && beginning.numbering.epoch == numbering.epoch
@@ -67,7 +75,8 @@ impl Interruptions {
             self.begun.pop_front();
         }
         let (type_name, compared) = (type_name.clone(), Vec::new());
-        self.begun.push_back(Beginning { from, type_name, numbering, compared });
+        let elsewhere = elsewhere.to_vec();
+        self.begun.push_back(Beginning { from, type_name, numbering, elsewhere, compared });
     }
 
     /// A receiver has had all messages of this sender below `next`.
@@ -101,7 +110,7 @@ impl Interruptions {
         for link in links {
             let LinkTarget::Instance(to) = link.to else { continue };
             for beginning in &mut self.begun {
-                let Beginning { from, type_name, numbering, compared } = beginning;
+                let Beginning { from, type_name, numbering, elsewhere, compared } = beginning;
                 let is_theirs = *type_name == link.type_name
                     && link.from.is_none_or(|only| only == *from)
                     && !compared.iter().any(|other| Arc::ptr_eq(other, link));
@@ -116,6 +125,9 @@ impl Interruptions {
                 let expecting = Expecting { to, type_name: type_name.clone(), sender };
                 let Some(expected) = self.expected.remove(&expecting) else { continue };
                 compared.push(link.clone());
+                if elsewhere.contains(&link.id) {
+                    continue;
+                }
                 let again = if link.rules().policy == Policy::Block { 0 } else { numbering.again };
                 let count = (numbering.first + again).saturating_sub(expected);
                 if count > 0 {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use orchestrator_proto::control::{CallCounters, Counters, LinkRules};
+use orchestrator_proto::control::{CallCounters, Counters, LinkRules, Way};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
+use super::beside::Beside;
 use super::calls::CallCounts;
 use super::history::Item;
 use super::mailbox::Mailbox;
@@ -71,6 +72,8 @@ pub struct Link {
     /// Calls over it.
     pub(super) calls: Arc<CallCounts>,
     removed: AtomicBool,
+    /// What goes over it without passing here.
+    pub lanes: Beside,
 }
 
 impl Link {
@@ -86,6 +89,7 @@ impl Link {
             queue: Mutex::new(Queue::new(rules)),
             calls: Arc::default(),
             removed: AtomicBool::new(false),
+            lanes: Beside::default(),
         }
     }
 
@@ -98,6 +102,14 @@ impl Link {
     #[must_use]
     pub fn rules(&self) -> LinkRules {
         self.queue().rules()
+    }
+
+    /// Which way its messages go now; and why they don't go directly, a sentence, where somebody
+    /// asks for that.
+    #[must_use]
+    pub fn way(&self) -> (Way, Option<String>) {
+        let way = if self.lanes.count() > 0 { Way::Direct } else { Way::Routed };
+        (way, self.lanes.why())
     }
 
     /// Other rules, for what waits as well. The answer is how many messages gave way. Whoever
@@ -113,10 +125,36 @@ impl Link {
         dropped.len() as u64
     }
 
-    /// What passed.
+    /// What passed, by whichever way.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.queue().counters()
+        let mut counters = self.queue().counters();
+        self.lanes.add_to(&mut counters);
+        counters
+    }
+
+    /// This lane begins for the receiver, which is told so by this frame in the sink with that
+    /// number, behind what it is still to get from here.
+    pub fn hand_over(self: &Arc<Self>, lane: u64, sink: u64, frame: Vec<u8>) {
+        self.lanes.hand_over(lane, sink, frame);
+        let mut queue = self.queue();
+        let schedule = !std::mem::replace(&mut queue.scheduled, true);
+        drop(queue);
+        if schedule {
+            self.mailbox.schedule(self.clone());
+        }
+        self.mailbox.unpark();
+        self.mailbox.kick();
+    }
+
+    /// For the sink with this number, after [`Link::take`]: what it tells its peer now that nothing
+    /// waits.
+    #[must_use]
+    pub fn handed_over(&self, sink: u64) -> Option<Vec<u8>> {
+        if !self.lanes.is_handing_over() || !self.queue().is_empty() {
+            return None;
+        }
+        self.lanes.handed_over(sink)
     }
 
     /// What became of the calls over it.
@@ -302,6 +340,6 @@ impl Link {
                 credit.discarded(1);
             }
         }
-        discarded.len() as u64
+        discarded.len() as u64 + self.lanes.queued()
     }
 }

@@ -126,7 +126,7 @@ impl Mailbox {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(link));
     }
 
-    fn links(&self) -> Vec<Arc<Link>> {
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.iter().filter_map(Weak::upgrade).collect()
     }

@@ -232,6 +232,14 @@ impl Credit {
         self.has_consumed(before, count);
     }
 
+    /// `count` messages of the sender went elsewhere: they need no place here, and never will. To be
+    /// [told](Credit::announce).
+    pub(super) fn passed_by(&self, count: u64) {
+        self.pushed.fetch_add(count, Ordering::AcqRel);
+        self.consumed.fetch_add(count, Ordering::AcqRel);
+        self.settle(0);
+    }
+
     /// A message was refused. To be [told](Credit::tell_refused).
     pub(super) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::AcqRel);

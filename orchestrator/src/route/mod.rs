@@ -16,6 +16,7 @@
 //!
 //! Called by `runtime/` (messages) and `control/` (links). Knows no socket and no process.
 
+mod beside;
 mod calls;
 mod history;
 mod interruption;
@@ -32,6 +33,7 @@ mod tap;
 mod tests;
 mod types;
 
+pub use beside::Beside;
 pub use calls::{CallPeer, ClientEnd, Duplicate, NotItsCall, Roused, ServiceEnd, parts_of_calls};
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};

@@ -98,6 +98,10 @@ pub trait Surroundings: Send + Sync {
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);
     /// The last link to this datagram address is gone. Called with the table locked likewise.
     fn close_peer(&self, address: &str);
+    /// A link is new or has other rules.
+    fn link_changed(&self, _link: &Arc<Link>) {}
+    /// A link is gone. Called with the table locked likewise.
+    fn link_removed(&self, _link: LinkId) {}
 }
 
 /// All links of a daemon.
@@ -222,6 +226,23 @@ impl Router {
         channel: u16,
         numbering: Option<Numbering>,
     ) -> Result<OutputIndex, RouteError> {
+        self.go_on_with_output(source, decl, channel, numbering, &[])
+    }
+
+    /// As [`declare_output`](Self::declare_output), where messages for the links `elsewhere` go by
+    /// lanes that are older than this daemon.
+    ///
+    /// # Errors
+    ///
+    /// As for that.
+    pub fn go_on_with_output(
+        &self,
+        source: &Source,
+        decl: Arc<TypeDecl>,
+        channel: u16,
+        numbering: Option<Numbering>,
+        elsewhere: &[LinkId],
+    ) -> Result<OutputIndex, RouteError> {
         let _in_order = self.declaring();
         let mut table = self.table();
         let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
@@ -233,7 +254,7 @@ impl Router {
         }
         let tell = source.instance.and_then(|id| table.declare(id, Direction::Output, &decl));
         if let (Some(instance), Some(numbering)) = (source.instance, numbering) {
-            table.interruptions.begins(instance, &decl.name, numbering);
+            table.interruptions.begins(instance, &decl.name, numbering, elsewhere);
         }
         let losses = table.interruptions.losses(&links);
         let index = source.add_output(decl.clone(), channel, numbering, &links);
@@ -360,9 +381,10 @@ impl Router {
         link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
-        let losses = table.interruptions.losses(&[link]);
+        let losses = table.interruptions.losses(&[link.clone()]);
         drop(table);
         self.report(losses);
+        self.surroundings.link_changed(&link);
         Ok((id, true))
     }
 
@@ -400,6 +422,8 @@ impl Router {
         let link = table.links.get(&id).cloned().ok_or(RouteError::NoLink(id))?;
         let dropped = link.change(rules);
         table.refresh(&link.type_name);
+        drop(table);
+        self.surroundings.link_changed(&link);
         Ok(dropped)
     }
 
@@ -412,6 +436,7 @@ impl Router {
             }
         }
         table.refresh(&link.type_name);
+        self.surroundings.link_removed(id);
         if let LinkTarget::Udp(address) = &link.to
             && !table.links.values().any(|other| other.to == link.to)
         {
@@ -419,6 +444,25 @@ impl Router {
             self.surroundings.close_peer(address);
         }
         Some(link.remove())
+    }
+
+    /// Links of this type.
+    #[must_use]
+    pub fn links_of(&self, type_name: &str) -> Vec<Arc<Link>> {
+        self.table().by_type.get(type_name).cloned().unwrap_or_default()
+    }
+
+    /// This link.
+    #[must_use]
+    pub fn link(&self, id: LinkId) -> Option<Arc<Link>> {
+        self.table().links.get(&id).cloned()
+    }
+
+    /// Links to this instance.
+    #[must_use]
+    pub fn links_to(&self, instance: InstanceId) -> Vec<Arc<Link>> {
+        let table = self.table();
+        table.instances.get(&instance).map(|ends| ends.mailbox.links()).unwrap_or_default()
     }
 
     /// All links, by id.

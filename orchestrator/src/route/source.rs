@@ -98,12 +98,16 @@ struct Output {
     numbering: Option<Numbering>,
     /// Messages of this connection.
     received: AtomicU64,
+    /// As many of them, or of those that went elsewhere, are counted as sent.
+    counted: AtomicU64,
     routes: Vec<Route>,
 }
 
 struct Route {
     link: Arc<Link>,
     origin: Arc<Origin>,
+    /// Messages for it go over a lane, and don't come here.
+    is_diverted: bool,
 }
 
 impl Source {
@@ -129,7 +133,7 @@ impl Source {
         let Some(output) = outputs.get(output.0) else { return };
         let count = bodies.len() as u64;
         let before = output.received.fetch_add(count, Ordering::AcqRel);
-        self.stats.sent.fetch_add(count, Ordering::Relaxed);
+        self.count(output, before + count);
         if self.taps.any() {
             self.taps.offer(self.instance, &output.decl, output.routes.len(), bodies, now_ns);
         }
@@ -142,18 +146,21 @@ impl Source {
             self.send_again(output, &bodies, first + before, now_ms, woken);
         }
         let first = first + before + (count - bodies.len() as u64);
-        let Some((last, others)) = output.routes.split_last() else {
+        if output.routes.is_empty() {
             self.stats.unrouted.fetch_add(bodies.len() as u64, Ordering::Relaxed);
-            bodies.clear();
-            return;
-        };
-        for route in others {
-            let bodies = bodies.iter().cloned();
-            let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
+        }
+        let mut routes = output.routed().peekable();
+        while let Some(route) = routes.next() {
+            let unsettled = match routes.peek() {
+                Some(_) => {
+                    let bodies = bodies.iter().cloned();
+                    route.link.push_run(bodies, first, &route.origin, now_ms)
+                }
+                None => route.link.push_run(bodies.drain(..), first, &route.origin, now_ms),
+            };
             woken.add(route, unsettled);
         }
-        let unsettled = last.link.push_run(bodies.drain(..), first, &last.origin, now_ms);
-        woken.add(last, unsettled);
+        bodies.clear();
     }
 
     fn send_again(
@@ -164,9 +171,8 @@ impl Source {
         now_ms: u64,
         woken: &mut Woken,
     ) {
-        let mut routed = false;
-        for route in output.routes.iter().filter(|route| route.link.rules().policy == Policy::Block)
-        {
+        let mut routed = output.routed().next().is_none() && !output.routes.is_empty();
+        for route in output.routed().filter(|route| route.link.rules().policy == Policy::Block) {
             routed = true;
             let bodies = bodies.iter().cloned();
             let unsettled = route.link.push_run(bodies, first, &route.origin, now_ms);
@@ -206,6 +212,105 @@ impl Source {
         credits.filter_map(|credit| credit.look(now)).min()
     }
 
+    /// So many messages of this output went elsewhere.
+    pub fn skip(&self, output: OutputIndex, count: u64) {
+        let channel = {
+            let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(output) = outputs.get(output.0) else { return };
+            let before = output.received.fetch_add(count, Ordering::AcqRel);
+            self.count(output, before + count);
+            output.credits().for_each(|credit| credit.passed_by(count));
+            output.channel
+        };
+        self.window_moved(channel);
+    }
+
+    /// So many messages of this output were sent since the connection began, by whichever way.
+    pub fn has_sent(&self, channel: u16, total: u64) {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(output) = outputs.iter().find(|output| output.channel == channel) {
+            self.count(output, total);
+        }
+    }
+
+    fn count(&self, output: &Output, total: u64) {
+        let counted = output.counted.fetch_max(total, Ordering::AcqRel);
+        self.stats.sent.fetch_add(total.saturating_sub(counted), Ordering::Relaxed);
+    }
+
+    /// The output on this channel, and how its messages are numbered.
+    #[must_use]
+    pub fn output(&self, type_name: &str) -> Option<(u16, Arc<TypeDecl>, Option<Numbering>)> {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let output = outputs.iter().find(|output| &*output.decl.name == type_name)?;
+        Some((output.channel, output.decl.clone(), output.numbering))
+    }
+
+    /// Whether messages of this output are needed here: for a link, for a tap, or to count that
+    /// nobody takes them.
+    #[must_use]
+    pub fn is_wanted(&self, channel: u16) -> bool {
+        let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+        let output = outputs.iter().find(|output| output.channel == channel);
+        output.is_none_or(|output| {
+            output.routes.is_empty()
+                || output.routed().next().is_some()
+                || self.taps.watches(&output.decl.name)
+        })
+    }
+
+    /// From now on what comes on this channel is not for that link. The answer is whether it was.
+    pub fn divert(&self, channel: u16, link: &Arc<Link>) -> bool {
+        let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(output) = outputs.iter_mut().find(|output| output.channel == channel) else {
+            return false;
+        };
+        let before = output.grant();
+        let route = output.routes.iter_mut().find(|route| Arc::ptr_eq(&route.link, link));
+        let Some(route) = route else { return false };
+        route.is_diverted = true;
+        let after = output.grant();
+        drop(outputs);
+        if before != after {
+            self.window_moved(channel);
+        }
+        true
+    }
+
+    /// From now on what comes on this channel is for that link again. Before that come, by
+    /// [`again`](Self::again), so many messages that went elsewhere and have to go over it.
+    pub fn resume(&self, channel: u16, link: &Arc<Link>, returned: u64) {
+        let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(output) = outputs.iter_mut().find(|output| output.channel == channel) else {
+            return;
+        };
+        let already = output.received.load(Ordering::Acquire).saturating_sub(returned);
+        let origin = self.origin(output, link, already);
+        let route = output.routes.iter_mut().find(|route| Arc::ptr_eq(&route.link, link));
+        if let Some(route) = route {
+            route.is_diverted = false;
+            route.origin = origin;
+        }
+    }
+
+    /// A message of this channel that went elsewhere, for just this link.
+    pub fn again(&self, channel: u16, link: &Arc<Link>, number: u64, body: Bytes, now_ns: u64) {
+        let mut woken = Woken::default();
+        {
+            let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(output) = outputs.iter().find(|output| output.channel == channel) else {
+                return;
+            };
+            let route = output.routed().find(|route| Arc::ptr_eq(&route.link, link));
+            let Some(route) = route else { return };
+            let now_ms = now_ns / 1_000_000;
+            let bodies = std::iter::once(body);
+            let unsettled = link.push_run(bodies, number, &route.origin, now_ms);
+            woken.add(route, unsettled);
+        }
+        woken.kick();
+    }
+
     pub(super) fn has_output(&self, type_name: &str) -> bool {
         let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
         outputs.iter().any(|output| &*output.decl.name == type_name)
@@ -222,8 +327,8 @@ impl Source {
         numbering: Option<Numbering>,
         links: &[Arc<Link>],
     ) -> OutputIndex {
-        let received = AtomicU64::new(0);
-        let output = Output { decl, channel, numbering, received, routes: Vec::new() };
+        let (received, counted) = (AtomicU64::new(0), AtomicU64::new(0));
+        let output = Output { decl, channel, numbering, received, counted, routes: Vec::new() };
         let mut outputs = self.outputs.write().unwrap_or_else(PoisonError::into_inner);
         outputs.push(output);
         let index = outputs.len() - 1;
@@ -258,9 +363,15 @@ impl Source {
                 Arc::ptr_eq(&route.link, link)
                     && route.origin.credit.is_some() == self.is_granted(link)
             });
+            let is_diverted =
+                old.iter().any(|route| route.is_diverted && Arc::ptr_eq(&route.link, link));
+            let received = output.received.load(Ordering::Acquire);
             let route = match kept {
                 Some(at) => old.swap_remove(at),
-                None => Route { link: link.clone(), origin: self.origin(output, link) },
+                None => {
+                    let origin = self.origin(output, link, received);
+                    Route { link: link.clone(), origin, is_diverted }
+                }
             };
             if let Some(credit) = &route.origin.credit {
                 let rules = link.rules();
@@ -280,7 +391,9 @@ impl Source {
         }
     }
 
-    fn feeds(&self, link: &Link) -> bool {
+    /// Whether its messages of the link's type go over it.
+    #[must_use]
+    pub fn feeds(&self, link: &Link) -> bool {
         match (self.instance, link.from) {
             (Some(instance), Some(from)) => instance == from,
             (None, Some(_)) => false,
@@ -296,10 +409,11 @@ impl Source {
         self.upstream.is_some() && link.rules().policy == Policy::Block
     }
 
-    fn origin(&self, output: &Output, link: &Link) -> Arc<Origin> {
+    /// `already` so many messages of the connection need no place in the link.
+    fn origin(&self, output: &Output, link: &Link, already: u64) -> Arc<Origin> {
         let credit = match &self.upstream {
             Some(upstream) if self.is_granted(link) => Some(Credit::new(
-                output.received.load(Ordering::Acquire),
+                already,
                 u64::from(link.rules().capacity),
                 limit(&link.rules()),
                 upstream.clone(),
@@ -335,8 +449,13 @@ fn limit(rules: &LinkRules) -> Option<Duration> {
 }
 
 impl Output {
+    /// Routes of messages that come here.
+    fn routed(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(|route| !route.is_diverted)
+    }
+
     fn credits(&self) -> impl Iterator<Item = &Credit> {
-        self.routes.iter().filter_map(|route| route.origin.credit.as_ref())
+        self.routed().filter_map(|route| route.origin.credit.as_ref())
     }
 
     fn grant(&self) -> u64 {

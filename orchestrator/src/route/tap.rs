@@ -1,7 +1,7 @@
 //! Taps: watching messages as they pass, without slowing them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use orchestrator_proto::InstanceId;
@@ -71,6 +71,10 @@ impl Drop for Tap {
         let mut list = self.taps.list.write().unwrap_or_else(PoisonError::into_inner);
         list.retain(|other| !Arc::ptr_eq(other, &self.shared));
         self.taps.count.store(list.len(), Ordering::Release);
+        drop(list);
+        if let Some(ended) = self.taps.ended.get() {
+            ended();
+        }
     }
 }
 
@@ -79,6 +83,8 @@ impl Drop for Tap {
 pub struct Taps {
     count: AtomicUsize,
     list: RwLock<Vec<Arc<Watcher>>>,
+    /// Told when one has ended.
+    ended: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Taps {
@@ -100,6 +106,21 @@ impl Taps {
         self.count.store(list.len(), Ordering::Release);
         drop(list);
         Some(Tap { taps: self.clone(), shared, items })
+    }
+
+    /// From now on this is told of each tap that has ended. Once.
+    pub fn on_end(&self, ended: impl Fn() + Send + Sync + 'static) {
+        let _ = self.ended.set(Box::new(ended));
+    }
+
+    /// Whether anybody watches messages of this type.
+    #[must_use]
+    pub fn watches(&self, type_name: &str) -> bool {
+        let is_it = |(name, _): &Watched| name.as_ref().is_none_or(|name| **name == *type_name);
+        self.any() && {
+            let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+            list.iter().any(|watcher| watcher.watched.iter().any(is_it))
+        }
     }
 
     pub(super) fn any(&self) -> bool {

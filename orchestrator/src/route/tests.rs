@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use orchestrator_proto::control::{LinkRules, Policy};
+use orchestrator_proto::control::{LinkRules, Policy, Transport, Way};
 use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::{InstanceId, LinkId, TypeSchema, WireError};
 use proptest::prelude::*;
@@ -375,4 +375,21 @@ fn large_messages_narrow_the_window() {
     woken.kick();
     assert_eq!(source.grant(7), 4, "64 MiB under way, not 16 GiB");
     assert_eq!(told.0.lock().unwrap().len(), 2, "and the sender is told");
+}
+
+#[test]
+fn why_messages_go_through_the_daemon_is_said_where_somebody_wants_them_to_go_directly() {
+    let router = Router::new(Box::new(Quiet));
+    let to = LinkTarget::Udp("h:1".into());
+    let request = LinkRequest { to, ..request(None, 0, InstanceId::generate()) };
+    let (id, _) = router.add_link(&request).unwrap();
+    let way = |transport| {
+        router.change_link(id, LinkRules { transport, ..request.rules }).unwrap();
+        router.links()[0].way()
+    };
+    for transport in [Transport::Auto, Transport::Routed] {
+        assert_eq!(way(transport), (Way::Routed, None));
+    }
+    let (way, why) = way(Transport::Direct);
+    assert!(way == Way::Routed && why.unwrap().contains("datagram socket"));
 }

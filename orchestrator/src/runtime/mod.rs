@@ -38,6 +38,7 @@ use orchestrator_proto::{InstanceId, WireError};
 use crate::route::{Mailbox, Router, SourceStats};
 
 pub use ipc::{IpcConfig, IpcSocket, Peers};
+pub use native::Lanes;
 pub use porter::Porter;
 pub use shelf::{NOTIFY_PLACE, Shelf};
 pub use socket::{InstanceSockets, SocketError};
@@ -83,6 +84,8 @@ pub struct Endpoint {
     pub shelf: Box<dyn Shelf>,
     /// Who waits for those that connect to it.
     pub porter: Arc<Porter>,
+    /// What goes from instance to instance without passing here.
+    pub lanes: Arc<Lanes>,
 }
 
 /// The time, nanoseconds since 1970.

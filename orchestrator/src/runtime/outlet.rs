@@ -4,12 +4,14 @@
 //! when the socket is full a task of the connection takes over.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::sys::socket::{Shutdown, shutdown};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 
@@ -60,6 +62,11 @@ pub(super) trait Dialect: Send + Sync {
     /// has more.
     fn at_once(&self) -> usize {
         usize::MAX
+    }
+
+    /// Which sink this is; see [`Link::hand_over`].
+    fn sink(&self) -> u64 {
+        0
     }
 
     /// Messages of a batch were written.
@@ -158,6 +165,19 @@ impl<D: Dialect + 'static> Outlet<D> {
     /// Bytes of such frames that wait.
     pub(super) fn calls_waiting(&self) -> usize {
         self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
+    }
+
+    /// Sends this frame with a file, see `SCM_RIGHTS` in unix(7). Nothing else is written to this
+    /// connection.
+    pub(super) fn send_file(&self, frame: &[u8], file: BorrowedFd<'_>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let files = [file];
+        ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        let slices = [IoSlice::new(frame)];
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::net::sendmsg(self.writer.as_ref(), &slices, &mut ancillary, flags)?;
+        Ok(())
     }
 
     /// Lets the connection's task write.
@@ -301,6 +321,10 @@ impl<D: Dialect + 'static> Outlet<D> {
             let before = batch.len();
             self.encode(&link, &mut way, batch);
             self.dialect.taken(way, batch.len() - before);
+            // Written before any message that is not in this batch.
+            if let Some(frame) = link.handed_over(self.dialect.sink()) {
+                self.push_control(frame);
+            }
             self.mailbox.give_back(link);
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ impl DialectName {
 
     const fn text(self) -> &'static str {
         match self {
-            Self::Native => "native",
+            Self::Native => native::DIALECT,
             Self::Veecle => veecle::DIALECT,
         }
     }
@@ -325,16 +325,24 @@ impl Rooms {
         let mut inside = self.inside();
         let Some(inside) = &mut *inside else { return };
         while inside.connections.try_join_next().is_some() {}
-        self.event(EventKind::Connected { dialect: name.text().to_owned() });
         let endpoint = self.endpoint.clone();
         match name {
             DialectName::Native => {
-                let serving = native::serve(stream, endpoint);
+                let greeted = Arc::<AtomicBool>::default();
+                let serving = native::serve(stream, endpoint, greeted.clone());
+                let serving = async move {
+                    let result = serving.await;
+                    let was_it = greeted.load(Ordering::Acquire);
+                    // Who only fetches a file was never connected, as far as anybody cares.
+                    if !was_it && result.is_ok() { None } else { Some(result) }
+                };
                 inside.connections.spawn(connection(serving, open, name, None));
             }
             DialectName::Veecle => {
+                self.event(EventKind::Connected { dialect: name.text().to_owned() });
                 let kept = inside.places.keep(&stream);
                 let serving = veecle::serve(stream, endpoint, Beginning::New);
+                let serving = async move { Some(serving.await) };
                 inside.connections.spawn(connection(serving, open, name, Some(kept)));
             }
         }
@@ -348,20 +356,22 @@ impl Rooms {
             let name = DialectName::Veecle;
             self.event(EventKind::ConnectionKept { dialect: name.text().to_owned() });
             let serving = veecle::serve(stream, self.endpoint.clone(), Beginning::Within);
+            let serving = async move { Some(serving.await) };
             inside.connections.spawn(connection(serving, open, name, Some(kept)));
         }
     }
 }
 
-/// Serves one until it ends.
+/// Serves one until it ends. Nobody is told of the end of one that was never more than a knock.
 async fn connection(
-    serving: impl Future<Output = Result<(), WireError>>,
+    serving: impl Future<Output = Option<Result<(), WireError>>>,
     open: OpenConnection,
     dialect: DialectName,
     kept: Option<Kept>,
 ) {
     let result = serving.await;
     drop(kept);
+    let Some(result) = result else { return };
     let endpoint = &open.0;
     if result.is_err() {
         endpoint.protocol_errors.fetch_add(1, Ordering::Relaxed);

@@ -57,8 +57,8 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
     read_types(connection, &mut snapshot, &mut unreadable)?;
     sets::read(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
-        "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms, history
-         FROM links
+        "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms, history,
+         transport FROM links
          WHERE sender_set IS NULL AND receiver_set IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -295,12 +295,14 @@ fn link(row: &Row<'_>) -> Result<LinkRecord, Bad> {
 /// The rules of a link.
 pub(super) fn rules(row: &Row<'_>) -> Result<LinkRules, Bad> {
     let policy: String = row.get("policy").map_err(words)?;
+    let transport: String = row.get("transport").map_err(words)?;
     let block_timeout: i64 = row.get("block_timeout_ms").map_err(words)?;
     Ok(LinkRules {
         policy: policy.parse()?,
         capacity: row.get("capacity").map_err(words)?,
         block_timeout: Millis(u64::try_from(block_timeout).map_err(words)?),
         history: row.get("history").map_err(words)?,
+        transport: transport.parse()?,
     })
 }
 

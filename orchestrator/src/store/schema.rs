@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -93,6 +93,8 @@ const MIGRATIONS: [&str; 8] = [
     "ALTER TABLE links ADD COLUMN block_timeout_ms INTEGER NOT NULL DEFAULT 0;",
     // 8. How many of the last messages a receiver gets that comes later.
     "ALTER TABLE links ADD COLUMN history INTEGER NOT NULL DEFAULT 0;",
+    // 9. Which way the messages of a link are to go.
+    "ALTER TABLE links ADD COLUMN transport TEXT NOT NULL DEFAULT 'auto';",
 ];
 
 /// The version of today's tables.
@@ -121,6 +123,9 @@ fn migrate_with(connection: &mut Connection, migrations: &[&str]) -> rusqlite::R
 
 #[cfg(test)]
 mod tests {
+    use orchestrator_proto::Millis;
+    use orchestrator_proto::control::Transport;
+
     use super::*;
 
     #[test]
@@ -157,6 +162,23 @@ mod tests {
             .query_row(kept, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .unwrap();
         assert_eq!(kept, (7, 9, 0));
+    }
+
+    #[test]
+    fn a_link_of_a_time_with_one_way_goes_the_way_that_is_the_default() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate_with(&mut connection, &MIGRATIONS[..8]).unwrap();
+        let add = "INSERT INTO links (id, type, udp, policy, capacity, history)
+                VALUES (3, 't', 'h:1', 'latest', 1, 5);
+             INSERT INTO links (id, type, receiver_set, policy, capacity, block_timeout_ms)
+                VALUES (4, 't', 's', 'block', 9, 500)";
+        connection.execute_batch(add).unwrap();
+        migrate(&mut connection).unwrap();
+        let (kept, _) = super::super::read::snapshot(&connection).unwrap();
+        assert!(kept.unreadable.is_empty(), "{:?}", kept.unreadable);
+        let rules = [kept.links[0].rules, kept.set_links[0].rules];
+        assert_eq!(rules.map(|it| it.transport), [Transport::Auto; 2]);
+        assert_eq!((rules[0].history, rules[1].block_timeout), (5, Millis(500)));
     }
 
     #[test]

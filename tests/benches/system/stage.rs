@@ -60,6 +60,7 @@ impl Stage {
             capacity,
             block_timeout: None,
             history: None,
+            transport: None,
         };
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,

@@ -42,7 +42,7 @@ fn misspelt_keys() {
     bad(
         "[[link]]\ntype = \"T\"\nto = \"a\"\nqueue = 1",
         &["4:1: there is no key \"queue\" here; there are from, type, to, policy, capacity, \
-           block-timeout, history"],
+           block-timeout, history, transport"],
     );
 }
 
@@ -158,6 +158,13 @@ fn words_that_are_none() {
             "6:9: \"up\" is none of running, stopped",
         ],
     );
+    let link = |transport| format!("[[link]]\ntype = \"T\"\nto = \"a\"\ntransport = {transport}");
+    bad(
+        &link("\"routd\""),
+        &["4:13: \"routd\" is none of auto, routed, direct; did you mean `routed`?"],
+    );
+    bad(&link("\"shared\""), &["4:13: \"shared\" is none of auto, routed, direct"]);
+    bad(&link("true"), &["4:13: a text in quotes is expected here, not true or false"]);
 }
 
 #[test]

@@ -348,6 +348,7 @@ fn links() {
         capacity = 4
         block-timeout = "1500ms"
         history = 7
+        transport = "direct"
         "#,
     );
     let any = LinkSpec {
@@ -358,6 +359,7 @@ fn links() {
         capacity: None,
         block_timeout: None,
         history: None,
+        transport: None,
     };
     let ours = LinkSpec {
         from: Some("a".into()),
@@ -366,6 +368,7 @@ fn links() {
         capacity: Some(4),
         block_timeout: Some(Millis(1500)),
         history: Some(7),
+        transport: Some(Transport::Direct),
         ..any.clone()
     };
     assert_eq!(manifest.set.links, [any, ours]);

@@ -302,6 +302,7 @@ proptest! {
         policy in prop_oneof![Just(Policy::Block), Just(Policy::DropOldest), Just(Policy::DropNewest)],
         capacity in 1_u32..=LinkSpec::MAX_CAPACITY,
         history in prop::option::of(1..=LinkSpec::MAX_HISTORY),
+        transport in prop::sample::select(vec![None, Some(Transport::Routed), Some(Transport::Direct)]),
         block_timeout in prop::option::of((1_u64..86_400_000).prop_map(Millis)),
         type_name in "[a-z$\"]{1,9}",
         udp in any::<bool>(),
@@ -332,6 +333,7 @@ proptest! {
             capacity: Some(capacity).filter(|it| *it != LinkSpec::DEFAULT_CAPACITY),
             block_timeout: (policy == Policy::Block).then_some(block_timeout).flatten(),
             history: history.filter(|_| !udp),
+            transport,
         };
         let set = WantedSet { instances, links: vec![link] };
         let text = write(&set).unwrap();

@@ -93,7 +93,7 @@ impl<Req: Message, Rep: Reply> Client<Req, Rep> {
             progress.as_mut().enable();
             {
                 let mut link = shared.link();
-                if link.wants_write().is_some() && !link.is_full() {
+                if link.wants_write().is_some() && !link.writing.is_full() {
                     let (waiting, answer) = oneshot::channel();
                     let channel = self.channel;
                     let id = shared.calls.ask(channel, waiting).ok_or(CallError::TooMany)?;
@@ -101,7 +101,12 @@ impl<Req: Message, Rep: Reply> Client<Req, Rep> {
                     let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
                     let timeout_ms = timeout_ms.clamp(1, MAX_CALL_TIMEOUT_MS);
                     // It fits: its length was checked.
-                    link.push(&Frame::Calls(CallFrame::Call { channel, id, timeout_ms, payload }));
+                    link.writing.push(&Frame::Calls(CallFrame::Call {
+                        channel,
+                        id,
+                        timeout_ms,
+                        payload,
+                    }));
                     shared.flush(&mut link);
                     let connection = link.connection;
                     drop(link);
@@ -144,7 +149,7 @@ impl Drop for AskedFor<'_> {
             && link.wants_write().is_some()
             && link.connection == self.connection
         {
-            link.push(&Frame::Calls(CallFrame::Cancel { channel, id }));
+            link.writing.push(&Frame::Calls(CallFrame::Cancel { channel, id }));
             shared.flush(&mut link);
         }
     }

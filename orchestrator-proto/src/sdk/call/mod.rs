@@ -109,7 +109,7 @@ impl Calls {
         let (channel, end) = (channel_of(index), kind.end());
         let declare = DeclareCalls { channel, end, name, request, reply, at_once };
         // A name and two schemas within their bounds always fit a frame.
-        link.push(&Frame::Calls(CallFrame::Declare(declare)));
+        link.writing.push(&Frame::Calls(CallFrame::Declare(declare)));
     }
 
     /// The connection is gone: nobody will answer what is under way.
@@ -247,7 +247,7 @@ impl Shared {
         let mut link = self.link();
         if link.wants_write().is_some() && link.connection == *connection {
             let answer = Answer::Failure(failure.clone());
-            link.push(&Frame::Calls(CallFrame::Answer { channel, id: *id, answer }));
+            link.writing.push(&Frame::Calls(CallFrame::Answer { channel, id: *id, answer }));
             self.flush(&mut link);
         }
     }

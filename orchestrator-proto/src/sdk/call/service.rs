@@ -217,7 +217,7 @@ impl InHand {
                 let link = handle.shared.link();
                 link.connection == self.hand.connection
                     && link.wants_write().is_some()
-                    && link.is_full()
+                    && link.writing.is_full()
             };
             if !is_full {
                 break;
@@ -250,7 +250,7 @@ impl InHand {
         }
         // It fits: its length was checked.
         let channel = self.channel;
-        link.push(&Frame::Calls(CallFrame::Answer { channel, id, answer }));
+        link.writing.push(&Frame::Calls(CallFrame::Answer { channel, id, answer }));
         shared.flush(&mut link);
         true
     }

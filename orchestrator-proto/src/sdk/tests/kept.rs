@@ -112,7 +112,7 @@ impl World {
     }
 
     fn connect(&mut self) {
-        let Beginning { next, again } = self.kept.begin();
+        let Beginning { next, again, .. } = self.kept.begin();
         assert_eq!(next + again, self.sent);
         self.daemon = Daemon { base: next, ..Daemon::default() };
         self.receiver.received = 0;
@@ -123,7 +123,7 @@ impl World {
             let frames = numbers(frames);
             assert_eq!(frames.len() as u64, count);
             self.daemon.incoming.extend(frames);
-            self.kept.wrote(count);
+            self.kept.wrote(count, None);
         }
     }
 
@@ -132,7 +132,7 @@ impl World {
         match step {
             Step::Send(count) => {
                 let frames: Vec<u8> = (*sent..*sent + count).flat_map(message).collect();
-                let (bytes, taken) = kept.take(&frames, count);
+                let (bytes, taken) = kept.take(&frames, count, Demand::default());
                 let taken_frames = numbers(&frames[..bytes]);
                 assert_eq!(taken_frames.len() as u64, taken);
                 daemon.incoming.extend(taken_frames);
@@ -155,8 +155,8 @@ impl World {
                 for _ in 0..count {
                     let Some(number) = daemon.outgoing.pop_front() else { break };
                     receiver.received += 1;
-                    receiver.seen.turn_to(Some(sender()), number);
-                    if receiver.seen.arrived(1) == 0 {
+                    let mut run = receiver.seen.turn_to(sender(), number);
+                    if receiver.seen.arrived(&mut run, 1) == 0 {
                         receiver.waiting.push_back(number);
                     }
                 }
@@ -168,8 +168,8 @@ impl World {
             // What waits in the receiver's memory is safe from the daemon's death as well.
             Step::Acknowledge => daemon.acknowledged = receiver.received,
             Step::Tell => {
-                kept.granted(daemon.delivered + CAPACITY);
-                assert!(kept.acknowledged(daemon.acknowledged));
+                kept.granted(daemon.delivered + CAPACITY, None);
+                assert!(kept.acknowledged(daemon.acknowledged, None));
                 self.send_again();
             }
             Step::Crash => {
@@ -217,25 +217,25 @@ proptest! {
     ) {
         let mut kept = Kept::default();
         kept.begin();
-        kept.granted(1 << 20);
+        kept.granted(1 << 20, None);
         let mut sent = 0;
         for count in batches {
             let frames: Vec<u8> = (sent..sent + count).flat_map(message).collect();
-            prop_assert_eq!(kept.take(&frames, count), (frames.len(), count));
+            prop_assert_eq!(kept.take(&frames, count, Demand::default()), (frames.len(), count));
             sent += count;
         }
         let acknowledged = acknowledged.index(sent as usize + 1) as u64;
-        prop_assert!(kept.acknowledged(acknowledged));
+        prop_assert!(kept.acknowledged(acknowledged, None));
         let begun = kept.begin();
-        prop_assert_eq!(begun, Beginning { next: acknowledged, again: sent - acknowledged });
+        prop_assert_eq!(begun, Beginning { next: acknowledged, again: sent - acknowledged, skip: 0 });
         prop_assert!(kept.again().is_none(), "not before the daemon has answered");
         let (mut again, mut total) = (Vec::new(), 0);
         for grant in grants.into_iter().chain([1 << 20]) {
             total += grant;
-            kept.granted(total);
+            kept.granted(total, None);
             while let Some((frames, count)) = kept.again() {
                 again.extend(numbers(frames));
-                kept.wrote(count);
+                kept.wrote(count, None);
             }
             prop_assert_eq!(again.len() as u64, total.min(sent - acknowledged));
         }
@@ -248,23 +248,23 @@ fn nothing_is_kept_where_no_link_blocks() {
     let mut kept = Kept::default();
     kept.begin();
     let frames: Vec<u8> = (0..10).flat_map(message).collect();
-    assert_eq!(kept.take(&frames, 10).1, 10);
+    assert_eq!(kept.take(&frames, 10, Demand::default()).1, 10);
     assert!(kept.waits(), "there might be a link that blocks");
-    kept.granted(UNLIMITED);
+    kept.granted(UNLIMITED, None);
     assert!(!kept.waits());
-    assert_eq!(kept.take(&frames, 10).1, 10);
+    assert_eq!(kept.take(&frames, 10, Demand::default()).1, 10);
     assert_eq!((kept.bytes, kept.chunks.len()), (0, 0));
-    assert_eq!(kept.begin(), Beginning { next: 20, again: 0 });
+    assert_eq!(kept.begin(), Beginning { next: 20, again: 0, skip: 0 });
     // A link is made later: from then on.
-    kept.granted(UNLIMITED);
-    assert_eq!(kept.take(&frames, 10).1, 10);
-    kept.granted(18);
-    assert_eq!(kept.take(&frames, 10).1, 8);
-    assert_eq!(kept.begin(), Beginning { next: 30, again: 8 });
+    kept.granted(UNLIMITED, None);
+    assert_eq!(kept.take(&frames, 10, Demand::default()).1, 10);
+    kept.granted(18, None);
+    assert_eq!(kept.take(&frames, 10, Demand::default()).1, 8);
+    assert_eq!(kept.begin(), Beginning { next: 30, again: 8, skip: 0 });
     // A daemon without the link gets them all the same, and says that nobody takes them.
-    kept.granted(UNLIMITED);
+    kept.granted(UNLIMITED, None);
     assert_eq!(kept.again().map(|(_, count)| count), Some(8));
-    kept.wrote(8);
+    kept.wrote(8, None);
     assert_eq!((kept.bytes, kept.waits()), (0, false));
 }
 
@@ -273,14 +273,44 @@ fn an_answer_is_waited_for_and_an_acknowledgement_is_checked() {
     let mut kept = Kept::default();
     kept.begin();
     let frames: Vec<u8> = (0..2000).flat_map(message).collect();
-    assert_eq!(kept.take(&frames, 2000).1, UNANSWERED_MESSAGES);
-    assert_eq!(kept.take(&frames, 2000).1, 0);
-    assert!(!kept.acknowledged(UNANSWERED_MESSAGES + 1));
-    assert!(kept.acknowledged(UNANSWERED_MESSAGES));
+    assert_eq!(kept.take(&frames, 2000, Demand::default()).1, UNANSWERED_MESSAGES);
+    assert_eq!(kept.take(&frames, 2000, Demand::default()).1, 0);
+    assert!(!kept.acknowledged(UNANSWERED_MESSAGES + 1, None));
+    assert!(kept.acknowledged(UNANSWERED_MESSAGES, None));
     let large = frame::encode(&vec![7_u8; 2 * UNANSWERED_BYTES], 1 << 24).unwrap();
     kept.begin();
-    assert_eq!(kept.take(&large, 1).1, 1);
-    assert_eq!(kept.take(&large, 1).1, 0);
-    kept.granted(1000);
-    assert_eq!(kept.take(&large, 1).1, 1);
+    assert_eq!(kept.take(&large, 1, Demand::default()).1, 1);
+    assert_eq!(kept.take(&large, 1, Demand::default()).1, 0);
+    kept.granted(1000, None);
+    assert_eq!(kept.take(&large, 1, Demand::default()).1, 1);
+}
+
+#[test]
+fn what_only_a_lane_needs_is_kept_for_it_and_then_for_the_daemon() {
+    let mut kept = Kept::default();
+    kept.begin();
+    kept.granted(UNLIMITED, None);
+    let frames: Vec<u8> = (0..10).flat_map(message).collect();
+    // Nobody but a lane gets these, and it has room for eight.
+    let lane = Demand { daemon: false, room: 8, lanes: Some(0) };
+    assert_eq!(kept.take(&frames, 10, lane).1, 8);
+    assert_eq!(
+        kept.copies(3, 4).map(|(frames, count)| (numbers(frames), count)),
+        Some((vec![3, 4, 5, 6], 4))
+    );
+    assert_eq!(kept.copies(8, 4), None);
+    kept.settle(Some(2));
+    // A new daemon has no use for what went elsewhere.
+    assert_eq!(kept.begin(), Beginning { next: 2, again: 6, skip: 6 });
+    assert!(!kept.is_behind());
+    // The lane is left: the daemon answers for what was not acknowledged there.
+    assert_eq!(kept.resume(), 0);
+    kept.take_over(2);
+    assert!(kept.waits());
+    assert_eq!(kept.begin(), Beginning { next: 2, again: 6, skip: 0 });
+    kept.granted(100, None);
+    assert_eq!(kept.again().map(|(frames, _)| numbers(frames)), Some(Vec::from_iter(2..8)));
+    kept.wrote(6, None);
+    assert!(kept.acknowledged(6, None));
+    assert_eq!((kept.bytes, kept.waits()), (0, true));
 }

@@ -73,6 +73,12 @@ impl Peer {
         ));
     }
 
+    /// It can take lanes.
+    async fn expect_lanes(&mut self) {
+        let body = self.body().await.unwrap();
+        assert_eq!(postcard::from_bytes(&body), Ok(Frame::Lanes));
+    }
+
     /// An output that keeps what it sends and wants to be told of drops, or an input that recognises
     /// duplicates.
     async fn expect_declare(&mut self, channel: u16, name: &str, window: u32) {
@@ -158,6 +164,7 @@ impl Daemon {
         let mut peer = self.accept().await;
         let welcome = Frame::Welcome { protocol: PROTOCOL, server: "test", instance: INSTANCE };
         peer.send(&welcome).await;
+        peer.expect_lanes().await;
         peer
     }
 

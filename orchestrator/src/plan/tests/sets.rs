@@ -20,6 +20,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         capacity: None,
         block_timeout: None,
         history: None,
+        transport: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use orchestrator_proto::control::{
     CallCounters, Counters, Drops, EventKind, LinkInfo, LinkSpec, LinkState, RulesSpec, TargetInfo,
-    TargetSpec, WantedSet,
+    TargetSpec, Transport, WantedSet, Way,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
@@ -275,22 +275,16 @@ impl Registry {
 
     /// The links from and to sets, as they are shown; `links` are all others.
     pub(in super::super) fn set_link_infos(&self, links: &[LinkInfo]) -> Vec<LinkInfo> {
-        let mut sums: HashMap<LinkId, (Counters, Option<LinkState>, Option<CallCounters>)> =
-            HashMap::new();
+        let mut sums: HashMap<LinkId, Sum> = HashMap::new();
         for link in links {
             let Some(whole) = link.part_of else { continue };
-            let (sum, state, calls) = sums.entry(whole).or_default();
-            add(sum, &link.counters);
-            if let Some(more) = &link.calls {
-                add_calls(calls.get_or_insert_default(), more);
-            }
-            if state.is_none() && matches!(link.state, LinkState::Mismatched { .. }) {
-                *state = Some(link.state.clone());
-            }
+            sums.entry(whole).or_default().add(link);
         }
         let records: Vec<_> = self.set_links().values().cloned().collect();
         let info = |record: SetLinkRecord| {
-            let (counters, state, calls) = sums.remove(&record.id).unwrap_or_default();
+            let Sum { counters, mismatch, way, calls } =
+                sums.remove(&record.id).unwrap_or_default();
+            let (way, why) = way.unwrap_or_else(|| nowhere(record.rules.transport));
             let instance = |id: InstanceId| TargetInfo::Instance { id, name: self.name_of(id) };
             let (from, from_name) = match record.from {
                 None | Some(SetLinkEnd::Single(LinkEnd::Udp(_))) => (None, None),
@@ -311,11 +305,14 @@ impl Registry {
                 },
                 policy: record.rules.policy,
                 capacity: record.rules.capacity,
-                state: state.unwrap_or(LinkState::Open),
+                state: mismatch.unwrap_or(LinkState::Open),
                 counters,
                 part_of: None,
                 block_timeout: record.rules.block_timeout,
                 history: record.rules.history,
+                transport: record.rules.transport,
+                way,
+                why,
                 calls,
             }
         };
@@ -346,6 +343,7 @@ impl Registry {
             capacity: None,
             block_timeout: None,
             history: None,
+            transport: None,
         };
         ends.with_rules(record.rules)
     }
@@ -358,6 +356,44 @@ fn ends(link: &Link) -> Ends {
 fn touches(link: &SetLinkRecord, name: &str) -> bool {
     let is_it = |end: &SetLinkEnd| matches!(end, SetLinkEnd::Set(set) if set == name);
     is_it(&link.to) || link.from.as_ref().is_some_and(is_it)
+}
+
+/// What the links show together that belong to one from or to a set.
+#[derive(Default)]
+struct Sum {
+    counters: Counters,
+    /// Of the first that is mismatched.
+    mismatch: Option<LinkState>,
+    /// Which way they all go, else that of the first that goes through the daemon, with its reason;
+    /// none if there are none.
+    way: Option<(Way, Option<String>)>,
+    /// None if none of them carries calls.
+    calls: Option<CallCounters>,
+}
+
+impl Sum {
+    fn add(&mut self, link: &LinkInfo) {
+        add(&mut self.counters, &link.counters);
+        if self.mismatch.is_none() && matches!(link.state, LinkState::Mismatched { .. }) {
+            self.mismatch = Some(link.state.clone());
+        }
+        if let Some(more) = &link.calls {
+            add_calls(self.calls.get_or_insert_default(), more);
+        }
+        self.take_way(link.way, link.why.clone());
+    }
+
+    fn take_way(&mut self, way: Way, why: Option<String>) {
+        if !matches!(self.way, Some((Way::Routed, _))) {
+            self.way = Some((way, why));
+        }
+    }
+}
+
+/// The way of a link to which no other belongs.
+fn nowhere(wanted: Transport) -> (Way, Option<String>) {
+    let why = (wanted == Transport::Direct).then(|| "there is no replica for it".to_owned());
+    (Way::Routed, why)
 }
 
 fn add_calls(sum: &mut CallCounters, more: &CallCounters) {
@@ -380,4 +416,28 @@ fn add(sum: &mut Counters, more: &Counters) {
     sum.drops.failed += failed;
     sum.drops.timed_out += timed_out;
     sum.last_ms = sum.last_ms.max(more.last_ms);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(parts: &[(Way, Option<&str>)]) -> Option<(Way, Option<String>)> {
+        let mut sum = Sum::default();
+        for (way, why) in parts {
+            sum.take_way(*way, why.map(str::to_owned));
+        }
+        sum.way
+    }
+
+    #[test]
+    fn a_whole_is_direct_if_all_of_it_is_and_else_says_why_the_first_is_not() {
+        let (direct, routed) = ((Way::Direct, None), (Way::Routed, Some("a")));
+        assert_eq!(way(&[]), None);
+        assert_eq!(way(&[direct, direct]), Some((Way::Direct, None)));
+        let why = Some((Way::Routed, Some("a".to_owned())));
+        assert_eq!(way(&[direct, routed, direct, (Way::Routed, Some("b"))]), why);
+        assert_eq!(nowhere(Transport::Auto), (Way::Routed, None));
+        assert!(nowhere(Transport::Direct).1.is_some());
+    }
 }

@@ -14,8 +14,11 @@ use super::ledger::{Acknowledged, Ledger};
 use crate::route::{DropReason, Encoding, Entry, Link, TypeDecl};
 
 /// The inputs that were declared on one connection, by type name.
-#[derive(Default)]
-pub(super) struct Inputs(RwLock<HashMap<Arc<str>, Arc<Input>>>);
+pub(super) struct Inputs {
+    by_type: RwLock<HashMap<Arc<str>, Arc<Input>>>,
+    /// The number of the connection.
+    sink: u64,
+}
 
 /// One of them.
 pub(super) struct Input {
@@ -57,6 +60,17 @@ fn settle(acknowledged: Vec<Acknowledged>) {
 }
 
 impl Inputs {
+    /// None as yet, on the connection with this number.
+    pub(super) fn new(sink: u64) -> Self {
+        Self { by_type: RwLock::default(), sink }
+    }
+
+    /// The input of this type.
+    pub(super) fn input(&self, type_name: &str) -> Option<Arc<Input>> {
+        let inputs = self.by_type.read().unwrap_or_else(PoisonError::into_inner);
+        inputs.get(type_name).cloned()
+    }
+
     /// Adds an input; none if its type is declared already. A window of 0 is no limit.
     pub(super) fn declare(
         &self,
@@ -65,7 +79,7 @@ impl Inputs {
         window: u32,
         recognises: bool,
     ) -> Option<Arc<Input>> {
-        let mut inputs = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs = self.by_type.write().unwrap_or_else(PoisonError::into_inner);
         if inputs.contains_key(&decl.name) {
             return None;
         }
@@ -82,8 +96,7 @@ impl Inputs {
     }
 
     fn get(&self, link: &Link) -> Option<Arc<Input>> {
-        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        inputs.get(&link.type_name).cloned()
+        self.input(&link.type_name)
     }
 }
 
@@ -92,6 +105,11 @@ impl Input {
     /// nothing.
     pub(super) fn grant(&self, total: u64) {
         self.granted.fetch_max(total, Ordering::AcqRel);
+    }
+
+    /// The instance's number for it.
+    pub(super) const fn channel(&self) -> u16 {
+        self.channel
     }
 
     /// Whether it was declared as one that acknowledges.
@@ -183,8 +201,12 @@ impl Dialect for Inputs {
         });
     }
 
+    fn sink(&self) -> u64 {
+        self.sink
+    }
+
     fn hand_over(&self) {
-        let inputs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let inputs = self.by_type.read().unwrap_or_else(PoisonError::into_inner);
         for recognising in inputs.values().filter_map(|input| input.recognising.as_ref()) {
             lock(&recognising.ledger).take_back();
             // What told the peer of these numbers may have gone back unwritten.

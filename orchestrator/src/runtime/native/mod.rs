@@ -4,14 +4,16 @@
 mod calls;
 mod held;
 mod inputs;
+mod lanes;
 mod ledger;
 mod reader;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use orchestrator_proto::control::EventKind;
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::Frame;
 use orchestrator_proto::{ErrorCode, WireError};
@@ -21,16 +23,43 @@ use super::Endpoint;
 use super::outlet::{Outlet, Served};
 use crate::route::{Source, Upstream};
 use held::Held;
-use inputs::Inputs;
+use inputs::{Input, Inputs};
+pub use lanes::Lanes;
 use reader::Reader;
 
 /// How late a sender may be told of what is settled, if nothing else is to be told.
 const SETTLING: Duration = Duration::from_millis(10);
 
+/// The name of the dialect.
+pub(super) const DIALECT: &str = "native";
+
+/// A connection begins.
+pub(super) fn connected() -> EventKind {
+    EventKind::Connected { dialect: DIALECT.to_owned() }
+}
+
+/// The connections of a daemon, counted.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
+/// Ends the lanes of a connection when it is served no longer.
+struct Joined(Arc<Connection>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.0.endpoint.lanes.gone(&self.0);
+    }
+}
+
 /// Serves one connection until it ends. The answer is what the peer did wrong, if that was why.
-pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result<(), WireError> {
+pub(super) async fn serve(
+    stream: UnixStream,
+    endpoint: Arc<Endpoint>,
+    greeted: Arc<AtomicBool>,
+) -> Result<(), WireError> {
+    let user = stream.peer_cred().ok().map(|peer| peer.uid());
     let (reader, writer) = stream.into_split();
-    let outlet = Outlet::new(writer, endpoint.mailbox.clone(), Inputs::default());
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let outlet = Outlet::new(writer, endpoint.mailbox.clone(), Inputs::new(number));
     let connection = Arc::new_cyclic(|this: &Weak<Connection>| {
         let upstream: Weak<dyn Upstream> = this.clone();
         let source = endpoint.router.open_source(
@@ -47,8 +76,13 @@ pub(super) async fn serve(stream: UnixStream, endpoint: Arc<Endpoint>) -> Result
             held: Held::default(),
             requests: AtomicUsize::new(0),
             this: this.clone(),
+            number,
+            user,
+            wanted: Mutex::default(),
+            greeted,
         }
     });
+    let _joined = Joined(connection.clone());
     let _served = Served(connection.outlet.clone());
     tokio::spawn(connection.outlet.clone().run());
     let result = Reader::new(reader, connection.clone()).run().await;
@@ -75,6 +109,14 @@ struct Connection {
     /// Requests under way.
     requests: AtomicUsize,
     this: Weak<Connection>,
+    /// No other connection has it.
+    number: u64,
+    /// Whose process the peer is, see `SO_PEERCRED` in unix(7).
+    user: Option<u32>,
+    /// What each output was told last of whether it is wanted.
+    wanted: Mutex<HashMap<u16, bool>>,
+    /// Whether it is one on which messages go.
+    greeted: Arc<AtomicBool>,
 }
 
 impl Connection {

@@ -1,6 +1,7 @@
 //! The reading half of a native connection.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,17 +11,17 @@ use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
     CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
-    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
+    OLDEST_PROTOCOL, PROTOCOL, Passed, RuntimeRequest, Sender,
 };
-use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
-use super::Connection;
 use super::calls::Calls;
 use super::inputs::Input;
-use crate::route::{Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
+use super::{Connection, connected};
+use crate::route::{Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ const READ_MAX: usize = 256 << 10;
 /// it; others are copied out of it, so that a waiting message never keeps much more than itself
 /// in memory.
 const COPY_BELOW: usize = 16 << 10;
+/// Lanes of one channel that are older than the connection.
+const MAX_USES: usize = 4096;
 /// Requests of one instance that may be under way.
 const MAX_REQUESTS: usize = 16;
 
@@ -55,6 +58,12 @@ pub(super) struct Reader {
     run_output: Option<OutputIndex>,
     woken: Woken,
     now_ns: u64,
+    /// Lanes that the channel has which is to be declared next: its number, the lane, the link.
+    uses: Vec<(u16, u64, LinkId)>,
+    /// The lane that was left last, and its link.
+    left: Option<(u64, Arc<Link>)>,
+    /// It fetched its end of a lane, and has nothing more to say.
+    is_over: bool,
 }
 
 /// How a channel takes part in what is sent again.
@@ -109,13 +118,16 @@ impl Reader {
             run_output: None,
             woken: Woken::default(),
             now_ns: 0,
+            uses: Vec::new(),
+            left: None,
+            is_over: false,
         }
     }
 
     pub(super) async fn run(mut self) -> Result<(), WireError> {
         let greeting = async {
             while !self.greeted {
-                if !self.read().await? {
+                if !self.read().await? || self.is_over {
                     return Ok(false);
                 }
             }
@@ -205,6 +217,9 @@ impl Reader {
             Frame::Hello { magic, protocol, sdk } if !self.greeted => {
                 self.hello(magic, protocol, sdk)
             }
+            Frame::Claim { magic, protocol, lane } if !self.greeted => {
+                self.claim(magic, protocol, lane)
+            }
             _ if !self.greeted => Err(malformed("the first frame must be a hello")),
             Frame::Declare(declare) => self.declare(&declare),
             _ if self.announced.is_some() => Err(malformed(
@@ -240,12 +255,55 @@ impl Reader {
                 }
                 Ok(())
             }
-            Frame::Hello { .. } => Err(malformed("a second hello")),
+            Frame::Lanes => {
+                self.connection.endpoint.lanes.join(&self.connection);
+                Ok(())
+            }
+            Frame::Skip { channel, count } => {
+                self.send_run();
+                self.connection.source.skip(self.output(channel)?, count);
+                Ok(())
+            }
+            Frame::Switched { channel, lane } => {
+                self.output(channel)?;
+                self.send_run();
+                self.connection.endpoint.lanes.switched(&self.connection, channel, lane);
+                Ok(())
+            }
+            Frame::Passed { channel, lane, passed } => {
+                self.output(channel)?;
+                self.connection.endpoint.lanes.passed(&self.connection, (channel, lane), passed);
+                Ok(())
+            }
+            Frame::Left { channel, lane, passed } => self.left(channel, lane, passed),
+            Frame::Again { channel, lane, number, payload } => {
+                self.output(channel)?;
+                // With a link that was removed goes what was on its way over it.
+                if let Some((of, link)) = &self.left
+                    && *of == lane
+                {
+                    self.connection.again(channel, link, number, payload);
+                }
+                Ok(())
+            }
+            Frame::Uses { channel, lane, link } => {
+                if self.uses.len() >= MAX_USES {
+                    return Err(malformed(format!("more than {MAX_USES} lanes of one channel")));
+                }
+                self.uses.push((channel, lane, link));
+                Ok(())
+            }
+            Frame::Hello { .. } | Frame::Claim { .. } => Err(malformed("a second hello")),
             Frame::Welcome { .. }
             | Frame::Refused(_)
             | Frame::Reply { .. }
-            | Frame::Skip { .. }
-            | Frame::Dropped { .. } => Err(malformed("a frame that only the daemon sends")),
+            | Frame::Dropped { .. }
+            | Frame::Lane { .. }
+            | Frame::Claimed
+            | Frame::Wanted { .. }
+            | Frame::Leave { .. }
+            | Frame::Ask { .. }
+            | Frame::Gone { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
         }
     }
@@ -265,6 +323,9 @@ impl Reader {
             ));
         }
         self.greeted = true;
+        self.connection.greeted.store(true, Ordering::Release);
+        let endpoint = &self.connection.endpoint;
+        endpoint.host.event(endpoint.instance, connected());
         let sdk: String = sdk.chars().take(100).collect();
         let connection = &self.connection;
         tracing::debug!(instance = %connection.endpoint.instance, sdk, "hello");
@@ -276,6 +337,51 @@ impl Reader {
         connection.endpoint.mailbox.attach(connection.outlet.clone());
         connection.outlet.kick();
         Ok(())
+    }
+
+    /// Hands over an end of a lane, for which the peer has connected.
+    fn claim(&mut self, magic: [u8; 4], protocol: u32, lane: u64) -> Result<(), WireError> {
+        if magic != MAGIC || protocol != PROTOCOL {
+            return Err(malformed("this is another version of the native runtime protocol"));
+        }
+        self.is_over = true;
+        let endpoint = &self.connection.endpoint;
+        // Who comes too late, or is no end of it, sees the connection close.
+        if let Some(file) = endpoint.lanes.claim(endpoint.instance, lane)
+            && let Ok(frame) = frame::encode(&Frame::Claimed, MAX_RUNTIME)
+            && let Err(error) = self.connection.outlet.send_file(&frame, file.as_fd())
+        {
+            tracing::warn!(instance = %endpoint.instance, %error, "a lane could not be handed over");
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, channel: u16, lane: u64, passed: Passed) -> Result<(), WireError> {
+        self.send_run();
+        let connection = self.connection.clone();
+        let lanes = &connection.endpoint.lanes;
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Input(_))) => {
+                lanes.left(&connection, (channel, lane), passed);
+            }
+            Some(Some(Channel::Output(_))) => {
+                let link = lanes.left(&connection, (channel, lane), passed);
+                connection.take_note(channel, lane);
+                self.left = link.clone().map(|link| (lane, link));
+                if let Some(link) = link {
+                    lanes.consider(&link, connection.endpoint.router.taps());
+                }
+            }
+            _ => return Err(malformed(format!("channel {channel} is not declared"))),
+        }
+        Ok(())
+    }
+
+    fn output(&self, channel: u16) -> Result<OutputIndex, WireError> {
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Output(output))) => Ok(*output),
+            _ => Err(malformed(format!("channel {channel} is no output"))),
+        }
     }
 
     fn declare(&mut self, declare: &Declare<'_>) -> Result<(), WireError> {
@@ -306,11 +412,18 @@ impl Reader {
                 )));
             }
         };
-        let Connection { endpoint, source, outlet, .. } = &*self.connection;
+        let uses = std::mem::take(&mut self.uses);
+        if uses.iter().any(|(of, ..)| *of != channel) {
+            return Err(malformed("a lane that is used must be named right before its channel"));
+        }
+        let connection = self.connection.clone();
+        let Connection { endpoint, source, outlet, .. } = &*connection;
         self.channels[slot] = Some(match direction {
             Direction::Output => {
                 let router = &endpoint.router;
-                let output = router.declare_output(source, decl, channel, numbering)?;
+                let elsewhere: Vec<_> = uses.iter().map(|(_, _, link)| *link).collect();
+                let output =
+                    router.go_on_with_output(source, decl, channel, numbering, &elsewhere)?;
                 if numbering.is_some() {
                     // It waits for an answer, also if there is no limit.
                     self.connection.window_moved(channel);
@@ -328,6 +441,10 @@ impl Reader {
                 Channel::Input(input)
             }
         });
+        for (channel, lane, link) in uses {
+            endpoint.lanes.uses(&connection, (channel, lane), link, direction == Direction::Output);
+        }
+        endpoint.lanes.declared(&connection, name);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ mod types;
 use std::path::Path;
 use std::sync::Arc;
 
-use orchestrator_proto::control::{EventKind, LinkRules, Policy, RuntimeSpec};
+use orchestrator_proto::control::{EventKind, LinkRules, Policy, RuntimeSpec, Transport};
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
 use super::*;
@@ -41,6 +41,7 @@ fn link(id: u64, from: Option<u64>, to: u64) -> LinkRecord {
             capacity: 7,
             block_timeout: Millis(id * 100),
             history: 3,
+            transport: Transport::Routed,
         },
     }
 }

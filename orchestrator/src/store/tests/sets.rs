@@ -19,8 +19,13 @@ fn one(order: u64) -> SetLinkEnd {
 }
 
 fn set_link(id: u64, from: Option<SetLinkEnd>, to: SetLinkEnd) -> SetLinkRecord {
-    let rules =
-        LinkRules { policy: Policy::Block, capacity: 9, block_timeout: Millis(500), history: 6 };
+    let rules = LinkRules {
+        policy: Policy::Block,
+        capacity: 9,
+        block_timeout: Millis(500),
+        history: 6,
+        transport: Transport::Direct,
+    };
     SetLinkRecord { id: LinkId(id), from, type_name: "a.b.v1".into(), to, rules }
 }
 

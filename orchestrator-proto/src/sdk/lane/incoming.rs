@@ -1,0 +1,246 @@
+//! The receiver's end of a lane.
+
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::super::connection::{make_room, parse};
+use super::super::input::{Due, Queue, Way, When};
+use super::super::link::Shared;
+use crate::frame::{self, MAX_RUNTIME, PREFIX};
+use crate::id::LinkId;
+use crate::runtime::Frame;
+
+/// How late an acknowledgement may be.
+const ACKNOWLEDGE: Duration = Duration::from_millis(10);
+/// Chunks that are read before others have their turn.
+const CHUNKS: usize = 16;
+
+/// One input's end of one lane.
+pub(in super::super) struct Incoming {
+    pub(in super::super) lane: u64,
+    pub(in super::super) link: LinkId,
+    said: Arc<Said>,
+    /// True once the lane was read to its end.
+    over: watch::Receiver<bool>,
+    task: AbortHandle,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the sender is told.
+struct Said {
+    stream: Arc<UnixStream>,
+    pending: Mutex<BytesMut>,
+    /// Something is pending, or is to be acknowledged in a moment.
+    kick: Notify,
+}
+
+impl Said {
+    fn pending(&self) -> MutexGuard<'_, BytesMut> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes these, as far as the sender takes it. What it does not take waits.
+    fn say(&self, frames: &[Frame<'_>]) {
+        let mut pending = self.pending();
+        for frame in frames {
+            // A channel and a number: it fits.
+            if let Ok(frame) = frame::encode(frame, MAX_RUNTIME) {
+                pending.extend_from_slice(&frame);
+            }
+        }
+        while !pending.is_empty() {
+            match self.stream.try_write(&pending) {
+                Ok(written) => pending.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.kick.notify_one();
+                }
+                // The sender is gone. What it wrote is still there to be read.
+                Err(_) => pending.clear(),
+            }
+        }
+    }
+}
+
+impl Incoming {
+    /// Begins to read.
+    pub(in super::super) fn open(
+        shared: Weak<Shared>,
+        channel: u16,
+        (lane, link): (u64, LinkId),
+        stream: Arc<UnixStream>,
+        queue: Arc<Queue>,
+    ) -> Self {
+        let granted = queue.begin_lane(lane);
+        let said = Arc::new(Said { stream, pending: Mutex::default(), kick: Notify::new() });
+        said.say(&[Frame::Grant { channel: 0, total: granted }]);
+        let (is_over, over) = watch::channel(false);
+        let reader = Reader { lane, said: said.clone(), queue };
+        let task = tokio::spawn(async move {
+            reader.run().await;
+            if let Some(shared) = shared.upgrade() {
+                shared.lane_ended(channel, lane);
+            }
+            is_over.send_replace(true);
+        });
+        Self { lane, link, said, over, task: task.abort_handle() }
+    }
+
+    /// What a daemon is told that does not know of it.
+    pub(in super::super) const fn uses(&self, channel: u16) -> Frame<'static> {
+        Frame::Uses { channel, lane: self.lane, link: self.link }
+    }
+
+    /// Tells the sender, now or in a moment.
+    pub(in super::super) fn tell(&self, when: When) {
+        self.said.tell(when);
+    }
+
+    /// To wait until it was read to its end.
+    pub(in super::super) fn over(&self) -> watch::Receiver<bool> {
+        self.over.clone()
+    }
+}
+
+impl Said {
+    fn tell(&self, when: When) {
+        let channel = 0;
+        match when {
+            When::Never => {}
+            When::Soon => self.kick.notify_one(),
+            When::Now(Due { grant, acknowledge: None, .. }) => {
+                self.say(&[Frame::Grant { channel, total: grant }]);
+            }
+            When::Now(Due { grant, acknowledge: Some(total), .. }) => {
+                self.say(&[
+                    Frame::Acknowledge { channel, total },
+                    Frame::Grant { channel, total: grant },
+                ]);
+            }
+        }
+    }
+}
+
+struct Reader {
+    lane: u64,
+    said: Arc<Said>,
+    queue: Arc<Queue>,
+}
+
+impl Reader {
+    /// Until the lane ends, or breaks a rule.
+    async fn run(self) {
+        let Self { said, .. } = &self;
+        let mut read = BytesMut::new();
+        let mut acknowledging = pin!(tokio::time::sleep(ACKNOWLEDGE));
+        let mut later = false;
+        loop {
+            let wants_write = !said.pending().is_empty();
+            tokio::select! {
+                ready = said.stream.readable() => {
+                    if ready.is_err() || !self.read(&mut read) {
+                        return;
+                    }
+                    tokio::task::coop::consume_budget().await;
+                }
+                ready = said.stream.writable(), if wants_write => {
+                    if ready.is_ok() {
+                        said.say(&[]);
+                    }
+                }
+                () = said.kick.notified() => {
+                    if !later {
+                        later = true;
+                        acknowledging.as_mut().reset(tokio::time::Instant::now() + ACKNOWLEDGE);
+                    }
+                }
+                () = &mut acknowledging, if later => {
+                    later = false;
+                    if let Some(total) = self.queue.acknowledge(Way::Lane(self.lane)) {
+                        said.say(&[Frame::Acknowledge { channel: 0, total }]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is there. False at the end.
+    fn read(&self, read: &mut BytesMut) -> bool {
+        for _ in 0..CHUNKS {
+            make_room(read);
+            match self.said.stream.try_read_buf(read) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+            if !self.take(read) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes all whole frames from what was read. False if the sender broke a rule.
+    fn take(&self, read: &mut BytesMut) -> bool {
+        let mut end = 0;
+        let whole = loop {
+            match frame::first_body(&read[end..], MAX_RUNTIME) {
+                Ok(Some(body)) => end += PREFIX + body.len(),
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        // The payloads in it share this memory; nothing is copied.
+        let chunk = read.split_to(end).freeze();
+        let (mut at, mut payloads) = (0, Vec::new());
+        while let Ok(Some(body)) = frame::first_body(&chunk[at..], MAX_RUNTIME) {
+            at += PREFIX + body.len();
+            let Ok(frame) = parse(body) else { return false };
+            if !self.handle(&chunk, frame, &mut payloads) {
+                return false;
+            }
+        }
+        self.deliver(&mut payloads) && whole
+    }
+
+    fn handle(&self, chunk: &Bytes, frame: Frame<'_>, payloads: &mut Vec<Bytes>) -> bool {
+        let way = Way::Lane(self.lane);
+        match frame {
+            Frame::Message { payload, .. } => {
+                payloads.push(chunk.slice_ref(payload));
+                true
+            }
+            Frame::From { sender, next, kept, .. } => {
+                let delivered = self.deliver(payloads);
+                self.queue.run(way, sender, next, kept);
+                delivered
+            }
+            Frame::Skip { count, .. } => self.deliver(payloads) && self.queue.skip(way, count),
+            _ => false,
+        }
+    }
+
+    /// False if they are more than were granted.
+    fn deliver(&self, payloads: &mut Vec<Bytes>) -> bool {
+        if payloads.is_empty() {
+            return true;
+        }
+        match self.queue.push(Way::Lane(self.lane), payloads) {
+            Ok(due) => self.said.tell(due),
+            Err(_) => return false,
+        }
+        true
+    }
+}

@@ -1,0 +1,158 @@
+//! Lanes: messages of one link that go from process to process, without passing the daemon. See
+//! [`crate::runtime`].
+//!
+//! An output has an [`Outgoing`] for each of its lanes, which holds the link's queue; an input an
+//! [`Incoming`]. Each has a task that waits for what the other end says. A lane goes on while the
+//! daemon is away.
+
+mod claim;
+mod incoming;
+mod outgoing;
+mod waiting;
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use super::link::Shared;
+use crate::frame::{self, MAX_RUNTIME, PREFIX};
+use crate::runtime::Frame;
+
+pub(super) use incoming::Incoming;
+pub(super) use outgoing::{Outgoing, Terms};
+
+/// How late the daemon may be told of what has passed.
+const TELLING: Duration = Duration::from_millis(100);
+
+/// Fetches a sender's end, and uses it from then on. If that fails the daemon is told that the lane
+/// was left.
+pub(super) async fn take_out(shared: Weak<Shared>, channel: u16, terms: Terms) {
+    let Some(path) = shared.upgrade().map(|shared| shared.path.clone()) else { return };
+    let stream = claim::claim(&path, terms.lane).await;
+    let Some(strong) = shared.upgrade() else { return };
+    let Ok(stream) = stream.map(Arc::new) else { return strong.lane_failed(channel, terms.lane) };
+    let kick = Arc::new(Notify::new());
+    let task = tokio::spawn(feed(shared, channel, terms.lane, stream.clone(), kick.clone()));
+    let task = task.abort_handle();
+    let new = |first| Outgoing::new(terms, stream, first, kick, task.clone());
+    if !strong.lane_begins(channel, terms.lane, new) {
+        task.abort();
+    }
+}
+
+/// Fetches a receiver's end, and reads it from then on.
+pub(super) async fn take_in(
+    shared: Weak<Shared>,
+    channel: u16,
+    (lane, link): (u64, crate::LinkId),
+) {
+    let Some(path) = shared.upgrade().map(|shared| shared.path.clone()) else { return };
+    let stream = claim::claim(&path, lane).await;
+    let Some(strong) = shared.upgrade() else { return };
+    match stream {
+        Ok(stream) => strong.lane_opens(channel, (lane, link), Arc::new(stream)),
+        Err(_) => strong.lane_failed(channel, lane),
+    }
+}
+
+/// Serves a sender's end: what the receiver says, and what could not be written at once.
+async fn feed(
+    shared: Weak<Shared>,
+    channel: u16,
+    lane: u64,
+    stream: Arc<UnixStream>,
+    kick: Arc<Notify>,
+) {
+    let mut read = BytesMut::new();
+    let mut telling = std::pin::pin!(tokio::time::sleep(TELLING));
+    let mut runs = false;
+    loop {
+        let (wants_write, is_telling) = {
+            let Some(shared) = shared.upgrade() else { return };
+            let state = shared.with_outgoing(channel, lane, |outgoing, _| {
+                (!outgoing.is_broken()).then(|| (outgoing.wants_write(), outgoing.is_telling()))
+            });
+            match state.flatten() {
+                Some(state) => state,
+                // Not used yet, or broken.
+                None if shared.is_lane_broken(channel, lane) => {
+                    return shared.lane_broke(channel, lane);
+                }
+                None => (false, false),
+            }
+        };
+        if is_telling && !runs {
+            runs = true;
+            telling.as_mut().reset(tokio::time::Instant::now() + TELLING);
+        }
+        tokio::select! {
+            ready = stream.readable() => {
+                let Some(shared) = shared.upgrade() else { return };
+                if ready.is_err() || !hear(&shared, channel, lane, &stream, &mut read) {
+                    return shared.lane_broke(channel, lane);
+                }
+            }
+            ready = stream.writable(), if wants_write => {
+                let Some(shared) = shared.upgrade() else { return };
+                if ready.is_err() {
+                    return shared.lane_broke(channel, lane);
+                }
+                shared.with_outgoing(channel, lane, |outgoing, kept| outgoing.flush(kept));
+                shared.progress.notify_waiters();
+            }
+            () = kick.notified() => {}
+            () = &mut telling, if runs => {
+                runs = false;
+                let Some(shared) = shared.upgrade() else { return };
+                shared.tell_passed(channel, lane, false);
+            }
+        }
+    }
+}
+
+/// What the receiver says. False if the lane is over.
+fn hear(
+    shared: &Shared,
+    channel: u16,
+    lane: u64,
+    stream: &UnixStream,
+    read: &mut BytesMut,
+) -> bool {
+    loop {
+        read.reserve(1 << 10);
+        match stream.try_read_buf(read) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(_) => return false,
+        }
+        while let Ok(Some(body)) = frame::first_body(read, MAX_RUNTIME) {
+            let length = PREFIX + body.len();
+            let heard = match postcard::from_bytes(body) {
+                Ok(Frame::Grant { total, .. }) => shared
+                    .with_outgoing(channel, lane, |outgoing, kept| {
+                        outgoing.granted(total);
+                        outgoing.flush(kept);
+                    })
+                    .is_some(),
+                Ok(Frame::Acknowledge { total, .. }) => {
+                    shared.lane_acknowledged(channel, lane, total)
+                }
+                _ => false,
+            };
+            if !heard {
+                return false;
+            }
+            read.advance(length);
+        }
+        if read.len() > MAX_RUNTIME {
+            return false;
+        }
+    }
+    shared.progress.notify_waiters();
+    true
+}

@@ -1,0 +1,143 @@
+//! What goes over a link without passing the daemon: its lanes, as their ends report them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use orchestrator_proto::control::Counters;
+use orchestrator_proto::runtime::Passed;
+
+/// The lanes of one link.
+#[derive(Default)]
+pub struct Beside {
+    state: Mutex<State>,
+    /// Whether some receiver is still to be told of a lane.
+    handing_over: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    live: Vec<(u64, Passed)>,
+    /// Of lanes that are gone.
+    before: Passed,
+    last_ms: Option<u64>,
+    handing_over: Vec<HandOver>,
+    /// Why messages pass the daemon although they need not.
+    why: Option<String>,
+}
+
+/// What a receiver is to be told when nothing waits for it any more.
+struct HandOver {
+    lane: u64,
+    sink: u64,
+    frame: Vec<u8>,
+}
+
+impl Beside {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane is used from now on.
+    pub fn begin(&self, lane: u64) {
+        let mut state = self.state();
+        if !state.live.iter().any(|(id, _)| *id == lane) {
+            state.live.push((lane, Passed::default()));
+        }
+    }
+
+    /// So much has passed over it by now.
+    pub fn passed(&self, lane: u64, passed: Passed, now_ms: u64) {
+        let mut state = self.state();
+        let Some((_, known)) = state.live.iter_mut().find(|(id, _)| *id == lane) else { return };
+        let has_more = passed.sent > known.sent;
+        *known = passed;
+        if has_more {
+            state.last_ms = Some(now_ms);
+        }
+    }
+
+    /// What is known to have passed over it.
+    #[must_use]
+    pub fn known(&self, lane: u64) -> Passed {
+        let state = self.state();
+        let known = state.live.iter().find(|(id, _)| *id == lane);
+        known.map(|(_, passed)| *passed).unwrap_or_default()
+    }
+
+    /// It is used no longer.
+    pub fn end(&self, lane: u64) {
+        let mut state = self.state();
+        let Some(at) = state.live.iter().position(|(id, _)| *id == lane) else { return };
+        let (_, last) = state.live.swap_remove(at);
+        let before = &mut state.before;
+        before.sent += last.sent;
+        before.delivered += last.delivered;
+        before.dropped += last.dropped;
+        // What was still waiting and did not come back is lost with its sender.
+        before.dropped += last.queued();
+        before.returned += last.returned;
+    }
+
+    /// How many lanes are used.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.state().live.len()
+    }
+
+    /// Messages that wait at their senders.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.state().live.iter().map(|(_, passed)| passed.queued()).sum()
+    }
+
+    /// Why it has no lane; none if it has, or is not to have one.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        self.state().why.clone()
+    }
+
+    /// Says why.
+    pub fn set_why(&self, why: Option<String>) {
+        self.state().why = why;
+    }
+
+    pub(super) fn add_to(&self, counters: &mut Counters) {
+        let state = self.state();
+        let passed = state.live.iter().map(|(_, passed)| passed).chain([&state.before]);
+        for passed in passed {
+            // What came back was sent anew.
+            counters.sent += passed.sent.saturating_sub(passed.returned);
+            counters.delivered += passed.delivered;
+            counters.dropped += passed.dropped;
+            counters.drops.full += passed.dropped;
+        }
+        counters.queued += state.live.iter().map(|(_, passed)| passed.queued()).sum::<u64>();
+        counters.last_ms = counters.last_ms.max(state.last_ms);
+    }
+
+    pub(super) fn hand_over(&self, lane: u64, sink: u64, frame: Vec<u8>) {
+        self.state().handing_over.push(HandOver { lane, sink, frame });
+        self.handing_over.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::Acquire)
+    }
+
+    pub(super) fn handed_over(&self, sink: u64) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        let at = state.handing_over.iter().position(|it| it.sink == sink)?;
+        let it = state.handing_over.remove(at);
+        self.handing_over.store(!state.handing_over.is_empty(), Ordering::Release);
+        Some(it.frame)
+    }
+
+    /// The receiver is not to be told of this lane. False if it was already.
+    pub fn cancel(&self, lane: u64) -> bool {
+        let mut state = self.state();
+        let before = state.handing_over.len();
+        state.handing_over.retain(|it| it.lane != lane);
+        self.handing_over.store(!state.handing_over.is_empty(), Ordering::Release);
+        state.handing_over.len() < before
+    }
+}
