@@ -231,6 +231,8 @@ pub enum Frame<'a> {
         /// The total; never decreases.
         total: u64,
     },
+    /// Either direction: calls. A daemon sends these only to who has declared an end of calls.
+    Calls(CallFrame<'a>),
     /// Instance to daemon, before its declarations: it can take lanes.
     Lanes,
     /// Daemon to instance: there is a lane for this channel. See the module.
@@ -341,8 +343,6 @@ pub enum Frame<'a> {
         /// Which link's messages it carries.
         link: LinkId,
     },
-    /// Either direction: calls. A daemon sends these only to who has declared an end of calls.
-    Calls(CallFrame<'a>),
 }
 
 /// What passed over a lane, as one of its ends counts it, messages.

@@ -34,7 +34,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 const STABLE: Duration = Duration::from_secs(1);
 
 /// The tag of [`Frame::Leave`].
-const LEAVE: u8 = 22;
+const LEAVE: u8 = 23;
 
 /// How late an acknowledgement may be: it waits for further ones, or for a grant that it can go
 /// with.
@@ -293,11 +293,11 @@ fn handle(
                 ));
             }
         }
-        Frame::Calls(frame) => shared.calls.frame(shared, frame, chunk)?,
         Frame::Lane { .. } => shared.lane(&frame)?,
         Frame::Wanted { channel, wanted } => shared.wanted(channel, wanted),
         Frame::Gone { channel, lane } => shared.gone(channel, lane),
         Frame::Ask { channel, lane } => shared.tell_passed(channel, lane, true),
+        Frame::Calls(frame) => shared.calls.frame(shared, frame, chunk)?,
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {

@@ -130,6 +130,11 @@ impl Kept {
     /// How many bytes and messages from the start of `frames`, which are `messages` new ones, may
     /// be written now. They count as written.
     pub(super) fn take(&mut self, frames: &[u8], messages: u64, demand: Demand) -> (usize, u64) {
+        if !demand.daemon && self.is_behind() {
+            // Nobody there has a use for what was to come again.
+            self.skipped += self.next - self.written;
+            self.written = self.next;
+        }
         let daemon_keeps = demand.daemon && self.keeps();
         let keeps = daemon_keeps || demand.lanes.is_some();
         if (demand.daemon && self.is_behind()) || (keeps && self.bytes >= MAX_KEPT) {

@@ -82,7 +82,8 @@ impl Shared {
         }
     }
 
-    /// An output has its end, and uses it from now on. False if that is not wanted any more.
+    /// An output has its end, and uses it from now on. False if that has to wait until the daemon has
+    /// got again what it is to get.
     pub(super) fn lane_begins(
         &self,
         channel: u16,
@@ -90,10 +91,14 @@ impl Shared {
         new: impl FnOnce(u64) -> Outgoing,
     ) -> bool {
         let mut link = self.link();
-        if !link.claimed(channel, lane) {
+        let Some(sending) = link.output(channel) else { return true };
+        if sending.is_wanted && sending.kept.is_behind() && sending.claiming.contains(&lane) {
             return false;
         }
-        let Some(sending) = link.output(channel) else { return false };
+        if !link.claimed(channel, lane) {
+            return true;
+        }
+        let Some(sending) = link.output(channel) else { return true };
         let outgoing = new(sending.kept.next());
         sending.lanes.push(outgoing);
         link.writing.push(&Frame::Switched { channel, lane });

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use super::call::Calls;
 use super::ends::{Receiving, Sending, Taken};
@@ -23,6 +23,9 @@ use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
 /// Requests that may wait for their answers: as many as a daemon takes from one connection.
 pub(super) const MAX_REQUESTS: usize = 16;
 
+/// Ends of lanes that are fetched at once. A daemon takes sixteen connections of an instance.
+const MAX_CLAIMS: usize = 4;
+
 /// What handles and the connection's task share.
 pub(super) struct Shared {
     pub(super) path: std::path::PathBuf,
@@ -32,6 +35,8 @@ pub(super) struct Shared {
     /// The task waits here: there are bytes to write, or writing failed.
     pub(super) kick: Notify,
     pub(super) connected: watch::Sender<bool>,
+    /// Ends of lanes are fetched a few at a time: each takes a connection.
+    pub(super) claims: Arc<Semaphore>,
     /// The ends of calls.
     pub(super) calls: Calls,
     /// Some input has something to acknowledge, and the task knows.
@@ -105,6 +110,7 @@ impl Shared {
             progress: Notify::new(),
             kick: Notify::new(),
             connected: watch::Sender::new(false),
+            claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             calls: Calls::default(),
             acknowledging: AtomicBool::new(false),
         }
@@ -192,13 +198,13 @@ impl Shared {
         let mut link = self.link();
         link.writing.end(reason);
         link.requests.clear();
-        self.calls.detach();
         for declared in &mut link.declared {
             match &mut declared.end {
                 End::Output(sending) => sending.detached(),
                 End::Input(receiving) => receiving.claiming.clear(),
             }
         }
+        self.calls.detach();
         self.connected.send_replace(false);
         drop(link);
         self.progress.notify_waiters();

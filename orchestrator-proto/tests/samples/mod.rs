@@ -2,7 +2,7 @@
 
 use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
-    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame,
+    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame, Passed,
     RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, Size, TypeSchema, WireError};
@@ -541,6 +541,10 @@ pub(crate) fn start(instance: &str, priority: Option<Priority>) -> RuntimeReques
     RuntimeRequest::Start { instance: instance.into(), priority }
 }
 
+fn passed() -> Passed {
+    Passed { sent: 1000, delivered: 990, dropped: 7, returned: 3, output: 1100 }
+}
+
 /// Each enum of the page, with one sample of each variant.
 #[rustfmt::skip]
 pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
@@ -578,6 +582,19 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Report { .. } => Frame::Report { channel: 300 },
         Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
         Frame::Calls(_) => Frame::Calls(CallFrame::Declare(declare_calls(&schema))),
+        Frame::Lanes => Frame::Lanes,
+        Frame::Lane { .. } => Frame::Lane { channel: 300, lane: 1 << 40, link: LinkId(7), policy: Policy::Latest, capacity: 300, anybody: true },
+        Frame::Claim { .. } => Frame::Claim { magic: runtime::MAGIC, protocol: 2, lane: 1 << 40 },
+        Frame::Claimed => Frame::Claimed,
+        Frame::Switched { .. } => Frame::Switched { channel: 300, lane: 1 << 40 },
+        Frame::Wanted { .. } => Frame::Wanted { channel: 300, wanted: true },
+        Frame::Leave { .. } => Frame::Leave { channel: 300, lane: 1 << 40 },
+        Frame::Left { .. } => Frame::Left { channel: 300, lane: 1 << 40, passed: passed() },
+        Frame::Again { .. } => Frame::Again { channel: 300, lane: 1 << 40, number: 500, payload: b"\xff\x00" },
+        Frame::Gone { .. } => Frame::Gone { channel: 300, lane: 1 << 40 },
+        Frame::Passed { .. } => Frame::Passed { channel: 300, lane: 1 << 40, passed: passed() },
+        Frame::Ask { .. } => Frame::Ask { channel: 300, lane: 1 << 40 },
+        Frame::Uses { .. } => Frame::Uses { channel: 300, lane: 1 << 40, link: LinkId(7) },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -859,6 +876,7 @@ pub(crate) fn structs() -> Vec<Sample> {
         sample("ServerFrame", &reply),
         sample("ClientFrame", &super::request(300, Request::Status)),
         sample("Declare", &declare(&schema)),
+        sample("Passed", &passed()),
         sample("TapMessage", &tap_message(Err("cut".into()))),
         sample("TapFilter", &TapFilter::default()),
         sample("RecordFilter", &RecordFilter::default()),

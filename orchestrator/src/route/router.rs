@@ -381,7 +381,7 @@ impl Router {
         link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
-        let losses = table.interruptions.losses(&[link.clone()]);
+        let losses = table.interruptions.losses(std::slice::from_ref(&link));
         drop(table);
         self.report(losses);
         self.surroundings.link_changed(&link);

@@ -11,6 +11,7 @@ mod outgoing;
 mod waiting;
 
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,17 +32,41 @@ const TELLING: Duration = Duration::from_millis(100);
 /// Fetches a sender's end, and uses it from then on. If that fails the daemon is told that the lane
 /// was left.
 pub(super) async fn take_out(shared: Weak<Shared>, channel: u16, terms: Terms) {
-    let Some(path) = shared.upgrade().map(|shared| shared.path.clone()) else { return };
-    let stream = claim::claim(&path, terms.lane).await;
+    let Some(stream) = fetch(&shared, terms.lane).await else { return };
     let Some(strong) = shared.upgrade() else { return };
     let Ok(stream) = stream.map(Arc::new) else { return strong.lane_failed(channel, terms.lane) };
+    drop(strong);
     let kick = Arc::new(Notify::new());
-    let task = tokio::spawn(feed(shared, channel, terms.lane, stream.clone(), kick.clone()));
+    let task =
+        tokio::spawn(feed(shared.clone(), channel, terms.lane, stream.clone(), kick.clone()));
     let task = task.abort_handle();
-    let new = |first| Outgoing::new(terms, stream, first, kick, task.clone());
-    if !strong.lane_begins(channel, terms.lane, new) {
+    let mut is_used = false;
+    while let Some(shared) = shared.upgrade() {
+        let mut progress = pin!(shared.progress.notified());
+        progress.as_mut().enable();
+        let new = |first| {
+            is_used = true;
+            Outgoing::new(terms, stream.clone(), first, kick.clone(), task.clone())
+        };
+        if shared.lane_begins(channel, terms.lane, new) {
+            break;
+        }
+        // The daemon gets again what it has not acknowledged before anything goes elsewhere.
+        let _ = tokio::time::timeout(TELLING, progress).await;
+    }
+    if !is_used {
         task.abort();
     }
+}
+
+/// An end of a lane; none if this program has no use for it any more.
+async fn fetch(shared: &Weak<Shared>, lane: u64) -> Option<io::Result<UnixStream>> {
+    let (path, claims) = {
+        let shared = shared.upgrade()?;
+        (shared.path.clone(), shared.claims.clone())
+    };
+    let _turn = claims.acquire().await.ok()?;
+    Some(claim::claim(&path, lane).await)
 }
 
 /// Fetches a receiver's end, and reads it from then on.
@@ -50,8 +75,7 @@ pub(super) async fn take_in(
     channel: u16,
     (lane, link): (u64, crate::LinkId),
 ) {
-    let Some(path) = shared.upgrade().map(|shared| shared.path.clone()) else { return };
-    let stream = claim::claim(&path, lane).await;
+    let Some(stream) = fetch(&shared, lane).await else { return };
     let Some(strong) = shared.upgrade() else { return };
     match stream {
         Ok(stream) => strong.lane_opens(channel, (lane, link), Arc::new(stream)),
@@ -68,7 +92,7 @@ async fn feed(
     kick: Arc<Notify>,
 ) {
     let mut read = BytesMut::new();
-    let mut telling = std::pin::pin!(tokio::time::sleep(TELLING));
+    let mut telling = pin!(tokio::time::sleep(TELLING));
     let mut runs = false;
     loop {
         let (wants_write, is_telling) = {

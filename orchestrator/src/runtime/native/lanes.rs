@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use orchestrator_proto::control::{LinkRules, Transport};
@@ -34,10 +34,8 @@ const MAX_LANES: usize = 1024;
 #[derive(Default)]
 pub struct Lanes {
     table: Mutex<Table>,
-    /// How many are in use.
-    count: watch::Sender<usize>,
-    /// Told when a sender has answered how much has passed.
-    answers: watch::Sender<()>,
+    /// Told when one is in use, or not any more, or its sender has answered.
+    changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -212,15 +210,23 @@ impl Lanes {
     /// Waits until no lane is in use whose messages somebody wants to watch; not for long.
     pub async fn watched(&self, router: &Router) {
         self.consider_all(router);
-        let is_done = |_: &usize| {
-            let table = self.table();
-            let mut in_use = table.lanes.values().filter(|lane| lane.is_in_use());
-            !in_use.any(|lane| router.taps().watches(&lane.link.type_name))
-        };
-        let mut count = self.count.subscribe();
         // Who stands still is not waited for. What such a one sends later goes over the lane until
         // it goes on.
-        let _ = tokio::time::timeout(WATCHED, count.wait_for(is_done)).await;
+        self.until(WATCHED, |table| {
+            let mut in_use = table.lanes.values().filter(|lane| lane.is_in_use());
+            !in_use.any(|lane| router.taps().watches(&lane.link.type_name))
+        })
+        .await;
+    }
+
+    /// Waits until this is so, no longer than so.
+    async fn until(&self, most: Duration, is_so: impl Fn(&Table) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let waiting = async {
+            // Not within `wait_for`, which holds what whoever tells of a change waits for.
+            while !is_so(&self.table()) && changes.changed().await.is_ok() {}
+        };
+        let _ = tokio::time::timeout(most, waiting).await;
     }
 
     /// Brings about the lanes that this link can have, and ends those that it can't have any more.
@@ -283,7 +289,7 @@ impl Lanes {
             }
         }
         table.failed.retain(|(_, _, other)| *other != link);
-        self.counted(&table);
+        self.changes.send_replace(());
     }
 
     /// A connection is over, and the lanes that it fed.
@@ -331,7 +337,7 @@ impl Lanes {
                 lane.link.lanes.end(id);
             }
         }
-        self.counted(&table);
+        self.changes.send_replace(());
         drop(table);
         let router = &connection.endpoint.router;
         for link in router.links_to(instance) {
@@ -394,7 +400,7 @@ impl Lanes {
                 link.hand_over(id, receiver.number, frame);
             }
         }
-        self.counted(&table);
+        self.changes.send_replace(());
         drop(table);
         connection.tell_wanted(channel);
     }
@@ -402,7 +408,6 @@ impl Lanes {
     /// Waits until what passed over lanes is known as it is now; not for long: of a sender that
     /// stands still it is known as it was.
     pub async fn refresh(&self) {
-        let mut answers = self.answers.subscribe();
         {
             let mut table = self.table();
             let in_use: Vec<_> = table
@@ -418,8 +423,7 @@ impl Lanes {
                 table.lanes.entry(id).and_modify(|lane| lane.is_asked = true);
             }
         }
-        let are_there = |_: &()| !self.table().lanes.values().any(|lane| lane.is_asked);
-        let _ = tokio::time::timeout(ANSWERED, answers.wait_for(are_there)).await;
+        self.until(ANSWERED, |table| !table.lanes.values().any(|lane| lane.is_asked)).await;
     }
 
     /// A sender has passed so much over a lane by now.
@@ -438,7 +442,7 @@ impl Lanes {
         connection.source.has_sent(channel, passed.output);
         drop(table);
         if was_asked {
-            self.answers.send_replace(());
+            self.changes.send_replace(());
         }
     }
 
@@ -484,7 +488,7 @@ impl Lanes {
         link.lanes.end(id);
         // Its receiver, if it has it, says how much it read.
         table.lanes.remove(&id);
-        self.counted(&table);
+        self.changes.send_replace(());
         Some(link)
     }
 
@@ -503,7 +507,7 @@ impl Lanes {
             lane.link.lanes.passed(id, all, now_ns() / 1_000_000);
             lane.link.lanes.end(id);
             table.lanes.remove(&id);
-            self.counted(&table);
+            self.changes.send_replace(());
         } else {
             // It reads no more, whatever the sender sends.
             lane.shut();
@@ -551,26 +555,20 @@ impl Lanes {
             connection.source.divert(channel, &link);
             connection.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
         }
-        self.counted(&table);
+        self.changes.send_replace(());
         drop(table);
         self.consider(&link, router.taps());
         if is_sender {
             connection.tell_wanted(channel);
         }
     }
-
-    fn counted(&self, table: &Table) {
-        self.answers.send_replace(());
-        let count = table.lanes.values().filter(|lane| lane.is_in_use()).count();
-        self.count.send_replace(count);
-    }
 }
 
 /// How long a watcher waits for lanes to be left.
-const WATCHED: std::time::Duration = std::time::Duration::from_secs(1);
+const WATCHED: Duration = Duration::from_secs(1);
 
 /// How long somebody waits who wants to know what has passed.
-const ANSWERED: std::time::Duration = std::time::Duration::from_millis(100);
+const ANSWERED: Duration = Duration::from_millis(100);
 
 impl Table {
     /// Offers a lane to this sender, if it has none over this link.
