@@ -279,6 +279,8 @@ impl<D: Dialect + 'static> Outlet<D> {
     /// Collects the next batch: control frames first, then messages, the links in turn.
     fn fill(&self, batch: &mut Batch) {
         batch.heads.clear();
+        // Does not keep the memory of one huge call for ever.
+        batch.heads.shrink_to(4 * BATCH_BYTES);
         {
             let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(frame) = control.frames.pop_front() {
