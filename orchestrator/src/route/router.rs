@@ -1,5 +1,7 @@
 //! The table of links, and everything that changes it. Never on the message path.
 
+mod calls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -8,7 +10,7 @@ use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
-use super::calls::{Exchange, parts_of_calls};
+use super::calls::Exchange;
 use super::interruption::{Interruptions, Loss};
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
@@ -161,7 +163,7 @@ impl Router {
     }
 
     /// The instance has declared these types to an earlier daemon. To be called before its links
-    /// are made. From now on, each type that it declares in another form than before is told.
+    /// are made. From now on, each type that it declares is told.
     pub fn keep_types(
         &self,
         instance: InstanceId,
@@ -212,6 +214,20 @@ impl Router {
         source
     }
 
+    /// The source will send this type, and nothing is declared by that. The answer is the links of
+    /// the type as well.
+    pub(super) fn enter_feed(
+        &self,
+        source: &Arc<Source>,
+        decl: &Arc<TypeDecl>,
+    ) -> (OutputIndex, Vec<Arc<Link>>) {
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        table.sources.retain(|source| source.strong_count() > 0);
+        table.sources.push(Arc::downgrade(source));
+        (source.add_output(decl.clone(), 0, None, &links), links)
+    }
+
     /// The source will send this type, and number its messages if it says how.
     ///
     /// # Errors
@@ -257,8 +273,8 @@ impl Router {
         let losses = table.interruptions.losses(&links);
         let index = source.add_output(decl.clone(), channel, numbering, &links);
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(Direction::Output, &decl);
+        if let Some((tell, is_news)) = tell {
+            tell(Direction::Output, &decl, is_news);
         }
         self.report(losses);
         Ok(index)
@@ -274,57 +290,9 @@ impl Router {
             ends.mailbox.has_changed();
         }
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(Direction::Input, &decl);
+        if let Some((tell, is_news)) = tell {
+            tell(Direction::Input, &decl, is_news);
         }
-    }
-
-    /// The instance declares an end of calls. The answer is where they meet.
-    pub(super) fn declare_calls(
-        &self,
-        instance: InstanceId,
-        direction: Direction,
-        decl: &Arc<TypeDecl>,
-    ) -> Arc<Exchange> {
-        let _in_order = self.declaring();
-        let mut table = self.table();
-        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
-        let tell = table.declare(instance, direction, decl);
-        if let Some(ends) = table.instances.get(&instance) {
-            ends.mailbox.has_changed();
-        }
-        self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(direction, decl);
-        }
-        self.exchange(&decl.name)
-    }
-
-    /// Where calls of this type meet.
-    pub(super) fn exchange(&self, type_name: &Arc<str>) -> Arc<Exchange> {
-        let mut table = self.table();
-        if let Some(exchange) = table.exchanges.get(type_name).and_then(Weak::upgrade) {
-            return exchange;
-        }
-        table.exchanges.retain(|_, exchange| exchange.strong_count() > 0);
-        let links = table.by_type.get(type_name).map(Vec::as_slice).unwrap_or_default();
-        let exchange = Exchange::new(links, self.taps.clone());
-        table.exchanges.insert(type_name.clone(), Arc::downgrade(&exchange));
-        exchange
-    }
-
-    /// Whether a link carries calls, as far as its ends have declared.
-    #[must_use]
-    pub fn carries_calls(&self, link: &Link) -> bool {
-        let table = self.table();
-        let types = |id: &InstanceId| table.instances.get(id).map(|ends| &ends.types);
-        let of_sender = link.from.as_ref().and_then(types);
-        let sent = of_sender.and_then(|types| types.output(&link.type_name));
-        let taken = match &link.to {
-            LinkTarget::Instance(to) => types(to).and_then(|types| types.input(&link.type_name)),
-            LinkTarget::Udp(_) => None,
-        };
-        sent.or(taken).is_some_and(|decl| parts_of_calls(decl).is_some())
     }
 
     /// The instance has had all messages of this type from this sender below `next`, on
@@ -354,6 +322,17 @@ impl Router {
     #[must_use]
     pub fn input(&self, instance: InstanceId, type_name: &str) -> Option<Arc<TypeDecl>> {
         self.table().instances.get(&instance)?.types.input(type_name).cloned()
+    }
+
+    /// Everything that instances last declared, in no order.
+    #[must_use]
+    pub fn declarations(&self) -> Vec<(InstanceId, Direction, Arc<TypeDecl>)> {
+        let table = self.table();
+        let of = |(id, ends): (&InstanceId, &Ends)| {
+            let id = *id;
+            ends.types.all().map(move |(way, decl)| (id, way, decl.clone())).collect::<Vec<_>>()
+        };
+        table.instances.iter().flat_map(of).collect()
     }
 
     /// The type names that the instance last declared as outputs and inputs, sorted.
@@ -427,7 +406,7 @@ impl Router {
         link.mailbox.enter(&link);
         table.by_type.entry(request.type_name.clone()).or_default().push(link.clone());
         table.refresh(&request.type_name);
-        let losses = table.interruptions.losses(&[link.clone()]);
+        let losses = table.interruptions.losses(std::slice::from_ref(&link));
         drop(table);
         self.report(losses);
         self.surroundings.link_changed(&link);
@@ -541,7 +520,7 @@ impl Table {
         instance: InstanceId,
         direction: Direction,
         decl: &Arc<TypeDecl>,
-    ) -> Option<TellType> {
+    ) -> Option<(TellType, bool)> {
         self.instances.get_mut(&instance)?.types.declare(direction, decl)
     }
 

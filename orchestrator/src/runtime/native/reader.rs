@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
-    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
+    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_FORMS,
+    MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
 };
 use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -20,7 +20,7 @@ use super::super::now_ns;
 use super::calls::Calls;
 use super::inputs::Input;
 use super::{Connection, connected};
-use crate::route::{Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
+use crate::route::{Form, Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
 /// How long a connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ pub(super) struct Reader {
     pub(super) names: HashSet<(Direction, Arc<str>)>,
     /// What was said of the channel that is to be declared next.
     pub(super) announced: Option<(u16, Announced)>,
+    /// Forms that the input takes that is to be declared next.
+    pub(super) forms: Option<(u16, Vec<Form>)>,
     /// Consecutive messages of one output, not sent yet.
     pub(super) run: Vec<Bytes>,
     pub(super) run_output: Option<OutputIndex>,
@@ -111,6 +113,7 @@ impl Reader {
             calls: Calls::default(),
             names: HashSet::new(),
             announced: None,
+            forms: None,
             run: Vec::new(),
             run_output: None,
             woken: Woken::default(),
@@ -199,7 +202,8 @@ impl Reader {
     /// `whole` is the buffer that a large frame has for itself.
     fn frame(&mut self, body: &[u8], whole: Option<&Bytes>) -> Result<(), WireError> {
         const MESSAGE: u8 = 4;
-        if body[0] == MESSAGE && self.greeted && self.announced.is_none() {
+        let is_announced = self.announced.is_some() || self.forms.is_some();
+        if body[0] == MESSAGE && self.greeted && !is_announced {
             return match postcard::take_from_bytes::<(u32, u16, &[u8])>(body) {
                 Ok(((_, channel, payload), [])) => self.message(channel, payload, whole),
                 _ => Err(malformed("a message frame that is cut or wrong")),
@@ -222,6 +226,14 @@ impl Reader {
             _ if self.announced.is_some() => Err(malformed(
                 "a channel that keeps or recognises must be declared right after that was said",
             )),
+            Frame::Takes { channel, schema, hash } => self.takes(channel, schema, hash),
+            Frame::Recognise { channel } => {
+                self.announced = Some((channel, Announced::Recognise));
+                Ok(())
+            }
+            _ if self.forms.is_some() => Err(malformed(
+                "an input that takes several forms must be declared right after they were named",
+            )),
             Frame::Keep { channel, epoch, next, again } => {
                 // Far from where numbers end.
                 if next.saturating_add(again) > u64::MAX / 2 {
@@ -229,10 +241,6 @@ impl Reader {
                 }
                 let numbering = Numbering { epoch, first: next, again };
                 self.announced = Some((channel, Announced::Keep(numbering)));
-                Ok(())
-            }
-            Frame::Recognise { channel } => {
-                self.announced = Some((channel, Announced::Recognise));
                 Ok(())
             }
             Frame::Acknowledge { channel, total } => self.acknowledge(channel, total),
@@ -256,7 +264,8 @@ impl Reader {
             Frame::Welcome { .. }
             | Frame::Refused(_)
             | Frame::Reply { .. }
-            | Frame::Dropped { .. } => Err(malformed("a frame that only the daemon sends")),
+            | Frame::Dropped { .. }
+            | Frame::Form { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
             of_lanes => self.lane_frame(of_lanes),
         }
@@ -306,8 +315,22 @@ impl Reader {
         if self.channels[slot].is_some() || self.calls.has(channel) {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        let decl =
-            Arc::new(TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?) });
+        let also = match self.forms.take() {
+            None => Vec::new(),
+            Some((of, forms)) if of == channel && direction == Direction::Input => forms,
+            Some((of, _)) => {
+                return Err(malformed(format!(
+                    "the declaration of channel {channel} is not that of an input {of}, whose \
+                     forms were named"
+                )));
+            }
+        };
+        let decl = TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?), also };
+        let hashes: HashSet<_> = decl.forms().map(|(hash, _)| *hash).collect();
+        if hashes.len() != decl.forms().count() {
+            return Err(malformed(format!("the input {name} takes one form twice")));
+        }
+        let decl = Arc::new(decl);
         self.take_name(direction, &decl.name)?;
         let (numbering, recognises) = match (self.announced.take(), direction) {
             (None, _) => (None, false),
@@ -354,6 +377,24 @@ impl Reader {
             endpoint.lanes.uses(&connection, (channel, lane), link, direction == Direction::Output);
         }
         endpoint.lanes.declared(&connection, name);
+        Ok(())
+    }
+
+    fn takes(
+        &mut self,
+        channel: u16,
+        canonical: &[u8],
+        hash: Option<[u8; 32]>,
+    ) -> Result<(), WireError> {
+        let form = checked(&format!("channel {channel}"), canonical, hash)?;
+        let (of, forms) = self.forms.get_or_insert_with(|| (channel, Vec::new()));
+        if *of != channel {
+            return Err(malformed(format!("the forms of channel {of} are not yet declared")));
+        }
+        if forms.len() + 1 >= MAX_FORMS {
+            return Err(malformed(format!("channel {channel} takes more than {MAX_FORMS} forms")));
+        }
+        forms.push(form);
         Ok(())
     }
 

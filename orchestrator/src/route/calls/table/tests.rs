@@ -1,13 +1,13 @@
 //! The table of calls, over random sequences of events.
 
-use orchestrator_proto::{SchemaHash, TypeSchema};
+use orchestrator_proto::{LinkId, SchemaHash, TypeSchema};
 use proptest::prelude::*;
 
 use super::*;
 
 fn decl(schema: TypeSchema) -> Arc<TypeDecl> {
     let hash = SchemaHash::of(&schema.encode());
-    Arc::new(TypeDecl { name: "t".into(), schema: Some((hash, Arc::new(schema))) })
+    Arc::new(TypeDecl::new("t".into(), Some((hash, Arc::new(schema)))))
 }
 
 fn instance(number: u8) -> InstanceId {

@@ -170,7 +170,12 @@ impl Table {
         let sent = from.source.output(&link.type_name).and_then(|(_, decl, _)| decl.schema.clone());
         let wanted = input.decl.schema.as_ref();
         if sent.as_ref().map(|(hash, _)| hash) != wanted.map(|(hash, _)| hash) {
-            return Err("its two ends disagree".to_owned());
+            // Over a lane there is the form of the receiver's declaration alone.
+            let is_taken = sent.is_some_and(|(hash, _)| input.decl.form_of(hash).is_some());
+            return Err(match is_taken {
+                true => "the receiver has to be told in which form its messages are".to_owned(),
+                false => "its two ends disagree".to_owned(),
+            });
         }
         if self.failed.contains(&(from.number, to.number, link.id)) {
             return Err("a lane between its ends was tried, and failed".to_owned());
