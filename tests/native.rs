@@ -263,7 +263,8 @@ fn a_mismatch_that_is_known_is_refused_with_both_schemas() {
         add.extend(from);
         let said = daemon.cli(add);
         assert_eq!(said.code, Some(1), "{said:?}");
-        for part in ["different schemas", "height: f32", "height: u64", "last: bool"] {
+        let differs = "height: f32 for the sender, u64 for the receiver\n";
+        for part in ["different schemas", differs, "height: f32", "height: u64", "last: bool"] {
             assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
         }
     }
@@ -295,7 +296,8 @@ fn a_mismatch_that_is_discovered_later_is_told_and_ends_when_the_types_agree() {
     };
     assert_eq!(error.code, ErrorCode::SchemaMismatch);
     let list = daemon.ok(["link", "list"]);
-    for part in ["mismatched", "height: f32", "height: u64"] {
+    let differs = "height: f32 for the sender, u64 for the receiver";
+    for part in ["mismatched", differs, "height: f32", "height: u64"] {
         assert!(list.contains(part), "{part}: {list}");
     }
     for _ in 0..5 {

@@ -196,3 +196,116 @@ fn who_sends_without_a_schema_declares_nothing() {
     daemon.launch();
     assert_eq!(shown(&daemon, "a"), (json!([]), json!([])));
 }
+
+fn listed(daemon: &Daemon, pattern: &str) -> Vec<Value> {
+    let list = daemon.json(["type", "list", pattern]);
+    list["types"]["types"].as_array().unwrap().clone()
+}
+
+/// Who declares a form, by name.
+fn named(declarers: &Value) -> Vec<&str> {
+    let listed = declarers["listed"].as_array().unwrap();
+    assert_eq!(declarers["count"], json!(listed.len()));
+    listed.iter().map(|it| it["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_form_that_was_ever_declared_is_listed_and_shown() {
+    let mut daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    let (old, new) = (pose(TypeSchema::F32), pose(TypeSchema::F64));
+    drop(declare(&daemon, &a, Direction::Output, "pose", &old));
+    drop(declare(&daemon, &a, Direction::Output, "pose", &new));
+    eventually("the second form is known", || (listed(&daemon, "pose").len() == 2).then_some(()));
+    drop(declare(&daemon, &b, Direction::Input, "pose", &new));
+    drop(declare(&daemon, &b, Direction::Output, "other", &TypeSchema::U8));
+    let link = daemon.link("a", "pose", "b").0;
+    is_stored(&daemon);
+    let before = listed(&daemon, "p*e");
+    let look = |daemon: &Daemon| {
+        let all = listed(daemon, "p*e");
+        assert_eq!(all.len(), 2, "{all:?}");
+        let [now, once] = [&all[0], &all[1]];
+        assert_eq!(now["hash"], json!(new.hash().to_string()));
+        assert_eq!(once["hash"], json!(old.hash().to_string()));
+        assert_eq!((named(&now["outputs"]), named(&now["inputs"])), (vec!["a"], vec!["b"]));
+        assert_eq!(now["links"], json!([link]));
+        assert_eq!((named(&once["outputs"]), &once["links"]), (vec![], &json!([])));
+        assert_eq!(once["first_seen_ms"], before[1]["first_seen_ms"]);
+        // In text, the form that is declared, and no other.
+        let shown = daemon.ok(["type", "show", "pose"]);
+        assert!(shown.contains("sent by a; taken by b; link "), "{shown}");
+        assert!(shown.ends_with(&format!("{new}\n")) && !shown.contains("f32"), "{shown}");
+        let shown = daemon.ok(["type", "show", "pose", "--all"]);
+        assert!(shown.contains("// x: f64 for the one above, f32 for this one\n"), "{shown}");
+        assert!(shown.contains("no instance declares it"), "{shown}");
+        let hash = old.hash().to_string();
+        let shown = daemon.json(["type", "show", &format!("pose@{}", &hash[..6].to_uppercase())]);
+        let form = &shown["type"]["forms"][0];
+        assert_eq!((&form["hash"], &form["schema"]), (&json!(hash), &json!(old.to_string())));
+        assert_eq!(form["json_schema"], old.to_json_schema("pose"));
+        let schema = daemon.ok(["type", "show", "pose", "--json-schema"]);
+        let schema: Value = serde_json::from_str(&schema).unwrap();
+        assert_eq!(schema, new.to_json_schema("pose"));
+    };
+    look(&daemon);
+    after_every_end(&mut daemon, look);
+    // Nobody declares it any more: then what was declared last is shown.
+    daemon.ok(["runtime", "remove", "a"]);
+    daemon.ok(["runtime", "remove", "b"]);
+    assert_eq!(listed(&daemon, "pose").len(), 2);
+    let shown = daemon.ok(["type", "show", "pose"]);
+    assert!(shown.contains("no instance declares it") && !shown.contains("f32"), "{shown}");
+}
+
+#[test]
+fn a_name_that_is_not_there_is_refused_with_those_that_may_be_meant() {
+    let daemon = Daemon::start();
+    let a = daemon.put("a");
+    drop(declare(&daemon, &a, Direction::Output, "acme.imu.v1", &TypeSchema::U8));
+    let refused = |what: &str| {
+        let said = daemon.cli(["type", "show", what]);
+        assert_eq!(said.code, Some(3), "{said:?}");
+        said.stderr
+    };
+    assert!(refused("acme.imv.v1").contains("did you mean acme.imu.v1?"));
+    assert!(refused("imu").contains("did you mean acme.imu.v1?"));
+    assert!(refused("something.else").contains("`type list` shows those there are"));
+    let other = refused("acme.imu.v1@0123456789");
+    assert!(other.contains("never declared with a schema whose hash begins with"), "{other}");
+    assert_eq!(daemon.cli(["type", "show", &"x".repeat(300)]).code, Some(1));
+    assert_eq!(daemon.cli(["type", "show", ""]).code, Some(2));
+    let both = ["type", "show", "acme.imu.v1", "--all", "--json-schema"];
+    assert_eq!(daemon.cli(both).code, Some(2));
+    // Digits that are none come from other clients only.
+    let request = |hash: &str| {
+        let (name, hash) = ("acme.imu.v1".to_owned(), Some(hash.to_owned()));
+        daemon.request(orchestrator_proto::control::Request::TypeShow { name, hash })
+    };
+    for bad in ["", "xyz", &"0".repeat(65)] {
+        let refused = request(bad).unwrap_err().to_string();
+        assert!(refused.contains("64 digits of a hash"), "{refused}");
+    }
+    // Two that declare it in different forms: neither is the one.
+    let b = daemon.put("b");
+    drop(declare(&daemon, &b, Direction::Input, "acme.imu.v1", &TypeSchema::U16));
+    let said = daemon.cli(["type", "show", "acme.imu.v1", "--json-schema"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("choose one as acme.imu.v1@HASH"), "{said:?}");
+}
+
+#[test]
+fn what_has_no_schema_is_listed_as_such() {
+    let daemon = Daemon::start();
+    let a = daemon.put("a");
+    let mut veecle = daemon.veecle(&a);
+    veecle.storable("v", &json!(1));
+    eventually("it is known", || (listed(&daemon, "v").len() == 1).then_some(()));
+    let info = &listed(&daemon, "v")[0];
+    assert_eq!((&info["hash"], &info["first_seen_ms"]), (&Value::Null, &Value::Null));
+    assert_eq!(named(&info["outputs"]), ["a"]);
+    assert!(daemon.ok(["type", "show", "v"]).contains("without a schema"));
+    assert_eq!(daemon.cli(["type", "show", "v", "--json-schema"]).code, Some(1));
+    let table = daemon.ok(["type", "list"]);
+    assert!(table.lines().nth(1).unwrap().starts_with("v "), "{table}");
+}

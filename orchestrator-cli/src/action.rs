@@ -192,6 +192,8 @@ fn describe(reply: &Reply, restart: bool) -> Option<(String, &[String])> {
         | Reply::ReplicaSets(_)
         | Reply::ReplicaSet(_)
         | Reply::LinkCalled(_)
+        | Reply::Types(_)
+        | Reply::Type(_)
         | Reply::Each { .. } => return None,
     };
     Some((sentence, &[]))

@@ -106,6 +106,19 @@ fn set(set: &ReplicaSetInfo) -> (String, String) {
     (set.name.clone(), crate::format::count(set.replicas.0.into(), "replica"))
 }
 
+/// Completes names of message types.
+pub(crate) fn types() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| match ask(Request::TypeList) {
+        Some(Reply::Types(list)) => {
+            let mut names: Vec<_> = list.types.into_iter().map(|it| it.name).collect();
+            // The same name may have been declared with several schemas.
+            names.dedup();
+            offer(current, names.into_iter().map(|name| (name, "message type".to_owned())))
+        }
+        _ => Vec::new(),
+    })
+}
+
 /// Completes numbers of links.
 pub(crate) fn links() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| match ask(Request::LinkList) {

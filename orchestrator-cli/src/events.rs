@@ -42,7 +42,12 @@ pub(crate) async fn events(
                 item if out.is_json() => out.json_line(&item)?,
                 Item::Event(event) => out.line(&sentence(&event))?,
                 Item::Missed { count, reason } => logs::missed(out, count, &reason),
-                Item::Log(_) | Item::Message(_) | Item::Source(_) | Item::Recorded(_) => {
+                Item::Log(_)
+                | Item::Message(_)
+                | Item::Source(_)
+                | Item::Recorded(_)
+                | Item::Replaying(_)
+                | Item::Fed(_) => {
                     return Err(Failure::unexpected_reply());
                 }
             }
@@ -97,6 +102,10 @@ fn what(kind: &EventKind) -> String {
         EventKind::Changed { keys } => format!("definition changed: {keys}"),
         EventKind::Scaled { from, to } => format!("scaled from {from} to {to}"),
         EventKind::SetRemoved => "removed with all replicas".into(),
+        EventKind::SchemasForgotten { count } => {
+            let schemas = format::count(*count, "schema");
+            format!("forgot {schemas} that no instance declares, to have room for others")
+        }
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
         EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport } => {
             let (policy, capacity) = (*policy, *capacity);

@@ -11,7 +11,7 @@ use crate::cli::{LinkCommand, LinkSet};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::table::{self, Field, Ids, Tone};
-use crate::{action, format, record, send, tap};
+use crate::{action, format, record, replay, send, tap};
 
 /// `link …`
 pub(crate) async fn run(
@@ -22,6 +22,7 @@ pub(crate) async fn run(
     let requests = match command {
         LinkCommand::List => return list(&client, out).await,
         LinkCommand::Tap(args) => return tap::tap(&client, out, args).await,
+        LinkCommand::Replay(args) => return replay::replay(&client, out, args).await,
         LinkCommand::Record(args) => return record::record(&client, out, args).await,
         LinkCommand::Send(args) => return send::send(&client, out, args).await,
         LinkCommand::Call(args) => return send::call(&client, out, args).await,

@@ -97,7 +97,12 @@ async fn print(
                 item if out.is_json() => out.json_line(&item)?,
                 Item::Log(line) => printer.print(out, &line)?,
                 Item::Missed { count, reason } => missed(out, count, &reason),
-                Item::Message(_) | Item::Event(_) | Item::Source(_) | Item::Recorded(_) => {
+                Item::Message(_)
+                | Item::Event(_)
+                | Item::Source(_)
+                | Item::Recorded(_)
+                | Item::Replaying(_)
+                | Item::Fed(_) => {
                     return Err(Failure::unexpected_reply());
                 }
             }

@@ -21,6 +21,7 @@ mod manifest;
 mod output;
 mod plan;
 mod record;
+mod replay;
 mod replicas;
 mod runtime;
 mod schedule;
@@ -33,6 +34,7 @@ mod supervision;
 mod table;
 mod tap;
 mod top;
+mod types;
 mod wait;
 mod watch;
 
@@ -101,6 +103,7 @@ async fn drive(command: Command, global: cli::Global, out: &mut Output) -> Resul
         Command::Status => status::status(&client, out).await,
         Command::Runtime(command) => runtime::run(client, out, command).await,
         Command::Link(command) => link::run(client, out, command).await,
+        Command::Type(command) => types::run(&client, out, command).await,
         Command::Daemon(command) => daemon::run(&client, out, command).await,
         Command::Clear { force } => action::clear(client, out, force).await,
         Command::Events(args) => events::events(&client, out, args).await,

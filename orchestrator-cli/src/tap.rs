@@ -39,7 +39,12 @@ pub(crate) async fn tap(client: &Client, out: &mut Output, args: LinkTap) -> Res
                 out.line(&text)?;
             }
             Item::Missed { count, reason } => logs::missed(out, count, &reason),
-            Item::Log(_) | Item::Event(_) | Item::Source(_) | Item::Recorded(_) => {
+            Item::Log(_)
+            | Item::Event(_)
+            | Item::Source(_)
+            | Item::Recorded(_)
+            | Item::Replaying(_)
+            | Item::Fed(_) => {
                 return Err(Failure::unexpected_reply());
             }
         }

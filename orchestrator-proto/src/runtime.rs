@@ -99,6 +99,9 @@ pub const ENV_REPLICA: &str = "ORCHESTRATOR_REPLICA";
 /// Channels are below this: at most so many declarations on one connection.
 pub const MAX_CHANNELS: u16 = 1024;
 
+/// The most forms that one input takes.
+pub const MAX_FORMS: usize = 16;
+
 /// The largest payload of a message, bytes.
 pub const MAX_PAYLOAD: usize = crate::frame::MAX_RUNTIME - 32;
 
@@ -342,6 +345,27 @@ pub enum Frame<'a> {
         lane: u64,
         /// Which link's messages it carries.
         link: LinkId,
+    },
+    /// Instance to daemon, before the declaration of an input and what else announces it: it takes
+    /// messages that are written in this form too, though it would rather have those of the forms
+    /// that it has named before, and at first the one of its declaration. At most [`MAX_FORMS`] with
+    /// that one.
+    Takes {
+        /// The channel of the declaration that follows. Others are not announced in between.
+        channel: u16,
+        /// The schema in its canonical form, another one than those before.
+        #[serde(borrow, with = "serde_bytes")]
+        schema: &'a [u8],
+        /// BLAKE3 of `schema`, checked if given.
+        hash: Option<[u8; 32]>,
+    },
+    /// Daemon to instance, for an input that takes several forms: the messages that follow on this
+    /// channel are written in this one. Until it comes they are in that of the declaration.
+    Form {
+        /// The input's channel.
+        channel: u16,
+        /// 0 is the form of the declaration, 1 is the first of [`Frame::Takes`], and so on.
+        form: u8,
     },
 }
 

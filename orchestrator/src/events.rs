@@ -175,6 +175,7 @@ fn say(event: &NewEvent) {
                  in it are unknown to this daemon"
             );
         }
+        EventKind::SchemasForgotten { count } => tracing::info!(count, "schemas are forgotten"),
         // Said by those who lose them.
         EventKind::EventsLost { .. } => {}
     }

@@ -11,9 +11,11 @@ mod case;
 mod changes;
 mod daemon;
 mod ends;
+mod forms;
 mod late;
 mod policies;
 mod random;
+mod replays;
 mod sends;
 mod stage;
 mod timeouts;
@@ -77,6 +79,9 @@ conformance!(
     sends::messages_of_a_client_to_nobody,
     sends::messages_of_a_client_are_values_of_the_type,
     sends::messages_of_a_client_are_not_kept,
+    forms::each_message_arrives_in_its_form,
+    replays::what_is_fed_is_carried_like_any_message,
+    replays::a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it,
     random::whatever_happens,
 );
 
@@ -91,6 +96,8 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     let scenarios = [
         include_str!("policies.rs"),
         include_str!("ends.rs"),
+        include_str!("forms.rs"),
+        include_str!("replays.rs"),
         include_str!("late.rs"),
         include_str!("changes.rs"),
         include_str!("daemon.rs"),
@@ -104,7 +111,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
     };
     let sentences = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
     let sentences: Vec<_> = sentences.map(|(sentence, _)| sentence).collect();
-    assert!(sentences.len() >= 57, "{sentences:?}");
+    assert!(sentences.len() >= 64, "{sentences:?}");
     for sentence in sentences {
         assert!(scenarios.iter().any(|text| named(text, sentence)), "{sentence} is not checked");
     }

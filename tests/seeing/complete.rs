@@ -101,6 +101,12 @@ fn names_of_instances_and_numbers_of_links_are_completed() {
     offers(&["orchestrator-cli", "runtime", "stop", "p"], &["ping", "probe"]);
     let all = offers(&["orchestrator-cli", "runtime", "scale", "p"], &["probe"]);
     assert_eq!(all, ["probe"]);
+    // Types that an instance has declared.
+    let camera = daemon.info("camera").id.to_string();
+    daemon.sender(&camera, "acme.image.v1");
+    daemon.declared("camera", "acme.image.v1");
+    offers(&["orchestrator-cli", "type", "show", "acme"], &["acme.image.v1"]);
+    offers(&["orchestrator-cli", "link", "tap", "--type", ""], &["acme.image.v1"]);
     // Only schedules can be run.
     daemon.add(["/bin/true", "--name", "purge", "--schedule", "@yearly"]);
     let all = offers(&["orchestrator-cli", "runtime", "run", "p"], &["purge"]);

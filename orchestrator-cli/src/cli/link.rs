@@ -8,6 +8,7 @@ use orchestrator_proto::{LinkId, Millis};
 
 use super::value;
 use crate::complete;
+use crate::replay::Rate;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LinkCommand {
@@ -82,6 +83,18 @@ pub(crate) enum LinkCommand {
   orchestrator-cli link call arm --type acme.move.v1 --timeout 1m '{\"to\": [0.1, 0.2]}'
   orchestrator-cli link call divider --type examples.divide.v1 - < requests.jsonl")]
     Call(LinkCall),
+    /// Play a recording: its messages go over the links of those who sent them, at the times at which
+    /// they were sent.
+    ///
+    /// Policies, counters, histories and taps of these links hold as for any message. Where a link with
+    /// the policy block has no room, the replay waits. An instance that sent and is still connected sends
+    /// as well. A recording that was cut off is played up to where it is whole.
+    #[command(after_help = "Examples:
+  orchestrator-cli link replay drive.mcap
+  orchestrator-cli link replay drive.mcap --type acme.imu.v1 --to filter --rate 4
+  orchestrator-cli link replay drive.mcap --link 3 --skip 10s --loop
+  orchestrator-cli link replay drive.mcap --rate max --json")]
+    Replay(LinkReplay),
 }
 
 #[derive(Args, Debug)]
@@ -91,7 +104,7 @@ pub(crate) struct LinkAdd {
     pub(crate) from: Option<String>,
 
     /// The declared name of the messages' type. Example: --type Ping
-    #[arg(long = "type", value_name = "NAME")]
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
     pub(crate) type_name: String,
 
     /// Who gets them: an instance by id or name, or another orchestrator as udp:HOST:PORT.
@@ -177,7 +190,7 @@ pub(crate) enum RecordEncoding {
 #[derive(Args, Debug)]
 pub(crate) struct LinkRecord {
     /// Only messages of these types. Example: --type acme.imu.v1 --type acme.gps.v1
-    #[arg(long = "type", value_name = "NAME")]
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
     pub(crate) types: Vec<String>,
 
     /// Only messages from these instances. Example: --from camera
@@ -252,9 +265,42 @@ pub(crate) struct LinkCall {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct LinkReplay {
+    /// A file that `link record` has written. Example: link replay drive.mcap
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+
+    /// Only messages of these types. Example: --type acme.imu.v1 --type acme.gps.v1
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
+    pub(crate) types: Vec<String>,
+
+    /// Over these links, whoever they are from, and over no other. Example: --link 3
+    #[arg(long = "link", value_name = "LINK", value_parser = value::link_id,
+          add = complete::links())]
+    pub(crate) links: Vec<LinkId>,
+
+    /// Over the links to this instance, whoever they are from, and over no other. Example: --to filter
+    #[arg(long, value_name = "INSTANCE", add = complete::instances())]
+    pub(crate) to: Option<String>,
+
+    /// How fast: 2 is twice as fast as it was recorded; max, or 0, as fast as the links take it.
+    /// Example: --rate 0.5
+    #[arg(long, value_name = "RATE", default_value = "1")]
+    pub(crate) rate: Rate,
+
+    /// Pass over the beginning of the recording, so much of it. Example: --skip 10s
+    #[arg(long, value_name = "TIME", default_value = "0")]
+    pub(crate) skip: Millis,
+
+    /// Play it again and again, until Ctrl-C. Example: --loop
+    #[arg(long = "loop")]
+    pub(crate) again: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct LinkTap {
     /// Only messages of this type. Example: --type Ping
-    #[arg(long = "type", value_name = "NAME")]
+    #[arg(long = "type", value_name = "NAME", add = complete::types())]
     pub(crate) type_name: Option<String>,
 
     /// Only messages from this instance. Example: --from ping

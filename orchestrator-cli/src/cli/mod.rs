@@ -9,6 +9,7 @@ mod manifest;
 mod runtime;
 mod schedule;
 mod supervision;
+mod types;
 pub(crate) mod value;
 
 use std::ffi::OsString;
@@ -21,12 +22,13 @@ use value::Begin;
 
 pub(crate) use daemon::{DaemonCommand, Patience};
 pub(crate) use link::{
-    LinkCall, LinkCommand, LinkRecord, LinkSend, LinkSet, LinkTap, RecordEncoding,
+    LinkCall, LinkCommand, LinkRecord, LinkReplay, LinkSend, LinkSet, LinkTap, RecordEncoding,
 };
 pub(crate) use manifest::{ApplyArgs, DiffArgs, ValidateArgs};
 pub(crate) use runtime::{
     ListArgs, LogArgs, LogRange, LogsArgs, RuntimeAdd, RuntimeCommand, ScaleArgs, WaitState,
 };
+pub(crate) use types::{TypeCommand, TypeListArgs, TypeShowArgs};
 
 const AFTER: &str = "\
 Exit codes:
@@ -112,6 +114,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     #[command(after_help = "Example:\n  orchestrator-cli link list")]
     Link(LinkCommand),
+
+    /// Show the types of messages: what they are made of, and who declares them.
+    #[command(subcommand)]
+    #[command(after_help = "Example:\n  orchestrator-cli type list")]
+    Type(TypeCommand),
 
     /// Make everything as a manifest says: all of it, or nothing.
     ///

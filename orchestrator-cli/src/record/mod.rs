@@ -1,6 +1,6 @@
 //! `link record`
 
-mod file;
+pub(crate) mod file;
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind};
@@ -135,7 +135,9 @@ fn put(
             logs::missed(out, count, &reason);
             recording.missed(now_ns(), count, &reason)
         }
-        Item::Log(_) | Item::Event(_) | Item::Message(_) => return Err(Failure::unexpected_reply()),
+        Item::Log(_) | Item::Event(_) | Item::Message(_) | Item::Replaying(_) | Item::Fed(_) => {
+            return Err(Failure::unexpected_reply());
+        }
     };
     done.map_err(|error| not_written(output, error))
 }

@@ -179,7 +179,12 @@ async fn follow(
         let lines = batch.into_iter().filter_map(|item| match item {
             Item::Log(line) => Some(Ok(line)),
             Item::Missed { count, reason } => Some(Err((count, reason))),
-            Item::Message(_) | Item::Event(_) | Item::Source(_) | Item::Recorded(_) => None,
+            Item::Message(_)
+            | Item::Event(_)
+            | Item::Source(_)
+            | Item::Recorded(_)
+            | Item::Replaying(_)
+            | Item::Fed(_) => None,
         });
         if tell.send(Event::Printed(instance, lines.collect())).await.is_err() {
             break;

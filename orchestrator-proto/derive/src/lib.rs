@@ -4,8 +4,9 @@
 use proc_macro::TokenStream;
 use proc_macro2::Span;
 use quote::quote;
+use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, DeriveInput, LitStr, parse_macro_input};
+use syn::{Attribute, DeriveInput, LitStr, Token, Type, bracketed, parse_macro_input};
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 255;
@@ -13,15 +14,25 @@ const MAX_NAME: usize = 255;
 /// Implements `orchestrator_proto::sdk::Message`, with the name given as
 /// `#[message(name = "acme.imu.v1")]`: 1 to 255 bytes, without control characters.
 ///
+/// With `reads = [Old, Older]` an input of the type takes messages of these types too, which have the
+/// same name; it has to be `From` each of them.
+///
 /// The type needs `Serialize`, `Deserialize` and `Schema` as well.
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    let name = match message_name(&input) {
-        Ok(name) => name,
+    let Attributes { name, reads } = match attributes(&input) {
+        Ok(attributes) => attributes,
         Err(error) => return error.into_compile_error().into(),
     };
     let ident = &input.ident;
+    let reads = (!reads.is_empty()).then(|| {
+        quote! {
+            fn reads() -> ::std::vec::Vec<::orchestrator_proto::sdk::Form<Self>> {
+                ::std::vec![#(::orchestrator_proto::sdk::Form::of::<#reads>()),*]
+            }
+        }
+    });
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     quote! {
         #[automatically_derived]
@@ -29,16 +40,23 @@ pub fn derive_message(input: TokenStream) -> TokenStream {
         #where_clause
         {
             const NAME: &'static str = #name;
+            #reads
         }
     }
     .into()
 }
 
-fn message_name(input: &DeriveInput) -> syn::Result<LitStr> {
-    let mut name: Option<LitStr> = None;
+/// What the attributes say.
+struct Attributes {
+    name: LitStr,
+    reads: Vec<Type>,
+}
+
+fn attributes(input: &DeriveInput) -> syn::Result<Attributes> {
+    let (mut name, mut reads): (Option<LitStr>, Option<Vec<Type>>) = (None, None);
     let attributes = input.attrs.iter().filter(|a| a.path().is_ident("message"));
     for attribute in attributes {
-        read_attribute(attribute, &mut name)?;
+        read_attribute(attribute, &mut name, &mut reads)?;
     }
     let name = name.ok_or_else(|| {
         syn::Error::new(
@@ -48,15 +66,30 @@ fn message_name(input: &DeriveInput) -> syn::Result<LitStr> {
         )
     })?;
     check(&name.value(), name.span())?;
-    Ok(name)
+    Ok(Attributes { name, reads: reads.unwrap_or_default() })
 }
 
-fn read_attribute(attribute: &Attribute, name: &mut Option<LitStr>) -> syn::Result<()> {
+fn read_attribute(
+    attribute: &Attribute,
+    name: &mut Option<LitStr>,
+    reads: &mut Option<Vec<Type>>,
+) -> syn::Result<()> {
     attribute.parse_nested_meta(|meta| {
+        if meta.path.is_ident("reads") {
+            if reads.is_some() {
+                return Err(meta.error("what a message reads is one list; this is the second"));
+            }
+            let (list, value);
+            value = meta.value()?;
+            bracketed!(list in value);
+            let types = Punctuated::<Type, Token![,]>::parse_terminated(&list)?;
+            *reads = Some(types.into_iter().collect());
+            return Ok(());
+        }
         if !meta.path.is_ident("name") {
-            return Err(
-                meta.error("there is only `name`, as in #[message(name = \"acme.imu.v1\")]")
-            );
+            return Err(meta.error(
+                "there are only `name` and `reads`, as in #[message(name = \"acme.imu.v1\")]",
+            ));
         }
         if name.is_some() {
             return Err(meta.error("a message has one name; this is the second"));
@@ -93,16 +126,26 @@ mod tests {
     use syn::parse_quote;
 
     fn complaint(input: &DeriveInput) -> String {
-        message_name(input).err().unwrap().to_string()
+        attributes(input).err().unwrap().to_string()
     }
 
     #[test]
     fn the_name_is_taken_from_the_attribute() {
-        let name = message_name(&parse_quote! {
+        let of = attributes(&parse_quote! {
             #[message(name = "acme.imu.v1")]
             struct Imu;
         });
-        assert_eq!(name.unwrap().value(), "acme.imu.v1");
+        let of = of.ok().unwrap();
+        assert_eq!((of.name.value().as_str(), of.reads.len()), ("acme.imu.v1", 0));
+    }
+
+    #[test]
+    fn what_is_read_too_is_a_list_of_types() {
+        let of = attributes(&parse_quote! {
+            #[message(name = "acme.imu", reads = [old::Imu, Older<3>,])]
+            struct Imu;
+        });
+        assert_eq!(of.ok().unwrap().reads.len(), 2);
     }
 
     #[test]
@@ -112,7 +155,9 @@ mod tests {
         let empty = parse_quote! { #[message(name = "")] struct Imu; };
         assert!(complaint(&empty).contains("must not be empty"));
         let other = parse_quote! { #[message(title = "x")] struct Imu; };
-        assert!(complaint(&other).contains("only `name`"));
+        assert!(complaint(&other).contains("only `name` and `reads`"));
+        let lists = parse_quote! { #[message(name = "a", reads = [B], reads = [C])] struct Imu; };
+        assert!(complaint(&lists).contains("one list"));
         let twice = parse_quote! { #[message(name = "a", name = "b")] struct Imu; };
         assert!(complaint(&twice).contains("second"));
         let name = "x".repeat(256);

@@ -233,10 +233,20 @@ pub(super) struct Call {
     done: bool,
 }
 
+/// This body as a frame of the call with this id.
+pub(super) fn frame(id: u64, body: ClientBody) -> Result<Vec<u8>, ClientError> {
+    encode(&ClientFrame { id, body })
+}
+
 impl Call {
+    /// What the daemon knows it by.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
+    }
+
     /// This body as a frame of this call.
     pub(super) fn frame(&self, body: ClientBody) -> Result<Vec<u8>, ClientError> {
-        encode(&ClientFrame { id: self.id, body })
+        frame(self.id, body)
     }
 
     /// What the daemon says next.

@@ -34,7 +34,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::control::{
-    ClientBody, Item, MAX_CHUNK, Program, Reply, Request, RuntimeSpec, ServerBody,
+    ClientBody, Item, MAX_CHUNK, Program, ReplayMessage, ReplaySpec, Reply, Request, RuntimeSpec,
+    ServerBody,
 };
 
 use crate::error::ErrorCode;
@@ -140,6 +141,19 @@ impl Client {
                 call => return Ok(ItemStream { call: Some(call?), _connection: connection }),
             }
         }
+    }
+
+    /// Begins to feed messages of a recording into links. The stream's first item is
+    /// [`Item::Replaying`], or what the daemon has against it. Dropping the stream ends it.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Lost`] or [`ClientError::TooLong`].
+    pub async fn replay(&self, spec: ReplaySpec) -> Result<(ItemStream, Feeder), ClientError> {
+        let items = self.stream(Request::LinkReplay(spec)).await?;
+        let id = items.call.as_ref().map_or(0, Call::id);
+        let connection = items._connection.clone();
+        Ok((items, Feeder { id, connection }))
     }
 
     /// Adds an instance whose program is sent along: as many bytes of `program` as
@@ -251,6 +265,42 @@ fn reply(body: ServerBody) -> Result<Reply, ClientError> {
         ServerBody::Error(error) => Err(ClientError::Failed(error)),
         ServerBody::Item(_) | ServerBody::End => {
             Err(ClientError::Protocol("the daemon answered a request with a stream".into()))
+        }
+    }
+}
+
+/// Feeds messages to a replay.
+#[derive(Debug)]
+pub struct Feeder {
+    id: u64,
+    connection: Arc<Connection>,
+}
+
+impl Feeder {
+    /// Feeds these, when there is room: they are on their way when this returns. No more than
+    /// [`ReplaySpec::WINDOW`] feeds are to be under way.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::TooLong`], and [`ClientError::Lost`], after which the items say more.
+    pub async fn feed(&self, messages: Vec<ReplayMessage>) -> Result<(), ClientError> {
+        self.say(ClientBody::Feed(messages)).await
+    }
+
+    /// There are no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`feed`](Self::feed).
+    pub async fn end(&self) -> Result<(), ClientError> {
+        self.say(ClientBody::FeedEnd).await
+    }
+
+    async fn say(&self, body: ClientBody) -> Result<(), ClientError> {
+        let frame = connection::frame(self.id, body)?;
+        match self.connection.send(frame).await {
+            true => Ok(()),
+            false => Err(ClientError::Lost("the connection is closed".into())),
         }
     }
 }

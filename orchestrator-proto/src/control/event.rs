@@ -207,4 +207,10 @@ pub enum EventKind {
     },
     /// A set of replicas has been removed, with all of them. Its name is that of the set.
     SetRemoved,
+    /// More schemas of message types had been declared than are kept. Those that no instance
+    /// declares any more, and that were declared the longest ago, are not known any more.
+    SchemasForgotten {
+        /// How many.
+        count: u64,
+    },
 }

@@ -436,7 +436,7 @@ pub enum LinkState {
     /// Two ends don't agree on what a message is. Messages of a sender that does not agree with
     /// the receiver are dropped and counted as `untranslatable`.
     Mismatched {
-        /// The two schemas side by side.
+        /// What differs, field by field, and the two schemas side by side.
         error: WireError,
     },
 }

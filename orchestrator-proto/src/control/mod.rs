@@ -19,6 +19,7 @@ mod limits;
 mod listen;
 mod log;
 mod record;
+mod replay;
 mod replicas;
 mod reply;
 mod request;
@@ -30,6 +31,7 @@ mod send;
 mod spec;
 mod supervision;
 mod transport;
+mod types;
 mod vitals;
 
 pub use apply::{
@@ -49,6 +51,7 @@ pub use limits::{CpuQuota, Limits, NotCpuQuota};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use record::{RecordFilter, RecordSource, RecordedMessage};
+pub use replay::{Fed, ReplayMessage, ReplayRoute, ReplaySource, ReplaySpec};
 pub use replicas::{
     Named, Outcome, Replica, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, Replicas, Scaled,
 };
@@ -67,6 +70,7 @@ pub use supervision::{
     RestartPolicy, Signal, Stop, StopStep, Supervision,
 };
 pub use transport::{Transport, Way};
+pub use types::{Declarer, Declarers, TypeForm, TypeForms, TypeInfo, TypeList};
 pub use vitals::{Health, PastExit, RuntimeVitals, Usage, Vitals};
 
 use serde::{Deserialize, Serialize};
@@ -131,6 +135,11 @@ pub enum ClientBody {
         /// SHA-256 of all of it.
         sha256: [u8; 32],
     },
+    /// Messages that are to be fed into links now, to [`Request::LinkReplay`]. Answered by
+    /// [`Item::Fed`].
+    Feed(Vec<ReplayMessage>),
+    /// No more messages come: once those before it are fed, the stream ends.
+    FeedEnd,
 }
 
 /// Daemon to client.
@@ -191,7 +200,7 @@ fn unknown_or_malformed(body: &[u8], error: postcard::Error) -> WireError {
                 format!("the request is cut or wrong: {error}"),
             ),
         },
-        Ok((number, _)) if number > 3 => unknown("the kind of frame", number),
+        Ok((number, _)) if number > 5 => unknown("the kind of frame", number),
         _ => WireError::new(ErrorCode::Malformed, format!("the frame is cut or wrong: {error}")),
     }
 }
@@ -203,13 +212,7 @@ mod tests {
 
     #[test]
     fn the_count_of_requests_is_right() {
-        let spec = SendSpec {
-            to: "a".into(),
-            type_name: "t".into(),
-            payload: "1".into(),
-            timeout: crate::Millis(1),
-        };
-        let last = Request::LinkCall(spec);
+        let last = Request::LinkReplay(ReplaySpec::default());
         let number = u32::from(postcard::to_stdvec(&last).unwrap()[0]);
         assert_eq!(number + 1, Request::COUNT);
     }

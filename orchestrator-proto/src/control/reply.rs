@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::Request;
 use super::{
-    Called, DaemonStatus, Event, Exported, Finding, LinkInfo, LogLine, Named, Plan, RecordSource,
-    RecordedMessage, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo, RuntimeDetail, RuntimeInfo,
-    RuntimeVitals, Scaled, Sent, Status,
+    Called, DaemonStatus, Event, Exported, Fed, Finding, LinkInfo, LogLine, Named, Plan,
+    RecordSource, RecordedMessage, ReplayRoute, ReplicaOutcome, ReplicaSetDetail, ReplicaSetInfo,
+    RuntimeDetail, RuntimeInfo, RuntimeVitals, Scaled, Sent, Status, TypeForms, TypeList,
 };
 use crate::id::{InstanceId, LinkId};
 
@@ -164,6 +164,10 @@ pub enum Reply {
     LinkSent(Sent),
     /// To [`Request::LinkCall`].
     LinkCalled(Called),
+    /// To [`Request::TypeList`].
+    Types(TypeList),
+    /// To [`Request::TypeShow`]. There is one form at least.
+    Type(TypeForms),
 }
 
 /// One item of a stream.
@@ -188,6 +192,11 @@ pub enum Item {
     Source(RecordSource),
     /// A message, whole.
     Recorded(RecordedMessage),
+    /// Where the messages of each source of a [`ReplaySpec`](super::ReplaySpec) go, in their order:
+    /// they can be fed now.
+    Replaying(Vec<ReplayRoute>),
+    /// What was fed so far.
+    Fed(Fed),
 }
 
 /// A message that passed.

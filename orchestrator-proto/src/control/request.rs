@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(doc)]
 use super::{ClientBody, Item, Program, Reply};
 use super::{
-    LinkSpec, LogQuery, Priority, RecordFilter, Replicas, RulesSpec, RuntimeSpec, Selector,
-    SendSpec, SuccessorSpec, TapFilter, WantedSet,
+    LinkSpec, LogQuery, Priority, RecordFilter, ReplaySpec, Replicas, RulesSpec, RuntimeSpec,
+    Selector, SendSpec, SuccessorSpec, TapFilter, WantedSet,
 };
 #[cfg(doc)]
 use crate::error::ErrorCode;
@@ -168,16 +168,37 @@ pub enum Request {
     /// Calls a service, over no link. Answered by [`Reply::LinkCalled`] with its reply, or with an
     /// error.
     LinkCall(SendSpec),
+    /// All message types, each form of them that was ever declared and is kept. Answered by
+    /// [`Reply::Types`].
+    TypeList,
+    /// Forms of one message type with their schemas. Answered by [`Reply::Type`].
+    TypeShow {
+        /// The declared name.
+        name: String,
+        /// Only those whose hash begins with these hexadecimal digits.
+        hash: Option<String>,
+    },
+    /// Feeds messages of a recording into links, in the place of those who sent them. A stream of
+    /// one [`Item::Replaying`] and then [`Item::Fed`]; the client goes on with
+    /// [`ClientBody::Feed`]s and a [`ClientBody::FeedEnd`] under the same id, after which it ends.
+    LinkReplay(ReplaySpec),
 }
 
 impl Request {
     /// How many requests this version knows: their numbers are `0..COUNT`.
-    pub const COUNT: u32 = 30;
+    pub const COUNT: u32 = 33;
 
     /// Whether it is answered by items and an end, not by a reply.
     #[must_use]
     pub const fn is_stream(&self) -> bool {
-        matches!(self, Self::Logs(_) | Self::LinkTap(_) | Self::LinkRecord(_) | Self::Events { .. })
+        matches!(
+            self,
+            Self::Logs(_)
+                | Self::LinkTap(_)
+                | Self::LinkRecord(_)
+                | Self::LinkReplay(_)
+                | Self::Events { .. }
+        )
     }
 
     /// Whether it only looks, and is what a client asks again and again that goes on showing how
@@ -222,6 +243,9 @@ impl Request {
             Self::LinkRecord(_) => "link record",
             Self::LinkSend(_) => "link send",
             Self::LinkCall(_) => "link call",
+            Self::LinkReplay(_) => "link replay",
+            Self::TypeList => "type list",
+            Self::TypeShow { .. } => "type show",
         }
     }
 }

@@ -44,7 +44,9 @@
 //! - `Option<Vec<(u8, String)>>` is `11 12 13 02 01 0e`;
 //! - `enum { Off, On(f32) }` is `16 02 03 4f6666 00 02 4f6e 01 0b`.
 
+mod brief;
 mod canonical;
+mod diff;
 mod from_json;
 #[cfg(feature = "sdk")]
 mod from_postcard;
@@ -57,8 +59,12 @@ mod to_json;
 mod tests;
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use canonical::{MAX_BYTES, MAX_DEPTH, MAX_NAME, MAX_NODES, SchemaError};
+pub use diff::{Change, Diff, Difference, MAX_DIFFERENCES, Place, Step};
 pub use from_json::EncodeJsonError;
 pub use text::side_by_side;
 pub use to_json::{DecodeError, MAX_JSON, MAX_VALUES};
@@ -76,6 +82,46 @@ impl fmt::Display for SchemaHash {
 impl fmt::Debug for SchemaHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for SchemaHash {
+    type Err = String;
+
+    /// All 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a hash, which has 64 hexadecimal digits");
+        let digits: Vec<_> = text.chars().map(|c| c.to_digit(16)).collect();
+        let mut hash = [0; 32];
+        if digits.len() != 2 * hash.len() {
+            return Err(wrong());
+        }
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            let [Some(high), Some(low)] = *pair else { return Err(wrong()) };
+            *byte = (high << 4 | low) as u8;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// 32 bytes; where people read it, as 64 hexadecimal digits.
+impl Serialize for SchemaHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SchemaHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(Self)
+        }
     }
 }
 

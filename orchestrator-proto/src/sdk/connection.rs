@@ -298,6 +298,13 @@ fn handle(
         Frame::Gone { channel, lane } => shared.gone(channel, lane),
         Frame::Ask { channel, lane } => shared.tell_passed(channel, lane, true),
         Frame::Calls(frame) => shared.calls.frame(shared, frame, chunk)?,
+        Frame::Form { channel, form } => {
+            arrivals.turn_to(shared, channel)?;
+            match &arrivals.queue {
+                Some(queue) => queue.form(form),
+                None => return Err(no_input(channel)),
+            }
+        }
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {

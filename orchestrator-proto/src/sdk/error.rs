@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::WireError;
 use crate::frame::EncodeError;
-use crate::runtime::{ENV_SOCKET, MAX_CHANNELS, MAX_PAYLOAD};
+use crate::runtime::{ENV_SOCKET, MAX_CHANNELS, MAX_FORMS, MAX_PAYLOAD};
 use crate::schema::SchemaError;
 
 /// Why there is no connection to the daemon.
@@ -65,6 +65,17 @@ pub enum DeclareError {
         /// Which bound it breaks.
         source: SchemaError,
     },
+    /// It reads a type that has another name: only forms of one name come over one link.
+    #[error("the type {name:?} can't read {other:?}, which has another name")]
+    OtherName {
+        /// The type's name.
+        name: String,
+        /// The name of what it is to read.
+        other: String,
+    },
+    /// It takes more forms than [`MAX_FORMS`].
+    #[error("the type {0:?} is to be read in more than {MAX_FORMS} forms")]
+    TooManyForms(String),
     /// [`MAX_CHANNELS`] are declared.
     #[error("more than {MAX_CHANNELS} outputs and inputs")]
     TooMany,

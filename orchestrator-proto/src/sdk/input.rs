@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::form::Decode;
 use super::seen::{Run, Seen};
 use super::{Handle, Message, RecvError};
 use crate::runtime::Sender;
@@ -25,15 +25,22 @@ pub struct Input<T> {
     channel: u16,
     queue: Arc<Queue>,
     /// Taken from the queue, to be returned next.
-    batch: VecDeque<Bytes>,
+    batch: VecDeque<Arrived>,
     /// Returned since the queue was told.
     consumed: u32,
-    message: PhantomData<fn() -> T>,
+    /// How a message is read, by the number of its form.
+    decode: Vec<Decode<T>>,
 }
 
 impl<T: Message> Input<T> {
-    pub(super) fn new(handle: Arc<Handle>, channel: u16, queue: Arc<Queue>) -> Self {
-        Self { handle, channel, queue, batch: VecDeque::new(), consumed: 0, message: PhantomData }
+    /// There is a way to read the form of the type itself, and one for each that it reads as well.
+    pub(super) fn new(
+        handle: Arc<Handle>,
+        channel: u16,
+        queue: Arc<Queue>,
+        decode: Vec<Decode<T>>,
+    ) -> Self {
+        Self { handle, channel, queue, batch: VecDeque::new(), consumed: 0, decode }
     }
 
     /// Waits for the next message. While the connection is broken this just waits; it goes on
@@ -62,15 +69,15 @@ impl<T: Message> Input<T> {
         if self.batch.is_empty() || self.consumed >= self.queue.step() {
             self.refill();
         }
-        let Some(payload) = self.batch.pop_front() else {
+        let Some(Arrived { payload, form }) = self.batch.pop_front() else {
             return Ok(None);
         };
         self.consumed += 1;
-        match postcard::take_from_bytes(&payload) {
-            Ok((message, [])) => Ok(Some(message)),
-            Ok(_) => Err(self.bad(postcard::Error::DeserializeBadEncoding)),
-            Err(source) => Err(self.bad(source)),
-        }
+        let Some(decode) = self.decode.get(usize::from(form)) else {
+            // A form that was never declared: the daemon broke the protocol.
+            return Err(self.bad(postcard::Error::DeserializeBadEncoding));
+        };
+        decode(&payload).map(Some).map_err(|source| self.bad(source))
     }
 
     fn bad(&self, source: postcard::Error) -> RecvError {
@@ -115,9 +122,16 @@ pub(super) struct Queue {
     arrived: Notify,
 }
 
+/// A message as it came.
+struct Arrived {
+    payload: Bytes,
+    /// See [`Frame::Form`](crate::runtime::Frame).
+    form: u8,
+}
+
 #[derive(Default)]
 struct State {
-    messages: VecDeque<Bytes>,
+    messages: VecDeque<Arrived>,
     /// How those came that are in `messages`, or taken and not reported as consumed; in their order.
     runs: VecDeque<(Way, u32)>,
     daemon: Account,
@@ -150,6 +164,8 @@ struct Account {
     kept: bool,
     /// Whose messages arrive now.
     run: Option<Run>,
+    /// The form of what comes next. Over lanes there is that of the declaration alone.
+    form: u8,
 }
 
 /// What who feeds a way is to be told.
@@ -321,6 +337,11 @@ impl Queue {
         }
     }
 
+    /// The messages that follow from the daemon are in this form.
+    pub(super) fn form(&self, form: u8) {
+        self.state().daemon.form = form;
+    }
+
     /// So many numbers are left out. False if there are no numbers.
     pub(super) fn skip(&self, way: Way, count: u64) -> bool {
         let mut state = self.state();
@@ -349,6 +370,7 @@ impl Queue {
             return Err(TooMany);
         }
         account.received += count;
+        let form = account.form;
         let had = account.run.as_mut().map_or(0, |run| state.seen.arrived(run, count));
         let new = count - had;
         if had > 0 {
@@ -374,7 +396,7 @@ impl Queue {
                 Some((last, count)) if *last == way => *count += new as u32,
                 _ => state.runs.push_back((way, new as u32)),
             }
-            state.messages.extend(batch.drain(..));
+            state.messages.extend(batch.drain(..).map(|payload| Arrived { payload, form }));
             drop(guard);
             self.arrived.notify_one();
         }
@@ -382,7 +404,7 @@ impl Queue {
     }
 
     /// Moves messages to the receiver, if it has none left, and says who is to be told what.
-    fn take(&self, consumed: u32, batch: &mut VecDeque<Bytes>) -> Vec<(Way, When)> {
+    fn take(&self, consumed: u32, batch: &mut VecDeque<Arrived>) -> Vec<(Way, When)> {
         let mut state = self.state();
         if batch.is_empty() {
             std::mem::swap(&mut state.messages, batch);

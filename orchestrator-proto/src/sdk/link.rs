@@ -13,12 +13,13 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use super::call::Calls;
 use super::ends::{Receiving, Sending, Taken};
 use super::error::DeclareError;
+use super::form::Written;
 use super::input::{Queue, Way, When};
 use super::kept::Beginning;
 use super::lane::Outgoing;
 use super::writing::Writing;
 use crate::runtime::{Declare, Direction, Frame, MAX_CHANNELS, RuntimeReply, RuntimeRequest};
-use crate::{InstanceId, SchemaHash, TypeSchema, WireError};
+use crate::{InstanceId, TypeSchema, WireError};
 
 /// Requests that may wait for their answers: as many as a daemon takes from one connection.
 pub(super) const MAX_REQUESTS: usize = 16;
@@ -61,8 +62,9 @@ pub(super) struct Link {
 
 struct Declared {
     name: &'static str,
-    schema: Vec<u8>,
-    hash: SchemaHash,
+    form: Written,
+    /// Other forms that an input takes, best first.
+    also: Vec<Written>,
     end: End,
     dropped: Dropped,
 }
@@ -126,14 +128,15 @@ impl Shared {
         &self,
         name: &'static str,
         schema: &TypeSchema,
+        also: &[TypeSchema],
         queue: Option<Arc<Queue>>,
     ) -> Result<u16, DeclareError> {
         if name.is_empty() || name.len() > 255 {
             return Err(DeclareError::BadName(name.to_owned()));
         }
-        let schema = schema.encode();
-        TypeSchema::decode(&schema)
-            .map_err(|source| DeclareError::BadSchema { name: name.to_owned(), source })?;
+        let written = |schema| Written::of(name, schema);
+        let form = written(schema)?;
+        let also = also.iter().map(written).collect::<Result<Vec<_>, _>>()?;
         let mut link = self.link();
         let direction = |declared: &Declared| matches!(declared.end, End::Input(_));
         let taken = |d: &Declared| d.name == name && direction(d) == queue.is_some();
@@ -146,8 +149,8 @@ impl Shared {
         }
         link.declared.push(Declared {
             name,
-            hash: SchemaHash::of(&schema),
-            schema,
+            form,
+            also,
             end: match queue {
                 Some(queue) => End::Input(Receiving::new(queue)),
                 None => End::Output(Sending::default()),
@@ -504,12 +507,17 @@ impl Link {
             channel,
             direction,
             name: declared.name,
-            schema: &declared.schema,
-            hash: Some(declared.hash.0),
+            schema: &declared.form.schema,
+            hash: Some(declared.form.hash.0),
             window,
         });
+        let takes = declared.also.iter().map(|form| Frame::Takes {
+            channel,
+            schema: &form.schema,
+            hash: Some(form.hash.0),
+        });
         // A name and a schema within their bounds always fit a frame; the others are short.
-        for frame in first.into_iter().chain([before, declare]).chain(then) {
+        for frame in first.into_iter().chain(takes).chain([before, declare]).chain(then) {
             self.writing.push(&frame);
         }
     }

@@ -102,6 +102,7 @@ mod connection;
 mod control;
 mod ends;
 mod error;
+mod form;
 mod input;
 mod kept;
 mod lane;
@@ -123,11 +124,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::runtime::{ENV_INSTANCE, ENV_SOCKET};
+use crate::runtime::{ENV_INSTANCE, ENV_SOCKET, MAX_FORMS};
 use crate::{InstanceId, TypeSchema};
 
 pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
+pub use form::Form;
 pub use input::Input;
 pub use output::Output;
 
@@ -164,13 +166,51 @@ use link::{MAX_REQUESTS, Shared};
 /// ```
 pub trait Message: Serialize + DeserializeOwned + postcard_schema::Schema + Send + 'static {
     /// The type's name, 1 to 255 bytes. Two programs mean the same type by it; their schemas
-    /// are compared when a link is made. Put a version into it.
+    /// are compared when a link is made. Put a version into it, for when it changes so much that
+    /// [`reads`](Self::reads) can't bridge it.
     const NAME: &'static str;
 
     /// What the type is made of.
     #[must_use]
     fn schema() -> TypeSchema {
         TypeSchema::from(Self::SCHEMA)
+    }
+
+    /// Other forms of this type that an [`Input`] of it takes as well, best first: those that
+    /// programs send which were built against another definition of it. `#[message(reads = [Old])]`
+    /// makes this of `From<Old>`:
+    ///
+    /// ```
+    /// # use orchestrator_proto::{Message, sdk::Schema};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize, Schema, Message)]
+    /// #[postcard(crate = orchestrator_proto::postcard_schema)]
+    /// #[message(name = "acme.imu")]
+    /// struct ImuInG {
+    ///     acceleration: [f32; 3],
+    /// }
+    ///
+    /// #[derive(Serialize, Deserialize, Schema, Message)]
+    /// #[postcard(crate = orchestrator_proto::postcard_schema)]
+    /// #[message(name = "acme.imu", reads = [ImuInG])]
+    /// struct Imu {
+    ///     metres_per_s2: [f64; 3],
+    /// }
+    ///
+    /// impl From<ImuInG> for Imu {
+    ///     fn from(old: ImuInG) -> Self {
+    ///         Self { metres_per_s2: old.acceleration.map(|g| f64::from(g) * 9.806_65) }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// They have the same name. What is sent is always of the form of the type itself.
+    #[must_use]
+    fn reads() -> Vec<Form<Self>>
+    where
+        Self: Sized,
+    {
+        Vec::new()
     }
 }
 
@@ -252,11 +292,12 @@ impl Runtime {
     ///
     /// When the type was declared as output before, or its name or schema is out of bounds.
     pub fn output<T: Message>(&self) -> Result<Output<T>, DeclareError> {
-        let channel = self.handle.shared.declare(T::NAME, &T::schema(), None)?;
+        let channel = self.handle.shared.declare(T::NAME, &T::schema(), &[], None)?;
         Ok(Output::new(Arc::clone(&self.handle), channel))
     }
 
-    /// Declares that this runtime takes messages of type `T`, and that
+    /// Declares that this runtime takes messages of type `T`, in its own form and in those that it
+    /// [reads](Message::reads), and that
     /// [`DEFAULT_WINDOW`](Self::DEFAULT_WINDOW) of them may wait in it.
     ///
     /// Keep what is returned for as long as the messages are wanted: an input that is dropped
@@ -265,7 +306,8 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// When the type was declared as input before, or its name or schema is out of bounds.
+    /// When the type was declared as input before, or its name or a schema is out of bounds; when it
+    /// reads a type of another name, or more than fifteen.
     pub fn input<T: Message>(&self) -> Result<Input<T>, DeclareError> {
         self.input_with_window(Self::DEFAULT_WINDOW)
     }
@@ -282,8 +324,21 @@ impl Runtime {
     ) -> Result<Input<T>, DeclareError> {
         let queue = Arc::new(Queue::new(window));
         let shared = &self.handle.shared;
-        let channel = shared.declare(T::NAME, &T::schema(), Some(Arc::clone(&queue)))?;
-        Ok(Input::new(Arc::clone(&self.handle), channel, queue))
+        let (mut also, mut decode) = (Vec::new(), vec![form::decode::<T> as form::Decode<T>]);
+        for other in T::reads() {
+            if other.name() != T::NAME {
+                let (name, other) = (T::NAME.to_owned(), other.name().to_owned());
+                return Err(DeclareError::OtherName { name, other });
+            }
+            let (schema, of) = other.into_parts();
+            also.push(schema);
+            decode.push(of);
+        }
+        if decode.len() > MAX_FORMS {
+            return Err(DeclareError::TooManyForms(T::NAME.to_owned()));
+        }
+        let channel = shared.declare(T::NAME, &T::schema(), &also, Some(Arc::clone(&queue)))?;
+        Ok(Input::new(Arc::clone(&self.handle), channel, queue, decode))
     }
 
     /// Says that this program is ready: it has begun, and does what it is for. For instances that

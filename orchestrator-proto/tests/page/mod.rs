@@ -263,6 +263,7 @@ impl<'a> Reader<'a> {
             "Signal" => json!(Signal(self.signed() as i32).to_string()),
             "Capability" => json!(Capability(self.take(1)[0]).to_string()),
             "Umask" => json!(Umask(self.varint() as u32).to_string()),
+            "SchemaHash" => json!(hex(self.take(32)).replace(' ', "")),
             "str" | "Selector" => json!(std::str::from_utf8(self.byte_string()).unwrap()),
             "bytes" => {
                 let bytes = self.byte_string();

@@ -5,7 +5,9 @@ use orchestrator_proto::runtime::{
     self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame, Passed,
     RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
-use orchestrator_proto::{ErrorCode, InstanceId, LinkId, Millis, Size, TypeSchema, WireError};
+use orchestrator_proto::{
+    ErrorCode, InstanceId, LinkId, Millis, SchemaHash, Size, TypeSchema, WireError,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -486,6 +488,61 @@ fn record_source() -> RecordSource {
     }
 }
 
+fn replay_spec() -> ReplaySpec {
+    ReplaySpec {
+        sources: vec![replay_source()],
+        links: vec![LinkId(300)],
+        to: Some("display".into()),
+    }
+}
+
+fn replay_source() -> ReplaySource {
+    ReplaySource {
+        from: Some("camera".into()),
+        type_name: "acme.image.v1".into(),
+        schema: Some(value_schema()),
+    }
+}
+
+fn replay_message() -> ReplayMessage {
+    ReplayMessage { source: 300, payload: vec![1, 2, 200] }
+}
+
+fn replay_route() -> ReplayRoute {
+    ReplayRoute { from: Some(camera()), links: 300, is_connected: true }
+}
+
+fn fed() -> Fed {
+    Fed { feeds: 300, messages: 400, unrouted: 7 }
+}
+
+fn declarer() -> Declarer {
+    Declarer { id: camera(), name: Some("camera".into()) }
+}
+
+fn type_info() -> TypeInfo {
+    TypeInfo {
+        name: "acme.image.v1".into(),
+        hash: Some(SchemaHash::of(&value_schema())),
+        outputs: Declarers { count: 300, listed: vec![declarer()] },
+        inputs: Declarers { count: 1, listed: vec![Declarer { name: None, ..declarer() }] },
+        links: vec![LinkId(300), LinkId(301)],
+        first_seen_ms: Some(NOON_MS),
+        last_seen_ms: Some(NOON_MS + 1),
+    }
+}
+
+fn type_list() -> TypeList {
+    TypeList { types: vec![type_info()], more: 300 }
+}
+
+fn type_forms() -> TypeForms {
+    TypeForms {
+        forms: vec![TypeForm { info: type_info(), schema: Some(value_schema()) }],
+        more: 300,
+    }
+}
+
 fn recorded() -> RecordedMessage {
     RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
 }
@@ -595,6 +652,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Passed { .. } => Frame::Passed { channel: 300, lane: 1 << 40, passed: passed() },
         Frame::Ask { .. } => Frame::Ask { channel: 300, lane: 1 << 40 },
         Frame::Uses { .. } => Frame::Uses { channel: 300, lane: 1 << 40, link: LinkId(7) },
+        Frame::Takes { .. } => Frame::Takes { channel: 300, schema: &[3], hash: None },
+        Frame::Form { .. } => Frame::Form { channel: 300, form: 15 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -626,7 +685,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             ClientBody::Request(_) => ClientBody::Request(Request::RuntimeList),
             ClientBody::Cancel => ClientBody::Cancel,
             ClientBody::Chunk(_) => ClientBody::Chunk(vec![1, 2, 255]),
-            ClientBody::ChunksEnd { .. } => ClientBody::ChunksEnd { sha256: [7; 32] }),
+            ClientBody::ChunksEnd { .. } => ClientBody::ChunksEnd { sha256: [7; 32] },
+            ClientBody::Feed(_) => ClientBody::Feed(vec![replay_message()]),
+            ClientBody::FeedEnd => ClientBody::FeedEnd),
         variants!(ServerBody:
             ServerBody::Reply(_) => ServerBody::Reply(Reply::Links(vec![link_info()])),
             ServerBody::Error(_) => ServerBody::Error(error()),
@@ -663,7 +724,10 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Request::ReplicaSets => Request::ReplicaSets,
             Request::LinkRecord(_) => Request::LinkRecord(record_filter()),
             Request::LinkSend(_) => Request::LinkSend(send_spec()),
-            Request::LinkCall(_) => Request::LinkCall(send_spec())),
+            Request::LinkCall(_) => Request::LinkCall(send_spec()),
+            Request::TypeList => Request::TypeList,
+            Request::TypeShow { .. } => Request::TypeShow { name: "a".into(), hash: Some("39c5".into()) },
+            Request::LinkReplay(_) => Request::LinkReplay(replay_spec())),
         variants!(SuccessorSpec:
             SuccessorSpec::Same => SuccessorSpec::Same,
             SuccessorSpec::Installed => SuccessorSpec::Installed,
@@ -697,7 +761,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Reply::Each { .. } => Reply::Each { set: "worker".into(), outcomes: vec![outcome(Outcome::Queued)] },
             Reply::SetRemoved { .. } => Reply::SetRemoved { set: "worker".into(), instances: vec![named()], links: vec![LinkId(300)] },
             Reply::LinkSent(_) => Reply::LinkSent(sent()),
-            Reply::LinkCalled(_) => Reply::LinkCalled(called())),
+            Reply::LinkCalled(_) => Reply::LinkCalled(called()),
+            Reply::Types(_) => Reply::Types(type_list()),
+            Reply::Type(_) => Reply::Type(type_forms())),
         variants!(Outcome:
             Outcome::Started { .. } => Outcome::Started { pid: 300, changed: true, warnings: vec!["a".into()] },
             Outcome::Scheduled { .. } => Outcome::Scheduled { next_ms: Some(NOON_MS), changed: true },
@@ -717,7 +783,9 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Item::Event(_) => Item::Event(event()),
             Item::Missed { .. } => Item::Missed { count: 300, reason: "too slow".into() },
             Item::Source(_) => Item::Source(record_source()),
-            Item::Recorded(_) => Item::Recorded(recorded())),
+            Item::Recorded(_) => Item::Recorded(recorded()),
+            Item::Replaying(_) => Item::Replaying(vec![replay_route()]),
+            Item::Fed(_) => Item::Fed(fed())),
         variants!(Program:
             Program::Path(_) => Program::Path("/bin/true".into()),
             Program::Upload { .. } => Program::Upload { file_name: "camera".into(), size: 300 }),
@@ -852,7 +920,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
             EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300, transport: Transport::Direct },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
-            EventKind::SetRemoved => EventKind::SetRemoved),
+            EventKind::SetRemoved => EventKind::SetRemoved,
+            EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 }),
     ]
 }
 
@@ -885,5 +954,19 @@ pub(crate) fn structs() -> Vec<Sample> {
             &RecordSource { from: None, from_name: None, schema: None, ..record_source() },
         ),
         sample("RecordedMessage", &recorded()),
+        sample(
+            "TypeInfo",
+            &TypeInfo { hash: None, first_seen_ms: None, last_seen_ms: None, ..type_info() },
+        ),
+        sample("ReplaySpec", &ReplaySpec::default()),
+        sample("ReplaySource", &ReplaySource { from: None, schema: None, ..replay_source() }),
+        sample("ReplayMessage", &replay_message()),
+        sample("ReplayRoute", &ReplayRoute { from: None, ..replay_route() }),
+        sample("Fed", &fed()),
+        sample("Declarers", &Declarers::default()),
+        sample("Declarer", &declarer()),
+        sample("TypeForm", &TypeForm { info: type_info(), schema: None }),
+        sample("TypeForms", &type_forms()),
+        sample("TypeList", &type_list()),
     ]
 }

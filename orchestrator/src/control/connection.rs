@@ -311,6 +311,10 @@ impl Client {
                 ClientBody::ChunksEnd { sha256 } => {
                     self.chunk(frame.id, upload::Chunk::End { sha256 }).await
                 }
+                ClientBody::Feed(messages) => {
+                    self.chunk(frame.id, upload::Chunk::Feed(messages)).await
+                }
+                ClientBody::FeedEnd => self.chunk(frame.id, upload::Chunk::FeedEnd).await,
             };
             if let Err(error) = refused
                 && send(&self.outgoing, frame.id, ServerBody::Error(error)).await.is_err()
@@ -388,12 +392,12 @@ impl Client {
             // It was already answered with an error that the client has not seen yet.
             None => Ok(()),
             Some(Some(sender)) => {
-                let _ = sender.send(chunk).await;
+                sender.send(chunk).await;
                 Ok(())
             }
             Some(None) => Err(WireError::new(
                 ErrorCode::InvalidArgument,
-                format!("request {id} takes no upload"),
+                format!("request {id} takes no upload and no messages"),
             )),
         }
     }

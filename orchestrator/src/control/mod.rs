@@ -16,6 +16,7 @@ mod events;
 mod link;
 mod logs;
 mod record;
+mod replay;
 mod runtime;
 mod send;
 mod status;
@@ -196,6 +197,10 @@ impl Daemon {
                 Box::pin(self.runtime_scale(&set, replicas)).await?
             }
             Request::ReplicaSets => Reply::ReplicaSets(self.registry.list_sets()),
+            Request::TypeList => Reply::Types(self.registry.list_types()),
+            Request::TypeShow { name, hash } => {
+                Reply::Type(Box::pin(self.registry.show_type(&name, hash.as_deref())).await?)
+            }
             Request::Logs(query) => {
                 Box::pin(self.logs(query, items)).await?;
                 return Ok(None);
@@ -206,6 +211,10 @@ impl Daemon {
             }
             Request::LinkRecord(filter) => {
                 Box::pin(self.link_record(filter, items)).await?;
+                return Ok(None);
+            }
+            Request::LinkReplay(spec) => {
+                Box::pin(self.link_replay(spec, items, chunks)).await?;
                 return Ok(None);
             }
             Request::Events { follow, after, since_ms, instance } => {

@@ -101,7 +101,7 @@ type Key = (Option<InstanceId>, Arc<str>, Option<SchemaHash>);
 impl Sources {
     /// The number of a message's source, and whether it is new. None if there are too many.
     fn of(&mut self, item: &TapItem) -> Option<(u32, bool)> {
-        let TypeDecl { name, schema } = &*item.decl;
+        let TypeDecl { name, schema, .. } = &*item.decl;
         let key = (item.from, name.clone(), schema.as_ref().map(|(hash, _)| *hash));
         if let Some(number) = self.0.get(&key) {
             return Some((*number, false));

@@ -94,7 +94,7 @@ impl Daemon {
             let missing = match postbox.encoding() {
                 Some(Encoding::JsonLiteral) => {
                     let name = spec.type_name.as_str().into();
-                    return Ok(Arc::new(TypeDecl { name, schema: None }));
+                    return Ok(Arc::new(TypeDecl::new(name, None)));
                 }
                 Some(Encoding::Postcard) => {
                     match self.registry.router().input(instance.id, &spec.type_name) {

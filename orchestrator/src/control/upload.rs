@@ -1,37 +1,94 @@
-//! A program that a client sends: streamed to a file, checked, and never half there.
+//! A program that a client sends: streamed to a file, checked, and never half there; and the way of
+//! whatever clients send along with a request.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use orchestrator_proto::control::{MAX_CHUNK, Program, Request, RuntimeSpec};
+use orchestrator_proto::control::{
+    MAX_CHUNK, Program, ReplayMessage, ReplaySpec, Request, RuntimeSpec,
+};
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Daemon;
 
 /// Chunks that may wait for the disk.
 const MAX_WAITING: usize = 4;
 
-/// A part of an upload.
+/// Bytes of what is fed that may wait: 16 MiB, or one message that has more.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+
+/// A part of what a client sends along with a request.
 pub(super) enum Chunk {
+    /// Of an upload.
     Bytes(Vec<u8>),
+    /// The end of an upload.
     End { sha256: [u8; 32] },
+    /// Of a replay.
+    Feed(Vec<ReplayMessage>),
+    /// The end of a replay.
+    FeedEnd,
 }
 
-pub(super) type ChunkSender = mpsc::Sender<Chunk>;
+impl Chunk {
+    fn size(&self) -> u32 {
+        let size = match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Feed(messages) => messages.iter().map(|it| it.payload.len() + 64).sum(),
+            Self::End { .. } | Self::FeedEnd => 0,
+        };
+        u32::try_from(size.min(MAX_WAITING_BYTES)).unwrap_or(u32::MAX)
+    }
+}
 
-/// The upload that belongs to a request; empty for most.
-pub(super) struct Chunks(mpsc::Receiver<Chunk>);
+/// Where the connection puts what comes along.
+#[derive(Clone)]
+pub(super) struct ChunkSender {
+    chunks: mpsc::Sender<(Chunk, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+}
 
-/// The way of an upload from the connection to the request, if the request takes one.
+impl ChunkSender {
+    /// Waits until there is room, or the request is done.
+    pub(super) async fn send(&self, chunk: Chunk) {
+        let room = self.room.clone().acquire_many_owned(chunk.size());
+        tokio::select! {
+            // The semaphore is never closed.
+            Ok(permit) = room => drop(self.chunks.send((chunk, permit)).await),
+            () = self.chunks.closed() => {}
+        }
+    }
+}
+
+/// What belongs to a request; empty for most.
+pub(super) struct Chunks(mpsc::Receiver<(Chunk, OwnedSemaphorePermit)>);
+
+impl Chunks {
+    /// The next part; none if the client is gone.
+    pub(super) async fn next(&mut self) -> Option<Chunk> {
+        self.0.recv().await.map(|(chunk, _)| chunk)
+    }
+
+    /// The next part, if it is there.
+    pub(super) fn next_now(&mut self) -> Option<Chunk> {
+        self.0.try_recv().ok().map(|(chunk, _)| chunk)
+    }
+}
+
+/// The way of what comes along with a request from the connection, if the request takes any.
 pub(super) fn channel(request: &Request) -> (Option<ChunkSender>, Chunks) {
-    let (sender, receiver) = mpsc::channel(MAX_WAITING);
-    let takes =
-        matches!(request, Request::RuntimeAdd(RuntimeSpec { program: Program::Upload { .. }, .. }));
-    (takes.then_some(sender), Chunks(receiver))
+    let waiting = match request {
+        Request::RuntimeAdd(RuntimeSpec { program: Program::Upload { .. }, .. }) => MAX_WAITING,
+        Request::LinkReplay(_) => ReplaySpec::WINDOW,
+        _ => 0,
+    };
+    let (chunks, receiver) = mpsc::channel(waiting.max(1));
+    let sender = || ChunkSender { chunks, room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)) };
+    ((waiting > 0).then(sender), Chunks(receiver))
 }
 
 /// A file that arrived. Deleted again unless it is kept.
@@ -81,8 +138,12 @@ impl Upload {
         let mut file = file?;
         let (mut digest, mut received) = (Sha256::new(), 0_u64);
         let announced = loop {
-            match chunks.0.recv().await {
+            match chunks.next().await {
                 None => return Err(super::client_gone()),
+                Some(Chunk::Feed(_) | Chunk::FeedEnd) => {
+                    let message = "messages are fed to `link replay`, not to an upload";
+                    return Err(WireError::new(ErrorCode::InvalidArgument, message));
+                }
                 Some(Chunk::End { sha256 }) => break sha256,
                 Some(Chunk::Bytes(bytes)) => {
                     received += bytes.len() as u64;

@@ -125,15 +125,20 @@ impl Registry {
     }
 
     /// What an instance has declared to an earlier daemon is known, and what it declares from now
-    /// on is stored if it is something else.
+    /// on is stored if it is something else. Each schema that it ever declares is kept.
     pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {
-        let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema }| {
-            (direction, TypeDecl { name, schema: Some((hash, schema)) })
+        let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema, also }| {
+            (direction, TypeDecl { name, schema: Some((hash, schema)), also })
         });
         let store = self.store.clone();
-        let tell: TellType = Arc::new(move |direction, decl| {
-            let schema = decl.schema.as_ref().map(|(_, schema)| &**schema);
-            store.note_type(order, direction, &decl.name, schema);
+        let tell: TellType = Arc::new(move |direction, decl, is_news| {
+            if is_news {
+                let forms = decl.forms().map(|(_, schema)| &**schema);
+                store.note_type(order, direction, &decl.name, forms);
+            }
+            for (hash, schema) in decl.forms() {
+                store.note_schema(&decl.name, *hash, schema);
+            }
         });
         self.router.keep_types(id, known, tell);
     }
@@ -373,6 +378,22 @@ impl Registry {
             true => parts,
             false => vec![watched(itself)],
         })
+    }
+
+    /// The links that a link consists of: of one between sets of replicas its parts, else itself.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub fn parts_of(&self, link: LinkId) -> Result<Vec<LinkId>, WireError> {
+        let infos = self.list_links();
+        let parts = infos.iter().filter(|info| info.part_of == Some(link)).map(|info| info.id);
+        let parts: Vec<_> = parts.collect();
+        match parts.is_empty() {
+            false => Ok(parts),
+            true if infos.iter().any(|info| info.id == link) => Ok(vec![link]),
+            true => Err(RouteError::NoLink(link).into()),
+        }
     }
 
     fn link_info(&self, link: &Link, parts: &HashMap<Ends, LinkId>) -> LinkInfo {

@@ -15,6 +15,7 @@ mod instance;
 mod left;
 mod links;
 mod listen;
+mod near;
 mod needs;
 mod remove;
 mod renew;
@@ -23,6 +24,7 @@ mod restore;
 mod run;
 mod schedule;
 mod supervision;
+mod types;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

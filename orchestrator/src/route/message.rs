@@ -22,16 +22,38 @@ pub enum Encoding {
     JsonLiteral,
 }
 
+/// A schema with its hash.
+pub type Form = (SchemaHash, Arc<TypeSchema>);
+
 /// A type as one side declared it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TypeDecl {
     /// The name that links refer to.
     pub name: Arc<str>,
     /// Its schema with the hash, if the side has one: Veecle OS runtimes have none.
-    pub schema: Option<(SchemaHash, Arc<TypeSchema>)>,
+    pub schema: Option<Form>,
+    /// Other forms that an input takes as well, best first.
+    pub also: Vec<Form>,
 }
 
 impl TypeDecl {
+    /// A type in one form, or, from a Veecle OS runtime, in none.
+    #[must_use]
+    pub fn new(name: Arc<str>, schema: Option<Form>) -> Self {
+        Self { name, schema, also: Vec::new() }
+    }
+
+    /// All forms, best first.
+    pub fn forms(&self) -> impl Iterator<Item = &Form> {
+        self.schema.iter().chain(&self.also)
+    }
+
+    /// Which of them has this hash.
+    #[must_use]
+    pub fn form_of(&self, hash: SchemaHash) -> Option<usize> {
+        self.forms().position(|(known, _)| *known == hash)
+    }
+
     /// How this side writes payloads.
     #[must_use]
     pub fn encoding(&self) -> Encoding {

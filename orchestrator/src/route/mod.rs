@@ -18,6 +18,7 @@
 
 mod beside;
 mod calls;
+mod feed;
 mod history;
 mod interruption;
 mod link;
@@ -35,9 +36,10 @@ mod types;
 
 pub use beside::Beside;
 pub use calls::{CallPeer, ClientEnd, Duplicate, NotItsCall, Roused, ServiceEnd, parts_of_calls};
+pub use feed::Aim;
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
-pub use message::{Encoding, Entry, Numbering, Origin, TypeDecl};
+pub use message::{Encoding, Entry, Form, Numbering, Origin, TypeDecl};
 pub use post::{Fate, Post, Postbox, TooMany};
 pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};

@@ -163,7 +163,7 @@ impl Router {
     }
 
     /// The instance has declared these types to an earlier daemon. To be called before its links
-    /// are made. From now on, each type that it declares in another form than before is told.
+    /// are made. From now on, each type that it declares is told.
     pub fn keep_types(
         &self,
         instance: InstanceId,
@@ -214,6 +214,20 @@ impl Router {
         source
     }
 
+    /// The source will send this type, and nothing is declared by that. The answer is the links of
+    /// the type as well.
+    pub(super) fn enter_feed(
+        &self,
+        source: &Arc<Source>,
+        decl: &Arc<TypeDecl>,
+    ) -> (OutputIndex, Vec<Arc<Link>>) {
+        let mut table = self.table();
+        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
+        table.sources.retain(|source| source.strong_count() > 0);
+        table.sources.push(Arc::downgrade(source));
+        (source.add_output(decl.clone(), 0, None, &links), links)
+    }
+
     /// The source will send this type, and number its messages if it says how.
     ///
     /// # Errors
@@ -259,8 +273,8 @@ impl Router {
         let losses = table.interruptions.losses(&links);
         let index = source.add_output(decl.clone(), channel, numbering, &links);
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(Direction::Output, &decl);
+        if let Some((tell, is_news)) = tell {
+            tell(Direction::Output, &decl, is_news);
         }
         self.report(losses);
         Ok(index)
@@ -276,8 +290,8 @@ impl Router {
             ends.mailbox.has_changed();
         }
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(Direction::Input, &decl);
+        if let Some((tell, is_news)) = tell {
+            tell(Direction::Input, &decl, is_news);
         }
     }
 
@@ -308,6 +322,17 @@ impl Router {
     #[must_use]
     pub fn input(&self, instance: InstanceId, type_name: &str) -> Option<Arc<TypeDecl>> {
         self.table().instances.get(&instance)?.types.input(type_name).cloned()
+    }
+
+    /// Everything that instances last declared, in no order.
+    #[must_use]
+    pub fn declarations(&self) -> Vec<(InstanceId, Direction, Arc<TypeDecl>)> {
+        let table = self.table();
+        let of = |(id, ends): (&InstanceId, &Ends)| {
+            let id = *id;
+            ends.types.all().map(move |(way, decl)| (id, way, decl.clone())).collect::<Vec<_>>()
+        };
+        table.instances.iter().flat_map(of).collect()
     }
 
     /// The type names that the instance last declared as outputs and inputs, sorted.
@@ -495,7 +520,7 @@ impl Table {
         instance: InstanceId,
         direction: Direction,
         decl: &Arc<TypeDecl>,
-    ) -> Option<TellType> {
+    ) -> Option<(TellType, bool)> {
         self.instances.get_mut(&instance)?.types.declare(direction, decl)
     }
 

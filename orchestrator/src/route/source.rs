@@ -9,6 +9,7 @@ use orchestrator_proto::control::{LinkRules, Policy};
 use orchestrator_proto::runtime::{Sender, UNLIMITED};
 use orchestrator_proto::{InstanceId, Millis};
 
+use super::feed::Aim;
 use super::link::{Link, LinkTarget, Unsettled};
 use super::mailbox::Mailbox;
 use super::message::{Credit, Numbering, Origin, TypeDecl};
@@ -87,6 +88,7 @@ pub struct Source {
     /// Told about grants; none for a sender that can't be made to wait.
     upstream: Option<Weak<dyn Upstream>>,
     outputs: RwLock<Vec<Output>>,
+    aim: Aim,
     stats: Arc<SourceStats>,
     taps: Arc<Taps>,
 }
@@ -117,7 +119,18 @@ impl Source {
         stats: Arc<SourceStats>,
         taps: Arc<Taps>,
     ) -> Self {
-        Self { instance, upstream, outputs: RwLock::default(), stats, taps }
+        Self::aimed(instance, Aim::Own, upstream, stats, taps)
+    }
+
+    /// One that sends over other links than those of its instance.
+    pub(super) fn aimed(
+        instance: Option<InstanceId>,
+        aim: Aim,
+        upstream: Option<Weak<dyn Upstream>>,
+        stats: Arc<SourceStats>,
+        taps: Arc<Taps>,
+    ) -> Self {
+        Self { instance, upstream, outputs: RwLock::default(), aim, stats, taps }
     }
 
     /// Sends a run of messages of one output, and empties `bodies`. Never waits. They set off
@@ -394,6 +407,9 @@ impl Source {
     /// Whether its messages of the link's type go over it.
     #[must_use]
     pub fn feeds(&self, link: &Link) -> bool {
+        if let Aim::Links(links) = &self.aim {
+            return links.contains(&link.id);
+        }
         match (self.instance, link.from) {
             (Some(instance), Some(from)) => instance == from,
             (None, Some(_)) => false,

@@ -83,7 +83,7 @@ fn type_name(kind: usize) -> Arc<str> {
 }
 
 fn decl(kind: usize, schema: TypeSchema) -> Arc<TypeDecl> {
-    Arc::new(TypeDecl { name: type_name(kind), schema: Some((schema.hash(), Arc::new(schema))) })
+    Arc::new(TypeDecl::new(type_name(kind), Some((schema.hash(), Arc::new(schema)))))
 }
 
 fn block(capacity: u32) -> LinkRules {
@@ -225,16 +225,16 @@ fn a_difference_that_is_discovered_later_marks_the_link() {
 }
 
 #[test]
-fn what_was_declared_to_an_earlier_daemon_counts_and_only_news_are_told() {
+fn what_was_declared_to_an_earlier_daemon_counts_and_news_are_told_as_such() {
     let router = Router::new(Box::new(Quiet));
     let (from, to) = (InstanceId::generate(), InstanceId::generate());
     let _mailboxes = [from, to].map(|id| router.add_instance(id));
     let told = Arc::new(Mutex::new(Vec::new()));
     let keep = |id, direction, schema| {
         let told = told.clone();
-        let tell: TellType = Arc::new(move |direction, decl| {
+        let tell: TellType = Arc::new(move |direction, decl, is_news| {
             let hash = decl.schema.as_ref().map(|(hash, _)| *hash);
-            told.lock().unwrap().push((id, direction, hash));
+            told.lock().unwrap().push((id, direction, hash, is_news));
         });
         router.keep_types(id, [(direction, (*decl(0, schema)).clone())], tell);
     };
@@ -254,20 +254,22 @@ fn what_was_declared_to_an_earlier_daemon_counts_and_only_news_are_told() {
     let declare = |schema: Option<TypeSchema>| {
         let source = router.open_source(Some(from), None, Arc::default());
         let schema = schema.map(|schema| (schema.hash(), Arc::new(schema)));
-        let decl = Arc::new(TypeDecl { name: type_name(0), schema });
+        let decl = Arc::new(TypeDecl::new(type_name(0), schema));
         router.declare_output(&source, decl, 0, None).unwrap();
         std::mem::take(&mut *told.lock().unwrap())
     };
-    assert_eq!(declare(Some(TypeSchema::U32)), []);
-    let (u64, output) = (TypeSchema::U64.hash(), Direction::Output);
-    assert_eq!(declare(Some(TypeSchema::U64)), [(from, output, Some(u64))]);
+    let (u32, u64) = (TypeSchema::U32.hash(), TypeSchema::U64.hash());
+    let output = Direction::Output;
+    assert_eq!(declare(Some(TypeSchema::U32)), [(from, output, Some(u32), false)]);
+    assert_eq!(declare(Some(TypeSchema::U64)), [(from, output, Some(u64), true)]);
     assert_eq!(router.links()[0].mismatch(), None);
-    assert_eq!(declare(Some(TypeSchema::U64)), []);
-    assert_eq!(declare(None), [(from, output, None)]);
-    assert_eq!(declare(None), []);
+    assert_eq!(declare(Some(TypeSchema::U64)), [(from, output, Some(u64), false)]);
+    assert_eq!(declare(None), [(from, output, None, true)]);
+    assert_eq!(declare(None), [(from, output, None, false)]);
     router.declare_input(to, decl(0, TypeSchema::U64));
     router.declare_input(to, decl(1, TypeSchema::U64));
-    assert_eq!(*told.lock().unwrap(), [(to, Direction::Input, Some(u64))]);
+    let input = |is_news| (to, Direction::Input, Some(u64), is_news);
+    assert_eq!(*told.lock().unwrap(), [input(false), input(true)]);
 }
 
 struct Told(Mutex<Vec<u16>>);

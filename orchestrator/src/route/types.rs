@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestrator_proto::runtime::Direction;
-use orchestrator_proto::schema::side_by_side;
+use orchestrator_proto::schema::{Diff, side_by_side};
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
 use super::message::TypeDecl;
 use super::router::MAX_OUTPUTS;
 
-/// Told of a type that is declared in another form than before, or for the first time. Must not
-/// wait and must not call the router.
-pub type TellType = Arc<dyn Fn(Direction, &TypeDecl) + Send + Sync>;
+/// Told of each type that is declared, and whether it is news: in another form than before, or for
+/// the first time. Must not wait and must not call the router.
+pub type TellType = Arc<dyn Fn(Direction, &TypeDecl, bool) + Send + Sync>;
 
 /// By type name. Nothing is taken for it while it is empty.
 type Decls = BTreeMap<Arc<str>, Arc<TypeDecl>>;
@@ -26,7 +26,7 @@ pub(super) struct Types {
 }
 
 impl Types {
-    /// From now on changes are told.
+    /// From now on declarations are told.
     pub(super) fn tell(&mut self, tell: TellType) {
         self.tell = Some(tell);
     }
@@ -50,6 +50,12 @@ impl Types {
         self.outputs.keys()
     }
 
+    /// All outputs and all inputs.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Direction, &Arc<TypeDecl>)> {
+        let outputs = self.outputs.values().map(|decl| (Direction::Output, decl));
+        outputs.chain(self.inputs.values().map(|decl| (Direction::Input, decl)))
+    }
+
     /// The names of all outputs and of all inputs, sorted.
     pub(super) fn names(&self) -> (Vec<String>, Vec<String>) {
         let names = |decls: &Decls| {
@@ -60,36 +66,39 @@ impl Types {
         (names(&self.outputs), names(&self.inputs))
     }
 
-    /// The instance declares this. The answer is who is to be told, if its schema was another
-    /// until now. At most [`MAX_OUTPUTS`] names are kept in each direction, because an instance
+    /// The instance declares this. The answer is who is to be told, and whether its schema was
+    /// another until now. At most [`MAX_OUTPUTS`] names are kept in each direction, because an instance
     /// may connect again and again with others.
     pub(super) fn declare(
         &mut self,
         direction: Direction,
         decl: &Arc<TypeDecl>,
-    ) -> Option<TellType> {
+    ) -> Option<(TellType, bool)> {
         let decls = self.of(direction);
         if decls.len() >= MAX_OUTPUTS && !decls.contains_key(&decl.name) {
             return None;
         }
-        let hash = |decl: &TypeDecl| decl.schema.as_ref().map(|(hash, _)| *hash);
+        let hashes = |decl: &TypeDecl| decl.forms().map(|(hash, _)| *hash).collect::<Vec<_>>();
         let before = decls.insert(decl.name.clone(), decl.clone());
-        let is_news = before.and_then(|before| hash(&before)) != hash(decl);
-        self.tell.clone().filter(|_| is_news)
+        let is_news = before.map_or_else(Vec::new, |before| hashes(&before)) != hashes(decl);
+        Some((self.tell.clone()?, is_news))
     }
 }
 
-/// How the two ends of a link disagree, with both schemas.
+/// How the two ends of a link disagree, field by field, and both schemas.
 pub(super) fn mismatch(
     (from, output): (&InstanceId, &TypeDecl),
     (to, input): (&InstanceId, &TypeDecl),
 ) -> Option<WireError> {
     // Without a schema on one side the messages are translated, as far as they can be.
-    let ((sent_hash, sent), (taken_hash, taken)) =
-        (output.schema.as_ref()?, input.schema.as_ref()?);
-    if sent_hash == taken_hash {
+    let (hash, sent) = output.schema.as_ref()?;
+    if input.form_of(*hash).is_some() {
         return None;
     }
+    // Of those that it takes, the one that is the most like it.
+    let count = |diff: &Diff| diff.differences.len() + diff.more;
+    let nearest = input.forms().map(|(_, taken)| (sent.diff(taken), taken));
+    let (diff, taken) = nearest.min_by_key(|(diff, _)| count(diff))?;
     let mut error = WireError::new(
         ErrorCode::SchemaMismatch,
         format!(
@@ -98,6 +107,12 @@ pub(super) fn mismatch(
             output.name
         ),
     );
+    let mut lines = diff.lines("the sender", "the receiver");
+    if !input.also.is_empty() {
+        let others = input.also.len();
+        lines += &format!("\n(the receiver takes {others} more of its forms, which differ more)");
+    }
+    error.causes.push(lines);
     let (left, right) = (format!("sent by {from}"), format!("taken by {to}"));
     error.causes.push(side_by_side(&left, sent, &right, taken));
     Some(error)

@@ -279,7 +279,7 @@ mod tests {
         };
         router.add_link(&request).unwrap();
         let source = router.open_source(Some(instance), None, Arc::default());
-        let decl = Arc::new(TypeDecl { name: "t".into(), schema: None });
+        let decl = Arc::new(TypeDecl::new("t".into(), None));
         let output = router.declare_output(&source, decl, 0, None).unwrap();
         let mut bodies = payloads.iter().map(|payload| payload.clone().into()).collect();
         source.send_run(output, &mut bodies, 1, &mut Woken::default());

@@ -149,7 +149,7 @@ impl Receiver {
         let output = match self.outputs.get(&*storable.type_name) {
             Some(output) => *output,
             None => {
-                let decl = TypeDecl { name: Arc::from(&*storable.type_name), schema: None };
+                let decl = TypeDecl::new(Arc::from(&*storable.type_name), None);
                 let declared = self.router.declare_output(&self.source, Arc::new(decl), 0, None);
                 let output = declared.map_err(|_| "more than 1,024 message types came here")?;
                 self.outputs.insert(Box::from(&*storable.type_name), output);

@@ -283,7 +283,7 @@ impl Reader {
             Some(output) => *output,
             None => {
                 let name: Arc<str> = Arc::from(&*storable.type_name);
-                let decl = Arc::new(TypeDecl { name, schema: None });
+                let decl = Arc::new(TypeDecl::new(name, None));
                 let output = self.endpoint.router.declare_output(&self.source, decl, 0, None)?;
                 self.outputs.insert(Box::from(&*storable.type_name), output);
                 output

@@ -17,7 +17,8 @@
 //! - telling of a message type ([`Store::note_type`]) never waits either. Types are written soon
 //!   after everything that was told before them, in parts of 256 KiB, so that nobody waits for
 //!   more than that because some are large; what is not written yet when the daemon is killed is
-//!   declared again when its instance connects;
+//!   declared again when its instance connects. The same holds of schemas ([`Store::note_schema`]),
+//!   of which the last [`MAX_SCHEMAS`] are kept that any instance has declared;
 //! - an event gets its number when it is committed, and is shown to nobody before. So no number
 //!   is used twice or left out, whatever ends the daemon;
 //! - many who change something at once share a transaction and a sync;
@@ -41,6 +42,7 @@ mod read;
 mod recent;
 mod record;
 mod schema;
+mod schemas;
 mod sets;
 mod spec;
 mod types;
@@ -56,8 +58,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use orchestrator_proto::TypeSchema;
 use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::{SchemaHash, TypeSchema};
 use tokio::sync::{oneshot, watch};
 
 pub use error::{StoreError, WriteFailure};
@@ -67,8 +69,11 @@ pub use record::{
     ScheduleRecord, SetAside, SetLinkEnd, SetLinkRecord, SetRecord, Snapshot, TypeRecord,
 };
 
+pub use schemas::{MAX_SCHEMA_BYTES, MAX_SCHEMAS, SeenSchema};
+
 use queue::{Queue, Refused, Timing};
 use recent::Recent;
+use schemas::{News, NotedSchema, Schemas};
 use types::TypeKey;
 use writer::Writer;
 
@@ -124,6 +129,7 @@ impl Drop for Handle {
 struct Shared {
     queue: Queue,
     recent: Recent,
+    schemas: Schemas,
     /// Why the last write failed; none if it worked.
     failing: Mutex<Option<WriteFailure>>,
     counts: Counts,
@@ -171,6 +177,7 @@ impl Store {
         let shared = Arc::new(Shared {
             queue: Queue::default(),
             recent: Recent::new(opened.path, oldest, newest),
+            schemas: Schemas::new(opened.schemas),
             failing: Mutex::default(),
             counts: Counts::default(),
             ended: watch::Sender::new(false),
@@ -234,17 +241,61 @@ impl Store {
         self.note(Some((order, run)), Vec::new());
     }
 
-    /// Tells how an instance declares a message type now; without a schema, no more. Only of what
-    /// has changed. Never waits; see the module.
-    pub fn note_type(
+    /// Tells how an instance declares a message type now, in which forms, the best one first;
+    /// without a schema, no more. Only of what has changed. Never waits; see the module.
+    pub fn note_type<'a>(
         &self,
         order: u64,
         direction: Direction,
         name: &Arc<str>,
-        schema: Option<&TypeSchema>,
+        forms: impl IntoIterator<Item = &'a TypeSchema>,
     ) {
         let key = TypeKey { order, direction, name: name.clone() };
-        self.shared().queue.declared(key, schema.map(|schema| schema.encode().into()));
+        let forms = forms.into_iter().map(|schema| schema.encode().into());
+        self.shared().queue.declared(key, forms.collect());
+    }
+
+    /// Tells that a schema is declared under a type name, be it known or not. Never waits; it is
+    /// written as types are, so that every schema is kept that was ever told of.
+    pub fn note_schema(&self, name: &Arc<str>, hash: SchemaHash, schema: &TypeSchema) {
+        let shared = self.shared();
+        let (mut encoded, at_ms) = (None, now_ms());
+        let encode = || encoded.insert(Arc::<[u8]>::from(schema.encode())).len();
+        let schema = match shared.schemas.declared(name, hash, encode, at_ms) {
+            News::None => return,
+            News::Again => None,
+            News::New => encoded,
+        };
+        let noted = NotedSchema { name: name.clone(), hash, schema, at_ms };
+        if !shared.queue.schema(noted) {
+            // It is noted when it is declared again.
+            shared.schemas.forget(name, hash);
+            tracing::warn!(name = &**name, "a schema is not kept: nothing can be written");
+        }
+    }
+
+    /// All schemas that are kept, by the names under which they were declared, in no order.
+    #[must_use]
+    pub fn schemas(&self) -> Vec<(Arc<str>, Vec<SeenSchema>)> {
+        self.shared().schemas.list()
+    }
+
+    /// The canonical form of a schema that is kept. Reads the database, so it may block.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Read`].
+    pub fn read_schema(
+        &self,
+        name: &str,
+        hash: SchemaHash,
+    ) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let shared = self.shared();
+        if let Some(waiting) = shared.queue.waiting_schema(name, hash) {
+            return Ok(Some(waiting));
+        }
+        let look = || schemas::form(&recent::open(shared.recent.path())?, name, hash);
+        look().map_err(StoreError::Read)
     }
 
     /// Tells what happened. Never waits; see the module.
@@ -280,7 +331,7 @@ impl Store {
         self.shared().failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How much waits to be written: changes, runs, types and those who wait for an answer; events.
+    /// How much waits to be written: changes, runs, types, schemas and those who wait for an answer; events.
     #[must_use]
     pub fn depths(&self) -> (u64, u64) {
         self.shared().queue.depths()

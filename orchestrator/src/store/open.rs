@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::read::{self, Unreadable};
 use super::record::{SetAside, Snapshot};
+use super::schemas::{self, Row};
 use super::{StoreError, schema, write};
 
 /// The file in the state directory.
@@ -38,6 +39,8 @@ pub(super) struct Opened {
     /// The write-ahead log, to be synced.
     pub(super) log: File,
     pub(super) path: PathBuf,
+    /// The schemas that are kept, without themselves.
+    pub(super) schemas: Vec<Row>,
 }
 
 /// Why it is not.
@@ -123,7 +126,7 @@ fn try_open(path: &Path) -> Result<Opened, Fault> {
         return Err(Fault::Other(StoreError::Newer { path, found, known }));
     }
     let prepared = prepare(&mut connection, found > 0);
-    let (snapshot, unreadable, events) = match prepared {
+    let (snapshot, unreadable, events, schemas) = match prepared {
         Ok(all) => all,
         Err(Problem::Corrupt(reason)) => {
             let last_event = last_event(&connection);
@@ -137,10 +140,10 @@ fn try_open(path: &Path) -> Result<Opened, Fault> {
     };
     let log = open_log(path).map_err(Fault::Other)?;
     let path = path.to_owned();
-    Ok(Opened { connection, snapshot, unreadable, events, log, path })
+    Ok(Opened { connection, snapshot, unreadable, events, log, path, schemas })
 }
 
-type All = (Snapshot, Unreadable, (u64, u64));
+type All = (Snapshot, Unreadable, (u64, u64), Vec<Row>);
 
 enum Problem {
     Sql(rusqlite::Error),
@@ -181,7 +184,8 @@ fn prepare(connection: &mut Connection, check: bool) -> Result<All, Problem> {
     }
     schema::migrate(connection)?;
     let (snapshot, unreadable) = read::snapshot(connection)?;
-    Ok((snapshot, unreadable, read::event_numbers(connection)?))
+    let schemas = schemas::all(connection)?;
+    Ok((snapshot, unreadable, read::event_numbers(connection)?, schemas))
 }
 
 fn fault(path: &Path, connection: Option<&Connection>, error: rusqlite::Error) -> Fault {

@@ -2,14 +2,16 @@
 //! that writes.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use orchestrator_proto::SchemaHash;
 use orchestrator_proto::control::EventKind;
 use tokio::sync::oneshot;
 
 use super::error::WriteFailure;
 use super::record::{Change, NewEvent, RunRecord};
+use super::schemas::{NotedSchema, WaitingSchemas};
 use super::types::{Declared, TypeKey, WaitingTypes};
 use super::{Durability, LATE, LINGER, MAX_CHANGES, MAX_WAITING_EVENTS, RETRY, SYNC};
 
@@ -39,6 +41,8 @@ struct Waiting {
     events: VecDeque<NewEvent>,
     /// Nobody waits for these; they come after everything that was put here before.
     types: WaitingTypes,
+    /// The same of schemas.
+    schemas: WaitingSchemas,
     /// Who waits for all that was put here before. Each belongs to a request of a client.
     barriers: Vec<(Durability, Answer)>,
     /// Events that found no place, ever.
@@ -74,6 +78,7 @@ pub(super) struct Group {
     pub(super) runs: HashMap<u64, RunRecord>,
     pub(super) events: VecDeque<NewEvent>,
     pub(super) types: Vec<(TypeKey, Declared)>,
+    pub(super) schemas: Vec<NotedSchema>,
     pub(super) barriers: Vec<(Durability, Answer)>,
 }
 
@@ -84,6 +89,7 @@ impl Group {
             && self.runs.is_empty()
             && self.events.is_empty()
             && self.types.is_empty()
+            && self.schemas.is_empty()
     }
 
     /// Whether anybody waits until it is on the disk.
@@ -157,11 +163,23 @@ impl Queue {
         self.put(false, |waiting| waiting.types.put(key, declared));
     }
 
-    /// How much waits: changes, runs, types and barriers; events.
+    /// Written soon, though other things come first. False if there is no room.
+    pub(super) fn schema(&self, noted: NotedSchema) -> bool {
+        let mut has_room = true;
+        self.put(false, |waiting| has_room = waiting.schemas.put(noted));
+        has_room
+    }
+
+    /// The canonical form of a schema that waits to be written.
+    pub(super) fn waiting_schema(&self, name: &str, hash: SchemaHash) -> Option<Arc<[u8]>> {
+        self.lock().schemas.find(name, hash)
+    }
+
+    /// How much waits: changes, runs, types, schemas and barriers; events.
     pub(super) fn depths(&self) -> (u64, u64) {
         let waiting = self.lock();
         let changes = waiting.changes.len() + waiting.runs.len() + waiting.barriers.len();
-        let changes = changes + waiting.types.len();
+        let changes = changes + waiting.types.len() + waiting.schemas.len();
         (changes as u64, waiting.events.len() as u64)
     }
 
@@ -256,6 +274,7 @@ impl Queue {
             waiting.event(event);
         }
         waiting.types.put_back(group.types);
+        waiting.schemas.put_back(group.schemas);
         if !waiting.has_no_news() {
             waiting.since.get_or_insert_with(Instant::now);
         }
@@ -270,7 +289,11 @@ impl Waiting {
 
     /// Whether there is nothing to write but for changes.
     fn has_no_news(&self) -> bool {
-        self.runs.is_empty() && self.events.is_empty() && self.types.is_empty()
+        self.runs.is_empty() && self.events.is_empty() && self.has_no_types()
+    }
+
+    fn has_no_types(&self) -> bool {
+        self.types.is_empty() && self.schemas.is_empty()
     }
 
     /// Where events find no place, one stands in for them that says how many they are.
@@ -305,12 +328,13 @@ impl Waiting {
             runs: std::mem::take(&mut self.runs),
             events: std::mem::take(&mut self.events),
             types: self.types.take(),
+            schemas: self.schemas.take(),
             barriers: std::mem::take(&mut self.barriers),
         };
         if self.has_no_news() {
             self.since = None;
         }
-        self.urgent = self.closing && !self.types.is_empty();
+        self.urgent = self.closing && !self.has_no_types();
         group
     }
 }

@@ -94,22 +94,37 @@ fn read_types(
 ) -> rusqlite::Result<()> {
     let names: HashMap<u64, _> =
         snapshot.instances.iter().map(|(record, _)| (record.order, record.id)).collect();
-    let mut statement = connection
-        .prepare("SELECT id, number, direction, name, hash, schema FROM types ORDER BY id")?;
+    let mut statement = connection.prepare(
+        "SELECT id, number, direction, name, hash, schema, place FROM types ORDER BY id",
+    )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, order): (i64, u64) = (row.get(0)?, unsigned(row, 1)?);
         let Some(instance) = names.get(&order) else {
             continue;
         };
-        match declared(row) {
-            Ok(record) => snapshot.types.entry(order).or_default().push(record),
+        let known = snapshot.types.entry(order).or_default();
+        match declared(row).and_then(|record| enter(known, record, row.get(6).map_err(words)?)) {
+            Ok(()) => {}
             Err(bad) => {
                 snapshot.unreadable.push(format!("a message type of instance {instance}: {bad}"));
                 unreadable.types.push(id);
             }
         }
     }
+    Ok(())
+}
+
+/// A form of a type, at its place among the forms of this type.
+fn enter(known: &mut Vec<TypeRecord>, record: TypeRecord, place: i64) -> Result<(), Bad> {
+    if place == 0 {
+        known.push(record);
+        return Ok(());
+    }
+    let TypeRecord { direction, name, hash, schema, .. } = record;
+    let of = known.iter_mut().find(|it| it.direction == direction && it.name == name);
+    let of = of.ok_or_else(|| format!("form {place} of {name:?} has none before it"))?;
+    of.also.push((hash, schema));
     Ok(())
 }
 
@@ -127,7 +142,8 @@ fn declared(row: &Row<'_>) -> Result<TypeRecord, Bad> {
     }
     let schema = TypeSchema::decode(canonical)
         .map_err(|error| format!("the schema of {name:?}: {error}"))?;
-    Ok(TypeRecord { direction, name: name.into(), hash, schema: Arc::new(schema) })
+    let (name, schema) = (name.into(), Arc::new(schema));
+    Ok(TypeRecord { direction, name, hash, schema, also: Vec::new() })
 }
 
 /// The highest key that a table ever had.

@@ -72,6 +72,11 @@ impl Recent {
         }
     }
 
+    /// Of the database.
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +170,8 @@ fn from_memory(events: &VecDeque<Event>, query: EventQuery, max: usize) -> Event
     batch
 }
 
-fn open(path: &std::path::Path) -> rusqlite::Result<Connection> {
+/// To look, not to change.
+pub(super) fn open(path: &std::path::Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "query_only", true)?;

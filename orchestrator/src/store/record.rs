@@ -243,6 +243,8 @@ pub struct TypeRecord {
     pub hash: SchemaHash,
     /// Its schema.
     pub schema: Arc<TypeSchema>,
+    /// Other forms that it is taken in as well, the best one first.
+    pub also: Vec<(SchemaHash, Arc<TypeSchema>)>,
 }
 
 /// Something that happened and has no number yet.

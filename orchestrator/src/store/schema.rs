@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 11] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -95,6 +95,36 @@ const MIGRATIONS: [&str; 9] = [
     "ALTER TABLE links ADD COLUMN history INTEGER NOT NULL DEFAULT 0;",
     // 9. Which way the messages of a link are to go.
     "ALTER TABLE links ADD COLUMN transport TEXT NOT NULL DEFAULT 'auto';",
+    // 10. Every schema that was ever declared; those of today's types among them.
+    "CREATE TABLE schemas (
+        number        INTEGER PRIMARY KEY,
+        name          TEXT NOT NULL,                -- of the message type
+        hash          BLOB NOT NULL,                -- BLAKE3 of the schema
+        schema        BLOB NOT NULL,                -- its canonical form
+        first_seen_ms INTEGER NOT NULL,
+        last_seen_ms  INTEGER NOT NULL,             -- to within an hour
+        UNIQUE (name, hash)
+    ) STRICT;
+    CREATE INDEX schemas_by_last_seen ON schemas (last_seen_ms);
+    CREATE INDEX types_by_schema ON types (name, hash);
+    INSERT OR IGNORE INTO schemas (name, hash, schema, first_seen_ms, last_seen_ms)
+        SELECT name, hash, schema, unixepoch() * 1000, unixepoch() * 1000 FROM types ORDER BY id;",
+    // 11. An input may take several forms of a type.
+    "CREATE TABLE forms (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,
+        number    INTEGER NOT NULL,                 -- of the instance
+        direction TEXT NOT NULL,                    -- output, input
+        name      TEXT NOT NULL,
+        place     INTEGER NOT NULL,                 -- among the forms of the type; 0 is the best
+        hash      BLOB NOT NULL,                    -- BLAKE3 of the schema
+        schema    BLOB NOT NULL,                    -- its canonical form
+        UNIQUE (number, direction, name, place)
+    ) STRICT;
+    INSERT INTO forms (id, number, direction, name, place, hash, schema)
+        SELECT id, number, direction, name, 0, hash, schema FROM types;
+    DROP TABLE types;
+    ALTER TABLE forms RENAME TO types;
+    CREATE INDEX types_by_schema ON types (name, hash);",
 ];
 
 /// The version of today's tables.

@@ -22,8 +22,8 @@ pub(super) struct TypeKey {
     pub(super) name: Arc<str>,
 }
 
-/// The canonical form of a schema; none if the type is declared no more.
-pub(super) type Declared = Option<Arc<[u8]>>;
+/// The canonical forms of the schemas, the best one first; none if the type is declared no more.
+pub(super) type Declared = Vec<Arc<[u8]>>;
 
 /// The newest of each key, in the order in which the keys came.
 #[derive(Default)]
@@ -33,7 +33,8 @@ pub(super) struct WaitingTypes {
 }
 
 fn cost(key: &TypeKey, declared: &Declared) -> usize {
-    ROW + key.name.len() + declared.as_ref().map_or(0, |schema| schema.len())
+    let rows = declared.iter().map(|schema| ROW + schema.len()).sum::<usize>();
+    ROW + key.name.len() + rows
 }
 
 impl WaitingTypes {
@@ -92,7 +93,7 @@ mod tests {
     }
 
     fn schema(fill: u8, length: usize) -> Declared {
-        Some(vec![fill; length].into())
+        vec![vec![fill; length].into()]
     }
 
     proptest! {
@@ -116,7 +117,8 @@ mod tests {
                 }
             };
             for (number, fill, length, then) in steps {
-                let declared = schema(fill, length).filter(|_| length % 5 > 0);
+                let mut declared = schema(fill, length);
+                declared.truncate(length % 5);
                 waiting.put(key(number), declared.clone());
                 expected.insert(number, declared);
                 match then {

@@ -249,20 +249,21 @@ pub(super) fn note_type(
 ) -> rusqlite::Result<()> {
     let TypeKey { order, direction, name } = key;
     let (number, direction) = (int(*order), self::direction(*direction));
-    match declared {
-        None => run(
+    // New rows, also instead of old ones: what could not be read is known by its id.
+    run(
+        connection,
+        "DELETE FROM types WHERE number = ?1 AND direction = ?2 AND name = ?3",
+        params![number, direction, &**name],
+    )?;
+    for (place, schema) in (0_i64..).zip(declared) {
+        run(
             connection,
-            "DELETE FROM types WHERE number = ?1 AND direction = ?2 AND name = ?3",
-            params![number, direction, &**name],
-        ),
-        // A new row, also instead of an old one: what could not be read is known by its id.
-        Some(schema) => run(
-            connection,
-            "INSERT OR REPLACE INTO types (number, direction, name, hash, schema)
-             SELECT number, ?2, ?3, ?4, ?5 FROM instances WHERE number = ?1",
-            params![number, direction, &**name, SchemaHash::of(schema).0, &**schema],
-        ),
+            "INSERT INTO types (number, direction, name, place, hash, schema)
+             SELECT number, ?2, ?3, ?4, ?5, ?6 FROM instances WHERE number = ?1",
+            params![number, direction, &**name, place, SchemaHash::of(schema).0, &**schema],
+        )?;
     }
+    Ok(())
 }
 
 pub(super) fn event(connection: &Connection, event: &Event) -> rusqlite::Result<()> {

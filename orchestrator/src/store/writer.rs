@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
-use orchestrator_proto::control::Event;
+use orchestrator_proto::SchemaHash;
+use orchestrator_proto::control::{Event, EventKind};
 use rusqlite::Connection;
 
 use super::error::WriteFailure;
 use super::queue::{Answer, Group, Refused, Timing, Work};
 use super::read::Unreadable;
 use super::record::{Change, NewEvent};
-use super::{EVENTS_SLACK, KEPT_EVENTS, Shared, now_ms, write};
+use super::{EVENTS_SLACK, KEPT_EVENTS, Shared, now_ms, schemas, write};
 
 /// Pages of the write-ahead log from which on they are brought into the database when nothing
 /// else is to be done: 1 MiB.
@@ -52,6 +53,8 @@ struct Written {
     /// Of each change: nothing, or why it was left out.
     changes: Vec<Result<(), Refused>>,
     events: Vec<Event>,
+    /// Schemas that were too many.
+    forgotten: Vec<(String, SchemaHash)>,
 }
 
 impl Writer {
@@ -126,7 +129,7 @@ impl Writer {
             if sync {
                 self.sync()?;
             }
-            return Ok(Written { changes: Vec::new(), events: Vec::new() });
+            return Ok(Written { changes: Vec::new(), events: Vec::new(), forgotten: Vec::new() });
         }
         let written = self.try_transaction(group, sync).map_err(|error| {
             if !self.connection.is_autocommit()
@@ -136,6 +139,9 @@ impl Writer {
             }
             WriteFailure::from(&error)
         })?;
+        for (name, hash) in &written.forgotten {
+            self.shared.schemas.forget(name, *hash);
+        }
         let now = Instant::now();
         self.timing.written_at = Some(now);
         self.shared.counts.transaction();
@@ -190,8 +196,19 @@ impl Writer {
         for (key, declared) in &group.types {
             write::note_type(connection, key, declared)?;
         }
+        let mut forgotten = Vec::new();
+        if !group.schemas.is_empty() {
+            schemas::write(connection, &group.schemas)?;
+            forgotten = schemas::forget_excess(connection, &self.shared.schemas)?;
+        }
+        let told = (!forgotten.is_empty()).then(|| NewEvent {
+            time_ms: now_ms(),
+            instance: None,
+            name: None,
+            kind: EventKind::SchemasForgotten { count: forgotten.len() as u64 },
+        });
         let mut events = Vec::with_capacity(group.events.len());
-        for (seq, event) in (self.events.1 + 1..).zip(group.events.iter().cloned()) {
+        for (seq, event) in (self.events.1 + 1..).zip(group.events.iter().cloned().chain(told)) {
             let NewEvent { time_ms, instance, name, kind } = event;
             let event = Event { seq, time_ms, instance, name, kind };
             write::event(connection, &event)?;
@@ -207,7 +224,7 @@ impl Writer {
         if forget {
             self.events.0 = oldest;
         }
-        Ok(Written { changes, events })
+        Ok(Written { changes, events, forgotten })
     }
 
     /// Brings what was written to the disk.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "sdk")]
 mod derived;
+mod diff;
 mod properties;
 
 use super::*;
@@ -104,6 +105,61 @@ fn a_payload_that_claims_too_much_fails_at_once() {
     let name = "n".repeat(255);
     let wide = TypeSchema::Seq(Box::new(TypeSchema::Struct(vec![field(&name, TypeSchema::Unit)])));
     assert_eq!(wide.to_json(&payload), Err(DecodeError::TooLong));
+}
+
+/// A schema with as many levels as there can be, of each kind that has levels, and a payload.
+fn deepest() -> Vec<(TypeSchema, Vec<u8>)> {
+    use TypeSchema as T;
+    let nested = |wrap: &dyn Fn(T) -> T| (1..MAX_DEPTH).fold(T::U8, |inner, _| wrap(inner));
+    type Wrap<'a> = &'a dyn Fn(T) -> T;
+    let kinds: [(Wrap<'_>, &[u8]); 6] = [
+        (&|inner| T::Option(Box::new(inner)), &[1]),
+        (&|inner| T::Seq(Box::new(inner)), &[1]),
+        (&|inner| T::Tuple(vec![inner]), &[]),
+        (&|inner| T::Map(Box::new(T::U8), Box::new(inner)), &[1, 5]),
+        (&|inner| T::Struct(vec![field("a", inner)]), &[]),
+        (
+            &|inner| {
+                let body = VariantBody::Newtype(inner);
+                T::Enum(vec![Variant { name: "A".into(), body }])
+            },
+            &[0],
+        ),
+    ];
+    let of = |(wrap, prefix): (Wrap<'_>, &[u8])| {
+        (nested(wrap), [prefix.repeat(MAX_DEPTH - 1), vec![7]].concat())
+    };
+    kinds.into_iter().map(of).collect()
+}
+
+/// Recursion is bounded by the levels of the schema, whatever the text has: a quarter of the stack
+/// of a worker thread is enough.
+#[test]
+fn what_is_deeply_nested_needs_little_stack() {
+    let work = || {
+        for (schema, payload) in deepest() {
+            let schema = TypeSchema::decode(&schema.encode()).unwrap();
+            let json = schema.to_json(&payload).unwrap();
+            assert_eq!(schema.from_json(&json), Ok(payload), "{json}");
+            for open in ["[", "{\"a\":", "[[5,", "{\"A\":", "{\"5\":"] {
+                assert!(schema.from_json(&open.repeat(1_000_000)).is_err());
+            }
+            assert!(schema.diff(&TypeSchema::U8).differences.len() == 1);
+            assert!(!schema.to_json_schema("T").to_string().is_empty());
+        }
+    };
+    std::thread::Builder::new().stack_size(512 << 10).spawn(work).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_text_makes_no_payload_beyond_the_bound() {
+    use TypeSchema as T;
+    let option = || T::Option(Box::new(T::U8));
+    let wide = T::Struct((0..2000).map(|at| field(&format!("f{at}"), option())).collect());
+    // Three characters for two thousand bytes.
+    let json = format!("[{}{{}}]", "{},".repeat(100_000));
+    let refused = T::Seq(Box::new(wide)).from_json(&json).unwrap_err();
+    assert!(refused.problem.contains("exceeds"), "{refused}");
 }
 
 #[test]

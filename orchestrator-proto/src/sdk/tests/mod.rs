@@ -1,5 +1,6 @@
 //! The SDK against a daemon that the test plays itself.
 
+mod forms;
 mod losses;
 mod resending;
 

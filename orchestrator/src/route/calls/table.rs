@@ -345,7 +345,8 @@ impl Table {
             Caller::Outside { to } => to,
         };
         let error = types::mismatch((&caller, &client.decl), (&instance, decl))?;
-        Some(error.causes.into_iter().next().unwrap_or(error.message))
+        // What differs, and both side by side.
+        Some(if error.causes.is_empty() { error.message } else { error.causes.join("\n") })
     }
 
     /// Answers the calls that wait for services which have turned out to declare other schemas.

@@ -26,8 +26,8 @@ impl Router {
             ends.mailbox.has_changed();
         }
         self.check_links(table, &links);
-        if let Some(tell) = tell {
-            tell(direction, decl);
+        if let Some((tell, is_news)) = tell {
+            tell(direction, decl, is_news);
         }
         self.exchange(&decl.name)
     }

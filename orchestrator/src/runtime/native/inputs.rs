@@ -1,7 +1,7 @@
 //! What a native instance takes, and how messages are written for it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
@@ -27,6 +27,8 @@ pub(super) struct Input {
     /// Messages that the daemon may have sent in total.
     granted: AtomicU64,
     sent: AtomicU64,
+    /// The number of the form that the peer expects next, or [`UNTOLD`].
+    form: AtomicU8,
     /// Set if it acknowledges, and is told whose messages it gets.
     recognising: Option<Recognising>,
 }
@@ -46,7 +48,11 @@ type Run = Option<(Sender, bool, u64)>;
 pub(super) struct Way {
     input: Arc<Input>,
     run: Run,
+    form: u8,
 }
+
+/// The peer may expect any form: it has to be told.
+const UNTOLD: u8 = u8::MAX;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,6 +95,7 @@ impl Inputs {
             decl: decl.clone(),
             granted: AtomicU64::new(granted),
             sent: AtomicU64::new(0),
+            form: AtomicU8::new(0),
             recognising: recognises.then(Recognising::default),
         });
         inputs.insert(decl.name.clone(), input.clone());
@@ -147,24 +154,31 @@ impl Dialect for Inputs {
             run = *lock(&recognising.run);
         }
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        (left > 0).then_some((Way { input, run }, left))
+        let form = input.form.load(Ordering::Acquire);
+        (left > 0).then_some((Way { input, run, form }, left))
     }
 
     fn encode(
         &self,
         _link: &Link,
-        Way { input, run }: &mut Way,
+        Way { input, run, form }: &mut Way,
         entry: &Entry,
         head: &mut Vec<u8>,
     ) -> Result<Body, DropReason> {
-        let Some((wanted, schema)) = &input.decl.schema else {
-            return Err(DropReason::Untranslatable);
+        let (written, translated) = match &entry.origin.decl.schema {
+            Some((sent, _)) => (input.decl.form_of(*sent), None),
+            None => {
+                // In the best form that there is one in.
+                let forms = input.decl.forms().enumerate();
+                let mut each = forms.map(|(at, (_, schema))| {
+                    translate::to_postcard(entry, schema).map(|body| (at, body))
+                });
+                let (at, body) = each.find_map(Result::ok).ok_or(DropReason::Untranslatable)?;
+                (Some(at), body)
+            }
         };
-        let translated = match &entry.origin.decl.schema {
-            Some((sent, _)) if sent == wanted => None,
-            Some(_) => return Err(DropReason::Untranslatable),
-            None => translate::to_postcard(entry, schema)?,
-        };
+        // Of at most `MAX_FORMS`.
+        let written = written.ok_or(DropReason::Untranslatable)? as u8;
         let length = translated.as_ref().unwrap_or(&entry.body).len();
         if length > MAX_PAYLOAD {
             return Err(DropReason::TooLong);
@@ -173,11 +187,16 @@ impl Dialect for Inputs {
         if input.recognises() {
             number_head(input.channel, run, entry, head);
         }
+        if *form != written {
+            *form = written;
+            append(&Frame::Form { channel: input.channel, form: written }, head);
+        }
         message_head(input.channel, length, head);
         Ok(Body { translated, tail: b"", kept })
     }
 
-    fn taken(&self, Way { input, run }: Way, count: usize) {
+    fn taken(&self, Way { input, run, form }: Way, count: usize) {
+        input.form.store(form, Ordering::Release);
         if let Some(recognising) = &input.recognising {
             *lock(&recognising.run) = run;
         }
@@ -207,6 +226,10 @@ impl Dialect for Inputs {
 
     fn hand_over(&self) {
         let inputs = self.by_type.read().unwrap_or_else(PoisonError::into_inner);
+        for input in inputs.values().filter(|input| !input.decl.also.is_empty()) {
+            // What told the peer of this may have gone back unwritten.
+            input.form.store(UNTOLD, Ordering::Release);
+        }
         for recognising in inputs.values().filter_map(|input| input.recognising.as_ref()) {
             lock(&recognising.ledger).take_back();
             // What told the peer of these numbers may have gone back unwritten.

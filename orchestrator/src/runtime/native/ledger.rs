@@ -222,7 +222,7 @@ mod tests {
             let upstream = Arc::new(Quiet);
             let concrete: Weak<Quiet> = Arc::downgrade(&upstream);
             let source = router.open_source(Some(from), Some(concrete), Arc::default());
-            let decl = Arc::new(TypeDecl { name: "t".into(), schema: None });
+            let decl = Arc::new(TypeDecl::new("t".into(), None));
             let numbering = Some(Numbering { epoch: 1, first: FIRST, again: 5 });
             let output = router.declare_output(&source, decl, 0, numbering).unwrap();
             Self {

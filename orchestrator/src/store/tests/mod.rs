@@ -4,6 +4,7 @@ mod durable;
 mod events;
 mod faults;
 mod model;
+mod schemas;
 mod sets;
 mod together;
 mod types;

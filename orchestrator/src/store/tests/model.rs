@@ -41,7 +41,7 @@ fn type_name(name: u8) -> Arc<str> {
 fn declared(name: u8, schema: &TypeSchema) -> TypeRecord {
     let schema = Arc::new(schema.clone());
     let (direction, hash) = (direction(name), schema.hash());
-    TypeRecord { direction, name: type_name(name), hash, schema }
+    TypeRecord { direction, name: type_name(name), hash, schema, also: Vec::new() }
 }
 
 fn run() -> impl Strategy<Value = RunRecord> {

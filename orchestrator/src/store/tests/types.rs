@@ -126,3 +126,35 @@ async fn types_that_could_not_be_written_are_written_when_there_is_room() {
     assert_eq!(*snapshot.types[&1][0].schema, schemas[1]);
     assert_eq!(snapshot.types[&1].len(), 1);
 }
+
+#[tokio::test]
+async fn the_forms_of_a_type_keep_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    store.change(add(1)).await.unwrap();
+    let of = |forms: &[TypeSchema]| {
+        store.note_type(1, Direction::Input, &name(1), forms);
+        store.note_type(1, Direction::Output, &name(1), forms.first());
+    };
+    of(&[TypeSchema::U8, TypeSchema::U16, TypeSchema::String]);
+    while store.depths().0 > 0 {
+        store.commit(Durability::Logged).await.unwrap();
+    }
+    of(&[TypeSchema::F32, TypeSchema::U8]);
+    store.close().await;
+    let (store, snapshot) = open(dir.path());
+    let types = &snapshot.types[&1];
+    let found = |direction| types.iter().find(|it| it.direction == direction).unwrap();
+    let input = found(Direction::Input);
+    assert_eq!((types.len(), &*input.schema), (2, &TypeSchema::F32));
+    let others: Vec<_> = input.also.iter().map(|(_, schema)| (**schema).clone()).collect();
+    assert_eq!(others, [TypeSchema::U8]);
+    assert_eq!(found(Direction::Output).also, []);
+    store.close().await;
+    // A form without the one before it is a fault of the database.
+    let sql = "DELETE FROM types WHERE place = 0 AND direction = 'input'";
+    Connection::open(dir.path().join("state.db")).unwrap().execute(sql, []).unwrap();
+    let (_, snapshot) = open(dir.path());
+    assert_eq!(snapshot.unreadable.len(), 1, "{:?}", snapshot.unreadable);
+    assert_eq!(snapshot.types[&1].len(), 1);
+}

@@ -7,7 +7,7 @@ use super::*;
 
 fn decl(schema: TypeSchema) -> Arc<TypeDecl> {
     let hash = SchemaHash::of(&schema.encode());
-    Arc::new(TypeDecl { name: "t".into(), schema: Some((hash, Arc::new(schema))) })
+    Arc::new(TypeDecl::new("t".into(), Some((hash, Arc::new(schema)))))
 }
 
 fn instance(number: u8) -> InstanceId {

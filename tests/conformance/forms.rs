@@ -1,0 +1,100 @@
+//! Receivers that take several forms of a type.
+
+use orchestrator_proto::TypeSchema;
+use orchestrator_proto::control::{LinkState, Policy};
+use orchestrator_proto::runtime::{Direction, Frame};
+use orchestrator_proto::schema::Field;
+use serde_json::json;
+use tests::native::Native;
+use tests::{Daemon, eventually};
+
+use super::case::{Case, Dialect, In, Out};
+
+fn number() -> TypeSchema {
+    TypeSchema::Struct(vec![Field { name: "value".to_owned(), schema: TypeSchema::U32 }])
+}
+
+/// The next number, and the form that it is in.
+fn next(receiver: &mut Native, form: &mut u8) -> (u32, u8) {
+    loop {
+        let payload = receiver
+            .next(|frame| match frame {
+                Frame::Form { form: told, .. } => {
+                    *form = told;
+                    None
+                }
+                Frame::Message { payload, .. } => Some(payload.to_vec()),
+                _ => None,
+            })
+            .expect("the daemon goes on");
+        if let Some(payload) = payload {
+            // Both forms have the same bytes.
+            return (postcard::from_bytes(&payload).unwrap(), *form);
+        }
+    }
+}
+
+/// F1, F2, F3.
+pub(crate) fn each_message_arrives_in_its_form(case: Case) {
+    let daemon = Daemon::start();
+    let [a, other, wrong, b] = ["a", "other", "wrong", "b"].map(|name| daemon.put(name));
+    let link = daemon.link_with("any", "n", "b", Policy::DropNewest, 1000);
+    let mut receiver = match case.to {
+        Dialect::Veecle => case.receiver(&daemon, &b),
+        Dialect::Native => {
+            let (mut native, form) = (daemon.native(&b), number().encode());
+            native.send(&Frame::Takes { channel: 0, schema: &form, hash: None });
+            native.declare(0, Direction::Input, "n", &TypeSchema::U32, 0);
+            daemon.declared("b", "n");
+            In::Native(native)
+        }
+    };
+    let mut first = case.sender(&daemon, &a);
+    let mut second = daemon.native(&other);
+    second.declare(0, Direction::Output, "n", &number(), 0);
+    daemon.declared("other", "n");
+    let (mut form, mut sent) = (0, 0);
+    for round in 0..20 {
+        first.send(3 * round..3 * round + 2);
+        sent += 2;
+        daemon.settled(link, sent);
+        second.number(3 * round + 2);
+        sent += 1;
+        daemon.settled(link, sent);
+        match &mut receiver {
+            In::Veecle(veecle) => {
+                for number in [json!(3 * round), json!(3 * round + 1)] {
+                    assert_eq!(veecle.next_storable().unwrap().1, number, "{case:?}");
+                }
+                let number = json!({"value": 3 * round + 2});
+                assert_eq!(veecle.next_storable().unwrap().1, number, "{case:?}");
+            }
+            In::Native(native) => {
+                for (number, of) in [(0, 0), (1, 0), (2, 1)] {
+                    let arrived = next(native, &mut form);
+                    assert_eq!(arrived, (3 * round + number, of), "{case:?}");
+                }
+            }
+        }
+    }
+    if case.to == Dialect::Veecle {
+        return;
+    }
+    assert_eq!(daemon.link_info(link).state, LinkState::Open, "{case:?}");
+    // A third form is none that it takes, and harms the others in nothing.
+    let mut third = daemon.native(&wrong);
+    third.declare(0, Direction::Output, "n", &TypeSchema::U64, 0);
+    eventually("the link is mismatched", || {
+        (daemon.link_info(link).state != LinkState::Open).then_some(())
+    });
+    third.number(1);
+    first.send(500..501);
+    if let Out::Veecle(veecle) = &mut first {
+        veecle.storable("n", &json!("no number"));
+    }
+    let untranslatable = if case.from == Dialect::Veecle { 2 } else { 1 };
+    let counters = daemon.settled(link, sent + 1 + untranslatable);
+    assert_eq!(counters.drops.untranslatable, untranslatable, "{case:?}");
+    let In::Native(native) = &mut receiver else { return };
+    assert_eq!(next(native, &mut form), (500, 0), "{case:?}");
+}
