@@ -65,6 +65,15 @@ struct Chunk {
     frames: Vec<u8>,
 }
 
+/// Where a message's frame begins: in the chunk whose first message has this number, so many bytes
+/// from its beginning.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    chunk: u64,
+    number: u64,
+    at: usize,
+}
+
 /// How an output begins on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Beginning {
@@ -190,11 +199,13 @@ impl Kept {
     /// What may be sent again now, and how many messages it is. Call [`Kept::wrote`] then.
     pub(super) fn again(&self) -> Option<(&[u8], u64)> {
         let allowed = self.limit?.saturating_sub(self.written - self.base);
-        self.copies(self.written, allowed)
+        self.copies(self.written, allowed, &mut Place::default())
     }
 
     /// The frames of messages from this one on, at most so many of them, and how many they are.
-    pub(super) fn copies(&self, number: u64, most: u64) -> Option<(&[u8], u64)> {
+    /// `place` is where the caller was last, so that what lies before it is not looked through
+    /// again.
+    pub(super) fn copies(&self, number: u64, most: u64, place: &mut Place) -> Option<(&[u8], u64)> {
         let wanted = self.next.saturating_sub(number).min(most);
         if wanted == 0 {
             return None;
@@ -202,7 +213,13 @@ impl Kept {
         let at = self.chunks.partition_point(|chunk| chunk.first + chunk.count <= number);
         let chunk = self.chunks.get(at)?;
         let skipped = number.checked_sub(chunk.first)?;
-        let rest = &chunk.frames[first_frames(&chunk.frames, skipped)..];
+        if place.chunk != chunk.first || place.number < chunk.first || place.number > number {
+            *place = Place { chunk: chunk.first, number: chunk.first, at: 0 };
+        }
+        let rest = chunk.frames.get(place.at..)?;
+        place.at += first_frames(rest, number - place.number);
+        place.number = number;
+        let rest = chunk.frames.get(place.at..)?;
         let count = wanted.min(chunk.count - skipped);
         let length = match count == chunk.count - skipped {
             true => rest.len(),

@@ -1,9 +1,10 @@
 //! Messages one way, under `block`: how many arrive in a second, one at a time and in bursts.
 
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use orchestrator_proto::LinkId;
-use orchestrator_proto::control::Policy;
+use orchestrator_proto::control::{Policy, Transport};
 
 use crate::actor::Actor;
 use crate::relay::Relay;
@@ -18,6 +19,8 @@ use crate::{Effort, Setting};
 const BURST_BYTES: usize = 64 << 10;
 /// Messages of 64 B per second, in bursts.
 const TARGET: f64 = 2e6;
+/// The same over a lane.
+const DIRECT: f64 = 15e6;
 /// Messages that may wait on a link: the default, and more.
 const CAPACITIES: [u32; 2] = [1024, 16 << 10];
 
@@ -51,17 +54,23 @@ fn measure<T: Numbered>(setting: &Setting, size: usize, part: &str) -> Vec<Row> 
     let relay = Relay::start(1);
     let mut floor = OneWay::over_relay(&relay, size);
     let mut ours = CAPACITIES.map(|capacity| OneWay::over_daemon(&stage, size, capacity));
-    let mut sdk = SdkWay::<T>::new(&stage, part);
+    let mut sdk = SdkWay::<T>::new(&stage, part, Transport::Routed);
+    let mut bare = OneWay::over_nothing(size);
+    let mut direct = SdkWay::<T>::new(&stage, part, Transport::Direct);
+    direct.near.settle(|| stage.wait_direct(&[direct.link]));
 
     let mut rows = Vec::new();
     for way in Way::all(setting.effort, size) {
         let [default, larger] = &mut ours;
         let (floor, sdk) = (&mut floor, &mut sdk);
-        let mut contenders: [Contender<'_, 1>; 4] = [
+        let (bare, direct) = (&mut bare, &mut direct);
+        let mut contenders: [Contender<'_, 1>; 6] = [
             Box::new(|| floor.measure(way)),
             Box::new(|| default.measure(way)),
             Box::new(|| larger.measure(way)),
             Box::new(|| sdk.measure(way)),
+            Box::new(|| bare.measure(way)),
+            Box::new(|| direct.measure(way)),
         ];
         let series = take_turns(setting.effort.rounds(), &mut contenders);
         drop(contenders);
@@ -70,8 +79,11 @@ fn measure<T: Numbered>(setting: &Setting, size: usize, part: &str) -> Vec<Row> 
             format!("native, capacity {}", CAPACITIES[1]),
             "SDK on tokio".to_owned(),
         ];
-        for (name, [ours]) in names.into_iter().zip(&series[1..]) {
-            let aimed_at = way.burst && size == 64 && name.starts_with("native");
+        let ours = names.into_iter().zip(&series[1..4]).map(|it| (it, &series[0]));
+        let direct = "SDK on tokio, direct; floor: a bare socket pair".to_owned();
+        for ((name, [ours]), floor) in ours.chain([((direct, &series[5]), &series[4])]) {
+            let is_direct = name.contains("direct");
+            let aimed_at = way.burst && size == 64 && (is_direct || name.starts_with("native"));
             rows.push(Row {
                 what: format!(
                     "{size} B, {}, {name}",
@@ -80,8 +92,12 @@ fn measure<T: Numbered>(setting: &Setting, size: usize, part: &str) -> Vec<Row> 
                 regime: setting.regime,
                 unit: Unit::Rate,
                 ours: ours.clone(),
-                floor: Some(series[0][0].clone()),
-                target: aimed_at.then_some(Target::AtLeast(TARGET)),
+                floor: Some(floor[0].clone()),
+                target: aimed_at.then_some(Target::AtLeast(if is_direct {
+                    DIRECT
+                } else {
+                    TARGET
+                })),
             });
         }
     }
@@ -89,6 +105,7 @@ fn measure<T: Numbered>(setting: &Setting, size: usize, part: &str) -> Vec<Row> 
         stage.check_nothing_lost(&[way.link.expect("it has a link")], way.sent);
     }
     stage.check_nothing_lost(&[sdk.link], sdk.sent);
+    direct.near.settle(|| stage.check_nothing_lost(&[direct.link], direct.sent));
     rows
 }
 
@@ -115,6 +132,17 @@ impl OneWay {
         let wire = Wire::new(Dialect::Native, Through::Relay);
         let near = Peer::connect(wire, &relay.near, Some(DATA), None);
         Self::new(near, Actor::on("count", wire, &relay.far[0]), None, size)
+    }
+
+    /// To an actor at the other end of a socket, with nobody in between.
+    fn over_nothing(size: usize) -> Self {
+        let wire = Wire::new(Dialect::Native, Through::Relay);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bare");
+        let listener = UnixListener::bind(&path).unwrap();
+        let counter = Actor::on("count", wire, &path);
+        let (near, _) = listener.accept().unwrap();
+        Self::new(Peer::bare(near), counter, None, size)
     }
 
     fn over_daemon(stage: &Stage, size: usize, capacity: u32) -> Self {
@@ -148,9 +176,10 @@ struct SdkWay<T> {
 }
 
 impl<T: Numbered> SdkWay<T> {
-    fn new(stage: &Stage, part: &str) -> Self {
+    fn new(stage: &Stage, part: &str, transport: Transport) -> Self {
         let (from, to) = (stage.seat(), stage.seat());
-        let link = stage.link(from, T::NAME, to, Some(Policy::Block), None);
+        let ends = (from, T::NAME, to);
+        let link = stage.link_by(transport, ends, Some(Policy::Block), None);
         Self {
             counter: Actor::with_sdk(part, &stage.socket(to, Dialect::Native)),
             near: Sender::connect(&stage.socket(from, Dialect::Native)),

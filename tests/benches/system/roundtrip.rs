@@ -1,8 +1,11 @@
 //! A message and its answer: how long the daemon stands between two instances.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
+
+use orchestrator_proto::control::Transport;
+use orchestrator_proto::{InstanceId, LinkId};
 
 use crate::Setting;
 use crate::actor::Actor;
@@ -15,6 +18,8 @@ use crate::wire::{Dialect, PING, PONG, Peer, ROUNDTRIP_SIZE, Through, Wire};
 
 /// What the two daemon's dialects may cost, as a ratio to the relay.
 const TARGET: f64 = 1.3;
+/// What a lane may cost, as a ratio to the bare socket.
+const DIRECT: f64 = 1.1;
 
 pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let count = setting.effort.pick(5000, 1500);
@@ -41,9 +46,11 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
             Pair::new(wire, near, &stage.socket(b, dialect))
         })
         .into();
-    let (a, b) = seats(&stage);
-    let _echo = Actor::with_sdk("sdk-echo", &stage.socket(b, Dialect::Native));
-    let mut pinger = Pinger::connect(&stage.socket(a, Dialect::Native));
+    let mut bare = bare();
+    let (_echo, mut pinger, _) = sdk(&stage, Transport::Routed);
+    let (_direct_echo, mut direct, links) = sdk(&stage, Transport::Direct);
+    direct.roundtrips(1, || {});
+    direct.settle(|| stage.wait_direct(&links));
 
     let mut contenders: Vec<Contender<'_, 2>> = Vec::new();
     for (floor, ours) in floors.iter_mut().zip(&mut daemons) {
@@ -51,6 +58,8 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         contenders.push(Box::new(move || ours.measure(count)));
     }
     contenders.push(Box::new(move || measure_sdk(&mut pinger, count)));
+    contenders.push(Box::new(move || bare.measure(count)));
+    contenders.push(Box::new(move || measure_sdk(&mut direct, count)));
     let series = take_turns(setting.effort.rounds(), &mut contenders);
 
     let (native_floor, sdk) = (&series[0], &series[4]);
@@ -58,6 +67,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         ("native", &series[1], native_floor, Some(TARGET)),
         ("Veecle", &series[3], &series[2], Some(TARGET)),
         ("SDK on tokio", sdk, native_floor, None),
+        ("SDK on tokio, direct; floor: a bare socket pair", &series[6], &series[5], Some(DIRECT)),
     ];
     let mut rows = Vec::new();
     for (name, ours, floor, target) in lines {
@@ -79,11 +89,32 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 }
 
 /// Two instances that are linked both ways.
-fn seats(stage: &Stage) -> (orchestrator_proto::InstanceId, orchestrator_proto::InstanceId) {
+fn seats(stage: &Stage) -> (InstanceId, InstanceId) {
     let (a, b) = (stage.seat(), stage.seat());
     stage.link(a, PING, b, None, None);
     stage.link(b, PONG, a, None, None);
     (a, b)
+}
+
+/// The same with the SDK at both ends.
+fn sdk(stage: &Stage, transport: Transport) -> (Actor, Pinger, [LinkId; 2]) {
+    let (a, b) = (stage.seat(), stage.seat());
+    let links = [(a, PING, b), (b, PONG, a)].map(|ends| stage.link_by(transport, ends, None, None));
+    let echo = Actor::with_sdk("sdk-echo", &stage.socket(b, Dialect::Native));
+    (echo, Pinger::connect(&stage.socket(a, Dialect::Native)), links)
+}
+
+/// An actor at the other end of a socket, and nobody in between.
+fn bare() -> Pair {
+    let wire = Wire::new(Dialect::Native, Through::Relay);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bare");
+    let listener = UnixListener::bind(&path).unwrap();
+    // It connects into the backlog.
+    let ping = wire.dialect.message(PING, ROUNDTRIP_SIZE, 0);
+    let echo = Actor::on("echo", wire, &path);
+    let (near, _) = listener.accept().unwrap();
+    Pair { near, pong: ping.clone(), ping, _echo: echo }
 }
 
 /// Our end, and an actor that echoes.

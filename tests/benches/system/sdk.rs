@@ -1,6 +1,7 @@
 //! Instances that use the SDK, as programs do: on a tokio runtime with one thread.
 
 use std::path::Path;
+use std::time::Duration;
 
 use orchestrator_proto::sdk::{Input, Message, Output, Runtime};
 
@@ -33,6 +34,17 @@ impl Numbered for Data1024 {
 
 /// Numbers begin again after so many messages.
 const SERIES: usize = 1024;
+
+fn settle(tokio: &tokio::runtime::Runtime, wait: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(wait);
+        tokio.block_on(async {
+            while !waiting.is_finished() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    });
+}
 
 fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -88,6 +100,11 @@ impl Pinger {
         Self { tokio, pings, pongs }
     }
 
+    /// Lets the SDK's task go on until `wait` is over, which blocks.
+    pub(crate) fn settle(&self, wait: impl FnOnce() + Send) {
+        settle(&self.tokio, wait);
+    }
+
     /// So many round trips; `after` is called after each.
     pub(crate) fn roundtrips(&mut self, count: usize, mut after: impl FnMut()) {
         let (pings, pongs) = (&self.pings, &mut self.pongs);
@@ -124,6 +141,11 @@ impl<T: Numbered> Sender<T> {
             message
         };
         Self { tokio, runtime, output, series: (0..SERIES).map(numbered).collect(), next: 0 }
+    }
+
+    /// As [`Pinger::settle`].
+    pub(crate) fn settle(&self, wait: impl FnOnce() + Send) {
+        settle(&self.tokio, wait);
     }
 
     /// Sends so many, with one `send` for each or in bursts.

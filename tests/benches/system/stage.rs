@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use orchestrator_proto::control::{
-    Counters, LinkSpec, Policy, Reply, Request, RuntimeSpec, TargetSpec,
+    Counters, LinkInfo, LinkSpec, Policy, Reply, Request, RuntimeSpec, TargetSpec, Transport, Way,
 };
 use orchestrator_proto::{InstanceId, LinkId};
 use tests::{Daemon, eventually};
@@ -44,11 +44,23 @@ impl Stage {
         PathBuf::from(dir).join(format!("{}.{suffix}", instance.simple()))
     }
 
+    /// A link through the daemon.
     pub(crate) fn link(
         &self,
         from: InstanceId,
         type_name: &str,
         to: InstanceId,
+        policy: Option<Policy>,
+        capacity: Option<u32>,
+    ) -> LinkId {
+        self.link_by(Transport::Routed, (from, type_name, to), policy, capacity)
+    }
+
+    /// A link whose messages go this way.
+    pub(crate) fn link_by(
+        &self,
+        transport: Transport,
+        (from, type_name, to): (InstanceId, &str, InstanceId),
         policy: Option<Policy>,
         capacity: Option<u32>,
     ) -> LinkId {
@@ -60,7 +72,7 @@ impl Stage {
             capacity,
             block_timeout: None,
             history: None,
-            transport: None,
+            transport: Some(transport),
         };
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,
@@ -79,13 +91,25 @@ impl Stage {
         }
     }
 
+    /// Waits until these go directly.
+    pub(crate) fn wait_direct(&self, links: &[LinkId]) {
+        for link in links {
+            eventually("messages go directly", || {
+                (self.info(*link).way == Way::Direct).then_some(())
+            });
+        }
+    }
+
     fn counters(&self, link: LinkId) -> Counters {
+        self.info(link).counters
+    }
+
+    fn info(&self, link: LinkId) -> LinkInfo {
         let links = match self.daemon.request(Request::LinkList) {
             Ok(Reply::Links(links)) => links,
             other => panic!("{other:?}"),
         };
         let mut links = links.into_iter();
-        let found = links.find(|info| info.id == link);
-        found.expect("the link is there").counters
+        links.find(|info| info.id == link).expect("the link is there")
     }
 }

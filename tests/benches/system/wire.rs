@@ -145,7 +145,8 @@ impl Peer {
         peer
     }
 
-    fn bare(stream: UnixStream) -> Self {
+    /// Our end of a socket that nobody stands behind but the other end.
+    pub(crate) fn bare(stream: UnixStream) -> Self {
         Self { stream, grants: None, sent: 0, granted: 0 }
     }
 

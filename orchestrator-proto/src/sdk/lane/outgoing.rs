@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::super::kept::{Kept, first_frames};
+use super::super::kept::{Kept, Place, first_frames};
 use super::waiting::Waiting;
 use crate::control::Policy;
 use crate::frame;
@@ -39,6 +39,8 @@ pub(in super::super) struct Outgoing {
     next: u64,
     /// Under `block`: the number of the message that is written next.
     position: u64,
+    /// Where that is among the copies.
+    place: Place,
     /// Under `block`: the first number that the receiver may need again.
     settled: u64,
     /// The number that the receiver expects next; none before it was told one.
@@ -88,6 +90,7 @@ impl Outgoing {
             first,
             next: first,
             position: first,
+            place: Place::default(),
             settled: first,
             expected: None,
             cut: Cut::default(),
@@ -166,7 +169,8 @@ impl Outgoing {
         while self.flush_cut() {
             let most = self.allowed();
             let (done, count) = if self.is_block() {
-                let Some((frames, count)) = kept.copies(self.position, most) else { return };
+                let copies = kept.copies(self.position, most, &mut self.place);
+                let Some((frames, count)) = copies else { return };
                 let done = self.write(frames, self.position, count);
                 self.position += done;
                 (done, count)
@@ -339,7 +343,7 @@ impl Outgoing {
         };
         if self.is_block() {
             let mut at = self.settled;
-            while let Some((frames, count)) = kept.copies(at, u64::MAX) {
+            while let Some((frames, count)) = kept.copies(at, u64::MAX, &mut self.place) {
                 give(at, frames);
                 at += count;
             }

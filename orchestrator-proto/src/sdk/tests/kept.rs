@@ -294,11 +294,12 @@ fn what_only_a_lane_needs_is_kept_for_it_and_then_for_the_daemon() {
     // Nobody but a lane gets these, and it has room for eight.
     let lane = Demand { daemon: false, room: 8, lanes: Some(0) };
     assert_eq!(kept.take(&frames, 10, lane).1, 8);
+    let mut place = Place::default();
     assert_eq!(
-        kept.copies(3, 4).map(|(frames, count)| (numbers(frames), count)),
+        kept.copies(3, 4, &mut place).map(|(frames, count)| (numbers(frames), count)),
         Some((vec![3, 4, 5, 6], 4))
     );
-    assert_eq!(kept.copies(8, 4), None);
+    assert_eq!(kept.copies(8, 4, &mut place), None);
     kept.settle(Some(2));
     // A new daemon has no use for what went elsewhere.
     assert_eq!(kept.begin(), Beginning { next: 2, again: 6, skip: 6 });

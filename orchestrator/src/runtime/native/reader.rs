@@ -1,7 +1,6 @@
 //! The reading half of a native connection.
 
 use std::collections::HashSet;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_FORMS,
-    MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, Passed, RuntimeRequest, Sender,
+    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
+    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
 };
 use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -19,6 +18,7 @@ use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
 use super::calls::Calls;
+use super::forms::all_different;
 use super::inputs::Input;
 use super::{Connection, connected};
 use crate::route::{Form, Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
@@ -32,51 +32,49 @@ const READ_MAX: usize = 256 << 10;
 /// it; others are copied out of it, so that a waiting message never keeps much more than itself
 /// in memory.
 const COPY_BELOW: usize = 16 << 10;
-/// Lanes of one channel that are older than the connection.
-const MAX_USES: usize = 4096;
 /// Requests of one instance that may be under way.
 const MAX_REQUESTS: usize = 16;
 
 /// Reads frames and carries them out.
 pub(super) struct Reader {
-    stream: OwnedReadHalf,
-    connection: Arc<Connection>,
-    buffer: BytesMut,
-    read_size: usize,
-    greeted: bool,
+    pub(super) stream: OwnedReadHalf,
+    pub(super) connection: Arc<Connection>,
+    pub(super) buffer: BytesMut,
+    pub(super) read_size: usize,
+    pub(super) greeted: bool,
     /// Whether it has said that it is ready: once is enough.
-    ready: bool,
-    channels: Vec<Option<Channel>>,
+    pub(super) ready: bool,
+    pub(super) channels: Vec<Option<Channel>>,
     /// Its ends of calls.
-    calls: Calls,
+    pub(super) calls: Calls,
     /// What it has declared as outputs or clients, and as inputs or services.
-    names: HashSet<(Direction, Arc<str>)>,
+    pub(super) names: HashSet<(Direction, Arc<str>)>,
     /// What was said of the channel that is to be declared next.
-    announced: Option<(u16, Announced)>,
+    pub(super) announced: Option<(u16, Announced)>,
     /// Forms that the input takes that is to be declared next.
-    forms: Option<(u16, Vec<Form>)>,
+    pub(super) forms: Option<(u16, Vec<Form>)>,
     /// Consecutive messages of one output, not sent yet.
-    run: Vec<Bytes>,
-    run_output: Option<OutputIndex>,
-    woken: Woken,
-    now_ns: u64,
+    pub(super) run: Vec<Bytes>,
+    pub(super) run_output: Option<OutputIndex>,
+    pub(super) woken: Woken,
+    pub(super) now_ns: u64,
     /// Lanes that the channel has which is to be declared next: its number, the lane, the link.
-    uses: Vec<(u16, u64, LinkId)>,
+    pub(super) uses: Vec<(u16, u64, LinkId)>,
     /// The lane that was left last, and its link.
-    left: Option<(u64, Arc<Link>)>,
+    pub(super) left: Option<(u64, Arc<Link>)>,
     /// It fetched its end of a lane, and has nothing more to say.
-    is_over: bool,
+    pub(super) is_over: bool,
 }
 
 /// How a channel takes part in what is sent again.
 #[derive(Clone, Copy)]
-enum Announced {
+pub(super) enum Announced {
     Keep(Numbering),
     Recognise,
 }
 
 #[derive(Clone)]
-enum Channel {
+pub(super) enum Channel {
     Output(OutputIndex),
     Input(Arc<Input>),
 }
@@ -263,57 +261,14 @@ impl Reader {
                 }
                 Ok(())
             }
-            Frame::Lanes => {
-                self.connection.endpoint.lanes.join(&self.connection);
-                Ok(())
-            }
-            Frame::Skip { channel, count } => {
-                self.send_run();
-                self.connection.source.skip(self.output(channel)?, count);
-                Ok(())
-            }
-            Frame::Switched { channel, lane } => {
-                self.output(channel)?;
-                self.send_run();
-                self.connection.endpoint.lanes.switched(&self.connection, channel, lane);
-                Ok(())
-            }
-            Frame::Passed { channel, lane, passed } => {
-                self.output(channel)?;
-                self.connection.endpoint.lanes.passed(&self.connection, (channel, lane), passed);
-                Ok(())
-            }
-            Frame::Left { channel, lane, passed } => self.left(channel, lane, passed),
-            Frame::Again { channel, lane, number, payload } => {
-                self.output(channel)?;
-                // With a link that was removed goes what was on its way over it.
-                if let Some((of, link)) = &self.left
-                    && *of == lane
-                {
-                    self.connection.again(channel, link, number, payload);
-                }
-                Ok(())
-            }
-            Frame::Uses { channel, lane, link } => {
-                if self.uses.len() >= MAX_USES {
-                    return Err(malformed(format!("more than {MAX_USES} lanes of one channel")));
-                }
-                self.uses.push((channel, lane, link));
-                Ok(())
-            }
             Frame::Hello { .. } | Frame::Claim { .. } => Err(malformed("a second hello")),
             Frame::Welcome { .. }
             | Frame::Refused(_)
             | Frame::Reply { .. }
             | Frame::Dropped { .. }
-            | Frame::Lane { .. }
-            | Frame::Claimed
-            | Frame::Wanted { .. }
-            | Frame::Leave { .. }
-            | Frame::Ask { .. }
-            | Frame::Gone { .. }
             | Frame::Form { .. } => Err(malformed("a frame that only the daemon sends")),
             Frame::Message { .. } => Err(malformed("a message frame that is cut or wrong")),
+            of_lanes => self.lane_frame(of_lanes),
         }
     }
 
@@ -348,51 +303,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands over an end of a lane, for which the peer has connected.
-    fn claim(&mut self, magic: [u8; 4], protocol: u32, lane: u64) -> Result<(), WireError> {
-        if magic != MAGIC || protocol != PROTOCOL {
-            return Err(malformed("this is another version of the native runtime protocol"));
-        }
-        self.is_over = true;
-        let endpoint = &self.connection.endpoint;
-        // Who comes too late, or is no end of it, sees the connection close.
-        if let Some(file) = endpoint.lanes.claim(endpoint.instance, lane)
-            && let Ok(frame) = frame::encode(&Frame::Claimed, MAX_RUNTIME)
-            && let Err(error) = self.connection.outlet.send_file(&frame, file.as_fd())
-        {
-            tracing::warn!(instance = %endpoint.instance, %error, "a lane could not be handed over");
-        }
-        Ok(())
-    }
-
-    fn left(&mut self, channel: u16, lane: u64, passed: Passed) -> Result<(), WireError> {
-        self.send_run();
-        let connection = self.connection.clone();
-        let lanes = &connection.endpoint.lanes;
-        match self.channels.get(usize::from(channel)) {
-            Some(Some(Channel::Input(_))) => {
-                lanes.left(&connection, (channel, lane), passed);
-            }
-            Some(Some(Channel::Output(_))) => {
-                let link = lanes.left(&connection, (channel, lane), passed);
-                connection.take_note(channel, lane);
-                self.left = link.clone().map(|link| (lane, link));
-                if let Some(link) = link {
-                    lanes.consider(&link, connection.endpoint.router.taps());
-                }
-            }
-            _ => return Err(malformed(format!("channel {channel} is not declared"))),
-        }
-        Ok(())
-    }
-
-    fn output(&self, channel: u16) -> Result<OutputIndex, WireError> {
-        match self.channels.get(usize::from(channel)) {
-            Some(Some(Channel::Output(output))) => Ok(*output),
-            _ => Err(malformed(format!("channel {channel} is no output"))),
-        }
-    }
-
     fn declare(&mut self, declare: &Declare<'_>) -> Result<(), WireError> {
         let Declare { channel, direction, name, schema, hash, window } = *declare;
         self.send_run();
@@ -406,22 +316,9 @@ impl Reader {
         if self.channels[slot].is_some() || self.calls.has(channel) {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        let also = match self.forms.take() {
-            None => Vec::new(),
-            Some((of, forms)) if of == channel && direction == Direction::Input => forms,
-            Some((of, _)) => {
-                return Err(malformed(format!(
-                    "the declaration of channel {channel} is not that of an input {of}, whose \
-                     forms were named"
-                )));
-            }
-        };
+        let also = self.forms_of(channel, direction)?;
         let decl = TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?), also };
-        let hashes: HashSet<_> = decl.forms().map(|(hash, _)| *hash).collect();
-        if hashes.len() != decl.forms().count() {
-            return Err(malformed(format!("the input {name} takes one form twice")));
-        }
-        let decl = Arc::new(decl);
+        let decl = Arc::new(all_different(decl)?);
         self.take_name(direction, &decl.name)?;
         let (numbering, recognises) = match (self.announced.take(), direction) {
             (None, _) => (None, false),
@@ -468,24 +365,6 @@ impl Reader {
             endpoint.lanes.uses(&connection, (channel, lane), link, direction == Direction::Output);
         }
         endpoint.lanes.declared(&connection, name);
-        Ok(())
-    }
-
-    fn takes(
-        &mut self,
-        channel: u16,
-        canonical: &[u8],
-        hash: Option<[u8; 32]>,
-    ) -> Result<(), WireError> {
-        let form = checked(&format!("channel {channel}"), canonical, hash)?;
-        let (of, forms) = self.forms.get_or_insert_with(|| (channel, Vec::new()));
-        if *of != channel {
-            return Err(malformed(format!("the forms of channel {of} are not yet declared")));
-        }
-        if forms.len() + 1 >= MAX_FORMS {
-            return Err(malformed(format!("channel {channel} takes more than {MAX_FORMS} forms")));
-        }
-        forms.push(form);
         Ok(())
     }
 
@@ -542,7 +421,7 @@ impl Reader {
         Ok(())
     }
 
-    fn send_run(&mut self) {
+    pub(super) fn send_run(&mut self) {
         if let (Some(output), false) = (self.run_output, self.run.is_empty()) {
             let source = &self.connection.source;
             source.send_run(output, &mut self.run, self.now_ns, &mut self.woken);

@@ -1,0 +1,110 @@
+//! The frames of a connection that are about lanes.
+
+use std::os::fd::AsFd;
+
+use orchestrator_proto::WireError;
+use orchestrator_proto::frame::{self, MAX_RUNTIME};
+use orchestrator_proto::runtime::{Frame, MAGIC, PROTOCOL, Passed};
+
+use super::super::reader::{Channel, Reader, malformed};
+use crate::route::OutputIndex;
+
+/// Lanes of one channel that are older than the connection.
+const MAX_USES: usize = 4096;
+
+impl Reader {
+    /// Carries out such a frame.
+    pub(in super::super) fn lane_frame(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
+        match frame {
+            Frame::Lanes => {
+                self.connection.endpoint.lanes.join(&self.connection);
+                Ok(())
+            }
+            Frame::Skip { channel, count } => {
+                self.send_run();
+                self.connection.source.skip(self.output(channel)?, count);
+                Ok(())
+            }
+            Frame::Switched { channel, lane } => {
+                self.output(channel)?;
+                self.send_run();
+                self.connection.endpoint.lanes.switched(&self.connection, channel, lane);
+                Ok(())
+            }
+            Frame::Passed { channel, lane, passed } => {
+                self.output(channel)?;
+                self.connection.endpoint.lanes.passed(&self.connection, (channel, lane), passed);
+                Ok(())
+            }
+            Frame::Left { channel, lane, passed } => self.left(channel, lane, passed),
+            Frame::Again { channel, lane, number, payload } => {
+                self.output(channel)?;
+                // With a link that was removed goes what was on its way over it.
+                if let Some((of, link)) = &self.left
+                    && *of == lane
+                {
+                    self.connection.again(channel, link, number, payload);
+                }
+                Ok(())
+            }
+            Frame::Uses { channel, lane, link } => {
+                if self.uses.len() >= MAX_USES {
+                    return Err(malformed(format!("more than {MAX_USES} lanes of one channel")));
+                }
+                self.uses.push((channel, lane, link));
+                Ok(())
+            }
+            _ => Err(malformed("a frame that only the daemon sends")),
+        }
+    }
+
+    /// Hands over an end of a lane, for which the peer has connected.
+    pub(in super::super) fn claim(
+        &mut self,
+        magic: [u8; 4],
+        protocol: u32,
+        lane: u64,
+    ) -> Result<(), WireError> {
+        if magic != MAGIC || protocol != PROTOCOL {
+            return Err(malformed("this is another version of the native runtime protocol"));
+        }
+        self.is_over = true;
+        let endpoint = &self.connection.endpoint;
+        // Who comes too late, or is no end of it, sees the connection close.
+        if let Some(file) = endpoint.lanes.claim(endpoint.instance, lane)
+            && let Ok(frame) = frame::encode(&Frame::Claimed, MAX_RUNTIME)
+            && let Err(error) = self.connection.outlet.send_file(&frame, file.as_fd())
+        {
+            tracing::warn!(instance = %endpoint.instance, %error, "a lane could not be handed over");
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, channel: u16, lane: u64, passed: Passed) -> Result<(), WireError> {
+        self.send_run();
+        let connection = self.connection.clone();
+        let lanes = &connection.endpoint.lanes;
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Input(_))) => {
+                lanes.left(&connection, (channel, lane), passed);
+            }
+            Some(Some(Channel::Output(_))) => {
+                let link = lanes.left(&connection, (channel, lane), passed);
+                connection.take_note(channel, lane);
+                self.left = link.clone().map(|link| (lane, link));
+                if let Some(link) = link {
+                    lanes.consider(&link, connection.endpoint.router.taps());
+                }
+            }
+            _ => return Err(malformed(format!("channel {channel} is not declared"))),
+        }
+        Ok(())
+    }
+
+    fn output(&self, channel: u16) -> Result<OutputIndex, WireError> {
+        match self.channels.get(usize::from(channel)) {
+            Some(Some(Channel::Output(output))) => Ok(*output),
+            _ => Err(malformed(format!("channel {channel} is no output"))),
+        }
+    }
+}

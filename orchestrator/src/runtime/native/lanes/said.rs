@@ -1,0 +1,254 @@
+//! What the ends of lanes say, and what they are told.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use orchestrator_proto::frame::{self, MAX_RUNTIME};
+use orchestrator_proto::runtime::{Frame, Passed};
+use orchestrator_proto::{InstanceId, LinkId};
+
+use super::super::super::now_ns;
+use super::super::Connection;
+use super::Lanes;
+use super::table::{End, Lane, Stage, Table};
+use crate::route::Link;
+
+impl Lanes {
+    /// An instance fetches its end of a lane. None if it has none.
+    pub(in super::super) fn claim(&self, instance: InstanceId, lane: u64) -> Option<OwnedFd> {
+        let mut table = self.table();
+        let (sender, receiver) = {
+            let lane = table.lanes.get(&lane)?;
+            (lane.sender, lane.receiver)
+        };
+        let is_of = |end: Option<End>| {
+            let connection = end.and_then(|end| table.connection(end.connection));
+            connection.is_some_and(|connection| connection.endpoint.instance == instance)
+        };
+        // A lane from an instance to itself: the sender comes first.
+        let is_sender = is_of(sender);
+        let is_receiver = is_of(receiver);
+        let lane = table.lanes.get_mut(&lane)?;
+        if is_sender && lane.stage == Stage::Offered {
+            return lane.file.as_ref()?.as_fd().try_clone_to_owned().ok();
+        }
+        // Not before the sender uses it: the receiver was not told of it then.
+        if is_receiver && lane.is_used { lane.other.take() } else { None }
+    }
+
+    /// A sender uses its end from now on: the receiver is told when it has got what was sent before.
+    pub(in super::super) fn switched(&self, connection: &Connection, channel: u16, id: u64) {
+        let mut table = self.table();
+        let end = End { connection: connection.number, channel };
+        let receiver = table
+            .lanes
+            .get(&id)
+            .filter(|lane| lane.sender == Some(end))
+            .and_then(|lane| lane.receiver)
+            .and_then(|end| Some((table.connection(end.connection)?, end.channel)));
+        let Some(lane) = table.lanes.get_mut(&id) else { return };
+        if lane.sender != Some(end) {
+            return;
+        }
+        let link = lane.link.clone();
+        if lane.stage == Stage::Offered {
+            lane.stage = Stage::Used;
+        }
+        lane.is_used = true;
+        link.lanes.begin(id);
+        connection.source.divert(channel, &link);
+        if let (Some((receiver, channel)), Stage::Used) = (receiver, lane.stage) {
+            let lane = Frame::Lane {
+                channel,
+                lane: id,
+                link: link.id,
+                policy: lane.rules.policy,
+                capacity: lane.rules.capacity,
+                anybody: link.from.is_none(),
+            };
+            if let Ok(frame) = frame::encode(&lane, MAX_RUNTIME) {
+                link.hand_over(id, receiver.number, frame);
+            }
+        }
+        self.changes.send_replace(());
+        drop(table);
+        connection.tell_wanted(channel);
+    }
+
+    /// A sender has passed so much over a lane by now.
+    pub(in super::super) fn passed(
+        &self,
+        connection: &Connection,
+        (channel, id): (u16, u64),
+        passed: Passed,
+    ) {
+        let mut table = self.table();
+        let end = Some(End { connection: connection.number, channel });
+        let lane = table.lanes.get_mut(&id).filter(|lane| lane.sender == end);
+        let Some(lane) = lane else { return };
+        let was_asked = std::mem::take(&mut lane.is_asked);
+        lane.link.lanes.passed(id, passed, now_ns() / 1_000_000);
+        connection.source.has_sent(channel, passed.output);
+        drop(table);
+        if was_asked {
+            self.changes.send_replace(());
+        }
+    }
+
+    /// An end has left its lane. Of a sender: what it sends from now on is for the link again. The
+    /// answer is the link, for [`Connection::again`].
+    pub(in super::super) fn left(
+        &self,
+        connection: &Connection,
+        (channel, id): (u16, u64),
+        passed: Passed,
+    ) -> Option<Arc<Link>> {
+        let end = Some(End { connection: connection.number, channel });
+        let mut table = self.table();
+        let lane = table.lanes.get_mut(&id)?;
+        if lane.receiver == end && lane.sender != end {
+            self.read_to_the_end(table, id, passed);
+            return None;
+        }
+        if lane.sender != end {
+            return None;
+        }
+        let link = lane.link.clone();
+        let was_used = lane.is_used;
+        let was_asked = lane.stage == Stage::Leaving;
+        let receiver = lane.receiver;
+        lane.stage = Stage::Left;
+        lane.shut();
+        let not_told = link.lanes.cancel(id);
+        if was_used {
+            link.lanes.passed(id, passed, now_ns() / 1_000_000);
+            connection.source.has_sent(channel, passed.output);
+            // Before anything that is for the link again.
+            let reader = receiver.and_then(|end| Some((table.connection(end.connection)?, end)));
+            if let (Some((reader, end)), false) = (reader, not_told) {
+                reader.tell(&Frame::Leave { channel: end.channel, lane: id });
+                reader.outlet.wake();
+            }
+            connection.source.resume(channel, &link, passed.returned);
+        }
+        if !was_asked && let Some(receiver) = receiver {
+            table.failed.insert((connection.number, receiver.connection, link.id));
+        }
+        link.lanes.end(id);
+        // Its receiver, if it has it, says how much it read.
+        table.lanes.remove(&id);
+        self.changes.send_replace(());
+        Some(link)
+    }
+
+    /// A receiver has read a lane to its end.
+    fn read_to_the_end(&self, mut table: MutexGuard<'_, Table>, id: u64, passed: Passed) {
+        let Some(lane) = table.lanes.get_mut(&id) else { return };
+        if lane.stage == Stage::Left {
+            // Its sender is gone: what the receiver has is what was delivered.
+            let known = lane.link.lanes.known(id);
+            if let Some((source, channel)) = &lane.source {
+                let more = passed.sent.saturating_sub(known.sent);
+                source.has_sent(*channel, known.output + more);
+            }
+            let all = Passed { sent: known.sent.max(passed.sent), ..known };
+            let all = Passed { delivered: all.delivered.max(passed.delivered), ..all };
+            lane.link.lanes.passed(id, all, now_ns() / 1_000_000);
+            lane.link.lanes.end(id);
+            table.lanes.remove(&id);
+            self.changes.send_replace(());
+        } else {
+            // It reads no more, whatever the sender sends.
+            lane.shut();
+            table.leave(id);
+        }
+    }
+
+    /// An end that an earlier daemon knew of goes on with its lane.
+    pub(in super::super) fn uses(
+        &self,
+        connection: &Connection,
+        (channel, id): (u16, u64),
+        link: LinkId,
+        is_sender: bool,
+    ) {
+        let end = End { connection: connection.number, channel };
+        let router = &connection.endpoint.router;
+        let Some(link) = router.link(link) else {
+            if is_sender {
+                connection.tell(&Frame::Leave { channel, lane: id });
+                connection.outlet.wake();
+            }
+            return;
+        };
+        let mut table = self.table();
+        let lane = table.lanes.entry(id).or_insert_with(|| Lane {
+            link: link.clone(),
+            rules: link.rules(),
+            sender: None,
+            receiver: None,
+            file: None,
+            other: None,
+            stage: Stage::Used,
+            is_used: false,
+            source: None,
+            is_asked: false,
+        });
+        match is_sender {
+            true => lane.sender = Some(end),
+            false => lane.receiver = Some(end),
+        }
+        if is_sender {
+            lane.is_used = true;
+            link.lanes.begin(id);
+            connection.source.divert(channel, &link);
+            connection.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
+        }
+        self.changes.send_replace(());
+        drop(table);
+        self.consider(&link, router.taps());
+        if is_sender {
+            connection.tell_wanted(channel);
+        }
+    }
+}
+
+impl Connection {
+    /// Tells the peer whether this output's messages are needed here, if it does not know.
+    pub(super) fn tell_wanted(&self, channel: u16) {
+        let mut told = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.source.is_wanted(channel);
+        if told.insert(channel, wanted) == Some(wanted) {
+            return;
+        }
+        self.tell(&Frame::Wanted { channel, wanted });
+        drop(told);
+        self.outlet.wake();
+    }
+
+    /// The peer has left a lane of this output: it gets the whole truth about what it may send
+    /// now.
+    pub(in super::super) fn take_note(&self, channel: u16, lane: u64) {
+        // It sends here again until it is told otherwise.
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(channel, true);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (self.source.grant(channel), self.source.settled(channel).unwrap_or_default());
+        told.insert(channel, now);
+        self.tell(&Frame::Gone { channel, lane });
+        self.tell(&Frame::Grant { channel, total: now.0 });
+        drop(told);
+        self.outlet.wake();
+    }
+
+    /// A message that went over a lane and did not arrive, for this link only.
+    pub(in super::super) fn again(
+        &self,
+        channel: u16,
+        link: &Arc<Link>,
+        number: u64,
+        payload: &[u8],
+    ) {
+        self.source.again(channel, link, number, Bytes::copy_from_slice(payload), now_ns());
+    }
+}

@@ -1,0 +1,244 @@
+//! The table of lanes: which there are, and who can have one.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use orchestrator_proto::control::{LinkRules, Transport};
+use orchestrator_proto::runtime::Frame;
+use orchestrator_proto::{InstanceId, LinkId, Millis};
+
+use super::super::{Connection, Input};
+use crate::route::{Link, LinkTarget, Source, Taps};
+
+/// Lanes of one daemon: each is an open file here.
+const MAX_LANES: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Table {
+    /// Connections that can take lanes, by the number of the connection.
+    pub(super) connections: HashMap<u64, Weak<Connection>>,
+    pub(super) by_instance: HashMap<InstanceId, Vec<u64>>,
+    pub(super) lanes: HashMap<u64, Lane>,
+    /// Sender, receiver and link between which a lane failed: there is no second try.
+    pub(super) failed: HashSet<(u64, u64, LinkId)>,
+}
+
+/// One of them.
+pub(super) struct Lane {
+    pub(super) link: Arc<Link>,
+    pub(super) rules: LinkRules,
+    pub(super) sender: Option<End>,
+    pub(super) receiver: Option<End>,
+    /// The sender's end, to shut it down; none if an earlier daemon made it.
+    pub(super) file: Option<OwnedFd>,
+    /// The receiver's end, until the receiver has it.
+    pub(super) other: Option<OwnedFd>,
+    pub(super) stage: Stage,
+    /// Whether the sender has begun to use it.
+    pub(super) is_used: bool,
+    /// Whether the sender was asked how much has passed, and has not answered.
+    pub(super) is_asked: bool,
+    /// The sender that is gone, to count what it sent at last.
+    pub(super) source: Option<(Arc<Source>, u16)>,
+}
+
+/// One side of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct End {
+    pub(super) connection: u64,
+    pub(super) channel: u16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// The sender was told to fetch its end.
+    Offered,
+    /// The sender uses it.
+    Used,
+    /// The sender was told to leave it.
+    Leaving,
+    /// The sender has left it; the receiver may have something of it to read.
+    Left,
+}
+
+/// What can feed a lane, or be fed by it.
+pub(super) struct Peer {
+    pub(super) connection: Arc<Connection>,
+    pub(super) channel: u16,
+}
+
+impl Lane {
+    /// Whoever reads from it comes to an end, and nobody can write to it.
+    pub(super) fn shut(&self) {
+        if let Some(file) = &self.file {
+            let _ = rustix::net::shutdown(file, rustix::net::Shutdown::Both);
+        }
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        self.is_used && self.stage != Stage::Left
+    }
+}
+
+impl Table {
+    pub(super) fn connection(&self, number: u64) -> Option<Arc<Connection>> {
+        self.connections.get(&number).and_then(Weak::upgrade)
+    }
+
+    pub(super) fn of(&self, instance: InstanceId) -> Vec<Arc<Connection>> {
+        let numbers = self.by_instance.get(&instance).map(Vec::as_slice).unwrap_or_default();
+        numbers.iter().filter_map(|number| self.connection(*number)).collect()
+    }
+
+    /// Who gets the link's messages now, or why there can be no lane to it.
+    pub(super) fn receiver(&self, link: &Link) -> Result<(Peer, Arc<Input>), &'static str> {
+        let LinkTarget::Instance(to) = &link.to else {
+            return Err("its target is a datagram socket");
+        };
+        for connection in self.of(*to) {
+            if !connection.endpoint.mailbox.serves(&*connection.outlet) {
+                continue;
+            }
+            let Some(input) = connection.outlet.dialect.input(&link.type_name) else { continue };
+            if !input.recognises() {
+                return Err("the receiver does not recognise duplicates");
+            }
+            let channel = input.channel();
+            return Ok((Peer { connection, channel }, input));
+        }
+        Err("the receiver is not connected by a library that takes lanes")
+    }
+
+    /// Who feeds the link now.
+    pub(super) fn senders(&self, link: &Link) -> Vec<Peer> {
+        let connections = match link.from {
+            Some(from) => self.of(from),
+            None => self.connections.values().filter_map(Weak::upgrade).collect(),
+        };
+        let feeds = connections.into_iter().filter(|connection| connection.source.feeds(link));
+        let with_output = feeds.filter_map(|connection| {
+            let (channel, _, numbering) = connection.source.output(&link.type_name)?;
+            numbering.is_some().then_some(Peer { connection, channel })
+        });
+        with_output.collect()
+    }
+}
+
+/// Why a link has no lane whoever its ends are.
+pub(super) fn obstacle(link: &Link, rules: &LinkRules, taps: &Taps) -> Option<&'static str> {
+    if rules.transport == Transport::Routed {
+        Some("it is to be routed")
+    } else if rules.history > 0 {
+        Some("it has a history, which is kept by the daemon")
+    } else if rules.block_timeout > Millis::ZERO {
+        Some("it has a block-timeout, which is kept by the daemon")
+    } else if taps.watches(&link.type_name) {
+        Some("somebody watches its messages")
+    } else if link.mismatch().is_some() {
+        Some("its two ends disagree")
+    } else {
+        None
+    }
+}
+
+impl Table {
+    /// Offers a lane to this sender, if it has none over this link.
+    pub(super) fn offer(
+        &mut self,
+        link: &Arc<Link>,
+        rules: LinkRules,
+        sender: &Peer,
+        (receiver, input): (&Peer, &Input),
+    ) -> Result<(), String> {
+        let (from, to) = (&sender.connection, &receiver.connection);
+        let has_one = self.lanes.values().any(|lane| {
+            lane.link.id == link.id
+                && lane.stage != Stage::Left
+                && lane.sender.is_some_and(|end| end.connection == from.number)
+        });
+        if has_one {
+            return Ok(());
+        }
+        if from.user.is_none() || from.user != to.user {
+            return Err("its ends run as different users".to_owned());
+        }
+        let sent = from.source.output(&link.type_name).and_then(|(_, decl, _)| decl.schema.clone());
+        let wanted = input.decl.schema.as_ref();
+        if sent.as_ref().map(|(hash, _)| hash) != wanted.map(|(hash, _)| hash) {
+            // Over a lane there is the form of the receiver's declaration alone.
+            let is_taken = sent.is_some_and(|(hash, _)| input.decl.form_of(hash).is_some());
+            return Err(match is_taken {
+                true => "the receiver has to be told in which form its messages are".to_owned(),
+                false => "its two ends disagree".to_owned(),
+            });
+        }
+        if self.failed.contains(&(from.number, to.number, link.id)) {
+            return Err("a lane between its ends was tried, and failed".to_owned());
+        }
+        if self.lanes.len() >= MAX_LANES {
+            return Err(format!("{MAX_LANES} links have a lane already"));
+        }
+        let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (ours, theirs) = StdStream::pair()?;
+            Ok((ours.into(), theirs.into()))
+        };
+        let (file, other) = pair().map_err(|error| format!("no socket pair: {error}"))?;
+        let id = self.new_id();
+        self.lanes.insert(
+            id,
+            Lane {
+                link: link.clone(),
+                rules,
+                sender: Some(End { connection: from.number, channel: sender.channel }),
+                receiver: Some(End { connection: to.number, channel: receiver.channel }),
+                file: Some(file),
+                other: Some(other),
+                stage: Stage::Offered,
+                is_used: false,
+                source: None,
+                is_asked: false,
+            },
+        );
+        from.tell(&Frame::Lane {
+            channel: sender.channel,
+            lane: id,
+            link: link.id,
+            policy: rules.policy,
+            capacity: rules.capacity,
+            anybody: link.from.is_none(),
+        });
+        from.outlet.wake();
+        Ok(())
+    }
+
+    /// Has the sender leave a lane.
+    pub(super) fn leave(&mut self, id: u64) {
+        let sender = self.lanes.get(&id).and_then(|lane| lane.sender);
+        let connection = sender.and_then(|end| Some((self.connection(end.connection)?, end)));
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if !matches!(lane.stage, Stage::Offered | Stage::Used) {
+            return;
+        }
+        // It may begin to use it before it hears of that.
+        lane.stage = Stage::Leaving;
+        if let Some((connection, end)) = connection {
+            connection.tell(&Frame::Leave { channel: end.channel, lane: id });
+            connection.outlet.wake();
+        }
+    }
+
+    /// A random number that no lane has.
+    pub(super) fn new_id(&self) -> u64 {
+        loop {
+            let id = RandomState::new().hash_one(Instant::now());
+            if !self.lanes.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
