@@ -2,8 +2,8 @@
 
 use orchestrator_proto::client::Client;
 use orchestrator_proto::control::{
-    CallCounters, LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo, Transport,
-    Way,
+    CallCounters, Counters, LinkInfo, LinkSpec, LinkState, Reply, Request, RulesSpec, TargetInfo,
+    Transport, Way,
 };
 use orchestrator_proto::{InstanceId, Millis};
 
@@ -126,13 +126,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
     let way = if is_detour(link) { Tone::Busy } else { Tone::Plain };
     let way = Field::toned(link.way.to_string(), way);
     let counters = &link.counters;
-    // Calls: given, answered, ended without a reply, not answered.
-    let [sent, delivered, dropped, queued] = match link.calls {
-        Some(CallCounters { calls, replies, failed, in_flight }) => {
-            [calls, replies, failed, in_flight]
-        }
-        None => [counters.sent, counters.delivered, counters.dropped, counters.queued],
-    };
+    let [sent, delivered, dropped, queued] = passed(link);
     let tone = if dropped > 0 { Tone::Busy } else { Tone::Plain };
     let last = counters.last_ms.map_or_else(String::new, |at| format::ago(at, now_ms));
     vec![
@@ -149,6 +143,20 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         queued.to_string().into(),
         last.into(),
     ]
+}
+
+/// What was sent, delivered, dropped, and waits; of calls those that were made, with a reply, without
+/// one, and in flight.
+pub(crate) fn passed(link: &LinkInfo) -> [u64; 4] {
+    match link.calls {
+        Some(CallCounters { calls, replies, failed, in_flight }) => {
+            [calls, replies, failed, in_flight]
+        }
+        None => {
+            let Counters { sent, delivered, dropped, queued, .. } = link.counters;
+            [sent, delivered, dropped, queued]
+        }
+    }
 }
 
 /// As in `block 500ms, history 10`. Calls have none of that.

@@ -10,8 +10,7 @@
 //!
 //! Features: `client` is an async client of the control socket, `sdk` is what a runtime
 //! links against, `manifest` reads and writes `orchestrator.toml`, `timetable` says when a
-//! schedule runs.
-#![forbid(unsafe_code)]
+//! schedule runs, `ring` passes messages through memory that two programs share; `sdk` has it too.
 
 // `#[derive(Message)]` names this crate from outside, in tests too.
 #[cfg(all(test, feature = "sdk"))]
@@ -34,6 +33,8 @@ pub mod size;
 pub mod client;
 #[cfg(feature = "manifest")]
 pub mod manifest;
+#[cfg(feature = "ring")]
+pub mod ring;
 #[cfg(feature = "sdk")]
 pub mod sdk;
 #[cfg(feature = "timetable")]

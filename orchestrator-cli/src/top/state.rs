@@ -11,6 +11,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::text;
 use crate::failure::Exit;
+use crate::link;
 
 /// Lines of a log that are kept.
 pub(super) const MAX_LINES: usize = 2000;
@@ -231,6 +232,13 @@ impl App {
         // A picture so soon after another says nothing of rates.
         let is_soon = over < 0.2 && !self.links.is_empty();
         let rated = links.into_iter().map(|mut info| {
+            // As in `link list`.
+            [
+                info.counters.sent,
+                info.counters.delivered,
+                info.counters.dropped,
+                info.counters.queued,
+            ] = link::passed(&info);
             let rate = before.get(&info.id).and_then(|(sent, rate)| {
                 if is_soon {
                     // Counted from the look of before on.

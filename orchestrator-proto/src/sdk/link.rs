@@ -421,11 +421,6 @@ impl Link {
         self.declared.len()
     }
 
-    /// Whether so much waits for the kernel that nothing should come on top.
-    pub(super) fn is_full(&self) -> bool {
-        self.writing.is_full()
-    }
-
     /// Whether bytes wait for the kernel; none if there is no connection any more.
     pub(super) fn wants_write(&self) -> Option<bool> {
         self.writing.is_open().then(|| !self.writing.is_idle())

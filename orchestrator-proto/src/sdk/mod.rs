@@ -36,7 +36,43 @@
 //! variants, and no other serde attribute; types whose `Serialize` is not plainly derived have
 //! to describe themselves as what they write.
 //!
+//! # Calls
+//!
+//! A message is sent and forgotten; a call is one request to one service, and one reply. The client
+//! declares what it asks and what it gets, the service the same, and the operator makes a link of the
+//! request's type from one to the other:
+//!
+//! ```no_run
+//! # use orchestrator_proto::Message;
+//! # use orchestrator_proto::sdk::{CallError, Runtime, Schema, Service};
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Serialize, Deserialize, Schema, Message)]
+//! # #[postcard(crate = orchestrator_proto::postcard_schema)]
+//! #[message(name = "acme.divide.v1")]
+//! struct Divide(i64, i64);
+//!
+//! # async fn client(runtime: Runtime) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = runtime.client::<Divide, i64>()?;
+//! let three = client.call(&Divide(7, 2)).await?;
+//! # Ok(())
+//! # }
+//! # async fn service(runtime: Runtime) -> Result<(), Box<dyn std::error::Error>> {
+//! let service = runtime.service::<Divide, i64>()?;
+//! let never = service.serve(Service::<Divide, i64>::AT_ONCE, |Divide(a, b)| async move {
+//!     a.checked_div(b).ok_or("this can't be divided")
+//! });
+//! # never.await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each call has a deadline and is answered once; see [`Client::call`] and [`CallError`].
+//!
 //! # When the daemon goes away
+//!
+//! Calls under way end with [`CallError::Disconnected`] and are not sent again; calls that are made
+//! meanwhile wait.
+//!
 //!
 //! The runtime stays. A task in the background connects again, after 10 ms at first and
 //! every second at last, and declares everything again. Meanwhile receiving waits, and requests

@@ -48,7 +48,8 @@ impl Daemon {
                 "{label} answers no calls of type {name}; to send it a message, see `link send`"
             )));
         };
-        let body = payload(&instance, &decl.name, Some(request), &spec.payload)?;
+        let what = ("request", &*decl.name);
+        let body = payload(&instance, what, Some(request), &spec.payload)?;
         let (waiting, answer) = oneshot::channel();
         let peer = Arc::new(Caller(Mutex::new(Some(waiting))));
         let client = self.registry.router().call_from_outside(instance.id, decl.clone(), peer);

@@ -50,7 +50,7 @@ impl Daemon {
             )));
         }
         let schema = decl.schema.as_ref().map(|(_, schema)| &**schema);
-        let body = payload(&instance, &decl.name, schema, &spec.payload)?;
+        let body = payload(&instance, ("message", &decl.name), schema, &spec.payload)?;
         let size = body.len() as u64;
         let post = self.registry.router().post(&postbox, decl, body, now_ns());
         let fate = match timeout_at(deadline, post.settled()).await {
@@ -189,7 +189,7 @@ fn check(spec: &SendSpec) -> Result<(), WireError> {
 /// The payload by this schema; without one, in the encoding of a Veecle OS runtime.
 pub(super) fn payload(
     instance: &Instance,
-    name: &str,
+    (what, name): (&str, &str),
     schema: Option<&TypeSchema>,
     json: &str,
 ) -> Result<Bytes, WireError> {
@@ -199,7 +199,7 @@ pub(super) fn payload(
     };
     schema.from_json(json).map(Bytes::from).map_err(|error| {
         let label = instance.label();
-        let message = format!("the message is no {name} as {label} takes it: {error}");
+        let message = format!("the {what} is no {name} as {label} takes it: {error}");
         WireError { causes: vec![format!("it takes {schema}")], ..invalid(message) }
     })
 }

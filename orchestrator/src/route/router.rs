@@ -1,5 +1,7 @@
 //! The table of links, and everything that changes it. Never on the message path.
 
+mod calls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -8,7 +10,7 @@ use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
-use super::calls::{Exchange, parts_of_calls};
+use super::calls::Exchange;
 use super::interruption::{Interruptions, Loss};
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
@@ -291,54 +293,6 @@ impl Router {
         if let Some((tell, is_news)) = tell {
             tell(Direction::Input, &decl, is_news);
         }
-    }
-
-    /// The instance declares an end of calls. The answer is where they meet.
-    pub(super) fn declare_calls(
-        &self,
-        instance: InstanceId,
-        direction: Direction,
-        decl: &Arc<TypeDecl>,
-    ) -> Arc<Exchange> {
-        let _in_order = self.declaring();
-        let mut table = self.table();
-        let links = table.by_type.get(&decl.name).cloned().unwrap_or_default();
-        let tell = table.declare(instance, direction, decl);
-        if let Some(ends) = table.instances.get(&instance) {
-            ends.mailbox.has_changed();
-        }
-        self.check_links(table, &links);
-        if let Some((tell, is_news)) = tell {
-            tell(direction, decl, is_news);
-        }
-        self.exchange(&decl.name)
-    }
-
-    /// Where calls of this type meet.
-    pub(super) fn exchange(&self, type_name: &Arc<str>) -> Arc<Exchange> {
-        let mut table = self.table();
-        if let Some(exchange) = table.exchanges.get(type_name).and_then(Weak::upgrade) {
-            return exchange;
-        }
-        table.exchanges.retain(|_, exchange| exchange.strong_count() > 0);
-        let links = table.by_type.get(type_name).map(Vec::as_slice).unwrap_or_default();
-        let exchange = Exchange::new(links, self.taps.clone());
-        table.exchanges.insert(type_name.clone(), Arc::downgrade(&exchange));
-        exchange
-    }
-
-    /// Whether a link carries calls, as far as its ends have declared.
-    #[must_use]
-    pub fn carries_calls(&self, link: &Link) -> bool {
-        let table = self.table();
-        let types = |id: &InstanceId| table.instances.get(id).map(|ends| &ends.types);
-        let of_sender = link.from.as_ref().and_then(types);
-        let sent = of_sender.and_then(|types| types.output(&link.type_name));
-        let taken = match &link.to {
-            LinkTarget::Instance(to) => types(to).and_then(|types| types.input(&link.type_name)),
-            LinkTarget::Udp(_) => None,
-        };
-        sent.or(taken).is_some_and(|decl| parts_of_calls(decl).is_some())
     }
 
     /// The instance has had all messages of this type from this sender below `next`, on

@@ -93,9 +93,10 @@ pub(super) struct Outlet<D> {
 struct ControlQueue {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Frames of calls. Their places in the calls' table bound them.
+    /// Frames of calls, no more than `call_room`.
     calls: VecDeque<Vec<u8>>,
     call_bytes: usize,
+    call_room: usize,
 }
 
 /// Closes an outlet when the connection is served no longer, also when its task is aborted
@@ -143,6 +144,29 @@ impl<D: Dialect + 'static> Outlet<D> {
         control.frames.push_back(frame);
     }
 
+    /// So many more frames of calls may wait.
+    pub(super) fn make_room_for_calls(&self, frames: usize) {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_room += frames;
+    }
+
+    /// Queues a frame of a call: in the order of these, after other frames that are not messages.
+    /// Does not write either.
+    pub(super) fn push_call(&self, frame: Vec<u8>) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if control.calls.len() >= control.call_room {
+            drop(control);
+            tracing::warn!("a peer does not read what becomes of its calls; it is disconnected");
+            return self.shut();
+        }
+        control.call_bytes += frame.len();
+        control.calls.push_back(frame);
+    }
+
+    /// Bytes of such frames that wait.
+    pub(super) fn calls_waiting(&self) -> usize {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
+    }
+
     /// Sends this frame with a file, see `SCM_RIGHTS` in unix(7). Nothing else is written to this
     /// connection.
     pub(super) fn send_file(&self, frame: &[u8], file: BorrowedFd<'_>) -> io::Result<()> {
@@ -154,19 +178,6 @@ impl<D: Dialect + 'static> Outlet<D> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::net::sendmsg(self.writer.as_ref(), &slices, &mut ancillary, flags)?;
         Ok(())
-    }
-
-    /// Queues a frame of a call: in the order of these, after other frames that are not messages.
-    /// As many may wait as calls are under way. Does not write either.
-    pub(super) fn push_call(&self, frame: Vec<u8>) {
-        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        control.call_bytes += frame.len();
-        control.calls.push_back(frame);
-    }
-
-    /// Bytes of such frames that wait.
-    pub(super) fn calls_waiting(&self) -> usize {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
     }
 
     /// Lets the connection's task write.
@@ -268,6 +279,8 @@ impl<D: Dialect + 'static> Outlet<D> {
     /// Collects the next batch: control frames first, then messages, the links in turn.
     fn fill(&self, batch: &mut Batch) {
         batch.heads.clear();
+        // Does not keep the memory of one huge call for ever.
+        batch.heads.shrink_to(4 * BATCH_BYTES);
         {
             let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(frame) = control.frames.pop_front() {

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::spawner::{BARE, HELD};
 use crate::wire::{self, Peer, Wire};
-use crate::{flood, relay, sdk, spawner};
+use crate::{flood, relay, ring, sdk, spawner};
 
 /// The argument that makes this program an actor.
 pub(crate) const FLAG: &str = "--actor";
@@ -122,7 +122,7 @@ pub(crate) fn play(args: &[String]) {
         ["sdk-echo", path] => sdk::echo(Path::new(path)),
         ["sdk-count-64", path] => sdk::count::<wire::Data64>(Path::new(path)),
         ["sdk-count-1024", path] => sdk::count::<wire::Data1024>(Path::new(path)),
-        _ if flood::play(&parts) => {}
+        _ if flood::play(&parts) || ring::play(&parts) => {}
         _ => panic!("{args:?} is no part"),
     }
 }

@@ -9,6 +9,8 @@
 //! cargo bench -p tests -- kills                 1,000 kills of the daemon, about ten minutes
 //! cargo bench -p tests -- start crash idle flood many    beside s6, runit and supervisord, which
 //!                                               tests/benches/rivals.sh installs: half an hour
+//! cargo bench -p tests -- ring                  shared memory; `--features rivals` before the `--`
+//!                                               adds iceoryx2
 //! cargo bench -p tests -- start-1000 start-4000    the same with many more programs: an hour
 //! ```
 //!
@@ -31,6 +33,8 @@ mod fan_out;
 mod fifo;
 mod first_message;
 mod flood;
+#[cfg(feature = "rivals")]
+mod iceoryx;
 mod idle;
 mod kills;
 mod machine;
@@ -39,7 +43,9 @@ mod memory;
 mod messages;
 mod options;
 mod ours;
+mod pipe;
 mod relay;
+mod ring;
 mod rivals;
 mod roundtrip;
 mod sdk;
@@ -95,6 +101,14 @@ const GROUPS: &[Group] = &[
         run: messages::run,
         only_named: false,
         note: "",
+    },
+    Group {
+        name: "ring",
+        title: "Shared memory between two processes, without a daemon; floor: what is named last",
+        regimes: BOTH,
+        run: ring::run,
+        only_named: true,
+        note: ring::NOTE,
     },
     Group {
         name: "fan-out",
@@ -218,6 +232,9 @@ const GROUPS: &[Group] = &[
     },
 ];
 
+/// Groups that measure nothing but what is in this program.
+const WITHOUT_PROGRAMS: &[&str] = &["ring"];
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == actor::FLAG).is_some() {
@@ -232,11 +249,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Builds the programs, with all cores.
-    tests::binary("orchestrator");
+    let wanted = || GROUPS.iter().filter(|group| options.wants(group.name, group.only_named));
+    if wanted().any(|group| !WITHOUT_PROGRAMS.contains(&group.name)) {
+        // Builds the programs, with all cores.
+        tests::binary("orchestrator");
+    }
     let machine = Machine::look();
     let mut all = Table::default();
-    for group in GROUPS.iter().filter(|group| options.wants(group.name, group.only_named)) {
+    for group in wanted() {
         let mut table = Table::default();
         for regime in group.regimes.iter().filter(|r| options.wants_regime(**r)) {
             machine.enter(*regime);

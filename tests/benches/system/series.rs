@@ -28,6 +28,11 @@ impl Series {
         (percentile(&sorted, 0.0), percentile(&sorted, 100.0))
     }
 
+    /// Each round so many times.
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        self.0.iter().map(|figure| figure * factor).collect()
+    }
+
     /// The ratio to `floor`, round by round: what was measured at nearly the same moment is
     /// compared.
     pub(crate) fn over(&self, floor: &Self) -> Self {

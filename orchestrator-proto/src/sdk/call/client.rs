@@ -93,7 +93,7 @@ impl<Req: Message, Rep: Reply> Client<Req, Rep> {
             progress.as_mut().enable();
             {
                 let mut link = shared.link();
-                if link.wants_write().is_some() && !link.is_full() {
+                if link.wants_write().is_some() && !link.writing.is_full() {
                     let (waiting, answer) = oneshot::channel();
                     let channel = self.channel;
                     let id = shared.calls.ask(channel, waiting).ok_or(CallError::TooMany)?;

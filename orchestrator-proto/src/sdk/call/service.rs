@@ -217,7 +217,7 @@ impl InHand {
                 let link = handle.shared.link();
                 link.connection == self.hand.connection
                     && link.wants_write().is_some()
-                    && link.is_full()
+                    && link.writing.is_full()
             };
             if !is_full {
                 break;

@@ -367,6 +367,7 @@ struct Sum {
     /// Which way they all go, else that of the first that goes through the daemon, with its reason;
     /// none if there are none.
     way: Option<(Way, Option<String>)>,
+    /// None if none of them carries calls.
     calls: Option<CallCounters>,
 }
 

@@ -7,6 +7,7 @@
 //! Exchanges share nothing: calls of one type never wait for those of another.
 
 mod counts;
+mod parts;
 mod table;
 
 use std::collections::HashMap;
@@ -19,8 +20,9 @@ use orchestrator_proto::{InstanceId, TypeSchema};
 use tokio::sync::Notify;
 
 pub(super) use counts::CallCounts;
-use table::{Action, CallKey, Caller, ClientKey, ServiceKey, Table, Way};
-pub use table::{Duplicate, NotItsCall};
+use parts::{Action, CallKey, Caller, ClientKey, ServiceKey, Way};
+pub use parts::{Duplicate, NotItsCall};
+use table::Table;
 
 use super::link::{Link, LinkTarget};
 use super::message::TypeDecl;

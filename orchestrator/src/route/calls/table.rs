@@ -10,115 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::runtime::{CallFailure, MAX_CALL_BYTES, MAX_CALLS};
-use orchestrator_proto::{InstanceId, LinkId};
 
-use super::counts::CallCounts;
+use super::parts::{
+    Action, Call, CallKey, Caller, Client, ClientKey, Duplicate, NotItsCall, Service, ServiceKey,
+    State, Way, agree,
+};
 use crate::route::message::TypeDecl;
 use crate::route::types;
-
-/// A client's end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct ClientKey(u64);
-
-/// A service's end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct ServiceKey(u64);
-
-/// A call, as the daemon numbers it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct CallKey(pub(super) u64);
-
-/// Who calls.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Caller {
-    /// An instance, over its links.
-    Instance(InstanceId),
-    /// Somebody outside, who calls this instance over no link.
-    Outside {
-        /// Whom.
-        to: InstanceId,
-    },
-}
-
-/// A link over which calls pass.
-#[derive(Clone)]
-pub(super) struct Way {
-    pub(super) link: LinkId,
-    /// Whose calls; none means anybody's.
-    pub(super) from: Option<InstanceId>,
-    /// To whom.
-    pub(super) to: InstanceId,
-    pub(super) counts: Arc<CallCounts>,
-}
-
-/// What is to be done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Action {
-    /// A service gets a call.
-    Give { service: ServiceKey, call: CallKey, caller: Caller, timeout: Duration, payload: Bytes },
-    /// A service is told that nobody waits for this answer any more.
-    Withdraw { service: ServiceKey, call: CallKey },
-    /// A client gets the one answer to its call.
-    Answer { client: ClientKey, id: u64, result: Result<Bytes, CallFailure> },
-}
-
-/// Its client has a call with this id under way already.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Duplicate;
-
-/// The service has no such call, or has answered it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotItsCall;
-
-struct Client {
-    caller: Caller,
-    decl: Arc<TypeDecl>,
-    /// Calls that are not answered, by the client's ids.
-    calls: HashMap<u64, CallKey>,
-    /// Those among them that no service has been given, the oldest first.
-    waiting: VecDeque<CallKey>,
-    /// Bytes of payload in those.
-    bytes: usize,
-}
-
-struct Service {
-    instance: InstanceId,
-    decl: Arc<TypeDecl>,
-    at_once: usize,
-    /// Calls that it has been given and has not answered, with the bytes of their payloads; also
-    /// those for whose answers nobody waits.
-    given: HashMap<CallKey, usize>,
-    bytes: usize,
-    /// Higher than that of all services that were given one before.
-    last: u64,
-}
-
-impl Service {
-    fn has_room(&self, size: usize) -> bool {
-        self.given.is_empty()
-            || (self.given.len() < self.at_once && self.bytes + size <= MAX_CALL_BYTES)
-    }
-}
-
-struct Call {
-    client: ClientKey,
-    /// The client's.
-    id: u64,
-    deadline: Instant,
-    state: State,
-}
-
-enum State {
-    Waiting {
-        payload: Bytes,
-    },
-    Given {
-        service: ServiceKey,
-        /// Over which link; none for a caller from outside.
-        over: Option<(LinkId, Arc<CallCounts>)>,
-    },
-}
 
 /// See the module.
 #[derive(Default)]
@@ -126,6 +26,8 @@ pub(super) struct Table {
     last_key: u64,
     clients: BTreeMap<ClientKey, Client>,
     services: BTreeMap<ServiceKey, Service>,
+    /// Those of each instance, the newest last.
+    of_instances: BTreeMap<InstanceId, Vec<ServiceKey>>,
     /// By both ends.
     ways: HashMap<(Option<InstanceId>, InstanceId), Way>,
     /// Whose calls any way carries.
@@ -172,6 +74,7 @@ impl Table {
         let (given, at_once) = (HashMap::new(), at_once as usize);
         let service = Service { instance, decl, at_once, given, bytes: 0, last: 0 };
         self.services.insert(key, service);
+        self.of_instances.entry(instance).or_default().push(key);
         self.refuse_mismatched(out);
         self.fill(key, now, out);
         key
@@ -180,6 +83,12 @@ impl Table {
     /// A service is gone, with what it had been given.
     pub(super) fn close_service(&mut self, key: ServiceKey, now: Instant, out: &mut Vec<Action>) {
         let Some(service) = self.services.remove(&key) else { return };
+        if let Some(all) = self.of_instances.get_mut(&service.instance) {
+            all.retain(|other| *other != key);
+            if all.is_empty() {
+                self.of_instances.remove(&service.instance);
+            }
+        }
         let mut given: Vec<_> = service.given.into_keys().collect();
         given.sort_unstable();
         for call in given {
@@ -397,8 +306,7 @@ impl Table {
 
     /// The newest service of an instance.
     fn newest(&self, instance: InstanceId) -> Option<ServiceKey> {
-        let mut services = self.services.iter().rev();
-        services.find(|(_, service)| service.instance == instance).map(|(key, _)| *key)
+        self.of_instances.get(&instance)?.last().copied()
     }
 
     /// Whether the caller may call this instance, and over which link.
@@ -414,13 +322,11 @@ impl Table {
 
     /// Services that the client may call.
     fn reachable(&self, client: &Client) -> impl Iterator<Item = (ServiceKey, &Service)> {
-        let mut seen = HashSet::new();
         let caller = client.caller;
-        // The newest of each instance comes first.
-        let newest = self.services.iter().rev().filter(move |(_, it)| seen.insert(it.instance));
+        let newest = self.of_instances.iter().filter_map(|(of, all)| Some((of, all.last()?)));
         newest
-            .filter(move |(_, service)| self.way(caller, service.instance).is_some())
-            .map(|(key, service)| (*key, service))
+            .filter(move |(of, _)| self.way(caller, **of).is_some())
+            .filter_map(|(_, key)| Some((*key, self.services.get(key)?)))
     }
 
     /// Both schemas, if all services that the client may call declare others.
@@ -536,12 +442,6 @@ impl Table {
         }
         out.push(Action::Give { service, call: key, caller, timeout, payload });
     }
-}
-
-/// Whether two ends have the same schemas.
-fn agree(client: &TypeDecl, service: &TypeDecl) -> bool {
-    let hash = |decl: &TypeDecl| decl.schema.as_ref().map(|(hash, _)| *hash);
-    hash(client) == hash(service)
 }
 
 #[cfg(test)]

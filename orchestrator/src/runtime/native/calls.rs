@@ -65,6 +65,8 @@ impl Calls {
             .map_err(|error| malformed(format!("both schemas of {name}: {error}")))?;
         let schema = Some((SchemaHash::of(&both), Arc::new(schema)));
         let decl = Arc::new(TypeDecl::new(name.into(), schema));
+        // As many may be under way, each with a frame that ends it.
+        connection.outlet.make_room_for_calls(2 * MAX_CALLS as usize);
         let peer = Arc::new(Peer { connection: Arc::downgrade(connection), channel });
         let endpoint = &connection.endpoint;
         let end = match end {

@@ -1,6 +1,6 @@
 //! The table of calls, over random sequences of events.
 
-use orchestrator_proto::{SchemaHash, TypeSchema};
+use orchestrator_proto::{LinkId, SchemaHash, TypeSchema};
 use proptest::prelude::*;
 
 use super::*;
