@@ -2,6 +2,7 @@
 //! writing in `inputs.rs`.
 
 mod calls;
+mod forms;
 mod held;
 mod inputs;
 mod lanes;

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_FORMS,
-    MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
+    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
+    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
 };
 use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -18,6 +18,7 @@ use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
 use super::calls::Calls;
+use super::forms::all_different;
 use super::inputs::Input;
 use super::{Connection, connected};
 use crate::route::{Form, Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
@@ -315,22 +316,9 @@ impl Reader {
         if self.channels[slot].is_some() || self.calls.has(channel) {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        let also = match self.forms.take() {
-            None => Vec::new(),
-            Some((of, forms)) if of == channel && direction == Direction::Input => forms,
-            Some((of, _)) => {
-                return Err(malformed(format!(
-                    "the declaration of channel {channel} is not that of an input {of}, whose \
-                     forms were named"
-                )));
-            }
-        };
+        let also = self.forms_of(channel, direction)?;
         let decl = TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?), also };
-        let hashes: HashSet<_> = decl.forms().map(|(hash, _)| *hash).collect();
-        if hashes.len() != decl.forms().count() {
-            return Err(malformed(format!("the input {name} takes one form twice")));
-        }
-        let decl = Arc::new(decl);
+        let decl = Arc::new(all_different(decl)?);
         self.take_name(direction, &decl.name)?;
         let (numbering, recognises) = match (self.announced.take(), direction) {
             (None, _) => (None, false),
@@ -377,24 +365,6 @@ impl Reader {
             endpoint.lanes.uses(&connection, (channel, lane), link, direction == Direction::Output);
         }
         endpoint.lanes.declared(&connection, name);
-        Ok(())
-    }
-
-    fn takes(
-        &mut self,
-        channel: u16,
-        canonical: &[u8],
-        hash: Option<[u8; 32]>,
-    ) -> Result<(), WireError> {
-        let form = checked(&format!("channel {channel}"), canonical, hash)?;
-        let (of, forms) = self.forms.get_or_insert_with(|| (channel, Vec::new()));
-        if *of != channel {
-            return Err(malformed(format!("the forms of channel {of} are not yet declared")));
-        }
-        if forms.len() + 1 >= MAX_FORMS {
-            return Err(malformed(format!("channel {channel} takes more than {MAX_FORMS} forms")));
-        }
-        forms.push(form);
         Ok(())
     }
 
