@@ -213,8 +213,10 @@ fn a_link_that_is_removed_takes_its_lanes_along() {
     let said = pair.daemon.ok(["link", "remove", &link]);
     assert!(said.contains("removed"), "{said}");
     // What the kernel had taken arrives, and nothing after it.
-    let waiting = tokio::time::timeout(SOON, pair.output.send(&Number(200)));
-    pair.peers.block_on(waiting).expect("it is let go").unwrap();
+    pair.peers.block_on(async {
+        let waiting = tokio::time::timeout(SOON, pair.output.send(&Number(200)));
+        waiting.await.expect("it is let go").unwrap();
+    });
     eventually("it is counted that nobody takes it", || {
         (pair.daemon.detail("a").unrouted > 0).then_some(())
     });
