@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use orchestrator_proto::control::{CallCounters, Counters, LinkRules, Way};
+use orchestrator_proto::control::{CallCounters, Counters, LinkRules, Transport, Way};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::beside::Beside;
@@ -109,7 +109,12 @@ impl Link {
     #[must_use]
     pub fn way(&self) -> (Way, Option<String>) {
         let way = if self.lanes.count() > 0 { Way::Direct } else { Way::Routed };
-        (way, self.lanes.why())
+        let why = match (self.rules().transport, &self.to) {
+            (Transport::Routed, _) => None,
+            (_, LinkTarget::Udp(_)) => Some("its target is a datagram socket".to_owned()),
+            (_, LinkTarget::Instance(_)) => self.lanes.why(),
+        };
+        (way, why)
     }
 
     /// Other rules, for what waits as well. The answer is how many messages gave way. Whoever
