@@ -200,6 +200,8 @@ class Dropped:
     total: UInt64
 
 
+# Later ones are for peers that call, take lanes or read several forms. A daemon sends them only to
+# those who say so, and this library does not.
 Frame = Union[
     Hello,
     Welcome,

