@@ -449,7 +449,7 @@ fn a_service_that_is_killed_ends_what_it_had_and_nothing_else() {
     let quotient = stage.within(client.call(&request)).unwrap();
     assert_eq!(quotient, examples::Quotient { value: 3, rest: 1 });
     let pid = daemon.info("divider").observed.pid().unwrap();
-    processes::signal(pid, Signal::SIGSTOP);
+    processes::suspend(pid);
     // It takes 64 at once; the others wait.
     let client = client.with_deadline(SOON);
     let calls: Vec<_> = (0..70)
@@ -548,7 +548,7 @@ fn a_daemon_that_stands_still_does_not_hold_a_client_for_ever() {
     let _serving = stage.serve("b");
     stage.call(&client, 1).unwrap();
     let pid = stage.daemon.pid();
-    processes::signal(pid, Signal::SIGSTOP);
+    processes::suspend(pid);
     let error = stage.call(&client, 2).unwrap_err();
     processes::signal(pid, Signal::SIGCONT);
     assert_eq!(error, CallError::NoAnswer);

@@ -60,14 +60,16 @@ impl Instance {
         Some(instance)
     }
 
-    /// The next frame. That an output wants to be told of drops is passed over.
+    /// The next frame. That an output wants to be told of drops, and that lanes can be had, is
+    /// passed over.
     fn body(&mut self) -> Vec<u8> {
         loop {
             let mut prefix = [0; 4];
             self.stream.read_exact(&mut prefix).unwrap();
             let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
             self.stream.read_exact(&mut body).unwrap();
-            if !matches!(postcard::from_bytes(&body), Ok(Frame::Report { .. })) {
+            let frame = postcard::from_bytes(&body);
+            if !matches!(frame, Ok(Frame::Report { .. } | Frame::Lanes)) {
                 return body;
             }
         }

@@ -164,7 +164,7 @@ pub(crate) fn messages_of_a_client_are_not_kept(case: Case) {
     assert_eq!((sent, replayed), (0, 0), "{case:?}");
     // A daemon that stands still and goes on delivers what it was asked for once.
     let pid = daemon.pid();
-    processes::signal(pid, Signal::SIGSTOP);
+    processes::suspend(pid);
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| send(&daemon, "3", LONG));
         processes::signal(pid, Signal::SIGCONT);

@@ -411,6 +411,10 @@ impl Drop for Daemon {
             if std::thread::panicking() {
                 eprintln!("--- log of the daemon\n{}", self.log());
             }
+            // A test that failed may have left one standing still, which would never end.
+            for pid in processes::descendants(child.id()) {
+                processes::signal(pid, nix::sys::signal::Signal::SIGCONT);
+            }
             // The second signal kills the instances at once. Two that are sent without a pause
             // may arrive as one, so it is repeated.
             while matches!(child.try_wait(), Ok(None)) {
