@@ -15,8 +15,16 @@ use orchestrator_proto::{InstanceId, LinkId, Millis};
 use super::super::{Connection, Input};
 use crate::route::{Link, LinkTarget, Source, Taps};
 
-/// Lanes of one daemon: each is an open file here.
+/// Lanes of one daemon.
 const MAX_LANES: usize = 1024;
+
+/// As many as there are to be: each is an open file, and two until both ends are fetched, of which
+/// most are for what can't be done without.
+fn most() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    MAX_LANES.min(files / 8)
+}
 
 #[derive(Default)]
 pub(super) struct Table {
@@ -180,8 +188,9 @@ impl Table {
         if self.failed.contains(&(from.number, to.number, link.id)) {
             return Err("a lane between its ends was tried, and failed".to_owned());
         }
-        if self.lanes.len() >= MAX_LANES {
-            return Err(format!("{MAX_LANES} links have a lane already"));
+        let most = most();
+        if self.lanes.len() >= most {
+            return Err(format!("there are {most} lanes already"));
         }
         let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
             let (ours, theirs) = StdStream::pair()?;
