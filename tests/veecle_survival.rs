@@ -410,8 +410,14 @@ fn a_removed_instance_takes_its_connections_along() {
 fn connections_that_go_on_count_as_connections() {
     let daemon = Daemon::start();
     let a = daemon.put("a");
+    let holder = daemon.holder_pid();
+    let before = processes::open_files(holder);
     let mut all: Vec<_> = (0..16).map(|_| daemon.veecle(&a)).collect();
     daemon.connections("a", 16);
+    // Who is counted is served; what goes on is what the holder has.
+    eventually("the holder has them all", || {
+        (processes::open_files(holder) >= before + 16).then_some(())
+    });
     kill(&daemon);
     daemon.connections("a", 16);
     let refused = |daemon: &Daemon| daemon.veecle(&a).next().is_none();
