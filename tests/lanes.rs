@@ -8,13 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use orchestrator_proto::LinkId;
 use orchestrator_proto::control::{Policy, Transport, Way};
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
-use orchestrator_proto::runtime::{Direction, Frame, MAGIC, PROTOCOL};
+use orchestrator_proto::runtime::{Direction, Frame, MAGIC, PROTOCOL, Passed};
 use orchestrator_proto::sdk::{Input, Output, Runtime, Schema};
-use orchestrator_proto::{Message, TypeSchema};
+use orchestrator_proto::{ErrorCode, LinkId, Message, TypeSchema};
 use serde::{Deserialize, Serialize};
+use tests::native::Native;
 use tests::{Daemon, SOON, eventually, processes};
 
 #[derive(Serialize, Deserialize, Schema, Message, PartialEq, Debug)]
@@ -377,25 +377,9 @@ fn an_end_of_a_lane_is_only_for_whom_it_is() {
     // A lane of others: a third instance asks for what was offered to the first.
     let (c, d) = (pair.daemon.put("c"), pair.daemon.put("d"));
     pair.daemon.link_by(Transport::Direct, "c", "m", "d", (Policy::Block, 8));
-    let mut ends = [(&c, Direction::Output), (&d, Direction::Input)].map(|(id, direction)| {
-        let mut native = pair.daemon.native(id);
-        native.send(&Frame::Lanes);
-        native.send(&match direction {
-            Direction::Output => Frame::Keep { channel: 0, epoch: 1, next: 0, again: 0 },
-            Direction::Input => Frame::Recognise { channel: 0 },
-        });
-        native.declare(0, direction, "m", &TypeSchema::U32, 0);
-        native
-    });
-    let lane = loop {
-        let lane = ends[0].next(|frame| match frame {
-            Frame::Lane { lane, .. } => Some(lane),
-            _ => None,
-        });
-        if let Some(lane) = lane.expect("the connection lives") {
-            break lane;
-        }
-    };
+    let mut ends = [(&c, Direction::Output), (&d, Direction::Input)]
+        .map(|(id, direction)| end_of_m(&pair.daemon, id, direction));
+    let lane = lane_of(&mut ends[0]);
     assert!(claim(&pair.a, of(lane)).is_empty());
     assert!(claim(&d, of(lane)).is_empty(), "the receiver is not told of it yet");
     assert!(!claim(&c, of(lane)).is_empty());
@@ -414,4 +398,82 @@ fn an_end_of_a_lane_is_only_for_whom_it_is() {
     let events = pair.daemon.ok(["events"]);
     let count = events.matches(" connected (native)").count();
     assert_eq!(count, 4, "who only fetches an end is not connected: {events}");
+}
+
+/// An end that takes lanes, and does as the test says.
+fn end_of_m(daemon: &Daemon, id: &str, direction: Direction) -> Native {
+    let mut native = daemon.native(id);
+    native.send(&Frame::Lanes);
+    native.send(&match direction {
+        Direction::Output => Frame::Keep { channel: 0, epoch: 1, next: 0, again: 0 },
+        Direction::Input => Frame::Recognise { channel: 0 },
+    });
+    native.declare(0, direction, "m", &TypeSchema::U32, 0);
+    native
+}
+
+/// The lane that it is told of.
+fn lane_of(native: &mut Native) -> u64 {
+    loop {
+        let lane = native.next(|frame| match frame {
+            Frame::Lane { lane, .. } => Some(lane),
+            _ => None,
+        });
+        if let Some(lane) = lane.expect("the connection lives") {
+            return lane;
+        }
+    }
+}
+
+/// Whatever an end says of a lane, the daemon counts on, and nobody else's links are touched.
+#[test]
+fn what_nobody_can_have_counted_ends_one_connection() {
+    const MANY: u64 = u64::MAX;
+    let mut pair = Pair::new(Policy::DropOldest, 64, 64);
+    let (c, d) = (pair.daemon.put("c"), pair.daemon.put("d"));
+    let link = pair.daemon.link_by(Transport::Direct, "c", "m", "d", (Policy::Block, 8));
+    let _receiver = end_of_m(&pair.daemon, &d, Direction::Input);
+    let most = Passed { sent: MANY, delivered: MANY, dropped: MANY, returned: MANY, output: MANY };
+    let left = |lane, returned| {
+        let passed = Passed { sent: returned, returned, ..Passed::default() };
+        Frame::Left { channel: 0, lane, passed }
+    };
+    let again = |lane, number| Frame::Again { channel: 0, lane, number, payload: &[1] };
+    type Said<'a> = Vec<Frame<'a>>;
+    let wrongs: [&dyn Fn(u64) -> Said<'static>; 7] = [
+        &|_| vec![Frame::Skip { channel: 0, count: MANY }],
+        &|_| vec![Frame::Skip { channel: 0, count: 1 << 60 }, Frame::Skip { channel: 0, count: 1 }],
+        &|lane| vec![Frame::Passed { channel: 0, lane, passed: most }],
+        &|lane| vec![Frame::Left { channel: 0, lane, passed: most }],
+        &|lane| vec![left(lane, 1), again(lane, 0)],
+        &|lane| vec![left(lane, 1 << 60), again(lane, MANY)],
+        &|lane| vec![Frame::Switched { channel: 0, lane }, left(lane, 1 << 60), again(lane, 7)],
+    ];
+    for (at, wrong) in wrongs.into_iter().enumerate() {
+        let mut sender = end_of_m(&pair.daemon, &c, Direction::Output);
+        let lane = lane_of(&mut sender);
+        wrong(lane).iter().for_each(|frame| sender.send(frame));
+        let refused = sender.refusal();
+        assert_eq!(refused.code, ErrorCode::Malformed, "{at}: {refused}");
+        drop(sender);
+        pair.daemon.connections("c", 0);
+    }
+    // Each of these is taken for what it is: nothing that concerns others.
+    let before = pair.daemon.counters(pair.link);
+    let mut sender = pair.daemon.native(&c);
+    sender.send(&Frame::Lanes);
+    for lane in [1, 2] {
+        sender.send(&Frame::Uses { channel: 0, lane, link: pair.link });
+    }
+    sender.send(&Frame::Keep { channel: 0, epoch: 2, next: 0, again: 0 });
+    sender.declare(0, Direction::Output, "n", &TypeSchema::U32, 0);
+    let passed = Passed { sent: 500, delivered: 500, ..Passed::default() };
+    sender.send(&Frame::Passed { channel: 0, lane: 1, passed });
+    pair.daemon.declared("c", "n");
+    assert_eq!(pair.daemon.counters(pair.link), before);
+    pair.passes(0..100);
+    let after = pair.daemon.counters(pair.link);
+    assert_eq!((after.sent, after.delivered), (before.sent + 100, before.delivered + 100));
+    let counters = pair.daemon.counters(link);
+    assert_eq!(counters.sent, counters.delivered + counters.dropped + counters.queued);
 }

@@ -389,7 +389,8 @@ impl Passed {
     /// Messages that wait at the sender.
     #[must_use]
     pub const fn queued(&self) -> u64 {
-        self.sent.saturating_sub(self.delivered + self.dropped + self.returned)
+        let gone = self.delivered.saturating_add(self.dropped).saturating_add(self.returned);
+        self.sent.saturating_sub(gone)
     }
 }
 

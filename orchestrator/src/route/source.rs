@@ -225,17 +225,23 @@ impl Source {
         credits.filter_map(|credit| credit.look(now)).min()
     }
 
-    /// So many messages of this output went elsewhere.
-    pub fn skip(&self, output: OutputIndex, count: u64) {
+    /// So many messages of this output went elsewhere. False if there were more than `most` then.
+    #[must_use]
+    pub fn skip(&self, output: OutputIndex, count: u64, most: u64) -> bool {
         let channel = {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(output) = outputs.get(output.0) else { return };
-            let before = output.received.fetch_add(count, Ordering::AcqRel);
-            self.count(output, before + count);
+            let Some(output) = outputs.get(output.0) else { return true };
+            let total = output.received.load(Ordering::Acquire).saturating_add(count);
+            if total > most {
+                return false;
+            }
+            output.received.store(total, Ordering::Release);
+            self.count(output, total);
             output.credits().for_each(|credit| credit.passed_by(count));
             output.channel
         };
         self.window_moved(channel);
+        true
     }
 
     /// So many messages of this output were sent since the connection began, by whichever way.
@@ -306,22 +312,37 @@ impl Source {
         }
     }
 
-    /// A message of this channel that went elsewhere, for just this link.
-    pub fn again(&self, channel: u16, link: &Arc<Link>, number: u64, body: Bytes, now_ns: u64) {
+    /// A message of this channel that went elsewhere, for just this link. False if none with this
+    /// number was sent.
+    #[must_use]
+    pub fn again(
+        &self,
+        channel: u16,
+        link: &Arc<Link>,
+        number: u64,
+        body: Bytes,
+        now_ns: u64,
+    ) -> bool {
         let mut woken = Woken::default();
         {
             let outputs = self.outputs.read().unwrap_or_else(PoisonError::into_inner);
             let Some(output) = outputs.iter().find(|output| output.channel == channel) else {
-                return;
+                return false;
             };
+            let first = output.numbering.map_or(0, |numbering| numbering.first);
+            let received = output.received.load(Ordering::Acquire);
+            if number.checked_sub(first).is_none_or(|index| index >= received) {
+                return false;
+            }
             let route = output.routed().find(|route| Arc::ptr_eq(&route.link, link));
-            let Some(route) = route else { return };
-            let now_ms = now_ns / 1_000_000;
+            // With a link that was removed meanwhile goes what was on its way over it.
+            let Some(route) = route else { return true };
             let bodies = std::iter::once(body);
-            let unsettled = link.push_run(bodies, number, &route.origin, now_ms);
+            let unsettled = link.push_run(bodies, number, &route.origin, now_ns / 1_000_000);
             woken.add(route, unsettled);
         }
         woken.kick();
+        true
     }
 
     pub(super) fn has_output(&self, type_name: &str) -> bool {

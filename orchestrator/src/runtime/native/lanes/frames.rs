@@ -12,6 +12,21 @@ use crate::route::OutputIndex;
 /// Lanes of one channel that are older than the connection.
 const MAX_USES: usize = 4096;
 
+/// The most messages that an end may say it has counted: far from where numbers end, so that no sum
+/// of them does.
+const MAX_COUNTED: u64 = 1 << 60;
+
+/// Refuses what nobody can have counted.
+fn checked(passed: Passed) -> Result<Passed, WireError> {
+    let Passed { sent, delivered, dropped, returned, output } = passed;
+    match [sent, delivered, dropped, returned, output].into_iter().max() {
+        Some(most) if most > MAX_COUNTED => {
+            Err(malformed(format!("{most} messages are beyond what can be counted")))
+        }
+        _ => Ok(passed),
+    }
+}
+
 impl Reader {
     /// Carries out such a frame.
     pub(in super::super) fn lane_frame(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
@@ -22,8 +37,12 @@ impl Reader {
             }
             Frame::Skip { channel, count } => {
                 self.send_run();
-                self.connection.source.skip(self.output(channel)?, count);
-                Ok(())
+                match self.connection.source.skip(self.output(channel)?, count, MAX_COUNTED) {
+                    true => Ok(()),
+                    false => Err(malformed(format!(
+                        "{count} messages more are beyond what can be counted"
+                    ))),
+                }
             }
             Frame::Switched { channel, lane } => {
                 self.output(channel)?;
@@ -33,17 +52,19 @@ impl Reader {
             }
             Frame::Passed { channel, lane, passed } => {
                 self.output(channel)?;
-                self.connection.endpoint.lanes.passed(&self.connection, (channel, lane), passed);
+                let lanes = &self.connection.endpoint.lanes;
+                lanes.passed(&self.connection, (channel, lane), checked(passed)?);
                 Ok(())
             }
-            Frame::Left { channel, lane, passed } => self.left(channel, lane, passed),
+            Frame::Left { channel, lane, passed } => self.left(channel, lane, checked(passed)?),
             Frame::Again { channel, lane, number, payload } => {
                 self.output(channel)?;
                 // With a link that was removed goes what was on its way over it.
                 if let Some((of, link)) = &self.left
                     && *of == lane
+                    && !self.connection.again(channel, link, number, payload)
                 {
-                    self.connection.again(channel, link, number, payload);
+                    return Err(malformed(format!("message {number} was never sent before")));
                 }
                 Ok(())
             }

@@ -183,8 +183,9 @@ impl Lanes {
                 lane.source = lane.sender.map(|end| (connection.source.clone(), end.channel));
                 lane.sender = None;
                 lane.is_asked = false;
-                lane.link.lanes.cancel(id);
-                if lane.stage == Stage::Offered || lane.receiver.is_none() {
+                // Nor does a receiver say anything that was not told of it.
+                let is_told = !lane.link.lanes.cancel(id) && lane.is_used;
+                if !is_told || lane.receiver.is_none() {
                     lane.link.lanes.end(id);
                     table.lanes.remove(&id);
                 } else {
@@ -195,7 +196,7 @@ impl Lanes {
         let left: Vec<u64> = table
             .lanes
             .iter()
-            .filter(|(_, lane)| is_it(&lane.receiver) && lane.stage == Stage::Left)
+            .filter(|(_, lane)| is_it(&lane.receiver) && lane.sender.is_none())
             .map(|(id, _)| *id)
             .collect();
         for id in left {

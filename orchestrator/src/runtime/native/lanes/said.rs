@@ -12,7 +12,10 @@ use super::super::super::now_ns;
 use super::super::Connection;
 use super::Lanes;
 use super::table::{End, Lane, Stage, Table};
-use crate::route::Link;
+use crate::route::{Link, LinkTarget};
+
+/// Lanes of earlier daemons that are taken up: as many as one can have made.
+const MAX_KNOWN: usize = 4096;
 
 impl Lanes {
     /// An instance fetches its end of a lane. None if it has none.
@@ -132,7 +135,11 @@ impl Lanes {
             }
             connection.source.resume(channel, &link, passed.returned);
         }
-        if !was_asked && let Some(receiver) = receiver {
+        // Of a receiver that is gone nobody will ask again.
+        if !was_asked
+            && let Some(receiver) =
+                receiver.filter(|end| table.connection(end.connection).is_some())
+        {
             table.failed.insert((connection.number, receiver.connection, link.id));
         }
         link.lanes.end(id);
@@ -162,6 +169,10 @@ impl Lanes {
             // It reads no more, whatever the sender sends.
             lane.shut();
             table.leave(id);
+            // Its sender ended before it knew of this daemon: nobody else will say so.
+            if table.lanes.get(&id).is_some_and(|lane| lane.sender.is_none()) {
+                table.lanes.remove(&id);
+            }
         }
     }
 
@@ -175,14 +186,38 @@ impl Lanes {
     ) {
         let end = End { connection: connection.number, channel };
         let router = &connection.endpoint.router;
-        let Some(link) = router.link(link) else {
+        // It has a say in links of its own only.
+        let link = router.link(link).filter(|link| match is_sender {
+            true => {
+                let output = connection.source.output(&link.type_name);
+                connection.source.feeds(link) && output.is_some_and(|it| it.0 == channel)
+            }
+            false => {
+                let input = connection.outlet.dialect.input(&link.type_name);
+                link.to == LinkTarget::Instance(connection.endpoint.instance)
+                    && input.is_some_and(|input| input.channel() == channel)
+            }
+        });
+        let mut table = self.table();
+        // One whose connection broke comes back with a lane that was shut: it will see that, and
+        // leave it as any other.
+        if is_sender && let Some(lane) = table.lanes.get(&id).filter(|lane| lane.is_left_behind()) {
+            lane.link.lanes.end(id);
+            table.lanes.remove(&id);
+        }
+        // And of each lane there are two ends.
+        let is_free = table.lanes.get(&id).is_none_or(|lane| {
+            let end = if is_sender { lane.sender } else { lane.receiver };
+            end.is_none() && link.as_ref().is_some_and(|link| link.id == lane.link.id)
+        });
+        let has_place = table.lanes.contains_key(&id) || table.lanes.len() < MAX_KNOWN;
+        let Some(link) = link.filter(|_| is_free && has_place) else {
             if is_sender {
                 connection.tell(&Frame::Leave { channel, lane: id });
                 connection.outlet.wake();
             }
             return;
         };
-        let mut table = self.table();
         let lane = table.lanes.entry(id).or_insert_with(|| Lane {
             link: link.clone(),
             rules: link.rules(),
@@ -241,14 +276,15 @@ impl Connection {
         self.outlet.wake();
     }
 
-    /// A message that went over a lane and did not arrive, for this link only.
+    /// A message that went over a lane and did not arrive, for this link only. False if it was never
+    /// sent.
     pub(in super::super) fn again(
         &self,
         channel: u16,
         link: &Arc<Link>,
         number: u64,
         payload: &[u8],
-    ) {
-        self.source.again(channel, link, number, Bytes::copy_from_slice(payload), now_ns());
+    ) -> bool {
+        self.source.again(channel, link, number, Bytes::copy_from_slice(payload), now_ns())
     }
 }

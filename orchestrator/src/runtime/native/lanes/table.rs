@@ -88,6 +88,11 @@ impl Lane {
         }
     }
 
+    /// Whether its sender is gone, and only its receiver is still to say how much it has read.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.stage == Stage::Left && self.sender.is_none()
+    }
+
     pub(super) fn is_in_use(&self) -> bool {
         self.is_used && self.stage != Stage::Left
     }
