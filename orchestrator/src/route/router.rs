@@ -1,108 +1,25 @@
 //! The table of links, and everything that changes it. Never on the message path.
 
 mod calls;
+mod request;
+mod table;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use orchestrator_proto::control::LinkRules;
 use orchestrator_proto::runtime::{Direction, Sender};
-use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
-use thiserror::Error;
+use orchestrator_proto::{InstanceId, LinkId, WireError};
 
-use super::calls::Exchange;
-use super::interruption::{Interruptions, Loss};
+use super::interruption::Loss;
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
 use super::message::{Numbering, TypeDecl};
 use super::source::{OutputIndex, Source, SourceStats, Upstream};
 use super::tap::Taps;
-use super::types::{self, TellType, Types};
+use super::types::TellType;
 
-/// Links of one daemon: a list of them fits a frame.
-pub const MAX_LINKS: usize = 16_384;
-
-/// Outputs of one source. For senders that don't declare their types beforehand, this bounds
-/// how many names they can make the daemon remember.
-pub const MAX_OUTPUTS: usize = 1024;
-
-/// A link to be made, with its ends resolved.
-#[derive(Clone, Debug)]
-pub struct LinkRequest {
-    /// Whose messages; none means anybody's.
-    pub from: Option<InstanceId>,
-    /// Messages of this type.
-    pub type_name: Arc<str>,
-    /// Who gets them.
-    pub to: LinkTarget,
-    /// Its rules.
-    pub rules: LinkRules,
-}
-
-/// Why the table did not change.
-#[derive(Debug, Error)]
-pub enum RouteError {
-    /// No such instance (any more).
-    #[error("there is no instance {0}")]
-    NoInstance(InstanceId),
-    /// No such link.
-    #[error("there is no link {0}")]
-    NoLink(LinkId),
-    /// The same ends and type, but other rules.
-    #[error(
-        "link {id} joins the same ends already, with other rules: {rules}; to change these: \
-         link set {id}"
-    )]
-    Differs {
-        /// The link that is there.
-        id: LinkId,
-        /// Its rules.
-        rules: LinkRules,
-    },
-    /// The two ends declare different schemas.
-    #[error("{0}")]
-    Mismatch(WireError),
-    /// [`MAX_LINKS`].
-    #[error("there are {MAX_LINKS} links already")]
-    TooManyLinks,
-    /// Twice the same type from one connection.
-    #[error("the output {0} is declared twice")]
-    DeclaredTwice(Arc<str>),
-    /// [`MAX_OUTPUTS`].
-    #[error("more than {MAX_OUTPUTS} message types from one connection")]
-    TooManyOutputs,
-}
-
-impl From<RouteError> for WireError {
-    fn from(error: RouteError) -> Self {
-        let code = match &error {
-            RouteError::NoInstance(_) | RouteError::NoLink(_) => ErrorCode::NotFound,
-            RouteError::Differs { .. } => ErrorCode::AlreadyExists,
-            RouteError::Mismatch(error) => return error.clone(),
-            RouteError::TooManyLinks | RouteError::TooManyOutputs => ErrorCode::LimitReached,
-            RouteError::DeclaredTwice(_) => ErrorCode::Malformed,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-/// What the router tells and needs from the rest of the daemon.
-pub trait Surroundings: Send + Sync {
-    /// The two ends of a link turned out not to agree.
-    fn link_mismatched(&self, link: LinkId, from: Option<InstanceId>, error: &WireError);
-    /// So many messages of this sender were lost on the link, because the daemon before this one
-    /// ended.
-    fn messages_lost(&self, link: LinkId, from: InstanceId, count: u64);
-    /// A first link to this datagram address was made: attach a sink to its mailbox. Called
-    /// with the table locked: must not call back.
-    fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);
-    /// The last link to this datagram address is gone. Called with the table locked likewise.
-    fn close_peer(&self, address: &str);
-    /// A link is new or has other rules.
-    fn link_changed(&self, _link: &Arc<Link>) {}
-    /// A link is gone. Called with the table locked likewise.
-    fn link_removed(&self, _link: LinkId) {}
-}
+pub use request::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Surroundings};
+use table::{Ends, Table};
 
 /// All links of a daemon.
 pub struct Router {
@@ -112,26 +29,6 @@ pub struct Router {
     declaring: Mutex<()>,
     taps: Arc<Taps>,
     surroundings: Box<dyn Surroundings>,
-}
-
-#[derive(Default)]
-struct Table {
-    last_id: u64,
-    links: BTreeMap<LinkId, Arc<Link>>,
-    by_type: HashMap<Arc<str>, Vec<Arc<Link>>>,
-    sources: Vec<Weak<Source>>,
-    instances: HashMap<InstanceId, Ends>,
-    peers: HashMap<Arc<str>, Arc<Mailbox>>,
-    interruptions: Interruptions,
-    /// Calls by their type, as long as anybody has an end of them.
-    exchanges: HashMap<Arc<str>, Weak<Exchange>>,
-}
-
-/// What is known of an instance as an end of links.
-#[derive(Default)]
-struct Ends {
-    mailbox: Arc<Mailbox>,
-    types: Types,
 }
 
 impl Router {
@@ -511,53 +408,5 @@ impl Router {
         for (link, error) in discovered {
             self.surroundings.link_mismatched(link.id, link.from, &error);
         }
-    }
-}
-
-impl Table {
-    fn declare(
-        &mut self,
-        instance: InstanceId,
-        direction: Direction,
-        decl: &Arc<TypeDecl>,
-    ) -> Option<(TellType, bool)> {
-        self.instances.get_mut(&instance)?.types.declare(direction, decl)
-    }
-
-    fn find(&self, request: &LinkRequest) -> Option<&Arc<Link>> {
-        let links = self.by_type.get(&request.type_name)?;
-        links.iter().find(|link| link.from == request.from && link.to == request.to)
-    }
-
-    /// Lets every source know which links there are for this type.
-    fn refresh(&mut self, type_name: &Arc<str>) {
-        let links = self.by_type.get(type_name).map(Vec::as_slice).unwrap_or_default();
-        self.sources.retain(|source| {
-            source.upgrade().inspect(|source| source.refresh(type_name, links)).is_some()
-        });
-        if let Some(exchange) = self.exchanges.get(type_name).and_then(Weak::upgrade) {
-            exchange.set_links(links);
-        }
-    }
-
-    /// How the declared ends of a link disagree, with both schemas.
-    fn mismatch(&self, link: &Link) -> Option<WireError> {
-        let LinkTarget::Instance(to) = &link.to else {
-            return None;
-        };
-        let input = self.instances.get(to)?.types.input(&link.type_name)?;
-        let senders: Box<dyn Iterator<Item = (&InstanceId, &Ends)>> = match &link.from {
-            Some(from) => Box::new(self.instances.get_key_value(from).into_iter()),
-            None => Box::new(self.instances.iter()),
-        };
-        senders
-            .filter_map(|(id, ends)| Some((id, &**ends.types.output(&link.type_name)?)))
-            .find_map(|output| types::mismatch(output, (to, input)))
-    }
-}
-
-impl Link {
-    fn touches(&self, instance: InstanceId) -> bool {
-        self.from == Some(instance) || self.to == LinkTarget::Instance(instance)
     }
 }

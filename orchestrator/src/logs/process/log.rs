@@ -1,5 +1,7 @@
 //! One log of the capture process: what is read for it, and who wants to know.
 
+mod views;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -11,18 +13,17 @@ use std::time::Duration;
 
 use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::LogStream;
-use tokio::time::Instant;
 
 use super::Hub;
 use super::client::Outgoing;
 use super::packing::Job;
 use super::pipe::{OpenPipe, Pipe, Sink, TURN_BYTES, prepare};
 use super::pipes::PipeNumber;
-use crate::logs::file::Position;
 use crate::logs::record::{Batch, now_ns};
 use crate::logs::rules::Rules;
-use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, State, Text};
+use crate::logs::wire::{Dropped, MAX_RUNS, OpenLog, Report, Text};
 use crate::logs::writer::{RESTARTED, Writer};
+use views::View;
 
 /// The two pipes of a run, in the order in which they come.
 pub(super) const STREAMS: [LogStream; 2] = [LogStream::Stdout, LogStream::Stderr];
@@ -75,21 +76,6 @@ pub(super) struct Run {
     pub(super) open: [Option<PipeNumber>; STREAMS.len()],
     /// Up to which look they were read.
     pub(super) looked: [u64; STREAMS.len()],
-}
-
-/// A client that has this log open.
-pub(super) struct View {
-    client: Rc<Outgoing>,
-    attached: u64,
-    pub(super) looked: u64,
-    /// What is to be answered when that look has been at all pipes.
-    pub(super) looking: Option<(u64, u64)>,
-    watch: Option<Position>,
-    /// Whether it waits to be told.
-    due: bool,
-    told_failing: bool,
-    told_lost: u64,
-    told_at: Instant,
 }
 
 /// Why pipes are not read.
@@ -166,36 +152,6 @@ impl Log {
         self.inner.borrow().writer.drops()
     }
 
-    /// From now on this client is told of it.
-    pub(super) fn join(&self, client: &Rc<Outgoing>) {
-        let mut inner = self.inner.borrow_mut();
-        if inner.view(client).is_none() {
-            // Most have one, and a vector that grows by itself begins with four.
-            inner.views.reserve_exact(1);
-            inner.views.push(View {
-                client: client.clone(),
-                attached: 0,
-                looked: 0,
-                looking: None,
-                watch: None,
-                due: false,
-                told_failing: false,
-                told_lost: 0,
-                told_at: Instant::now(),
-            });
-        }
-    }
-
-    /// From now on this client is not told any more.
-    pub(super) fn leave(&self, client: &Rc<Outgoing>) {
-        self.inner.borrow_mut().views.retain(|view| !Rc::ptr_eq(&view.client, client));
-    }
-
-    /// How it stands, for a client that is now told so.
-    pub(super) fn tell(&self, client: &Rc<Outgoing>) -> Option<State> {
-        self.inner.borrow_mut().tell(client)
-    }
-
     /// Its entry in an inventory.
     pub(super) fn entry(&self) -> OpenLog {
         let inner = self.inner.borrow();
@@ -209,20 +165,6 @@ impl Log {
             end: inner.writer.end(),
             pipes: pipes.collect(),
         }
-    }
-
-    /// Tells a client how it stands, when its turn comes.
-    pub(super) fn tell_soon(self: &Rc<Self>, client: &Rc<Outgoing>) {
-        if let Some(view) = self.inner.borrow_mut().view(client) {
-            view.tell_soon(self);
-        }
-    }
-
-    pub(super) fn watch(self: &Rc<Self>, client: &Rc<Outgoing>, beyond: Position) {
-        if let Some(view) = self.inner.borrow_mut().view(client) {
-            view.watch = Some(beyond);
-        }
-        self.check();
     }
 
     /// Begins to read the pipes of a run. Nothing happens if it has been attached before. None
@@ -491,31 +433,5 @@ impl Log {
             drop(guard);
         }
         self.pack();
-    }
-}
-
-impl Inner {
-    pub(super) fn view(&mut self, client: &Rc<Outgoing>) -> Option<&mut View> {
-        self.views.iter_mut().find(|view| Rc::ptr_eq(&view.client, client))
-    }
-
-    fn tell(&mut self, client: &Rc<Outgoing>) -> Option<State> {
-        let (end, stats) = (self.writer.end(), self.writer.stats().clone());
-        let runs = self.runs.iter().map(|open| open.run).collect();
-        let view = self.view(client)?;
-        view.due = false;
-        view.watch = view.watch.filter(|beyond| end <= *beyond);
-        view.told_failing = stats.failing;
-        view.told_lost = stats.bytes_lost;
-        view.told_at = Instant::now();
-        Some(State { end, runs, attached: view.attached, looked: view.looked, stats })
-    }
-}
-
-impl View {
-    pub(super) fn tell_soon(&mut self, log: &Rc<Log>) {
-        if !std::mem::replace(&mut self.due, true) {
-            self.client.progress(log.clone());
-        }
     }
 }

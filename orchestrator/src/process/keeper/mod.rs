@@ -1,5 +1,6 @@
 //! One instance, kept: the handle to the task that feeds its state machine.
 
+mod awaited;
 mod due;
 mod probing;
 mod runs;

@@ -1,15 +1,15 @@
 //! The task behind a [`Keeper`](super::Keeper): it feeds the machine and carries out what the
 //! machine says.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_proto::control::{Desired, EventKind, Health, Observed, Priority};
 use orchestrator_proto::rare::Rare;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::super::{ENV_RUN, Ended, Exited, Kernel, Pending, Process, SpawnError, Spawned};
+use super::super::{ENV_RUN, Ended, Kernel, Pending, Process, Spawned};
+use super::awaited::{Awaited, Outcome, command, signal_tree, tree_empty, until};
 use super::due::Due;
 use super::probing::Probing;
 use super::shown::{in_protocol, observed, resume};
@@ -20,22 +20,6 @@ use super::{
 use crate::inbox::Inbox;
 use crate::shown::Shower;
 use crate::supervise::{self, Action, Event, Machine, Notice, Rules, SIGKILL, State};
-
-/// What the task waits for besides requests. At most one of these at a time is not `Nothing`:
-/// a spawn, then the exit, then the rest of the group.
-enum Awaited {
-    Nothing,
-    Spawn(Pending<Result<Spawned, SpawnError>>),
-    Exit(Exited),
-    TreeGone(Pending<()>),
-}
-
-/// What came of it.
-enum Outcome {
-    Spawn(Result<Spawned, SpawnError>),
-    Exit(Ended),
-    TreeGone,
-}
 
 pub(super) struct Task {
     pub(super) machine: Machine,
@@ -434,66 +418,11 @@ impl Task {
     }
 }
 
-impl Awaited {
-    /// Waits without giving up its place: it can be called again if it was dropped.
-    async fn wait(&mut self) -> Outcome {
-        match self {
-            Self::Nothing => pending().await,
-            Self::Spawn(spawn) => Outcome::Spawn(spawn.await),
-            Self::Exit(exited) => match exited.await {
-                Some(ended) => Outcome::Exit(ended),
-                // The holder has gone, and the daemon is about to; nothing true can be said.
-                None => pending().await,
-            },
-            Self::TreeGone(gone) => {
-                gone.await;
-                Outcome::TreeGone
-            }
-        }
-    }
-}
-
-/// The end of a command, if there is one.
-async fn command(command: &mut Option<Pending<Result<(), String>>>) -> Result<(), String> {
-    match command {
-        Some(command) => command.await,
-        None => pending().await,
-    }
-}
-
 /// Differs from one instance to the next, so that what failed together does not come back
 /// together.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(())
-}
-
-async fn tree_empty(process: Option<Arc<dyn Process>>) -> bool {
-    let Some(process) = process else {
-        return true;
-    };
-    process.tree_empty().await.unwrap_or_else(|error| {
-        let pid = process.pid();
-        tracing::warn!(pid, %error, "cannot see what is left of a process group");
-        false
-    })
-}
-
-async fn signal_tree(process: Option<Arc<dyn Process>>, signal: i32) {
-    if let Some(process) = process
-        && let Err(error) = process.signal_tree(signal).await
-    {
-        let pid = process.pid();
-        tracing::warn!(pid, signal, %error, "a process group can't be signalled");
-    }
-}
-
-/// A timer has its room only while it runs.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => Box::pin(sleep_until(deadline)).await,
-        None => pending().await,
-    }
 }
 
 /// Milliseconds since 1970 (UTC).
