@@ -306,6 +306,60 @@ fn lanes_go_on_without_a_daemon() {
     }
 }
 
+/// D6: an end that comes before the other one to the next daemon finds its lane there, and no second
+/// one beside it: what is sent is counted once.
+#[test]
+fn the_next_daemon_makes_no_second_lane_beside_one_that_there_is() {
+    const PAIRS: usize = 24;
+    let daemon = Daemon::start();
+    let peers =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut pairs: Vec<_> = (0..PAIRS)
+        .map(|index| {
+            let [from, to] = ["a", "b"].map(|name| format!("{name}{index}"));
+            let (a, b) = (daemon.put(&from), daemon.put(&to));
+            let rules = (Policy::Block, 64);
+            let link = daemon.link_by(Transport::Direct, &from, "n", &to, rules);
+            peers.block_on(async {
+                let sender = Runtime::connect_to(daemon.native_socket(&a)).await.unwrap();
+                let receiver = Runtime::connect_to(daemon.native_socket(&b)).await.unwrap();
+                let (output, input) = (sender.output::<Number>(), receiver.input::<Number>());
+                (link, output.unwrap(), input.unwrap(), sender, receiver)
+            })
+        })
+        .collect();
+    let all_are_direct = || {
+        eventually("all links go directly", || {
+            let links = daemon.links();
+            (links.iter().filter(|link| link.way == Way::Direct).count() == PAIRS).then_some(())
+        });
+    };
+    for round in 0..4 {
+        all_are_direct();
+        if round > 0 {
+            daemon.replace_killed();
+            peers.block_on(async {
+                for (.., sender, receiver) in &mut pairs {
+                    sender.connected().await;
+                    receiver.connected().await;
+                }
+            });
+            all_are_direct();
+        }
+        for (link, output, input, ..) in &mut pairs {
+            let before = daemon.counters(*link).sent;
+            peers.block_on(async {
+                for number in 0..10 {
+                    output.send(&Number(number)).await.unwrap();
+                    let next = tokio::time::timeout(SOON, input.recv()).await;
+                    assert_eq!(next.expect("a message comes").unwrap().0, number);
+                }
+            });
+            assert_eq!(daemon.counters(*link).sent - before, 10, "link {link} in round {round}");
+        }
+    }
+}
+
 /// D7: what a receiver had not acknowledged goes to the next one.
 #[test]
 fn the_next_process_of_a_receiver_gets_what_the_one_before_it_had_not_taken_in() {

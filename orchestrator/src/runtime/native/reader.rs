@@ -338,6 +338,7 @@ impl Reader {
         }
         let connection = self.connection.clone();
         let Connection { endpoint, source, outlet, .. } = &*connection;
+        endpoint.lanes.declares(&connection);
         self.channels[slot] = Some(match direction {
             Direction::Output => {
                 let router = &endpoint.router;

@@ -55,8 +55,15 @@ impl Lanes {
         }
     }
 
-    /// A connection declared an output or an input of this type.
+    /// A connection begins to declare an output or an input. It gets no new lane until that is
+    /// [done](Self::declared): it may have one from before.
+    pub(super) fn declares(&self, connection: &Connection) {
+        self.table().declaring.insert(connection.number);
+    }
+
+    /// A connection declared an output or an input of this type, and said which lanes it uses.
     pub(super) fn declared(&self, connection: &Connection, type_name: &str) {
+        self.table().declaring.remove(&connection.number);
         let router = &connection.endpoint.router;
         let instance = connection.endpoint.instance;
         for link in router.links_of(type_name) {
@@ -162,6 +169,7 @@ impl Lanes {
     pub(super) fn gone(&self, connection: &Connection) {
         let number = connection.number;
         let mut table = self.table();
+        table.declaring.remove(&number);
         if table.connections.remove(&number).is_none() {
             return;
         }

@@ -31,6 +31,9 @@ pub(super) struct Table {
     /// Connections that can take lanes, by the number of the connection.
     pub(super) connections: HashMap<u64, Weak<Connection>>,
     pub(super) by_instance: HashMap<InstanceId, Vec<u64>>,
+    /// Connections that are declaring something. What lanes it has from before is not known until
+    /// that is done.
+    pub(super) declaring: HashSet<u64>,
     pub(super) lanes: HashMap<u64, Lane>,
     /// Sender, receiver and link between which a lane failed: there is no second try.
     pub(super) failed: HashSet<(u64, u64, LinkId)>,
@@ -133,7 +136,9 @@ impl Table {
             Some(from) => self.of(from),
             None => self.connections.values().filter_map(Weak::upgrade).collect(),
         };
-        let feeds = connections.into_iter().filter(|connection| connection.source.feeds(link));
+        let feeds = connections.into_iter().filter(|connection| {
+            connection.source.feeds(link) && !self.declaring.contains(&connection.number)
+        });
         let with_output = feeds.filter_map(|connection| {
             let (channel, _, numbering) = connection.source.output(&link.type_name)?;
             numbering.is_some().then_some(Peer { connection, channel })
