@@ -73,6 +73,7 @@ impl Stage {
             block_timeout: None,
             history: None,
             transport: Some(transport),
+            spin_us: None,
         };
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,
