@@ -16,11 +16,15 @@ pub(crate) enum Regime {
     Pinned,
     /// All.
     Free,
+    /// All, and who waits for a message keeps its core busy.
+    Spinning,
 }
 
 impl Regime {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Pinned, Self::Free].into_iter().find(|regime| regime.to_string() == name)
+        [Self::Pinned, Self::Free, Self::Spinning]
+            .into_iter()
+            .find(|regime| regime.to_string() == name)
     }
 }
 
@@ -29,6 +33,7 @@ impl fmt::Display for Regime {
         f.write_str(match self {
             Self::Pinned => "pinned",
             Self::Free => "free",
+            Self::Spinning => "spinning",
         })
     }
 }
@@ -47,8 +52,8 @@ impl Machine {
         (0..CpuSet::count()).filter(|core| self.cores.is_set(*core).unwrap_or(false))
     }
 
-    /// Sets the cores of this thread, and so of all processes that it starts from now on. A
-    /// daemon that is started on one core uses one worker.
+    /// Sets the cores of all threads of this process, and so of all processes that it starts from
+    /// now on. A daemon that is started on one core uses one worker.
     pub(crate) fn enter(&self, regime: Regime) {
         let mut cores = self.cores;
         if regime == Regime::Pinned {
@@ -56,6 +61,13 @@ impl Machine {
             let last = self.numbers().last().expect("there is a core");
             cores = CpuSet::new();
             cores.set(last).expect("the core's number is in range");
+        }
+        // What a rival's library has started stays between two regimes.
+        let threads = fs::read_dir("/proc/self/task").expect("the kernel tells our threads");
+        for thread in threads.flatten() {
+            let number = thread.file_name().to_string_lossy().parse();
+            // One that has ended meanwhile needs none.
+            let _ = sched_setaffinity(Pid::from_raw(number.expect("it is a number")), &cores);
         }
         sched_setaffinity(Pid::from_raw(0), &cores).expect("our own cores can be used");
     }

@@ -93,11 +93,21 @@ impl Stage {
 
     /// Waits until these go directly.
     pub(crate) fn wait_direct(&self, links: &[LinkId]) {
-        for link in links {
-            eventually("messages go directly", || {
-                (self.info(*link).way == Way::Direct).then_some(())
-            });
-        }
+        self.wait_way(Transport::Direct, links);
+    }
+
+    /// Waits until these go as this transport says.
+    pub(crate) fn wait_way(&self, transport: Transport, links: &[LinkId]) {
+        let wanted = match transport {
+            Transport::Auto | Transport::Direct => Way::Direct,
+            Transport::Routed => Way::Routed,
+        };
+        let mut left = links.to_vec();
+        eventually("messages go as they are to", || {
+            let infos = self.infos();
+            left.retain(|link| !infos.iter().any(|info| info.id == *link && info.way == wanted));
+            left.is_empty().then_some(())
+        });
     }
 
     fn counters(&self, link: LinkId) -> Counters {
@@ -105,11 +115,14 @@ impl Stage {
     }
 
     fn info(&self, link: LinkId) -> LinkInfo {
-        let links = match self.daemon.request(Request::LinkList) {
+        let mut links = self.infos().into_iter();
+        links.find(|info| info.id == link).expect("the link is there")
+    }
+
+    fn infos(&self) -> Vec<LinkInfo> {
+        match self.daemon.request(Request::LinkList) {
             Ok(Reply::Links(links)) => links,
             other => panic!("{other:?}"),
-        };
-        let mut links = links.into_iter();
-        links.find(|info| info.id == link).expect("the link is there")
+        }
     }
 }
