@@ -123,6 +123,30 @@ const GROUPS: &[Group] = &[
         note: "",
     },
     Group {
+        name: "one-to-many",
+        title: "Messages from one to many, under `block`, delivered in total",
+        regimes: BOTH,
+        run: transports::fan::run,
+        only_named: true,
+        note: "",
+    },
+    Group {
+        name: "links",
+        title: "A thousand links, with traffic on ten",
+        regimes: BOTH,
+        run: transports::crowd::run,
+        only_named: true,
+        note: "",
+    },
+    Group {
+        name: "stalled",
+        title: "What a receiver that stands still does to others",
+        regimes: BOTH,
+        run: transports::stalled::run,
+        only_named: true,
+        note: "",
+    },
+    Group {
         name: "cycles",
         title: "Programs started and ended; floor: the same program by posix_spawn, kill, wait",
         regimes: BOTH,
@@ -281,7 +305,10 @@ fn main() -> ExitCode {
         sheet
     });
     if options.markdown {
-        println!("{}\n\n{all}", machine.describe(options.effort));
+        println!("{}", machine.describe(options.effort));
+        if !all.is_empty() {
+            println!("\n{all}");
+        }
         if let Some(sheet) = carried {
             println!("\n{sheet}");
         }

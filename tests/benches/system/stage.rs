@@ -60,20 +60,11 @@ impl Stage {
     pub(crate) fn link_by(
         &self,
         transport: Transport,
-        (from, type_name, to): (InstanceId, &str, InstanceId),
+        ends: (InstanceId, &str, InstanceId),
         policy: Option<Policy>,
         capacity: Option<u32>,
     ) -> LinkId {
-        let link = LinkSpec {
-            from: Some(from.to_string().into()),
-            type_name: type_name.to_owned(),
-            to: TargetSpec::Instance(to.to_string().into()),
-            policy,
-            capacity,
-            block_timeout: None,
-            history: None,
-            transport: Some(transport),
-        };
+        let link = link_spec(transport, ends, policy, capacity);
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,
             other => panic!("{other:?}"),
@@ -89,6 +80,11 @@ impl Stage {
                 (counters.sent == messages && counters.delivered == messages).then_some(())
             });
         }
+    }
+
+    /// Waits until this link has had no room for a message.
+    pub(crate) fn wait_dropped(&self, link: LinkId) {
+        eventually("a message is dropped", || (self.counters(link).dropped > 0).then_some(()));
     }
 
     /// Waits until these go directly.
@@ -124,5 +120,24 @@ impl Stage {
             Ok(Reply::Links(links)) => links,
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// What a link whose messages go this way is added by.
+pub(crate) fn link_spec(
+    transport: Transport,
+    (from, type_name, to): (InstanceId, &str, InstanceId),
+    policy: Option<Policy>,
+    capacity: Option<u32>,
+) -> LinkSpec {
+    LinkSpec {
+        from: Some(from.to_string().into()),
+        type_name: type_name.to_owned(),
+        to: TargetSpec::Instance(to.to_string().into()),
+        policy,
+        capacity,
+        block_timeout: None,
+        history: None,
+        transport: Some(transport),
     }
 }

@@ -22,8 +22,9 @@ pub(crate) enum Carrier {
 }
 
 /// How our links carry messages: what is measured of the orchestrator itself.
-pub(crate) const LINKS: [Carrier; 2] =
-    [Carrier::Link(Transport::Routed), Carrier::Link(Transport::Direct)];
+pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Routed, Transport::Direct];
+pub(super) const LINKS: [Carrier; TRANSPORTS.len()] =
+    [Carrier::Link(TRANSPORTS[0]), Carrier::Link(TRANSPORTS[1])];
 
 impl Carrier {
     /// All, in the order in which they are shown: floors first, rivals last.

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::carrier::Carrier;
 use super::cpu;
-use super::line::{Line, Load};
-use crate::series::{Contender, Series, Times, take_turns};
+use super::line::{Line, Load, trip_times};
+use crate::series::{Contender, Series, take_turns};
 use crate::stage::Stage;
 use crate::{Effort, Regime, Setting};
 
@@ -56,15 +56,8 @@ fn of_size(setting: &Setting, size: usize, carriers: &[Carrier]) -> Vec<Cell> {
     let mut lines: Vec<Line<'_>> =
         carriers.iter().map(|carrier| Line::open(*carrier, load, &stage)).collect();
 
-    let trip = |line: &mut Line<'_>| {
-        let mut times = Times::with_capacity(trips(effort, size));
-        let mut began = Instant::now();
-        line.roundtrips(trips(effort, size), &mut || {
-            times.push(began.elapsed());
-            began = Instant::now();
-        });
-        times.percentiles([50.0, 99.0, 99.9])
-    };
+    let trip =
+        |line: &mut Line<'_>| trip_times(line, trips(effort, size)).percentiles([50.0, 99.0, 99.9]);
     let burst = |line: &mut Line<'_>| {
         let (count, processes) = (burst(effort, size), line.processes());
         let (used, began) = (cpu::seconds(&processes), Instant::now());
@@ -72,8 +65,8 @@ fn of_size(setting: &Setting, size: usize, carriers: &[Carrier]) -> Vec<Cell> {
         let took = began.elapsed().as_secs_f64();
         [count as f64 / took, (cpu::seconds(&processes) - used) / count as f64]
     };
-    let trips = in_turns(&mut lines, effort, trip);
-    let bursts = in_turns(&mut lines, effort, burst);
+    let trips = in_turns(&mut lines, rounds(effort), trip);
+    let bursts = in_turns(&mut lines, rounds(effort), burst);
     lines.iter_mut().for_each(Line::check_nothing_lost);
 
     let cells = carriers.iter().zip(trips).zip(bursts);
@@ -89,9 +82,10 @@ fn of_size(setting: &Setting, size: usize, carriers: &[Carrier]) -> Vec<Cell> {
         .collect()
 }
 
-fn in_turns<const FIGURES: usize>(
+/// Lets lines take turns.
+pub(super) fn in_turns<const FIGURES: usize>(
     lines: &mut [Line<'_>],
-    effort: Effort,
+    rounds: usize,
     measure: impl Fn(&mut Line<'_>) -> [f64; FIGURES],
 ) -> Vec<[Series; FIGURES]> {
     let measure = &measure;
@@ -99,5 +93,5 @@ fn in_turns<const FIGURES: usize>(
     for line in lines {
         contenders.push(Box::new(move || measure(line)));
     }
-    take_turns(rounds(effort), &mut contenders)
+    take_turns(rounds, &mut contenders)
 }

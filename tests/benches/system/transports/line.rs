@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use orchestrator_proto::LinkId;
 use orchestrator_proto::control::{Policy, Transport};
 use orchestrator_proto::ring::Files;
 use orchestrator_proto::sdk::Message;
+use orchestrator_proto::{InstanceId, LinkId};
 use tempfile::TempDir;
 
 use super::blob::{Back, Instance, Out};
@@ -21,6 +21,7 @@ use crate::actor::{self, Actor};
 use crate::pipe::{Bare, Far, Near, Pipe};
 use crate::relay::Relay;
 use crate::ring::{CAPACITY, Ring, SPIN};
+use crate::series::Times;
 use crate::stage::Stage;
 use crate::wire::Dialect;
 
@@ -47,6 +48,7 @@ pub(super) struct Line<'s> {
 /// How messages go to each receiver and back from it, and how many of them have gone.
 struct Links<'s> {
     stage: &'s Stage,
+    sender: InstanceId,
     out: Vec<LinkId>,
     back: Vec<LinkId>,
     sent: u64,
@@ -114,21 +116,21 @@ impl<'s> Line<'s> {
 
     /// Under `block`, so that nothing is lost and a sender is as slow as its slowest receiver.
     fn over_links(transport: Transport, load: Load, stage: &'s Stage) -> Self {
-        let near = stage.seat();
+        let sender = stage.seat();
         let seats: Vec<_> = (0..load.receivers).map(|_| stage.seat()).collect();
         let link = |ends| stage.link_by(transport, ends, Some(Policy::Block), None);
-        let out: Vec<_> = seats.iter().map(|seat| link((near, Out::NAME, *seat))).collect();
-        let back: Vec<_> = seats.iter().map(|seat| link((*seat, Back::NAME, near))).collect();
+        let out: Vec<_> = seats.iter().map(|seat| link((sender, Out::NAME, *seat))).collect();
+        let back: Vec<_> = seats.iter().map(|seat| link((*seat, Back::NAME, sender))).collect();
         let socket = |at: usize| stage.socket(seats[at], Dialect::Native).into_os_string();
         let mut far = load.start(Carrier::Link(transport), socket);
         far.iter_mut().for_each(Actor::wait_ready);
-        let near = stage.socket(near, Dialect::Native);
+        let near = stage.socket(sender, Dialect::Native);
         let near = Box::new(Instance::<Out, Back>::connect(&near, load.size));
         let mut line = Self::new(near, far, load);
         line.between.push(stage.daemon.pid());
         let all: Vec<_> = out.iter().chain(&back).copied().collect();
         line.near.settle(Box::new(|| stage.wait_way(transport, &all)));
-        line.links = Some(Links { stage, out, back, sent: 0, answered: 0 });
+        line.links = Some(Links { stage, sender, out, back, sent: 0, answered: 0 });
         line
     }
 
@@ -193,6 +195,11 @@ impl<'s> Line<'s> {
         }
     }
 
+    /// The instance that is our end of links.
+    pub(super) fn sender(&self) -> InstanceId {
+        self.links.as_ref().expect("there are links").sender
+    }
+
     /// The processes that have something to do with it, but for this one.
     pub(super) fn processes(&self) -> Vec<u32> {
         self.far.iter().map(Actor::pid).chain(self.between.iter().copied()).collect()
@@ -200,12 +207,29 @@ impl<'s> Line<'s> {
 
     /// Checks that each link has delivered all that was sent over it.
     pub(super) fn check_nothing_lost(&mut self) {
-        let Some(Links { stage, out, back, sent, answered }) = &self.links else { return };
+        let Some(Links { stage, out, back, sent, answered, .. }) = &self.links else { return };
         self.near.settle(Box::new(|| {
             stage.check_nothing_lost(out, *sent);
             stage.check_nothing_lost(&back[..1], *answered);
         }));
     }
+}
+
+/// How long so many round trips take, each.
+pub(super) fn trip_times(line: &mut Line<'_>, count: usize) -> Times {
+    let mut times = Times::with_capacity(count);
+    let mut began = Instant::now();
+    line.roundtrips(count, &mut || {
+        times.push(began.elapsed());
+        began = Instant::now();
+    });
+    times
+}
+
+/// A process that takes messages of a link as the instance with this socket.
+pub(super) fn far_actor(transport: Transport, load: Load, socket: &Path) -> Actor {
+    let mut actors = load.start(Carrier::Link(transport), |_| socket.as_os_str().to_owned());
+    actors.pop().expect("there is one receiver")
 }
 
 impl Load {

@@ -12,9 +12,12 @@ mod carrier;
 mod cell;
 mod chart;
 mod cpu;
+pub(crate) mod crowd;
+pub(crate) mod fan;
 mod line;
 mod nats;
 mod sheet;
+pub(crate) mod stalled;
 mod stream;
 #[cfg(feature = "rivals")]
 mod zenoh;
@@ -64,6 +67,8 @@ pub(crate) fn run(machine: &Machine, options: &Options) -> String {
 pub(crate) fn play(parts: &[&str]) -> bool {
     match *parts {
         ["transports", "server", conf] => nats::serve(Path::new(conf)),
+        ["transports", "crowd", ref sockets @ ..] => crowd::play(sockets),
+        ["transports", "held", socket] => stalled::play_held(socket),
         ["transports", carrier, regime, size, path] => {
             let carrier = Carrier::named(carrier).expect("an actor is told a carrier");
             let regime = Regime::named(regime).expect("an actor is told a regime");
