@@ -24,8 +24,9 @@
 //! wrong, such as a message that was lost.
 //!
 //! Regimes: in `pinned` everything (this program, daemon, instances, floor) shares one core,
-//! so that nothing but the work itself is measured; `free` leaves it to the kernel; `spinning`,
-//! which only `transports` knows, is `free` where who waits for a message keeps its core busy.
+//! so that nothing but the work itself is measured; `free` leaves it to the kernel; `apart`,
+//! which only `transports` knows, gives each of the two ends a core; `spinning` is the same where who
+//! waits for a message keeps its core busy.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops at the first fault")]
 
 mod actor;

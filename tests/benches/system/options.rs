@@ -60,8 +60,9 @@ impl Options {
                 "--regime" => {
                     let name = args.next().unwrap_or_default();
                     let regime = Regime::named(&name);
-                    options.regime =
-                        Some(regime.ok_or(format!("{name:?} is not pinned, free or spinning"))?);
+                    options.regime = Some(
+                        regime.ok_or(format!("{name:?} is not pinned, free, apart or spinning"))?,
+                    );
                 }
                 "--chart" => {
                     let path = args.next().ok_or("--chart needs the name of a file to write")?;
@@ -71,7 +72,7 @@ impl Options {
                 other => {
                     return Err(format!(
                         "{other:?} is not an option; there are --quick, --markdown, \
-                         --regime pinned|free|spinning, --chart FILE (of transports), and the \
+                         --regime pinned|free|apart|spinning, --chart FILE (of transports), and the \
                          groups {}",
                         groups.join(", ")
                     ));

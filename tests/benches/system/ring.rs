@@ -193,7 +193,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 fn kinds(regime: Regime) -> Vec<Kind> {
     match regime {
         Regime::Pinned => vec![Kind::SLEEP, Kind::SOCKETS],
-        Regime::Free | Regime::Spinning => {
+        Regime::Free | Regime::Apart | Regime::Spinning => {
             let all = [Kind::SPIN, Kind::BARE, Kind::SLEEP, Kind::SOCKETS];
             all.into_iter().chain(Kind::ICEORYX).collect()
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::carrier::Carrier;
 use super::cpu;
 use super::line::{Line, Load, trip_times};
+use crate::machine::{End, Machine};
 use crate::series::{Contender, Series, take_turns};
 use crate::stage::Stage;
 use crate::{Effort, Regime, Setting};
@@ -31,13 +32,13 @@ pub(super) fn rounds(effort: Effort) -> usize {
 }
 
 /// So that each turn takes about as long whatever the size is.
-fn trips(effort: Effort, size: usize) -> usize {
+fn trip_count(effort: Effort, size: usize) -> usize {
     let bytes = effort.pick(128_usize, 2) << 20;
     (bytes / size).clamp(effort.pick(32, 2), effort.pick(2000, 100))
 }
 
 /// More than there is room for on the way, so that it is the rate at which messages arrive.
-fn burst(effort: Effort, size: usize) -> usize {
+fn burst_count(effort: Effort, size: usize) -> usize {
     let bytes = effort.pick(128_usize, 8) << 20;
     (bytes / size).clamp(effort.pick(32, 2), effort.pick(200_000, 10_000))
 }
@@ -51,15 +52,18 @@ pub(super) fn measure(setting: &Setting) -> Vec<Cell> {
 
 fn of_size(setting: &Setting, size: usize, carriers: &[Carrier]) -> Vec<Cell> {
     let (effort, regime) = (setting.effort, setting.regime);
+    let machine = Machine::look();
     let stage = Stage::start();
     let load = Load { regime, size, receivers: 1 };
     let mut lines: Vec<Line<'_>> =
         carriers.iter().map(|carrier| Line::open(*carrier, load, &stage)).collect();
+    machine.part(regime, End::Near);
 
-    let trip =
-        |line: &mut Line<'_>| trip_times(line, trips(effort, size)).percentiles([50.0, 99.0, 99.9]);
+    let trip = |line: &mut Line<'_>| {
+        trip_times(line, trip_count(effort, size)).percentiles([50.0, 99.0, 99.9])
+    };
     let burst = |line: &mut Line<'_>| {
-        let (count, processes) = (burst(effort, size), line.processes());
+        let (count, processes) = (burst_count(effort, size), line.processes());
         let (used, began) = (cpu::seconds(&processes), Instant::now());
         line.burst(count);
         let took = began.elapsed().as_secs_f64();
@@ -68,6 +72,7 @@ fn of_size(setting: &Setting, size: usize, carriers: &[Carrier]) -> Vec<Cell> {
     let trips = in_turns(&mut lines, rounds(effort), trip);
     let bursts = in_turns(&mut lines, rounds(effort), burst);
     lines.iter_mut().for_each(Line::check_nothing_lost);
+    machine.enter(regime);
 
     let cells = carriers.iter().zip(trips).zip(bursts);
     cells

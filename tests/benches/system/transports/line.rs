@@ -18,6 +18,7 @@ use super::nats::{Nats, Server};
 use super::stream::Streams;
 use crate::Regime;
 use crate::actor::{self, Actor};
+use crate::machine::{End, Machine};
 use crate::pipe::{Bare, Far, Near, Pipe};
 use crate::relay::Relay;
 use crate::ring::{CAPACITY, Ring, SPIN};
@@ -251,6 +252,8 @@ impl Load {
 
 /// The part of a process at the other end.
 pub(super) fn play(carrier: Carrier, load: Load, path: &str) {
+    // Before there are other threads.
+    Machine::look().part(load.regime, End::Far);
     let mut pipe = far_end(carrier, load, path);
     let mut bytes = vec![0; load.size];
     let mut orders = actor::lines_of_orders();

@@ -41,10 +41,11 @@ const NOTE: &str = "\
 Floors: for what goes through a third process a bare relay, for what goes between two a bare socket
 pair, and spinning a ring that checks nothing. The orchestrator's ends and zenoh's use the libraries
 as programs do; a link has the policy `block`. NATS goes over TCP on the loopback interface, zenoh
-over a Unix socket, without its shared memory. Spinning, both ends keep a core busy, and only who can
-do that takes part. CPU is of all processes together, for messages in bursts.";
+over a Unix socket, without its shared memory. Apart and spinning, each end has a core of its own;
+spinning it is busy all the time, and only who can do that takes part. CPU is of all processes
+together, for messages in bursts. A percentile is left out where no round trip would be above it.";
 
-const REGIMES: [Regime; 3] = [Regime::Pinned, Regime::Free, Regime::Spinning];
+const REGIMES: [Regime; 3] = [Regime::Pinned, Regime::Apart, Regime::Spinning];
 
 /// The table, as Markdown; writes the chart, if one is wanted.
 pub(crate) fn run(machine: &Machine, options: &Options) -> String {
