@@ -64,7 +64,10 @@ impl Stage {
         policy: Option<Policy>,
         capacity: Option<u32>,
     ) -> LinkId {
-        let link = link_spec(transport, ends, policy, capacity);
+        self.add_link(link_spec(transport, ends, policy, capacity))
+    }
+
+    pub(crate) fn add_link(&self, link: LinkSpec) -> LinkId {
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,
             other => panic!("{other:?}"),
@@ -97,6 +100,7 @@ impl Stage {
         let wanted = match transport {
             Transport::Auto | Transport::Direct => Way::Direct,
             Transport::Routed => Way::Routed,
+            Transport::Shm => Way::Shm,
         };
         let mut left = links.to_vec();
         eventually("messages go as they are to", || {
