@@ -152,7 +152,7 @@ def _try_open(link: Link) -> Optional[Connection]:
     try:
         return open_connection(link.path, link)
     except ConnectError as error:
-        link.last_error = str(error)
+        link.writing.last_error = str(error)
         return None
 
 
@@ -230,9 +230,10 @@ class _Served:
         link, now = self._link, time.monotonic()
         with link.lock:
             if not link.is_connected and self._give_up_at is None:
-                self._problem = link.last_error
+                self._problem = link.writing.last_error
                 self._give_up_at = now + _STABLE_S
                 link.progress.ring()
+            link.locked_answer_left()
             if link.acknowledging and self._acknowledge_at is None:
                 self._acknowledge_at = now + _ACKNOWLEDGE_S
             wants_write = link.wants_write

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Optional, Union
+from typing import Union
 
 from .arrivals import Arrivals
 from .bell import Bell
-from .control import RuntimeReply
-from .errors import RequestError
 from .kept import Kept
 from .schema import Schema
 
@@ -49,11 +47,3 @@ class Declared:
 
     def __init__(self, name: str, schema: Schema, end: End) -> None:
         self.name, self.schema, self.end = name, schema, end
-
-
-class Question:
-    """A request that is under way."""
-
-    def __init__(self) -> None:
-        self.reply: Optional[RuntimeReply] = None
-        self.error: Optional[RequestError] = None
