@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A client in Python: has numbers divided by a service, one after the other, and prints what comes of
-it; with asyncio."""
+"""A client in Python: has numbers divided by a service, one after the other, and prints what comes
+of it; with asyncio."""
 
 import asyncio
 

@@ -91,7 +91,7 @@ class TooManyCalls(CallError):
 
 
 class ReplyDropped(CallError):
-    """There was a reply, but more than 64 MiB of them waited for this program, which did not read."""
+    """There was a reply, but 64 MiB of them waited for this program, which did not read."""
 
 
 class CallInterrupted(CallError, ConnectionError):

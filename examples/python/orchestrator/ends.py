@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Union
 
 from .arrivals import Arrivals
@@ -34,8 +35,10 @@ class OutputEnd:
 class InputEnd:
     """Our end of a channel on which we receive."""
 
-    def __init__(self, window: int, lock: threading.Lock) -> None:
-        self.arrivals = Arrivals(window)
+    def __init__(self, window: int, also: Sequence[Schema], lock: threading.Lock) -> None:
+        self.arrivals = Arrivals(window, 1 + len(also))
+        self.also = also
+        """Other forms that it takes, best first."""
         self.arrived = Bell(lock)
 
 

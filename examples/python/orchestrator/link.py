@@ -31,38 +31,23 @@ from .errors import (
 )
 from .frames import (
     INPUT,
-    MAGIC,
     MAX_CHANNELS,
     OUTPUT,
-    PROTOCOL,
     Acknowledge,
-    BadReply,
     Declare,
     DeclareFrame,
-    Dropped,
     From,
     Grant,
-    Hello,
-    Incoming,
     Keep,
     ReadyFrame,
     Recognise,
-    RefusedFrame,
-    Reply,
     Report,
-    Skip,
+    Takes,
     encode_frame,
 )
 from .questions import Question, Questions
 from .schema import Schema
 from .writing import MAX_PENDING, Writing
-
-VERSION = "0.1.0"
-
-
-def hello() -> bytes:
-    """The first frame of a connection."""
-    return encode_frame(Hello(MAGIC, PROTOCOL, f"orchestrator-python {VERSION}"))
 
 
 class Link:
@@ -89,7 +74,7 @@ class Link:
         """Under which this process numbers its messages."""
         self._declared: list[Declared] = []
         self._is_ready = False
-        self._questions = Questions()
+        self.questions = Questions()
         self._wake, self.woken = socket.socketpair()
         for end in (self._wake, self.woken):
             end.setblocking(False)
@@ -169,7 +154,7 @@ class Link:
         """Ends the connection: whoever waits for it learns of it."""
         with self.lock:
             self.writing.end(reason)
-            self._questions.detach(reason)
+            self.questions.detach(reason)
             self.calls.detach()
             self.progress.ring()
 
@@ -180,10 +165,12 @@ class Link:
 
     # Declaring
 
-    def declare(self, name: str, schema: Schema, window: Optional[int]) -> int:
+    def declare(
+        self, name: str, schema: Schema, window: Optional[int], also: Sequence[Schema] = ()
+    ) -> int:
         """Declares a type, on this connection and on all that follow; as output without a
-        window. The answer is its channel."""
-        end: End = OutputEnd() if window is None else InputEnd(window, self.lock)
+        window. As an input it may take other forms too. The answer is its channel."""
+        end: End = OutputEnd() if window is None else InputEnd(window, also, self.lock)
         with self.lock:
             self.locked_check()
             self._check_free(name, window is not None)
@@ -231,6 +218,8 @@ class Link:
             granted = arrivals.begin()
             if granted is None:
                 return
+            for form in declared.end.also:
+                self.writing.push(encode_frame(Takes(channel, form.canonical, form.hash)))
             before = Recognise(channel)
             direction, window = INPUT, granted
             after = [From(channel, *place, kept=False) for place in arrivals.places()]
@@ -303,44 +292,10 @@ class Link:
                     break
                 self.writing.write(b"".join(frames))
 
-    # What the daemon says
+    # What is declared
 
-    def locked_handle(self, frame: Incoming) -> None:
-        """Takes a frame that is no message. Raises `ProtocolError` if the connection has to end."""
-        if isinstance(frame, Grant):
-            kept = self._output(frame.channel, "a grant").kept
-            kept.granted(frame.total)
-            if kept.is_behind():
-                self.locked_flush()
-            else:
-                self.progress.ring()
-        elif isinstance(frame, Acknowledge):
-            if not self._output(frame.channel, "an acknowledgement").kept.acknowledged(frame.total):
-                raise ProtocolError("the daemon acknowledges what it never got")
-            self.progress.ring()
-        elif isinstance(frame, Dropped):
-            self._output(frame.channel, "something dropped").dropped_by_now(frame.total)
-        elif isinstance(frame, From):
-            self.input(frame.channel).arrivals.turn_to(frame.sender, frame.next, frame.kept)
-        elif isinstance(frame, Skip):
-            if not self.input(frame.channel).arrivals.skip(frame.count):
-                raise ProtocolError(f"it skips numbers on {frame.channel}, which has none")
-        elif isinstance(frame, (Reply, BadReply)):
-            self._questions.replied(frame)
-            self.progress.ring()
-        elif isinstance(frame, Calls):
-            answer = self.calls.handle(frame.frame, self.connection)
-            if answer is not None:
-                self.writing.push(encode_frame(answer))
-                self.locked_flush()
-        elif isinstance(frame, RefusedFrame):
-            error = frame.error
-            sentence = ": ".join([error.message, *error.causes])
-            raise ProtocolError(f"the daemon refused ({error.code}): {sentence}")
-        else:
-            raise ProtocolError(f"{type(frame).__name__} is not for instances")
-
-    def _output(self, channel: int, what: str) -> OutputEnd:
+    def output(self, channel: int, what: str) -> OutputEnd:
+        """The output on a channel. Raises `ProtocolError` if it is none."""
         end = self.end(channel)
         if not isinstance(end, OutputEnd):
             raise ProtocolError(f"{what} for {channel}, which is no output")
@@ -398,7 +353,7 @@ class Link:
         self.locked_check_open()
         if not self.writing.is_open:
             raise self.disconnected()
-        question, frame = self._questions.ask(request)
+        question, frame = self.questions.ask(request)
         self.writing.push(frame)
         self.locked_flush()
         return question

@@ -58,10 +58,10 @@ class Runtime:
 
     When the daemon goes away, the runtime stays: a thread in the background connects again, after
     10 ms at first and every second at last, and declares everything again. Meanwhile receiving
-    waits, and requests and calls under way fail; calls that are made then wait. Where a link with the policy `block` takes an output's
-    messages, none of them is lost, and a receiver that lives on gets each of them once and in
-    order. Without such a link sending raises `Disconnected`, and what the daemon had not delivered
-    is lost; the next daemon reports how many.
+    waits, requests and calls under way fail, and calls that are made then wait. Where a link with
+    the policy `block` takes an output's messages, none of them is lost, and a receiver that lives
+    on gets each of them once and in order. Without such a link sending raises `Disconnected`, and
+    what the daemon had not delivered is lost; the next daemon reports how many.
 
     One connection per program: all messages for an instance go to its newest connection. Connect
     after a fork, not before. Use `with`, or `close` it: what the kernel has not taken when the
@@ -129,7 +129,9 @@ class Runtime:
         most `window` of them wait in it. A small window leaves more of them to the daemon and the
         link's policy; choose one for large messages, since it does not count bytes.
 
-        Keep what is returned for as long as the messages are wanted. Raises as `output` does.
+        Keep what is returned for as long as the messages are wanted. Raises as `output` does, and
+        `DeclareError` if the forms that the type reads are not of one name, not all different, or
+        more than 15; see `message`.
         """
         return Input(self._link, self, cls, window)
 
@@ -144,8 +146,8 @@ class Runtime:
         they answer with another: a dataclass or anything else that can be part of a message. A link
         of the request's name leads to each service that may be called.
 
-        Raises `SchemaError` if the types can't be that, `DeclareError` if the request is a client or
-        an output already.
+        Raises `SchemaError` if the types can't be that, `DeclareError` if the request is a client
+        or an output already.
         """
         return Client(self._link, self, request, reply)
 

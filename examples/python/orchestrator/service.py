@@ -256,9 +256,10 @@ class Service(Generic[_Req, _Rep]):
         closed: what the function returns is the reply. What is at work then is finished, and the
         service is closed.
 
-        To say that there is no reply, the function raises `ServiceFailed` with the reason. Any other
-        exception is a fault: it is logged, its name and text are told to the caller, and the service
-        goes on. A call that is not wanted any more when its turn comes is passed over.
+        To say that there is no reply, the function raises `ServiceFailed` with the reason. Any
+        other exception is a fault: it is logged by the logger `orchestrator`, its name and text are
+        told to the caller, and the service goes on. A call that is not wanted any more when its
+        turn comes is passed over.
         """
         if threads < 1:
             raise ValueError(f"a service needs at least one thread, not {threads}")
