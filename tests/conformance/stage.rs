@@ -56,7 +56,7 @@ impl Stage {
             Dialect::Python => {
                 let script = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance/worker.py");
                 let path = format!("PYTHONPATH={}", package().display());
-                let command = ["--", &path, "python3", "-B", script, role, notes];
+                let command = ["--", &path, "python3", "-BS", script, role, notes];
                 daemon.add(["/usr/bin/env", "--name", end.name()].iter().chain(&command));
             }
             Dialect::Native | Dialect::Veecle => {

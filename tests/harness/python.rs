@@ -31,8 +31,9 @@ pub fn python() -> Option<Command> {
         return None;
     }
     let mut python = Command::new("python3");
-    // Without files of compiled code beside the sources.
-    python.arg("-B").env("PYTHONPATH", package());
+    // Without files of compiled code beside the sources, and without what is installed: nothing but the
+    // standard library is needed.
+    python.args(["-B", "-S"]).env("PYTHONPATH", package());
     Some(python)
 }
 
