@@ -109,10 +109,8 @@ class AioCalls(Played):
                 call.refuse("late")
                 runtime.request_stop()
             answers = [await beside(lambda: peer.calls(Answer)) for _ in range(3)]
-            told = [
-                CallReply(b"\2"),
-                *map(CallFailed, [FailedFailure("no"), BadRequestFailure("late")]),
-            ]
+            no, late = CallFailed(FailedFailure("no")), CallFailed(BadRequestFailure("late"))
+            told = [CallReply(b"\2"), no, late]
             self.assertEqual([answer.answer for answer in answers], told)
 
         self.run_with(test)

@@ -126,7 +126,7 @@ class Declaring(Played):
             value: UInt16
 
         def reading(*others: type) -> type:
-            cls = dataclass(type("Reading", (), {"__annotations__": {"value": UInt16}}))
+            cls: type = dataclass(type("Reading", (), {"__annotations__": {"value": UInt16}}))
             return message("mass", reads={other: lambda old: None for other in others})(cls)
 
         runtime, _ = self.begin()
