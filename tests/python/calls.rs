@@ -1,5 +1,6 @@
 //! Calls from, to and between programs in Python; the other ends are Rust's, and people's.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -257,6 +258,71 @@ fn a_daemon_that_dies_ends_calls_and_nobody_sends_them_again() {
         client.hears("2 is 4");
         let expected = CallCounters { calls: 1, replies: 1, failed: 0, in_flight: 0 };
         assert_eq!(stage.counters(), expected);
+    }
+}
+
+/// C1, C2, C10: whatever becomes of daemons, each call ends once, and is given at most once.
+#[test]
+fn what_is_said_of_each_call_is_true_whenever_the_daemon_dies() {
+    const CALLS: u32 = 60;
+    const ROUNDS: u32 = 4;
+    let Some(_) = python() else { return };
+    for mode in flavours("client") {
+        let stage = Stage::new();
+        let mut client = stage.python(&mode);
+        let (peers, runtime) = stage.rust(1);
+        let mut service: Service<Double, u32> = runtime.service().unwrap();
+        let (given, all_given) = std::sync::mpsc::channel();
+        peers.spawn(async move {
+            loop {
+                let call = service.next().await;
+                let value = call.request().value;
+                given.send(value).unwrap();
+                // If the connection is gone, so is the caller.
+                let _ = call.reply(&(value * 2)).await;
+            }
+        });
+        let mut outcomes = BTreeMap::new();
+        let mut hear = |client: &mut Peer, count: u32| {
+            for _ in 0..count {
+                let line = client.hear().expect("it goes on");
+                let (value, outcome) = line.split_once(' ').unwrap();
+                let value: u32 = value.parse().unwrap();
+                let before = outcomes.insert(value, outcome.to_owned());
+                assert_eq!(before, None, "{mode}: {value} ends once");
+            }
+        };
+        for round in 0..ROUNDS {
+            let calls = round * CALLS..(round + 1) * CALLS;
+            for value in calls.clone() {
+                client.say(&format!("CALL {value} 30"));
+                if value == calls.start + CALLS / 2 {
+                    // Some have ended, some are under way, and some are yet to be made.
+                    hear(&mut client, CALLS / 10);
+                    processes::signal(stage.daemon.pid(), Signal::SIGKILL);
+                }
+            }
+            hear(&mut client, CALLS - CALLS / 10);
+        }
+        // Nothing is given once all calls have ended.
+        drop(runtime);
+        drop(peers);
+        let mut seen = BTreeSet::new();
+        for value in all_given {
+            assert!(seen.insert(value), "{mode}: {value} is given once");
+        }
+        assert_eq!(outcomes.len(), (CALLS * ROUNDS) as usize);
+        let mut replied = 0;
+        for (value, outcome) in &outcomes {
+            if *outcome == format!("is {}", value * 2) {
+                assert!(seen.contains(value), "{mode}: {value}");
+                replied += 1;
+            } else {
+                assert!(outcome.starts_with("CallInterrupted True"), "{mode}: {value} {outcome}");
+            }
+        }
+        // Those before the death, and at least those that were made after it.
+        assert!(replied >= CALLS * ROUNDS / 10, "{mode}: {replied}");
     }
 }
 

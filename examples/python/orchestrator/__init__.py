@@ -19,6 +19,12 @@
         for turn in wheel:
             speed.send(Speed(turn.turns_per_s * 0.31))
 
+    with Runtime.connect() as runtime:
+        quotient = runtime.client(Divide, Quotient).call(Divide(7, 2), deadline=2)
+
+    with Runtime.connect() as runtime:
+        runtime.service(Divide, Quotient).serve(divide)
+
 Nothing but the standard library is needed, of Python 3.9 or later. `orchestrator.kinds` says which
 Python type is which type in other languages, `orchestrator.aio` is the same for `asyncio`, and
 `orchestrator.control` has what privileged instances are told.

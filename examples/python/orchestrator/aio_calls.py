@@ -128,6 +128,8 @@ class Service(Generic[_Req, _Rep]):
         service = self._service
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            # Other tasks have their turn, also if nothing has to be waited for.
+            await asyncio.sleep(0)
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             bell = service._end.arrived
             hand = await bell.until_async(service.locked_next, left, service.in_vain)

@@ -98,7 +98,9 @@ class Client(Generic[_Req, _Rep]):
         try:
             self._request.encode(request, payload)
         except EncodeError as error:
-            raise RequestNotEncoded(str(error)).within(type(request).__name__) from None
+            unencoded = RequestNotEncoded(error.problem)
+            unencoded.path = [type(request).__name__, *error.path]
+            raise unencoded from None
         if len(payload) > MAX_CALL:
             raise RequestNotEncoded(
                 f"the request has {len(payload)} bytes; at most {MAX_CALL} can be sent"

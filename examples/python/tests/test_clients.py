@@ -180,7 +180,7 @@ class Clients(Played):
     def test_what_can_t_be_asked(self) -> None:
         _, _, double = self.client()
         for request, text in [
-            (Double(-1), "Double: value: -1 does not fit"),
+            (Double(-1), "Double.value: -1 does not fit"),
             (Double(1, bytes(MAX_CALL)), f"at most {MAX_CALL}"),
             (Number(1), "a Number is no Double"),
         ]:
