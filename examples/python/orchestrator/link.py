@@ -259,21 +259,22 @@ class Link:
         waiting for more is of no use: see `Kept.waits`."""
         self.locked_check_open()
         kept = end.kept
+        # Each message comes by here, so nothing is asked of `writing` that can be seen.
         writing = self.writing
-        if not kept.waits() and (not writing.is_open or self.connection != since):
+        if not kept.waits() and (writing.socket is None or self.connection != since):
             raise self.disconnected()
-        if not writing.is_open or writing.is_full:
+        if writing.socket is None or len(writing.pending) >= MAX_PENDING:
             return 0
         count = kept.take(frames)
         has_copies = kept.waits()
         if count > 0:
-            idle = writing.is_idle
+            idle = not writing.pending
             writing.write(frames[0] if count == 1 else b"".join(frames[:count]))
             # Else the thread knows already that there is something to write.
-            if idle and (not writing.is_idle or not writing.is_open):
+            if idle and (writing.pending or writing.socket is None):
                 self.rouse()
         # What was kept will be sent, on the next connection if not on this one.
-        if not writing.is_open and not has_copies:
+        if writing.socket is None and not has_copies:
             raise self.disconnected()
         return count
 

@@ -15,70 +15,72 @@ class Writing:
     def __init__(self) -> None:
         self.last_error: Optional[str] = None
         """Why a connection was lost, or could not be made again, the last time."""
-        self._socket: Optional[socket.socket] = None
-        self._pending = bytearray()
+        self.socket: Optional[socket.socket] = None
+        """The present connection; none if there is none. For who is in a hurry, as the next."""
+        self.pending = bytearray()
+        """What waits for the kernel."""
 
     @property
     def is_open(self) -> bool:
         """Whether there is a connection."""
-        return self._socket is not None
+        return self.socket is not None
 
     @property
     def is_idle(self) -> bool:
         """Whether no bytes wait for the kernel."""
-        return not self._pending
+        return not self.pending
 
     @property
     def is_full(self) -> bool:
         """Whether so many bytes wait for the kernel that nothing should be added."""
-        return len(self._pending) >= MAX_PENDING
+        return len(self.pending) >= MAX_PENDING
 
     def begin(self, connected: socket.socket) -> None:
         """A connection begins."""
-        self._socket = connected
-        self._pending.clear()
+        self.socket = connected
+        self.pending.clear()
 
     def end(self, reason: str) -> None:
         """The connection has ended."""
-        self._socket, self.last_error = None, reason
-        self._pending.clear()
+        self.socket, self.last_error = None, reason
+        self.pending.clear()
 
     def forsake(self) -> None:
         """Closes this process's copy of the socket, and nothing else."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
+        if self.socket is not None:
+            self.socket.close()
+        self.socket = None
 
     def push(self, frame: bytes) -> None:
         """A frame that is written with the next flush."""
-        self._pending += frame
+        self.pending += frame
 
     def write(self, frames: bytes) -> None:
         """Frames that are written now, as far as the kernel takes them."""
-        if self._pending:
-            self._pending += frames
+        if self.pending:
+            self.pending += frames
             return
         written = self._try_write(frames)
         if written < len(frames):
-            self._pending += memoryview(frames)[written:]
+            self.pending += memoryview(frames)[written:]
 
     def flush(self) -> None:
         """Writes what waits, as far as the kernel takes it now."""
-        while self._pending:
-            written = self._try_write(self._pending)
+        while self.pending:
+            written = self._try_write(self.pending)
             if written == 0:
                 return
-            del self._pending[:written]
+            del self.pending[:written]
 
     def _try_write(self, data: Union[bytes, bytearray]) -> int:
         """How many bytes the kernel took."""
-        if self._socket is None:
+        if self.socket is None:
             return 0
         try:
-            return self._socket.send(data)
+            return self.socket.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             self.last_error = f"writing failed: {error}"
-            self._socket = None
+            self.socket = None
             return 0
