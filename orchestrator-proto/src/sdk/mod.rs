@@ -130,7 +130,7 @@ use crate::{InstanceId, TypeSchema};
 pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
 pub use form::Form;
-pub use input::Input;
+pub use input::{Envelope, Input};
 pub use output::Output;
 
 /// Implements the trait [`Message`](trait@Message); see there.

@@ -1,5 +1,7 @@
 //! Sending messages.
 
+mod sink;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::pin;
@@ -11,6 +13,7 @@ use super::link::Offered;
 use super::{Handle, Message, SendError};
 use crate::frame::PREFIX;
 use crate::runtime::MAX_PAYLOAD;
+use sink::Fed;
 
 /// [`send_many`](Output::send_many) writes whenever it has encoded so many bytes.
 const BATCH: usize = 64 << 10;
@@ -19,11 +22,14 @@ const BATCH: usize = 64 << 10;
 const MESSAGE_TAG: u8 = 4;
 
 /// Where messages of one type leave this runtime. Clones share the output.
+///
+/// It is a [`Sink`](futures_sink::Sink) as well.
 pub struct Output<T> {
     handle: Arc<Handle>,
     channel: u16,
     /// Kept from one message to the next, so that sending does not allocate.
     buffers: Mutex<Buffers>,
+    fed: Fed,
     message: PhantomData<fn(&T)>,
 }
 
@@ -35,7 +41,8 @@ struct Buffers {
 
 impl<T: Message> Output<T> {
     pub(super) fn new(handle: Arc<Handle>, channel: u16) -> Self {
-        Self { handle, channel, buffers: Mutex::default(), message: PhantomData }
+        let (buffers, fed) = (Mutex::default(), Fed::default());
+        Self { handle, channel, buffers, fed, message: PhantomData }
     }
 
     /// Sends one message. When it returns, the message is with the kernel, unless the daemon
@@ -158,27 +165,20 @@ impl<T: Message> Output<T> {
     /// Taken out rather than locked: encoding runs foreign code, and sending waits.
     fn take_buffers(&self) -> Buffers {
         let mut kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffers = std::mem::take(&mut *kept);
-        buffers.frames.clear();
-        buffers
+        std::mem::take(&mut *kept)
     }
 
-    fn keep_buffers(&self, buffers: Buffers) {
-        // Does not keep the memory of a huge message for ever.
-        if buffers.frames.capacity() <= 4 * BATCH && buffers.payload.capacity() <= 4 * BATCH {
-            *self.buffers.lock().unwrap_or_else(PoisonError::into_inner) = buffers;
-        }
+    fn keep_buffers(&self, mut buffers: Buffers) {
+        buffers.shrink();
+        *self.buffers.lock().unwrap_or_else(PoisonError::into_inner) = buffers;
     }
 }
 
 impl<T> Clone for Output<T> {
     fn clone(&self) -> Self {
-        Self {
-            handle: Arc::clone(&self.handle),
-            channel: self.channel,
-            buffers: Mutex::default(),
-            message: PhantomData,
-        }
+        let (buffers, fed) = (Mutex::default(), Fed::default());
+        let handle = Arc::clone(&self.handle);
+        Self { handle, channel: self.channel, buffers, fed, message: PhantomData }
     }
 }
 
@@ -189,6 +189,16 @@ impl<T: Message> fmt::Debug for Output<T> {
 }
 
 impl Buffers {
+    /// Empties it, and does not keep the memory of a huge message for ever.
+    fn shrink(&mut self) {
+        for buffer in [&mut self.payload, &mut self.frames] {
+            match buffer.capacity() <= 4 * BATCH {
+                true => buffer.clear(),
+                false => *buffer = Vec::new(),
+            }
+        }
+    }
+
     /// Appends one message as a frame; leaves `frames` as it was on an error.
     fn append<T: Message>(&mut self, channel: u16, message: &T) -> Result<(), SendError> {
         self.payload.clear();
