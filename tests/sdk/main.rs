@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first fault")]
 
 mod envelopes;
+mod large;
 mod stage;

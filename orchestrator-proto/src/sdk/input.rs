@@ -3,6 +3,7 @@
 mod arrivals;
 mod envelope;
 mod queue;
+mod raw;
 mod stream;
 
 use std::fmt;
@@ -12,12 +13,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::coop;
 
-use super::form::{self, Decode};
+use super::form::{self, Read};
 use super::{Handle, Message, RecvError};
 use arrivals::{Arrivals, Arrived, Known};
 
 pub use envelope::Envelope;
 pub(super) use queue::{Due, Queue, TooMany, Way, When};
+pub use raw::Raw;
 
 /// Where messages of one type arrive.
 ///
@@ -25,7 +27,7 @@ pub(super) use queue::{Due, Queue, TooMany, Way, When};
 ///
 /// The daemon sends no more than the window ahead of what was received here; what happens to
 /// the rest is up to the link's policy. Messages are counted, not bytes: with a window of
-/// 1,024 as many of 16 MiB may wait, so choose a smaller one for large messages.
+/// 1,024 as many of 64 MiB may wait, so choose a smaller one for large messages.
 ///
 /// When it is dropped, no more is taken from the daemon.
 pub struct Input<T> {
@@ -38,7 +40,7 @@ pub struct Input<T> {
     consumed: u32,
     missed: u64,
     /// How a message is read, by the number of its form.
-    decode: Vec<Decode<T>>,
+    reads: Vec<Read<T>>,
 }
 
 impl<T: Message> Input<T> {
@@ -47,10 +49,10 @@ impl<T: Message> Input<T> {
         handle: Arc<Handle>,
         channel: u16,
         queue: Arc<Queue>,
-        decode: Vec<Decode<T>>,
+        reads: Vec<Read<T>>,
     ) -> Self {
         let batch = Arrivals::default();
-        Self { handle, channel, queue, batch, consumed: 0, missed: 0, decode }
+        Self { handle, channel, queue, batch, consumed: 0, missed: 0, reads }
     }
 
     /// Waits for the next message. While the connection is broken this just waits; it goes on
@@ -86,6 +88,14 @@ impl<T: Message> Input<T> {
         poll_fn(|cx| self.poll_recv_envelope(cx)).await
     }
 
+    /// As [`recv_envelope`](Self::recv_envelope), without decoding the message: to pass it on as it is, to
+    /// write it to a file, or to decode it elsewhere. Nothing is copied.
+    ///
+    /// A payload that is not a `T` is found out by [`Raw::decode`], and not here.
+    pub async fn recv_raw(&mut self) -> Envelope<Raw<T>> {
+        poll_fn(|cx| self.poll_recv_raw(cx)).await
+    }
+
     /// The next message, if one has arrived.
     ///
     /// # Errors
@@ -106,6 +116,12 @@ impl<T: Message> Input<T> {
         next.transpose()
     }
 
+    /// The same, without decoding it; see [`recv_raw`](Self::recv_raw).
+    pub fn try_recv_raw(&mut self) -> Option<Envelope<Raw<T>>> {
+        let (arrived, known) = self.pop()?;
+        Some(Envelope::new(Raw::new(arrived, &self.reads), known))
+    }
+
     /// As [`recv`](Self::recv), for a future that is written by hand: if there is no message, the task of
     /// `cx` is woken when one arrives, and no other that was to be woken before.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
@@ -121,6 +137,13 @@ impl<T: Message> Input<T> {
     ) -> Poll<Result<Envelope<T>, RecvError>> {
         let (arrived, known) = ready!(self.poll_pop(cx));
         Poll::Ready(self.enclose(&arrived, known))
+    }
+
+    /// As [`recv_raw`](Self::recv_raw), for a future that is written by hand; see
+    /// [`poll_recv`](Self::poll_recv).
+    pub fn poll_recv_raw(&mut self, cx: &mut Context<'_>) -> Poll<Envelope<Raw<T>>> {
+        let (arrived, known) = ready!(self.poll_pop(cx));
+        Poll::Ready(Envelope::new(Raw::new(arrived, &self.reads), known))
     }
 
     /// How many messages never came, in all, among those that were to come before what was received
@@ -159,14 +182,12 @@ impl<T: Message> Input<T> {
     }
 
     fn decode(&self, Arrived { payload, form }: &Arrived) -> Result<T, RecvError> {
-        let message = match form {
+        let message = match self.reads.get(usize::from(*form)) {
             // Its own form, as a rule: without a call through a pointer.
-            0 => form::decode(payload),
-            _ => match self.decode.get(usize::from(*form)) {
-                Some(decode) => decode(payload),
-                // A form that was never declared: the daemon broke the protocol.
-                None => Err(postcard::Error::DeserializeBadEncoding),
-            },
+            Some(read) if *form == 0 && read.is_plain() => form::decode(payload),
+            Some(read) => read.message(payload),
+            // A form that was never declared: the daemon broke the protocol.
+            None => Err(postcard::Error::DeserializeBadEncoding),
         };
         message.map_err(|source| RecvError::BadPayload { name: T::NAME, source })
     }

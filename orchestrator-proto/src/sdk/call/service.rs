@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{Reply, ReplyError};
 use crate::runtime::{Answer, CallFailure, CallFrame, Frame, MAX_CALL, MAX_CALLS, MAX_FAILURE};
+use crate::sdk::blob::sharing;
 use crate::sdk::{Handle, Message};
 
 /// Where calls of one type arrive.
@@ -53,11 +54,13 @@ impl<Req: Message, Rep: Reply> Service<Req, Rep> {
                 hand,
                 is_answered: false,
             };
-            match postcard::take_from_bytes(&payload) {
-                Ok((request, [])) => {
+            match sharing(&payload, |payload| {
+                postcard::take_from_bytes(payload).map(|(request, rest)| (request, rest.len()))
+            }) {
+                Ok((request, 0)) => {
                     return Call { request, deadline, in_hand, reply: PhantomData };
                 }
-                Ok((_, rest)) => in_hand.refuse(format!("{} bytes too many", rest.len())),
+                Ok((_, rest)) => in_hand.refuse(format!("{rest} bytes too many")),
                 Err(error) => in_hand.refuse(error.to_string()),
             }
         }
