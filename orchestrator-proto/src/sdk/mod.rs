@@ -98,6 +98,7 @@
 //! links' policies say; other inputs of the same runtime are not affected.
 
 mod blob;
+pub mod blocking;
 mod call;
 mod connection;
 mod control;

@@ -171,7 +171,8 @@ impl<Req, Rep: Reply> Call<Req, Rep> {
         self.in_hand.fail(&why.to_string());
     }
 
-    fn split(self) -> (Req, InHand) {
+    /// The request, and the place for its answer.
+    pub(in crate::sdk) fn split(self) -> (Req, InHand) {
         (self.request, self.in_hand)
     }
 }
@@ -183,7 +184,7 @@ impl<Req: Message, Rep> fmt::Debug for Call<Req, Rep> {
 }
 
 /// The place of a call, to be given back with an answer.
-struct InHand {
+pub(in crate::sdk) struct InHand {
     handle: Arc<Handle>,
     queue: Arc<Queue>,
     channel: u16,
@@ -193,7 +194,7 @@ struct InHand {
 
 impl InHand {
     /// What is replied is encoded here, and then waits for its turn.
-    fn reply<Rep: Reply>(
+    pub(in crate::sdk) fn reply<Rep: Reply>(
         mut self,
         reply: &Rep,
     ) -> impl Future<Output = Result<(), ReplyError>> + Send + use<Rep> {
@@ -233,7 +234,8 @@ impl InHand {
         }
     }
 
-    fn fail(mut self, why: &str) {
+    /// Says that there is no reply, and why.
+    pub(in crate::sdk) fn fail(mut self, why: &str) {
         self.answer(Answer::Failure(failed(why)));
     }
 
