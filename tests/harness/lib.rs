@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod disk;
+pub mod lane;
 pub mod load;
 pub mod logs;
 pub mod native;

@@ -9,9 +9,11 @@
 //! the router's table. So with it locked the router is not asked anything.
 
 mod frames;
+mod kept;
 mod said;
 mod table;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,21 +24,24 @@ use tokio::sync::watch;
 
 use super::Connection;
 use crate::route::{Link, LinkTarget, Router, Taps};
+use crate::runtime::LaneShelf;
+pub use kept::KeptLane;
 use table::{End, Stage, Table};
 
 /// All lanes.
-#[derive(Default)]
 pub struct Lanes {
     table: Mutex<Table>,
     /// Told when one is in use, or not any more, or its sender has answered.
     changes: watch::Sender<()>,
+    /// Where our ends outlive this daemon.
+    shelf: Arc<dyn LaneShelf>,
 }
 
 impl Lanes {
     /// None as yet.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(shelf: Arc<dyn LaneShelf>) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), changes: watch::Sender::default(), shelf })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -85,9 +90,15 @@ impl Lanes {
         self.consider_all(router);
         // Who stands still is not waited for. What such a one sends later goes over the lane until
         // it goes on.
+        let watched = |link: &Link| router.taps().watches(&link.type_name);
+        let links = router.links();
+        let links: HashSet<_> =
+            links.iter().filter(|link| watched(link)).map(|link| link.id).collect();
         self.until(WATCHED, |table| {
             let mut in_use = table.lanes.values().filter(|lane| lane.is_in_use());
-            !in_use.any(|lane| router.taps().watches(&lane.link.type_name))
+            // Nor those whose ends have not come to this daemon yet.
+            let mut unclaimed = table.unclaimed.values();
+            !in_use.any(|lane| watched(&lane.link)) && !unclaimed.any(|it| links.contains(&it.0))
         })
         .await;
     }
@@ -157,10 +168,10 @@ impl Lanes {
             .collect();
         for id in lanes {
             table.leave(id);
-            if let Some(lane) = table.lanes.remove(&id) {
-                lane.shut();
-            }
+            table.lanes.remove(&id);
         }
+        // Whether their ends have come back to this daemon or not.
+        table.unclaimed.retain(|_, (of, _)| *of != link);
         table.failed.retain(|(_, _, other)| *other != link);
         self.changes.send_replace(());
     }

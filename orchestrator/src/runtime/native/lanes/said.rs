@@ -1,6 +1,6 @@
 //! What the ends of lanes say, and what they are told.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,10 +19,10 @@ const MAX_KNOWN: usize = 4096;
 
 impl Lanes {
     /// An instance fetches its end of a lane. None if it has none.
-    pub(in super::super) fn claim(&self, instance: InstanceId, lane: u64) -> Option<OwnedFd> {
+    pub(in super::super) fn claim(&self, instance: InstanceId, id: u64) -> Option<OwnedFd> {
         let mut table = self.table();
         let (sender, receiver) = {
-            let lane = table.lanes.get(&lane)?;
+            let lane = table.lanes.get(&id)?;
             (lane.sender, lane.receiver)
         };
         let is_of = |end: Option<End>| {
@@ -32,12 +32,19 @@ impl Lanes {
         // A lane from an instance to itself: the sender comes first.
         let is_sender = is_of(sender);
         let is_receiver = is_of(receiver);
-        let lane = table.lanes.get_mut(&lane)?;
+        let lane = table.lanes.get_mut(&id)?;
         if is_sender && lane.stage == Stage::Offered {
-            return lane.file.as_ref()?.as_fd().try_clone_to_owned().ok();
+            return lane.file.as_ref()?.duplicate().ok();
         }
         // Not before the sender uses it: the receiver was not told of it then.
-        if is_receiver && lane.is_used { lane.other.take() } else { None }
+        if !is_receiver || !lane.is_used {
+            return None;
+        }
+        // From now on it outlives this daemon.
+        if let (Some(end), Some(_)) = (&mut lane.file, &lane.other) {
+            end.keep(&self.shelf, lane.link.id, id);
+        }
+        lane.other.take()
     }
 
     /// A sender uses its end from now on: the receiver is told when it has got what was sent before.
@@ -218,12 +225,13 @@ impl Lanes {
             }
             return;
         };
+        let file = table.claimed(id, link.id);
         let lane = table.lanes.entry(id).or_insert_with(|| Lane {
             link: link.clone(),
             rules: link.rules(),
             sender: None,
             receiver: None,
-            file: None,
+            file,
             other: None,
             stage: Stage::Used,
             is_used: false,

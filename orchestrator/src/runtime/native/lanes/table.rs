@@ -13,6 +13,7 @@ use orchestrator_proto::runtime::Frame;
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
 use super::super::{Connection, Input};
+use super::kept::OurEnd;
 use crate::route::{Link, LinkTarget, Source, Taps};
 
 /// Lanes of one daemon.
@@ -35,6 +36,8 @@ pub(super) struct Table {
     /// that is done.
     pub(super) declaring: HashSet<u64>,
     pub(super) lanes: HashMap<u64, Lane>,
+    /// What an earlier daemon has had kept, with the link, until an end of the lane comes.
+    pub(super) unclaimed: HashMap<u64, (LinkId, OurEnd)>,
     /// Sender, receiver and link between which a lane failed: there is no second try.
     pub(super) failed: HashSet<(u64, u64, LinkId)>,
 }
@@ -45,8 +48,9 @@ pub(super) struct Lane {
     pub(super) rules: LinkRules,
     pub(super) sender: Option<End>,
     pub(super) receiver: Option<End>,
-    /// The sender's end, to shut it down; none if an earlier daemon made it.
-    pub(super) file: Option<OwnedFd>,
+    /// The sender's end, to end the lane by dropping it; none if that was done, or an earlier daemon
+    /// made the lane and its end could not be kept.
+    pub(super) file: Option<OurEnd>,
     /// The receiver's end, until the receiver has it.
     pub(super) other: Option<OwnedFd>,
     pub(super) stage: Stage,
@@ -85,10 +89,8 @@ pub(super) struct Peer {
 
 impl Lane {
     /// Whoever reads from it comes to an end, and nobody can write to it.
-    pub(super) fn shut(&self) {
-        if let Some(file) = &self.file {
-            let _ = rustix::net::shutdown(file, rustix::net::Shutdown::Both);
-        }
+    pub(super) fn shut(&mut self) {
+        self.file = None;
     }
 
     /// Whether its sender is gone, and only its receiver is still to say how much it has read.
@@ -199,7 +201,7 @@ impl Table {
             return Err("a lane between its ends was tried, and failed".to_owned());
         }
         let most = most();
-        if self.lanes.len() >= most {
+        if self.lanes.len() + self.unclaimed.len() >= most {
             return Err(format!("there are {most} lanes already"));
         }
         let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
@@ -215,7 +217,7 @@ impl Table {
                 rules,
                 sender: Some(End { connection: from.number, channel: sender.channel }),
                 receiver: Some(End { connection: to.number, channel: receiver.channel }),
-                file: Some(file),
+                file: Some(OurEnd::new(file)),
                 other: Some(other),
                 stage: Stage::Offered,
                 is_used: false,
