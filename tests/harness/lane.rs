@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
-use orchestrator_proto::runtime::{Direction, Frame, MAGIC, PROTOCOL};
+use orchestrator_proto::runtime::{Direction, Frame, MAGIC, PROTOCOL, Passed};
 use orchestrator_proto::{LinkId, TypeSchema};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
@@ -93,6 +93,12 @@ impl Lane {
         let message = Frame::Message { channel: 0, payload: &payload };
         self.from.write_all(&frame::encode(&message, MAX_RUNTIME).unwrap()).is_ok()
     }
+}
+
+/// The last word of an end: of a sender that so many were to go, were delivered, gave way, and went
+/// back; of a receiver, with twice the same and nothing else, that it has read so many.
+pub fn left(lane: u64, passed: Passed) -> Frame<'static> {
+    Frame::Left { channel: 0, lane, passed }
 }
 
 /// The bytes that come from the other end until the lane is over.

@@ -25,7 +25,7 @@ use crate::runtime::LaneShelf;
 
 /// How long the peers of a lane may take to come to a new daemon. Who has not ended comes within
 /// moments, and who stands still for longer (SIGSTOP) loses the lane, not the link.
-const UNCLAIMED: Duration = Duration::from_secs(60);
+const UNCLAIMED: Duration = Duration::from_secs(30);
 
 /// A lane that an earlier daemon made, and the end that was kept of it.
 pub struct KeptLane {
@@ -268,6 +268,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_begins_to_watch_waits_for_lanes_of_before() {
+        let world = World::new();
+        let (kept, _end) = world.kept(world.link, 1);
+        world.lanes.take_up(vec![kept], &world.router);
+        let _tap = world.router.taps().open(vec![(Some("m".into()), None)]).unwrap();
+        let watched = world.lanes.watched(&world.router);
+        tokio::pin!(watched);
+        assert!(waits(watched.as_mut()).await, "it may carry messages");
+        drop(world.lanes.table().claimed(1, world.link));
+        world.lanes.changes.send_replace(());
+        watched.await;
+    }
+
+    /// Whether it waits.
+    async fn waits(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        tokio::select! {
+            biased;
+            () = future => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
+    #[tokio::test]
     async fn a_lane_of_a_link_that_is_removed_is_over_whoever_has_come() {
         let world = World::new();
         let (kept, end) = world.kept(world.link, 1);
@@ -300,6 +323,8 @@ mod tests {
                 other: None,
                 stage: Stage::Used,
                 is_used: id == 3,
+                is_counted_whole: false,
+                read: None,
                 source: None,
                 is_asked: false,
             };

@@ -8,6 +8,7 @@
 //! Locks: the table of lanes is locked before what belongs to a single source or link, and after
 //! the router's table. So with it locked the router is not asked anything.
 
+mod ended;
 mod frames;
 mod kept;
 mod said;
@@ -193,6 +194,8 @@ impl Lanes {
         }
         table.failed.retain(|(sender, receiver, _)| *sender != number && *receiver != number);
         let is_it = |end: &Option<End>| end.is_some_and(|end| end.connection == number);
+        table.ended.gone(number);
+        let mut diverged = Vec::new();
         let fed: Vec<u64> =
             table.lanes.iter().filter(|(_, lane)| is_it(&lane.sender)).map(|(id, _)| *id).collect();
         for id in fed {
@@ -206,6 +209,9 @@ impl Lanes {
                 let is_told = !lane.link.lanes.cancel(id) && lane.is_used;
                 if !is_told || lane.receiver.is_none() {
                     lane.link.lanes.end(id);
+                    table.lanes.remove(&id);
+                } else if let Some(read) = lane.read {
+                    diverged.extend(ended::without_sender(id, lane, read));
                     table.lanes.remove(&id);
                 } else {
                     lane.stage = Stage::Left;
@@ -226,6 +232,7 @@ impl Lanes {
         self.changes.send_replace(());
         drop(table);
         let router = &connection.endpoint.router;
+        diverged.into_iter().for_each(|divergence| router.diverged(divergence));
         for link in router.links_to(instance) {
             self.consider(&link, router.taps());
         }

@@ -10,9 +10,9 @@ use orchestrator_proto::{InstanceId, LinkId};
 
 use super::super::super::now_ns;
 use super::super::Connection;
-use super::Lanes;
 use super::table::{End, Lane, Stage, Table};
-use crate::route::{Link, LinkTarget};
+use super::{Lanes, ended};
+use crate::route::{Divergence, Link, LinkTarget};
 
 /// Lanes of earlier daemons that are taken up: as many as one can have made.
 const MAX_KNOWN: usize = 4096;
@@ -114,11 +114,19 @@ impl Lanes {
         (channel, id): (u16, u64),
         passed: Passed,
     ) -> Option<Arc<Link>> {
-        let end = Some(End { connection: connection.number, channel });
+        let end = End { connection: connection.number, channel };
+        let router = &connection.endpoint.router;
         let mut table = self.table();
-        let lane = table.lanes.get_mut(&id)?;
+        let Some(lane) = table.lanes.get_mut(&id) else {
+            let diverged = table.receiver_left(end, id, passed.delivered);
+            drop(table);
+            diverged.into_iter().for_each(|divergence| router.diverged(divergence));
+            return None;
+        };
+        let end = Some(end);
         if lane.receiver == end && lane.sender != end {
-            self.read_to_the_end(table, id, passed);
+            let diverged = self.read_to_the_end(table, id, passed);
+            diverged.into_iter().for_each(|divergence| router.diverged(divergence));
             return None;
         }
         if lane.sender != end {
@@ -151,36 +159,35 @@ impl Lanes {
         }
         link.lanes.end(id);
         // Its receiver, if it has it, says how much it read.
-        table.lanes.remove(&id);
+        let lane = table.lanes.remove(&id).filter(|_| was_used && !not_told);
+        let from = connection.source.instance;
+        let diverged = lane.and_then(|lane| table.sender_left(id, &lane, from, passed));
         self.changes.send_replace(());
+        drop(table);
+        diverged.into_iter().for_each(|divergence| router.diverged(divergence));
         Some(link)
     }
 
     /// A receiver has read a lane to its end.
-    fn read_to_the_end(&self, mut table: MutexGuard<'_, Table>, id: u64, passed: Passed) {
-        let Some(lane) = table.lanes.get_mut(&id) else { return };
-        if lane.stage == Stage::Left {
-            // Its sender is gone: what the receiver has is what was delivered.
-            let known = lane.link.lanes.known(id);
-            if let Some((source, channel)) = &lane.source {
-                let more = passed.sent.saturating_sub(known.sent);
-                source.has_sent(*channel, known.output + more);
-            }
-            let all = Passed { sent: known.sent.max(passed.sent), ..known };
-            let all = Passed { delivered: all.delivered.max(passed.delivered), ..all };
-            lane.link.lanes.passed(id, all, now_ns() / 1_000_000);
-            lane.link.lanes.end(id);
-            table.lanes.remove(&id);
-            self.changes.send_replace(());
-        } else {
+    fn read_to_the_end(
+        &self,
+        mut table: MutexGuard<'_, Table>,
+        id: u64,
+        passed: Passed,
+    ) -> Option<Divergence> {
+        let lane = table.lanes.get_mut(&id)?;
+        if lane.sender.is_some() {
             // It reads no more, whatever the sender sends.
             lane.shut();
+            lane.read = Some(passed.delivered);
             table.leave(id);
-            // Its sender ended before it knew of this daemon: nobody else will say so.
-            if table.lanes.get(&id).is_some_and(|lane| lane.sender.is_none()) {
-                table.lanes.remove(&id);
-            }
+            return None;
         }
+        // Of one whose sender ended before it knew of this daemon nothing was counted here.
+        lane.link.lanes.begin(id);
+        let lane = table.lanes.remove(&id)?;
+        self.changes.send_replace(());
+        ended::without_sender(id, &lane, passed.delivered)
     }
 
     /// An end that an earlier daemon knew of goes on with its lane.
@@ -235,6 +242,8 @@ impl Lanes {
             other: None,
             stage: Stage::Used,
             is_used: false,
+            is_counted_whole: false,
+            read: None,
             source: None,
             is_asked: false,
         });

@@ -13,6 +13,7 @@ use orchestrator_proto::runtime::Frame;
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
 use super::super::{Connection, Input};
+use super::ended::EndedLanes;
 use super::kept::OurEnd;
 use crate::route::{Link, LinkTarget, Source, Taps};
 
@@ -38,6 +39,8 @@ pub(super) struct Table {
     pub(super) lanes: HashMap<u64, Lane>,
     /// What an earlier daemon has had kept, with the link, until an end of the lane comes.
     pub(super) unclaimed: HashMap<u64, (LinkId, OurEnd)>,
+    /// What their senders said of lanes whose receivers are still to say it.
+    pub(super) ended: EndedLanes,
     /// Sender, receiver and link between which a lane failed: there is no second try.
     pub(super) failed: HashSet<(u64, u64, LinkId)>,
 }
@@ -58,6 +61,10 @@ pub(super) struct Lane {
     pub(super) is_used: bool,
     /// Whether the sender was asked how much has passed, and has not answered.
     pub(super) is_asked: bool,
+    /// Whether this daemon made it, so that both ends count from its beginning.
+    pub(super) is_counted_whole: bool,
+    /// How many messages its receiver has read, which reads no more.
+    pub(super) read: Option<u64>,
     /// The sender that is gone, to count what it sent at last.
     pub(super) source: Option<(Arc<Source>, u16)>,
 }
@@ -221,6 +228,8 @@ impl Table {
                 other: Some(other),
                 stage: Stage::Offered,
                 is_used: false,
+                is_counted_whole: true,
+                read: None,
                 source: None,
                 is_asked: false,
             },
