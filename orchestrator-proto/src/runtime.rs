@@ -108,8 +108,11 @@ pub const MAX_CHANNELS: u16 = 1024;
 /// The most forms that one input takes.
 pub const MAX_FORMS: usize = 16;
 
-/// The largest payload of a message, bytes.
+/// The largest payload of a message, bytes: 64 MiB.
 pub const MAX_PAYLOAD: usize = crate::frame::MAX_RUNTIME - 32;
+
+/// The largest payload that a peer of version 1 of this protocol takes.
+pub const MAX_PAYLOAD_1: usize = (16 << 20) - 32;
 
 /// A [`Frame::Grant`] of this total ends the limit.
 pub const UNLIMITED: u64 = u64::MAX;

@@ -1,8 +1,10 @@
 //! The SDK against a daemon that the test plays itself.
 
+mod envelopes;
 mod forms;
 mod losses;
 mod resending;
+mod streams;
 
 use std::future::Future;
 use std::time::Duration;

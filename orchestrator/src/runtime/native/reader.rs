@@ -293,6 +293,7 @@ impl Reader {
         endpoint.host.event(endpoint.instance, connected());
         let sdk: String = sdk.chars().take(100).collect();
         let connection = &self.connection;
+        connection.outlet.dialect.speaks(protocol);
         tracing::debug!(instance = %connection.endpoint.instance, sdk, "hello");
         connection.tell(&Frame::Welcome {
             protocol,
