@@ -156,8 +156,13 @@ impl<'s> Line<'s> {
         let path = dir.path().join("socket");
         // An end that listens has to be there first.
         let zenoh = (carrier == Carrier::Zenoh).then(|| super::zenoh::Zenoh::near(&path));
-        let mut far = load.start(carrier, |_| path.as_os_str().to_owned());
-        far.iter_mut().for_each(Actor::wait_ready);
+        // One after the other: to connect many at once is not what is measured.
+        let one = |_| {
+            let mut far = load.start_one(carrier, path.as_os_str());
+            far.wait_ready();
+            far
+        };
+        let far: Vec<_> = (0..load.receivers).map(one).collect();
         let near: Box<dyn Pipe> = match zenoh {
             Some(zenoh) => {
                 zenoh.hear_hello(load.receivers);
@@ -233,20 +238,19 @@ pub(super) fn trip_times(line: &mut Line<'_>, count: usize) -> Times {
 
 /// A process that takes messages of a link as the instance with this socket.
 pub(super) fn far_actor(transport: Transport, load: Load, socket: &Path) -> Actor {
-    let mut actors = load.start(Carrier::Link(transport), |_| socket.as_os_str().to_owned());
-    actors.pop().expect("there is one receiver")
+    load.start_one(Carrier::Link(transport), socket.as_os_str())
 }
 
 impl Load {
     /// The processes at the other end; each is told where to connect.
     fn start(self, carrier: Carrier, path: impl Fn(usize) -> std::ffi::OsString) -> Vec<Actor> {
+        (0..self.receivers).map(|at| self.start_one(carrier, &path(at))).collect()
+    }
+
+    fn start_one(self, carrier: Carrier, path: &OsStr) -> Actor {
         let [regime, size] = [self.regime.to_string(), self.size.to_string()];
-        let one = |at| {
-            let path = path(at);
-            let args = [carrier.name().as_ref(), regime.as_ref(), size.as_ref(), path.as_os_str()];
-            Actor::start::<&OsStr>("transports", args)
-        };
-        (0..self.receivers).map(one).collect()
+        let args = [carrier.name().as_ref(), regime.as_ref(), size.as_ref(), path];
+        Actor::start::<&OsStr>("transports", args)
     }
 
     fn spin(self) -> Duration {
@@ -293,11 +297,7 @@ fn far_end(carrier: Carrier, load: Load, path: &str) -> Box<dyn Pipe> {
         #[cfg(feature = "rivals")]
         Carrier::Iceoryx => Box::new(crate::iceoryx::Iceoryx::far(path, load.size, false)),
         #[cfg(feature = "rivals")]
-        Carrier::Zenoh => {
-            let zenoh = super::zenoh::Zenoh::far(Path::new(path));
-            zenoh.say_hello();
-            Box::new(zenoh)
-        }
+        Carrier::Zenoh => Box::new(super::zenoh::Zenoh::far(Path::new(path))),
         #[cfg(not(feature = "rivals"))]
         Carrier::Iceoryx | Carrier::Zenoh => panic!("{} is not compiled", carrier.name()),
     }

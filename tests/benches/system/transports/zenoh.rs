@@ -2,8 +2,8 @@
 //! `--features rivals` only.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use tests::eventually;
 use zenoh::handlers::FifoChannelHandler;
 use zenoh::pubsub::{Publisher, Subscriber};
 use zenoh::qos::CongestionControl;
@@ -11,6 +11,10 @@ use zenoh::sample::Sample;
 use zenoh::{Config, Session, Wait};
 
 use crate::pipe::Pipe;
+
+/// How long two ends may take to know each other, and how often that is tried.
+const PATIENCE: Duration = Duration::from_secs(10);
+const ATTEMPTS: usize = 6;
 
 /// One end.
 pub(super) struct Zenoh {
@@ -28,8 +32,17 @@ impl Zenoh {
         Self::open("listen", path, ["bench/out", "bench/back"])
     }
 
+    /// The end that has said to that one that it is there. On a busy machine a connection now and
+    /// then tells one end nothing of the other; then there is another one.
     pub(super) fn far(path: &Path) -> Self {
-        Self::open("connect", path, ["bench/back", "bench/out"])
+        for _ in 0..ATTEMPTS {
+            let zenoh = Self::open("connect", path, ["bench/back", "bench/out"]);
+            if zenoh.meets() {
+                zenoh.at_once.put("hello").wait().unwrap();
+                return zenoh;
+            }
+        }
+        panic!("zenoh's ends don't know each other after {ATTEMPTS} times {PATIENCE:?}");
     }
 
     fn open(how: &str, path: &Path, [to, from]: [&'static str; 2]) -> Self {
@@ -56,15 +69,19 @@ impl Zenoh {
         Self { at_once, batched, subscriber, _session: session }
     }
 
-    /// Says that this end is there, once that can be heard.
-    pub(super) fn say_hello(&self) {
-        eventually("zenoh's ends know each other", || {
-            self.at_once.matching_status().wait().unwrap().matching().then_some(())
-        });
-        self.at_once.put("hello").wait().unwrap();
+    /// Waits until it is known that the other end subscribes to what this one publishes.
+    fn meets(&self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if self.at_once.matching_status().wait().unwrap().matching() {
+                return true;
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        false
     }
 
-    /// Waits until so many have said so: what they subscribe to they had said before.
+    /// Waits until so many have said that they are there: what they subscribe to they had said before.
     pub(super) fn hear_hello(&self, count: usize) {
         (0..count).for_each(|_| drop(self.subscriber.recv().unwrap()));
     }
