@@ -142,7 +142,7 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
         n.send(&Frame::Left { channel: 0, lane: 1, passed: Passed::default() });
     }),
     ("right before its channel", |n| {
-        n.send(&Frame::Uses { channel: 3, lane: 1, link: LinkId(1) });
+        n.send(&Frame::Uses { channel: 3, lane: 1, link: LinkId(1), memory: false });
         number(n, Direction::Output, 0, "n");
     }),
     ("only the daemon", |n| n.send(&Frame::Ask { channel: 0, lane: 1 })),

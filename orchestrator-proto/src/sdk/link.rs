@@ -171,7 +171,7 @@ impl Shared {
         link.instance = instance;
         link.writing.begin(writer);
         link.connection += 1;
-        link.writing.push(&Frame::Lanes);
+        link.writing.push(&Frame::Lanes { memory: true });
         for channel in 0..link.declared.len() {
             link.push_declare(channel as u16);
         }

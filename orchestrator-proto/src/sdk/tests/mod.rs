@@ -79,7 +79,7 @@ impl Peer {
     /// It can take lanes.
     async fn expect_lanes(&mut self) {
         let body = self.body().await.unwrap();
-        assert_eq!(postcard::from_bytes(&body), Ok(Frame::Lanes));
+        assert_eq!(postcard::from_bytes(&body), Ok(Frame::Lanes { memory: true }));
     }
 
     /// An output that keeps what it sends and wants to be told of drops, or an input that recognises
