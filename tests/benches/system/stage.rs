@@ -97,6 +97,7 @@ impl Stage {
         let wanted = match transport {
             Transport::Auto | Transport::Direct => Way::Direct,
             Transport::Routed => Way::Routed,
+            Transport::Shm => Way::Shm,
         };
         let mut left = links.to_vec();
         eventually("messages go as they are to", || {

@@ -97,5 +97,6 @@ const fn link_name(transport: Transport) -> &'static str {
         Transport::Auto => "orchestrator",
         Transport::Routed => "orchestrator, routed",
         Transport::Direct => "orchestrator, direct",
+        Transport::Shm => "orchestrator, shm",
     }
 }
