@@ -435,6 +435,7 @@ fn link(id: u64) -> LinkInfo {
         block_timeout: Millis::ZERO,
         history: 0,
         transport: Transport::Auto,
+        spin_us: 0,
         way: Way::Routed,
         why: None,
         calls: None,

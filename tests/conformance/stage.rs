@@ -70,12 +70,14 @@ impl Stage {
         this.start(End::Receiver);
         this.start(End::Sender);
         this.passes(50);
-        if case.transport == Transport::Direct {
-            eventually("the messages go directly", || {
-                let link = this.daemon.link_info(this.link);
-                (link.way == Way::Direct).then_some(())
-            });
-        }
+        let way = match case.transport {
+            Transport::Auto | Transport::Direct => Way::Direct,
+            Transport::Routed => Way::Routed,
+            Transport::Shm => Way::Shm,
+        };
+        eventually("the messages go the way that they are to go", || {
+            (this.daemon.link_info(this.link).way == way).then_some(())
+        });
         this
     }
 

@@ -22,7 +22,7 @@ from .schema import U16, U32
 PROTOCOL = 2
 """The version of the protocol that is spoken here."""
 MAGIC = b"ORCR"
-MAX_FRAME = 16 << 20
+MAX_FRAME = (64 << 20) + 32
 """The longest body of a frame, bytes."""
 MAX_CHANNELS = 1024
 """How many types may be declared on a connection."""

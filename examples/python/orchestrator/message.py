@@ -22,7 +22,7 @@ _Class = TypeVar("_Class", bound=type)
 
 MAX_NAME = 255
 """The longest name of a message, bytes of UTF-8."""
-MAX_PAYLOAD = (16 << 20) - 32
+MAX_PAYLOAD = 64 << 20
 """The largest payload of a message, bytes."""
 
 

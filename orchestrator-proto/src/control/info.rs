@@ -402,6 +402,9 @@ pub struct LinkInfo {
     pub why: Option<String>,
     /// What became of the calls over it; none if it carries messages.
     pub calls: Option<CallCounters>,
+    /// For how many microseconds an end that waits keeps a processor busy before it sleeps, with
+    /// [`Transport::Shm`].
+    pub spin_us: u32,
 }
 
 /// Who gets a link's messages.

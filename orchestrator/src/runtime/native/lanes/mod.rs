@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::Connection;
 use crate::route::{Link, LinkTarget, Router, Taps};
+pub(super) use frames::Used;
 use table::{End, Stage, Table};
 
 /// All lanes.
@@ -55,8 +56,15 @@ impl Lanes {
         }
     }
 
-    /// A connection declared an output or an input of this type.
+    /// A connection begins to declare an output or an input. It gets no new lane until that is
+    /// [done](Self::declared): it may have one from before.
+    pub(super) fn declares(&self, connection: &Connection) {
+        self.table().declaring.insert(connection.number);
+    }
+
+    /// A connection declared an output or an input of this type, and said which lanes it uses.
     pub(super) fn declared(&self, connection: &Connection, type_name: &str) {
+        self.table().declaring.remove(&connection.number);
         let router = &connection.endpoint.router;
         let instance = connection.endpoint.instance;
         for link in router.links_of(type_name) {
@@ -124,9 +132,8 @@ impl Lanes {
         let mut why = receiver.as_ref().err().map(|why| (*why).to_owned());
         if let Ok((receiver, input)) = &receiver {
             for sender in &senders {
-                if let Err(problem) = table.offer(link, rules, sender, (receiver, input)) {
-                    why = Some(problem);
-                }
+                let offered = table.offer(link, rules, sender, (receiver, input));
+                why = offered.unwrap_or_else(Some).or(why);
             }
             if senders.is_empty() {
                 why = Some("no sender is connected by a library that takes lanes".to_owned());
@@ -162,6 +169,7 @@ impl Lanes {
     pub(super) fn gone(&self, connection: &Connection) {
         let number = connection.number;
         let mut table = self.table();
+        table.declaring.remove(&number);
         if table.connections.remove(&number).is_none() {
             return;
         }
@@ -185,7 +193,10 @@ impl Lanes {
                 lane.is_asked = false;
                 // Nor does a receiver say anything that was not told of it.
                 let is_told = !lane.link.lanes.cancel(id) && lane.is_used;
-                if !is_told || lane.receiver.is_none() {
+                if let Some(read) = lane.read {
+                    lane.was_read(id, read);
+                    table.lanes.remove(&id);
+                } else if !is_told || lane.receiver.is_none() {
                     lane.link.lanes.end(id);
                     table.lanes.remove(&id);
                 } else {

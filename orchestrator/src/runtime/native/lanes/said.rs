@@ -1,17 +1,19 @@
 //! What the ends of lanes say, and what they are told.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
+use orchestrator_proto::ring::Files;
 use orchestrator_proto::runtime::{Frame, Passed};
-use orchestrator_proto::{InstanceId, LinkId};
 
 use super::super::super::now_ns;
 use super::super::Connection;
 use super::Lanes;
-use super::table::{End, Lane, Stage, Table};
+use super::frames::Used;
+use super::table::{Claimed, End, Lane, Stage, Table};
 use crate::route::{Link, LinkTarget};
 
 /// Lanes of earlier daemons that are taken up: as many as one can have made.
@@ -19,7 +21,7 @@ const MAX_KNOWN: usize = 4096;
 
 impl Lanes {
     /// An instance fetches its end of a lane. None if it has none.
-    pub(in super::super) fn claim(&self, instance: InstanceId, lane: u64) -> Option<OwnedFd> {
+    pub(super) fn claim(&self, instance: InstanceId, lane: u64) -> Option<Claimed> {
         let mut table = self.table();
         let (sender, receiver) = {
             let lane = table.lanes.get(&lane)?;
@@ -34,10 +36,15 @@ impl Lanes {
         let is_receiver = is_of(receiver);
         let lane = table.lanes.get_mut(&lane)?;
         if is_sender && lane.stage == Stage::Offered {
-            return lane.file.as_ref()?.as_fd().try_clone_to_owned().ok();
+            let stream = lane.file.as_ref()?.as_fd().try_clone_to_owned().ok()?;
+            let ring = lane.ring.as_ref().map(Files::try_clone).transpose().ok()?;
+            return Some(Claimed { stream, ring });
         }
         // Not before the sender uses it: the receiver was not told of it then.
-        if is_receiver && lane.is_used { lane.other.take() } else { None }
+        if is_receiver && lane.is_used {
+            return Some(Claimed { stream: lane.other.take()?, ring: lane.ring.take() });
+        }
+        None
     }
 
     /// A sender uses its end from now on: the receiver is told when it has got what was sent before.
@@ -59,7 +66,7 @@ impl Lanes {
             lane.stage = Stage::Used;
         }
         lane.is_used = true;
-        link.lanes.begin(id);
+        link.lanes.begin(id, lane.way);
         connection.source.divert(channel, &link);
         if let (Some((receiver, channel)), Stage::Used) = (receiver, lane.stage) {
             let lane = Frame::Lane {
@@ -69,6 +76,7 @@ impl Lanes {
                 policy: lane.rules.policy,
                 capacity: lane.rules.capacity,
                 anybody: link.from.is_none(),
+                medium: lane.medium(),
             };
             if let Ok(frame) = frame::encode(&lane, MAX_RUNTIME) {
                 link.hand_over(id, receiver.number, frame);
@@ -153,21 +161,13 @@ impl Lanes {
     fn read_to_the_end(&self, mut table: MutexGuard<'_, Table>, id: u64, passed: Passed) {
         let Some(lane) = table.lanes.get_mut(&id) else { return };
         if lane.stage == Stage::Left {
-            // Its sender is gone: what the receiver has is what was delivered.
-            let known = lane.link.lanes.known(id);
-            if let Some((source, channel)) = &lane.source {
-                let more = passed.sent.saturating_sub(known.sent);
-                source.has_sent(*channel, known.output + more);
-            }
-            let all = Passed { sent: known.sent.max(passed.sent), ..known };
-            let all = Passed { delivered: all.delivered.max(passed.delivered), ..all };
-            lane.link.lanes.passed(id, all, now_ns() / 1_000_000);
-            lane.link.lanes.end(id);
+            lane.was_read(id, passed);
             table.lanes.remove(&id);
             self.changes.send_replace(());
         } else {
-            // It reads no more, whatever the sender sends.
+            // It reads no more, whatever the sender sends. Or the sender is gone already.
             lane.shut();
+            lane.read = Some(passed);
             table.leave(id);
             // Its sender ended before it knew of this daemon: nobody else will say so.
             if table.lanes.get(&id).is_some_and(|lane| lane.sender.is_none()) {
@@ -180,8 +180,7 @@ impl Lanes {
     pub(in super::super) fn uses(
         &self,
         connection: &Connection,
-        (channel, id): (u16, u64),
-        link: LinkId,
+        Used { channel, lane: id, link, way }: Used,
         is_sender: bool,
     ) {
         let end = End { connection: connection.number, channel };
@@ -225,7 +224,10 @@ impl Lanes {
             receiver: None,
             file: None,
             other: None,
+            ring: None,
+            way,
             stage: Stage::Used,
+            read: None,
             is_used: false,
             source: None,
             is_asked: false,
@@ -236,7 +238,7 @@ impl Lanes {
         }
         if is_sender {
             lane.is_used = true;
-            link.lanes.begin(id);
+            link.lanes.begin(id, way);
             connection.source.divert(channel, &link);
             connection.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
         }

@@ -5,18 +5,26 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use orchestrator_proto::control::{LinkRules, Transport};
-use orchestrator_proto::runtime::Frame;
+use orchestrator_proto::control::{LinkRules, Transport, Way};
+use orchestrator_proto::ring::Files;
+use orchestrator_proto::runtime::{Frame, Medium, Passed};
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
+use super::super::super::now_ns;
 use super::super::{Connection, Input};
 use crate::route::{Link, LinkTarget, Source, Taps};
 
 /// Lanes of one daemon.
 const MAX_LANES: usize = 1024;
+
+/// Bytes of memory that a lane's messages go through, where they do: what stays in the caches of
+/// processors, and has room for what a receiver falls behind in some tens of microseconds. Longer
+/// messages go through it in parts.
+const RING: usize = 1 << 20;
 
 /// As many as there are to be: each is an open file, and two until both ends are fetched, of which
 /// most are for what can't be done without.
@@ -31,6 +39,9 @@ pub(super) struct Table {
     /// Connections that can take lanes, by the number of the connection.
     pub(super) connections: HashMap<u64, Weak<Connection>>,
     pub(super) by_instance: HashMap<InstanceId, Vec<u64>>,
+    /// Connections that are declaring something. What lanes it has from before is not known until
+    /// that is done.
+    pub(super) declaring: HashSet<u64>,
     pub(super) lanes: HashMap<u64, Lane>,
     /// Sender, receiver and link between which a lane failed: there is no second try.
     pub(super) failed: HashSet<(u64, u64, LinkId)>,
@@ -46,13 +57,25 @@ pub(super) struct Lane {
     pub(super) file: Option<OwnedFd>,
     /// The receiver's end, until the receiver has it.
     pub(super) other: Option<OwnedFd>,
+    /// The memory that the messages go through, until the receiver has it.
+    pub(super) ring: Option<Files>,
+    /// Which way messages go over it.
+    pub(super) way: Way,
     pub(super) stage: Stage,
     /// Whether the sender has begun to use it.
     pub(super) is_used: bool,
+    /// What the receiver has read as a whole, if it reads no more.
+    pub(super) read: Option<Passed>,
     /// Whether the sender was asked how much has passed, and has not answered.
     pub(super) is_asked: bool,
     /// The sender that is gone, to count what it sent at last.
     pub(super) source: Option<(Arc<Source>, u16)>,
+}
+
+/// What an end of a lane is given.
+pub(super) struct Claimed {
+    pub(super) stream: OwnedFd,
+    pub(super) ring: Option<Files>,
 }
 
 /// One side of a lane.
@@ -88,9 +111,33 @@ impl Lane {
         }
     }
 
+    /// Its sender is gone: what the receiver has read is what was delivered.
+    pub(super) fn was_read(&self, id: u64, read: Passed) {
+        let known = self.link.lanes.known(id);
+        if let Some((source, channel)) = &self.source {
+            let more = read.sent.saturating_sub(known.sent);
+            source.has_sent(*channel, known.output + more);
+        }
+        let all = Passed {
+            sent: known.sent.max(read.sent),
+            delivered: known.delivered.max(read.delivered),
+            ..known
+        };
+        self.link.lanes.passed(id, all, now_ns() / 1_000_000);
+        self.link.lanes.end(id);
+    }
+
     /// Whether its sender is gone, and only its receiver is still to say how much it has read.
     pub(super) fn is_left_behind(&self) -> bool {
         self.stage == Stage::Left && self.sender.is_none()
+    }
+
+    /// What its ends are told that it goes through.
+    pub(super) const fn medium(&self) -> Medium {
+        match self.way {
+            Way::Shm => Medium::Memory { spin_us: self.rules.spin_us },
+            Way::Direct | Way::Routed => Medium::Socket,
+        }
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -133,7 +180,9 @@ impl Table {
             Some(from) => self.of(from),
             None => self.connections.values().filter_map(Weak::upgrade).collect(),
         };
-        let feeds = connections.into_iter().filter(|connection| connection.source.feeds(link));
+        let feeds = connections.into_iter().filter(|connection| {
+            connection.source.feeds(link) && !self.declaring.contains(&connection.number)
+        });
         let with_output = feeds.filter_map(|connection| {
             let (channel, _, numbering) = connection.source.output(&link.type_name)?;
             numbering.is_some().then_some(Peer { connection, channel })
@@ -160,22 +209,33 @@ pub(super) fn obstacle(link: &Link, rules: &LinkRules, taps: &Taps) -> Option<&'
 }
 
 impl Table {
-    /// Offers a lane to this sender, if it has none over this link.
+    /// Offers a lane to this sender, if it has none over this link. The answer is why it is not as
+    /// somebody wished; none if it is. Fails with why there is none.
     pub(super) fn offer(
         &mut self,
         link: &Arc<Link>,
         rules: LinkRules,
         sender: &Peer,
         (receiver, input): (&Peer, &Input),
-    ) -> Result<(), String> {
+    ) -> Result<Option<String>, String> {
         let (from, to) = (&sender.connection, &receiver.connection);
         let has_one = self.lanes.values().any(|lane| {
             lane.link.id == link.id
                 && lane.stage != Stage::Left
                 && lane.sender.is_some_and(|end| end.connection == from.number)
         });
+        let (way, mut why) = match rules.transport {
+            Transport::Shm if !from.takes_memory.load(Ordering::Relaxed) => {
+                (Way::Direct, Some("the sender's library does not take memory".to_owned()))
+            }
+            Transport::Shm if !to.takes_memory.load(Ordering::Relaxed) => {
+                (Way::Direct, Some("the receiver's library does not take memory".to_owned()))
+            }
+            Transport::Shm => (Way::Shm, None),
+            _ => (Way::Direct, None),
+        };
         if has_one {
-            return Ok(());
+            return Ok(why);
         }
         if from.user.is_none() || from.user != to.user {
             return Err("its ends run as different users".to_owned());
@@ -202,22 +262,32 @@ impl Table {
             Ok((ours.into(), theirs.into()))
         };
         let (file, other) = pair().map_err(|error| format!("no socket pair: {error}"))?;
-        let id = self.new_id();
-        self.lanes.insert(
-            id,
-            Lane {
-                link: link.clone(),
-                rules,
-                sender: Some(End { connection: from.number, channel: sender.channel }),
-                receiver: Some(End { connection: to.number, channel: receiver.channel }),
-                file: Some(file),
-                other: Some(other),
-                stage: Stage::Offered,
-                is_used: false,
-                source: None,
-                is_asked: false,
+        let (way, ring) = match way {
+            Way::Shm => match Files::ring(RING) {
+                Ok(files) => (Way::Shm, Some(files)),
+                Err(error) => {
+                    why = Some(format!("no memory to share: {error}"));
+                    (Way::Direct, None)
+                }
             },
-        );
+            other => (other, None),
+        };
+        let id = self.new_id();
+        let lane = Lane {
+            link: link.clone(),
+            rules,
+            sender: Some(End { connection: from.number, channel: sender.channel }),
+            receiver: Some(End { connection: to.number, channel: receiver.channel }),
+            file: Some(file),
+            other: Some(other),
+            ring,
+            way,
+            stage: Stage::Offered,
+            read: None,
+            is_used: false,
+            source: None,
+            is_asked: false,
+        };
         from.tell(&Frame::Lane {
             channel: sender.channel,
             lane: id,
@@ -225,9 +295,11 @@ impl Table {
             policy: rules.policy,
             capacity: rules.capacity,
             anybody: link.from.is_none(),
+            medium: lane.medium(),
         });
+        self.lanes.insert(id, lane);
         from.outlet.wake();
-        Ok(())
+        Ok(why)
     }
 
     /// Has the sender leave a lane.
