@@ -128,6 +128,13 @@ fn what(kind: &EventKind) -> String {
             let messages = format::count(*count, "message");
             format!("lost {messages} on link {link} when the daemon before this one ended")
         }
+        EventKind::LinkDiverged { link, delivered, read } => {
+            let delivered = format::count(*delivered, "message");
+            format!(
+                "says that it delivered {delivered} on link {link}, whose receiver says that it \
+                 read {read}; one of them counts wrongly"
+            )
+        }
         EventKind::Connected { dialect } => format!("connected ({dialect})"),
         EventKind::Disconnected { dialect, error: None } => format!("disconnected ({dialect})"),
         EventKind::Disconnected { dialect, error: Some(error) } => {

@@ -89,8 +89,9 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     let now = format::now_ms();
     let text = table::render(out, &head, &ids, links, |link, ids| row(link, ids, now));
     out.line(&text)?;
-    let mut reasons =
-        links.iter().flat_map(|link| mismatch(link).into_iter().chain(detour(link))).peekable();
+    let reasons = links.iter().flat_map(|link| mismatch(link).into_iter().chain(detour(link)));
+    let reports = links.iter().any(|link| link.reported > 0).then(|| REPORTS.to_owned());
+    let mut reasons = reasons.chain(reports).peekable();
     if reasons.peek().is_some() {
         out.line("")?;
     }
@@ -99,6 +100,13 @@ async fn list(client: &Client, out: &mut Output) -> Result<Exit, Failure> {
     }
     Ok(Exit::Ok)
 }
+
+/// Marks counters that are, as a whole or in part, what the ends of a link say.
+const REPORTED: &str = "*";
+
+/// What that mark means.
+const REPORTS: &str =
+    "* what went directly is counted as its two ends say; how much that is, says --json (reported)";
 
 /// The instances of a link.
 fn ends(link: &LinkInfo) -> impl Iterator<Item = InstanceId> + use<> {
@@ -139,7 +147,7 @@ fn row(link: &LinkInfo, ids: Ids, now_ms: u64) -> Vec<Field> {
         policy(link).into(),
         way,
         state,
-        sent.to_string().into(),
+        format!("{sent}{}", if link.reported > 0 { REPORTED } else { "" }).into(),
         delivered.to_string().into(),
         Field::toned(dropped.to_string(), tone),
         queued.to_string().into(),

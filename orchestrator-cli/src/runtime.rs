@@ -140,7 +140,7 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
         ("outputs", detail.outputs.join(", ")),
         ("inputs", detail.inputs.join(", ")),
         ("links", links.join(", ")),
-        ("sent", format::count(detail.sent, "message")),
+        ("sent", sent(detail)),
         ("unrouted", some(detail.unrouted)),
         ("protocol errors", some(detail.protocol_errors)),
         ("limits", detail.limits.to_string()),
@@ -154,6 +154,15 @@ fn facts(detail: &RuntimeDetail, now_ms: u64) -> Vec<(&'static str, String)> {
     let at = all.iter().position(|(name, _)| *name == "privileged").unwrap_or(all.len());
     all.splice(at..at, execution::facts(&detail.execution));
     all
+}
+
+/// What went directly nobody but the instance has counted.
+fn sent(detail: &RuntimeDetail) -> String {
+    let sent = format::count(detail.sent, "message");
+    match detail.reported {
+        0 => sent,
+        reported => format!("{sent}, {reported} of them directly, as it says"),
+    }
 }
 
 fn replica(replica: &Replica) -> String {

@@ -71,6 +71,7 @@ fn detail(observed: Observed) -> Reply {
         vitals: Vitals::default(),
         exits: Vec::new(),
         listen: Vec::new(),
+        reported: 0,
     }))
 }
 
@@ -420,6 +421,29 @@ fn a_link_that_is_to_be_direct_and_is_not_is_listed_with_its_reason() {
     assert_eq!(shown(3)[2], "ping does\u{1b} not run");
 }
 
+#[test]
+fn counters_that_are_as_the_ends_say_are_marked() {
+    let counters = |sent| Counters { sent, ..Counters::default() };
+    let links = vec![
+        LinkInfo { counters: counters(1200), ..link(7) },
+        LinkInfo { counters: counters(1300), reported: 900, ..link(8) },
+    ];
+    let of = |links: Vec<LinkInfo>| {
+        Fake::answering(move |_| ServerBody::Reply(Reply::Links(links.clone())))
+    };
+    let done = of(links.clone()).run(&["link", "list"]);
+    let lines: Vec<_> = done.stdout.lines().collect();
+    let sent = |line: usize| lines[line].split_whitespace().nth(7).unwrap();
+    assert_eq!([0, 1, 2].map(sent), ["SENT", "1200", "1300*"]);
+    assert_eq!(lines.len(), 5, "{}", done.stdout);
+    assert!(lines[4].starts_with("* what went directly is counted as its two ends say"));
+    let done = of(links[..1].to_vec()).run(&["link", "list"]);
+    assert_eq!(done.stdout.lines().count(), 2, "{}", done.stdout);
+    let done = of(links).run(&["--json", "link", "list"]);
+    let json: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!([0, 1].map(|at| json["links"][at]["reported"].clone()), [0, 900]);
+}
+
 fn link(id: u64) -> LinkInfo {
     LinkInfo {
         id: LinkId(id),
@@ -439,6 +463,7 @@ fn link(id: u64) -> LinkInfo {
         way: Way::Routed,
         why: None,
         calls: None,
+        reported: 0,
     }
 }
 

@@ -159,6 +159,13 @@ fn say(event: &NewEvent) {
                 "messages were lost when the daemon before this one ended"
             );
         }
+        EventKind::LinkDiverged { link, delivered, read } => tracing::warn!(
+            link = link.0,
+            from = instance,
+            delivered,
+            read,
+            "the two ends of a link disagree on what passed between them"
+        ),
         EventKind::Connected { dialect } => tracing::debug!(instance, dialect, "connected"),
         EventKind::Disconnected { dialect, error: None } => {
             tracing::debug!(instance, dialect, "disconnected");

@@ -114,6 +114,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("../lanes.rs"),
         include_str!("../shm.rs"),
         include_str!("../sdk/envelopes.rs"),
+        include_str!("../lane_ends.rs"),
         include_str!("timeouts.rs"),
     ];
     let named = |text: &str, sentence: &str| {

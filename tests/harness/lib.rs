@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod disk;
+pub mod lane;
 pub mod load;
 pub mod logs;
 pub mod native;
@@ -89,6 +90,8 @@ pub struct Daemon {
     working_directory: Option<PathBuf>,
     /// The soft bound on its open files; none is that of the test.
     open_files: Option<u32>,
+    /// Whether some peer of this test says what is not true of what passed.
+    has_liars: bool,
 }
 
 impl Daemon {
@@ -119,6 +122,7 @@ impl Daemon {
             env: Vec::new(),
             working_directory: None,
             open_files: None,
+            has_liars: false,
         }
     }
 
@@ -140,6 +144,14 @@ impl Daemon {
     #[must_use]
     pub fn open_files(mut self, soft: u32) -> Self {
         self.open_files = Some(soft);
+        self
+    }
+
+    /// Some peer of this test will say what is not true of what passed over its lanes. Of all others
+    /// the daemon must never find that.
+    #[must_use]
+    pub fn with_liars(mut self) -> Self {
+        self.has_liars = true;
         self
     }
 
@@ -421,6 +433,11 @@ impl Drop for Daemon {
             while matches!(child.try_wait(), Ok(None)) {
                 processes::signal(child.id(), nix::sys::signal::Signal::SIGTERM);
                 std::thread::park_timeout(Duration::from_millis(10));
+            }
+            if !self.has_liars && !std::thread::panicking() {
+                let log = self.log();
+                let found = log.lines().find(|line| line.contains("disagree on what passed"));
+                assert_eq!(found, None, "nobody here counts wrongly");
             }
         }
     }

@@ -72,6 +72,7 @@ fn link(sent: u64) -> LinkInfo {
         way: Way::Routed,
         why: None,
         calls: None,
+        reported: 0,
     }
 }
 

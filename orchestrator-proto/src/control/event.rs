@@ -216,4 +216,14 @@ pub enum EventKind {
         /// How many.
         count: u64,
     },
+    /// Messages of the instance went directly, and what it and their receiver say of them can't both
+    /// be true. The link counts what the receiver says.
+    LinkDiverged {
+        /// The link that they were sent on.
+        link: LinkId,
+        /// How many were delivered, as the sender says.
+        delivered: u64,
+        /// How many arrived, as the receiver says.
+        read: u64,
+    },
 }

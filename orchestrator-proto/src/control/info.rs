@@ -363,6 +363,8 @@ pub struct RuntimeDetail {
     pub exits: Vec<PastExit>,
     /// Sockets that listen for it.
     pub listen: Vec<ListenInfo>,
+    /// Messages among those sent that went directly, so that the instance alone has counted them.
+    pub reported: u64,
 }
 
 /// One link.
@@ -405,6 +407,9 @@ pub struct LinkInfo {
     /// For how many microseconds an end that waits keeps a processor busy before it sleeps, with
     /// [`Transport::Shm`].
     pub spin_us: u32,
+    /// How many of the messages sent went directly, so that this and what became of them is as the two
+    /// ends say. The others were counted by the daemon.
+    pub reported: u64,
 }
 
 /// Who gets a link's messages.
@@ -492,12 +497,15 @@ pub struct Drops {
     pub failed: u64,
     /// Their sender was held back for as long as it is at most, and there was no room.
     pub timed_out: u64,
+    /// They went directly, and no receiver has read them: they were with their sender when it ended,
+    /// or it says that it had delivered them and its receiver that it had not.
+    pub lost: u64,
 }
 
 impl Drops {
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.full + self.too_long + self.untranslatable + self.failed + self.timed_out
+        self.full + self.too_long + self.untranslatable + self.failed + self.timed_out + self.lost
     }
 }

@@ -231,6 +231,7 @@ fn detail() -> RuntimeDetail {
             requested: true,
         }],
         listen: vec![listen_info()],
+        reported: 900,
     }
 }
 
@@ -280,7 +281,14 @@ fn link_info() -> LinkInfo {
             delivered: 990,
             dropped: 7,
             queued: 3,
-            drops: Drops { full: 1, too_long: 2, untranslatable: 3, failed: 4, timed_out: 5 },
+            drops: Drops {
+                full: 1,
+                too_long: 2,
+                untranslatable: 3,
+                failed: 4,
+                timed_out: 5,
+                lost: 6,
+            },
             last_ms: Some(NOON_MS),
             replayed: 400,
         },
@@ -292,6 +300,7 @@ fn link_info() -> LinkInfo {
         way: Way::Routed,
         why: Some("camera does not run".into()),
         calls: Some(CallCounters { calls: 1000, replies: 990, failed: 7, in_flight: 3 }),
+        reported: 900,
     }
 }
 
@@ -924,7 +933,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300, transport: Transport::Shm, spin_us: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved,
-            EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 }),
+            EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 },
+            EventKind::LinkDiverged { .. } => EventKind::LinkDiverged { link: LinkId(300), delivered: 400, read: 500 }),
     ]
 }
 

@@ -64,8 +64,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::{Execution, Exit, Limits, Priority};
+use orchestrator_proto::{InstanceId, LinkId};
 use tokio::sync::oneshot;
 
 pub use account::{AccountError, obstacle};
@@ -291,6 +291,24 @@ pub struct Launch {
 #[must_use]
 pub const fn listener(instance: InstanceId, place: u64) -> Name {
     Name { key: *instance.as_bytes(), tag: FIRST_LISTENER + place }
+}
+
+/// The first half of the key of an end of a lane; the other half is the link's number. No instance
+/// has such an id: one has the version of a UUID in that half.
+const LANE: u64 = 1;
+
+/// What the holder calls the daemon's end of a lane of this link.
+#[must_use]
+pub const fn lane_end(link: LinkId, lane: u64) -> Name {
+    let key = ((LANE as u128) << 64) | link.0 as u128;
+    Name { key: key.to_be_bytes(), tag: lane }
+}
+
+/// The link and the lane whose end has this name; none if it names something else.
+#[must_use]
+pub const fn lane_of(name: Name) -> Option<(LinkId, u64)> {
+    let key = u128::from_be_bytes(name.key);
+    if key >> 64 == LANE as u128 { Some((LinkId(key as u64), name.tag)) } else { None }
 }
 
 /// What a program is to its instance.

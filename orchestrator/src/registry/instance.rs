@@ -338,6 +338,8 @@ impl Instance {
             .iter()
             .filter(|link| link.from == Some(self.id) || link.to == LinkTarget::Instance(self.id));
         let log = self.log.stats();
+        let sent = self.endpoint.sent.sent.load(Ordering::Relaxed);
+        let passed = self.endpoint.sent.passed.load(Ordering::Relaxed);
         RuntimeDetail {
             info: self.info(),
             args: self.spec.args.clone(),
@@ -348,7 +350,7 @@ impl Instance {
             added_ms: self.added_ms,
             outputs,
             inputs,
-            sent: self.endpoint.sent.sent.load(Ordering::Relaxed),
+            sent,
             unrouted: self.endpoint.sent.unrouted.load(Ordering::Relaxed),
             protocol_errors: self.endpoint.protocol_errors.load(Ordering::Relaxed),
             log: self.spec.log.clone(),
@@ -364,6 +366,7 @@ impl Instance {
             vitals: self.vitals(),
             exits: self.run.record().exits.into_iter().rev().collect(),
             listen: self.listeners.info(&self.spec.listen),
+            reported: sent.saturating_sub(passed),
         }
     }
 }

@@ -5,14 +5,15 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Observed;
+use orchestrator_proto::{InstanceId, LinkId};
 
 use crate::health;
 use crate::process::{
-    FIRST_COMMAND, FIRST_LISTENER, Kernel, Name, Pending, Spawned, Survivor, View, listener,
+    FIRST_COMMAND, FIRST_LISTENER, Kernel, Name, Pending, Spawned, Survivor, View, lane_end,
+    lane_of, listener,
 };
-use crate::runtime::Shelf;
+use crate::runtime::{KeptLane, LaneShelf, Shelf};
 use crate::store::RunRecord;
 
 use super::run::{end_was_told, view_of};
@@ -81,6 +82,32 @@ pub(super) fn take_listeners(left: &LeftFiles, id: InstanceId) -> Vec<(u64, Owne
     let names: Vec<_> = left.range(listener(id, 0)..=last).map(|(name, _)| *name).collect();
     let place = |name: Name| name.tag - FIRST_LISTENER;
     names.into_iter().filter_map(|name| Some((place(name), left.remove(&name)?))).collect()
+}
+
+/// Ends of lanes are with the holder.
+pub(super) struct LaneEnds(pub(super) Arc<dyn Kernel>);
+
+impl LaneShelf for LaneEnds {
+    fn keep(&self, link: LinkId, lane: u64, end: BorrowedFd<'_>) {
+        match end.try_clone_to_owned() {
+            Ok(end) => self.0.keep(lane_end(link, lane), end),
+            Err(error) => tracing::error!(%link, %error, "the end of a lane can't be kept"),
+        }
+    }
+
+    fn forget(&self, link: LinkId, lane: u64) {
+        self.0.forget(lane_end(link, lane));
+    }
+}
+
+/// Takes the ends of lanes from among all files.
+pub(super) fn take_lanes(files: &mut HashMap<Name, OwnedFd>) -> Vec<KeptLane> {
+    let taken = files.extract_if(|name, _| lane_of(*name).is_some());
+    let lanes = taken.filter_map(|(name, file)| {
+        let (link, lane) = lane_of(name)?;
+        Some(KeptLane { link, lane, file })
+    });
+    lanes.collect()
 }
 
 /// Programs that run, or did, by instance, in the order in which they were executed.
@@ -261,6 +288,21 @@ mod tests {
         assert!(survivors.0.is_empty());
         let runs = |all: Vec<Spawned>| all.into_iter().map(|spawned| spawned.run).collect();
         (runs(found.told), runs(found.untold), found.last.map(|spawned| spawned.run))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_end_of_a_lane_has_a_name_of_its_own(link: u64, lane: u64, other: u64) {
+            let name = lane_end(LinkId(link), lane);
+            assert_eq!(lane_of(name), Some((LinkId(link), lane)));
+            for key in [[0; 16], *InstanceId::generate().as_bytes()] {
+                assert_eq!(lane_of(Name { key, tag: other }), None);
+            }
+            let (file, _) = std::os::unix::net::UnixStream::pair().unwrap();
+            let mut files = HashMap::from([(name, OwnedFd::from(file))]);
+            assert_eq!(take_lanes(&mut files).len(), 1);
+            assert!(files.is_empty());
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@ use super::replicas::Ends;
 use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
 use crate::route::{
-    Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType, TypeDecl, Watched,
+    Divergence, Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType,
+    TypeDecl, Watched,
 };
 use crate::runtime::{Lanes, Peers};
 use crate::store::{
@@ -56,6 +57,14 @@ impl Surroundings for Around {
         let name = self.registry.upgrade().and_then(|registry| registry.name_of(from));
         let kind = EventKind::MessagesLost { link, count };
         self.events.record(Some(from), name.as_deref(), kind);
+    }
+
+    fn link_diverged(&self, divergence: Divergence) {
+        let Divergence { link, from, delivered, read } = divergence;
+        let registry = self.registry.upgrade();
+        let name = from.and_then(|from| registry.and_then(|registry| registry.name_of(from)));
+        let kind = EventKind::LinkDiverged { link, delivered, read };
+        self.events.record(from, name.as_deref(), kind);
     }
 
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>) {
@@ -430,6 +439,7 @@ impl Registry {
             },
             counters: link.counters(),
             calls: self.router.carries_calls(link).then(|| link.call_counters()),
+            reported: link.lanes.reported(),
         }
     }
 }

@@ -125,7 +125,7 @@ impl Registry {
         directories: Directories,
         (store, durability): (Store, Durability),
     ) -> Arc<Self> {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Arc::new(left::LaneEnds(kernel.clone())));
         let registry = Arc::new_cyclic(|this| Self {
             lanes: lanes.clone(),
             instances: RwLock::default(),

@@ -8,7 +8,7 @@ use orchestrator_proto::control::{Desired, EventKind, Exit, RestartPolicy};
 use orchestrator_proto::{InstanceId, LinkId};
 
 use super::add::Plan;
-use super::left::{Found, Survivors, now_ms, running};
+use super::left::{Found, Survivors, now_ms, running, take_lanes};
 use super::run::{after_end, found, this_boot, was_running};
 use super::{Instance, Registry};
 use crate::health;
@@ -34,7 +34,7 @@ pub struct Restored {
 impl Registry {
     /// Takes over what an earlier daemon left: what it has stored, and what the holder has of it.
     /// To be called once, before anybody asks for anything.
-    pub async fn restore(self: &Arc<Self>, mut snapshot: Snapshot, left: Left) -> Restored {
+    pub async fn restore(self: &Arc<Self>, mut snapshot: Snapshot, mut left: Left) -> Restored {
         // A holder of before has files of ours, if there are instances; and knows their processes.
         let is_new = left.survivors.is_empty() && left.files.is_empty();
         let strays = if is_new { self.kernel.strays() } else { Vec::new() };
@@ -46,6 +46,7 @@ impl Registry {
         let noted = snapshot.instances.iter().filter_map(|(_, run)| run.start_noted);
         self.kernel.number_beyond(runs.chain(noted).max().unwrap_or(0));
         let mut survivors = Survivors::new(left.survivors);
+        let lanes = take_lanes(&mut left.files);
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) =
             left.files.into_iter().collect();
         let (mut restored, mut surplus) = (Restored::default(), Vec::new());
@@ -139,6 +140,7 @@ impl Registry {
         survivors.kill_the_rest().await;
         self.kernel.tidy();
         self.forget_the_rest(&snapshot.ids);
+        self.lanes.take_up(lanes, &self.router);
         self.porter.begin();
         self.finish_scaling(surplus);
         restored

@@ -5,6 +5,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use orchestrator_proto::control::{Counters, Way};
 use orchestrator_proto::runtime::Passed;
+use orchestrator_proto::{InstanceId, LinkId};
+
+/// The two ends of a lane say what can't both be true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Divergence {
+    /// The link whose messages it carried.
+    pub link: LinkId,
+    /// The sender.
+    pub from: Option<InstanceId>,
+    /// How many messages the sender says it has delivered.
+    pub delivered: u64,
+    /// How many the receiver says it has read.
+    pub read: u64,
+}
 
 /// The lanes of one link.
 #[derive(Default)]
@@ -19,6 +33,8 @@ struct State {
     live: Vec<Live>,
     /// Of lanes that are gone.
     before: Passed,
+    /// Messages of these that neither arrived nor gave way nor came back.
+    lost: u64,
     last_ms: Option<u64>,
     handing_over: Vec<HandOver>,
     /// Why messages pass the daemon although they need not.
@@ -80,9 +96,22 @@ impl Beside {
         before.sent += last.sent;
         before.delivered += last.delivered;
         before.dropped += last.dropped;
-        // What was still waiting and did not come back is lost with its sender.
-        before.dropped += last.queued();
         before.returned += last.returned;
+        // What was still waiting and did not come back is lost with its sender.
+        state.lost += last.queued();
+    }
+
+    /// Of a lane that is gone this had been counted, and it was that.
+    pub fn correct(&self, said: Passed, corrected: Passed) {
+        let mut state = self.state();
+        let State { before, lost, .. } = &mut *state;
+        for (count, said, corrected) in [
+            (&mut before.sent, said.sent, corrected.sent),
+            (&mut before.delivered, said.delivered, corrected.delivered),
+            (lost, said.queued(), corrected.queued()),
+        ] {
+            *count = (*count + corrected).saturating_sub(said);
+        }
     }
 
     /// How many lanes are used.
@@ -130,8 +159,18 @@ impl Beside {
             counters.dropped += passed.dropped;
             counters.drops.full += passed.dropped;
         }
+        counters.dropped += state.lost;
+        counters.drops.lost += state.lost;
         counters.queued += state.live.iter().map(|live| live.passed.queued()).sum::<u64>();
         counters.last_ms = counters.last_ms.max(state.last_ms);
+    }
+
+    /// How many of the messages sent are as the ends of lanes say, and not counted here.
+    #[must_use]
+    pub fn reported(&self) -> u64 {
+        let state = self.state();
+        let passed = state.live.iter().map(|live| &live.passed).chain([&state.before]);
+        passed.map(|passed| passed.sent.saturating_sub(passed.returned)).sum()
     }
 
     pub(super) fn hand_over(&self, lane: u64, sink: u64, frame: Vec<u8>) {

@@ -10,6 +10,7 @@ use orchestrator_proto::control::LinkRules;
 use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
+use super::beside::Divergence;
 use super::interruption::Loss;
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
@@ -201,6 +202,11 @@ impl Router {
         let losses = table.interruptions.losses(&links);
         drop(table);
         self.report(losses);
+    }
+
+    /// What the two ends of a lane say of it can't both be true.
+    pub fn diverged(&self, divergence: Divergence) {
+        self.surroundings.link_diverged(divergence);
     }
 
     /// With the table unlocked.

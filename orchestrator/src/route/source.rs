@@ -79,6 +79,8 @@ pub struct SourceStats {
     pub sent: AtomicU64,
     /// Messages among them that no link takes.
     pub unrouted: AtomicU64,
+    /// Messages among them that have passed here. The others were counted as the sender says.
+    pub passed: AtomicU64,
 }
 
 /// One connection of an instance, or the datagram socket, as a sender.
@@ -147,6 +149,7 @@ impl Source {
         let count = bodies.len() as u64;
         let before = output.received.fetch_add(count, Ordering::AcqRel);
         self.count(output, before + count);
+        self.stats.passed.fetch_add(count, Ordering::Relaxed);
         if self.taps.any() {
             self.taps.offer(self.instance, &output.decl, output.routes.len(), bodies, now_ns);
         }

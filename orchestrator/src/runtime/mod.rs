@@ -38,9 +38,9 @@ use orchestrator_proto::{InstanceId, WireError};
 use crate::route::{Mailbox, Router, SourceStats};
 
 pub use ipc::{IpcConfig, IpcSocket, Peers};
-pub use native::Lanes;
+pub use native::{KeptLane, Lanes};
 pub use porter::Porter;
-pub use shelf::{NOTIFY_PLACE, Shelf};
+pub use shelf::{LaneShelf, NOTIFY_PLACE, Shelf};
 pub use socket::{InstanceSockets, SocketError};
 pub use telemetry::{Telemetry, log_line};
 pub(crate) use translate::to_json_text;

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 
+use orchestrator_proto::LinkId;
+
 /// The place of the socket on which an instance says how it is. The listeners of its two dialects
 /// have those before it, its connections those from 16 on.
 pub const NOTIFY_PLACE: u64 = 3;
@@ -36,4 +38,13 @@ pub trait Shelf: Send + Sync + 'static {
 
     /// Nothing is to be found there any more.
     fn clear(&self, place: u64);
+}
+
+/// The place of the daemon's ends of lanes, which the next daemon will find again. Nothing here waits.
+pub trait LaneShelf: Send + Sync + 'static {
+    /// Keeps the end of this lane, which carries messages of that link.
+    fn keep(&self, link: LinkId, lane: u64, end: BorrowedFd<'_>);
+
+    /// It is kept no longer.
+    fn forget(&self, link: LinkId, lane: u64);
 }

@@ -63,7 +63,8 @@ pub const MAX_NOTICE: usize = 512;
 /// The most files beside a frame.
 pub const MAX_FILES: usize = 3;
 
-/// A child of the holder, or a file that it keeps, under a name of the daemon's choice.
+/// A child of the holder, or a file that it keeps, under a name of the daemon's choice. The holder
+/// reads a name only where it says so: [`FIRST_LISTENER`], [`FIRST_INHERITED`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Name {
     /// Whose it is: an instance's id.

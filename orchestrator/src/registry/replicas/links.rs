@@ -282,7 +282,7 @@ impl Registry {
         }
         let records: Vec<_> = self.set_links().values().cloned().collect();
         let info = |record: SetLinkRecord| {
-            let Sum { counters, mismatch, way, calls } =
+            let Sum { counters, mismatch, way, calls, reported } =
                 sums.remove(&record.id).unwrap_or_default();
             let (way, why) = way.unwrap_or_else(|| nowhere(record.rules.transport));
             let instance = |id: InstanceId| TargetInfo::Instance { id, name: self.name_of(id) };
@@ -315,6 +315,7 @@ impl Registry {
                 way,
                 why,
                 calls,
+                reported,
             }
         };
         records.into_iter().map(info).collect()
@@ -371,6 +372,7 @@ struct Sum {
     way: Option<(Way, Option<String>)>,
     /// None if none of them carries calls.
     calls: Option<CallCounters>,
+    reported: u64,
 }
 
 impl Sum {
@@ -382,6 +384,7 @@ impl Sum {
         if let Some(more) = &link.calls {
             add_calls(self.calls.get_or_insert_default(), more);
         }
+        self.reported += link.reported;
         self.take_way(link.way, link.why.clone());
     }
 
@@ -412,12 +415,13 @@ fn add(sum: &mut Counters, more: &Counters) {
     sum.dropped += more.dropped;
     sum.queued += more.queued;
     sum.replayed += more.replayed;
-    let Drops { full, too_long, untranslatable, failed, timed_out } = &more.drops;
+    let Drops { full, too_long, untranslatable, failed, timed_out, lost } = &more.drops;
     sum.drops.full += full;
     sum.drops.too_long += too_long;
     sum.drops.untranslatable += untranslatable;
     sum.drops.failed += failed;
     sum.drops.timed_out += timed_out;
+    sum.drops.lost += lost;
     sum.last_ms = sum.last_ms.max(more.last_ms);
 }
 

@@ -25,7 +25,7 @@ use super::outlet::{Outlet, Served};
 use crate::route::{Source, Upstream};
 use held::Held;
 use inputs::{Input, Inputs};
-pub use lanes::Lanes;
+pub use lanes::{KeptLane, Lanes};
 use reader::Reader;
 
 /// How late a sender may be told of what is settled, if nothing else is to be told.

@@ -8,10 +8,13 @@
 //! Locks: the table of lanes is locked before what belongs to a single source or link, and after
 //! the router's table. So with it locked the router is not asked anything.
 
+mod ended;
 mod frames;
+mod kept;
 mod said;
 mod table;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,22 +25,25 @@ use tokio::sync::watch;
 
 use super::Connection;
 use crate::route::{Link, LinkTarget, Router, Taps};
+use crate::runtime::LaneShelf;
 pub(super) use frames::Used;
+pub use kept::KeptLane;
 use table::{End, Stage, Table};
 
 /// All lanes.
-#[derive(Default)]
 pub struct Lanes {
     table: Mutex<Table>,
     /// Told when one is in use, or not any more, or its sender has answered.
     changes: watch::Sender<()>,
+    /// Where our ends outlive this daemon.
+    shelf: Arc<dyn LaneShelf>,
 }
 
 impl Lanes {
     /// None as yet.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::default()
+    pub fn new(shelf: Arc<dyn LaneShelf>) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), changes: watch::Sender::default(), shelf })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -86,9 +92,15 @@ impl Lanes {
         self.consider_all(router);
         // Who stands still is not waited for. What such a one sends later goes over the lane until
         // it goes on.
+        let watched = |link: &Link| router.taps().watches(&link.type_name);
+        let links = router.links();
+        let links: HashSet<_> =
+            links.iter().filter(|link| watched(link)).map(|link| link.id).collect();
         self.until(WATCHED, |table| {
             let mut in_use = table.lanes.values().filter(|lane| lane.is_in_use());
-            !in_use.any(|lane| router.taps().watches(&lane.link.type_name))
+            // Nor those whose ends have not come to this daemon yet.
+            let mut unclaimed = table.unclaimed.values();
+            !in_use.any(|lane| watched(&lane.link)) && !unclaimed.any(|it| links.contains(&it.0))
         })
         .await;
     }
@@ -157,10 +169,10 @@ impl Lanes {
             .collect();
         for id in lanes {
             table.leave(id);
-            if let Some(lane) = table.lanes.remove(&id) {
-                lane.shut();
-            }
+            table.lanes.remove(&id);
         }
+        // Whether their ends have come back to this daemon or not.
+        table.unclaimed.retain(|_, (of, _)| *of != link);
         table.failed.retain(|(_, _, other)| *other != link);
         self.changes.send_replace(());
     }
@@ -182,6 +194,8 @@ impl Lanes {
         }
         table.failed.retain(|(sender, receiver, _)| *sender != number && *receiver != number);
         let is_it = |end: &Option<End>| end.is_some_and(|end| end.connection == number);
+        table.ended.gone(number);
+        let mut diverged = Vec::new();
         let fed: Vec<u64> =
             table.lanes.iter().filter(|(_, lane)| is_it(&lane.sender)).map(|(id, _)| *id).collect();
         for id in fed {
@@ -193,11 +207,11 @@ impl Lanes {
                 lane.is_asked = false;
                 // Nor does a receiver say anything that was not told of it.
                 let is_told = !lane.link.lanes.cancel(id) && lane.is_used;
-                if let Some(read) = lane.read {
-                    lane.was_read(id, read);
-                    table.lanes.remove(&id);
-                } else if !is_told || lane.receiver.is_none() {
+                if !is_told || lane.receiver.is_none() {
                     lane.link.lanes.end(id);
+                    table.lanes.remove(&id);
+                } else if let Some(read) = lane.read {
+                    diverged.extend(ended::without_sender(id, lane, read));
                     table.lanes.remove(&id);
                 } else {
                     lane.stage = Stage::Left;
@@ -218,6 +232,7 @@ impl Lanes {
         self.changes.send_replace(());
         drop(table);
         let router = &connection.endpoint.router;
+        diverged.into_iter().for_each(|divergence| router.diverged(divergence));
         for link in router.links_to(instance) {
             self.consider(&link, router.taps());
         }

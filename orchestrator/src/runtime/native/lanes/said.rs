@@ -1,6 +1,5 @@
 //! What the ends of lanes say, and what they are told.
 
-use std::os::fd::AsFd;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -11,20 +10,20 @@ use orchestrator_proto::runtime::{Frame, Passed};
 
 use super::super::super::now_ns;
 use super::super::Connection;
-use super::Lanes;
 use super::frames::Used;
 use super::table::{Claimed, End, Lane, Stage, Table};
-use crate::route::{Link, LinkTarget};
+use super::{Lanes, ended};
+use crate::route::{Divergence, Link, LinkTarget};
 
 /// Lanes of earlier daemons that are taken up: as many as one can have made.
 const MAX_KNOWN: usize = 4096;
 
 impl Lanes {
     /// An instance fetches its end of a lane. None if it has none.
-    pub(super) fn claim(&self, instance: InstanceId, lane: u64) -> Option<Claimed> {
+    pub(super) fn claim(&self, instance: InstanceId, id: u64) -> Option<Claimed> {
         let mut table = self.table();
         let (sender, receiver) = {
-            let lane = table.lanes.get(&lane)?;
+            let lane = table.lanes.get(&id)?;
             (lane.sender, lane.receiver)
         };
         let is_of = |end: Option<End>| {
@@ -34,17 +33,21 @@ impl Lanes {
         // A lane from an instance to itself: the sender comes first.
         let is_sender = is_of(sender);
         let is_receiver = is_of(receiver);
-        let lane = table.lanes.get_mut(&lane)?;
+        let lane = table.lanes.get_mut(&id)?;
         if is_sender && lane.stage == Stage::Offered {
-            let stream = lane.file.as_ref()?.as_fd().try_clone_to_owned().ok()?;
+            let stream = lane.file.as_ref()?.duplicate().ok()?;
             let ring = lane.ring.as_ref().map(Files::try_clone).transpose().ok()?;
             return Some(Claimed { stream, ring });
         }
         // Not before the sender uses it: the receiver was not told of it then.
-        if is_receiver && lane.is_used {
-            return Some(Claimed { stream: lane.other.take()?, ring: lane.ring.take() });
+        if !is_receiver || !lane.is_used {
+            return None;
         }
-        None
+        // From now on it outlives this daemon.
+        if let (Some(end), Some(_)) = (&mut lane.file, &lane.other) {
+            end.keep(&self.shelf, lane.link.id, id);
+        }
+        Some(Claimed { stream: lane.other.take()?, ring: lane.ring.take() })
     }
 
     /// A sender uses its end from now on: the receiver is told when it has got what was sent before.
@@ -115,11 +118,19 @@ impl Lanes {
         (channel, id): (u16, u64),
         passed: Passed,
     ) -> Option<Arc<Link>> {
-        let end = Some(End { connection: connection.number, channel });
+        let end = End { connection: connection.number, channel };
+        let router = &connection.endpoint.router;
         let mut table = self.table();
-        let lane = table.lanes.get_mut(&id)?;
+        let Some(lane) = table.lanes.get_mut(&id) else {
+            let diverged = table.receiver_left(end, id, passed.delivered);
+            drop(table);
+            diverged.into_iter().for_each(|divergence| router.diverged(divergence));
+            return None;
+        };
+        let end = Some(end);
         if lane.receiver == end && lane.sender != end {
-            self.read_to_the_end(table, id, passed);
+            let diverged = self.read_to_the_end(table, id, passed);
+            diverged.into_iter().for_each(|divergence| router.diverged(divergence));
             return None;
         }
         if lane.sender != end {
@@ -152,28 +163,35 @@ impl Lanes {
         }
         link.lanes.end(id);
         // Its receiver, if it has it, says how much it read.
-        table.lanes.remove(&id);
+        let lane = table.lanes.remove(&id).filter(|_| was_used && !not_told);
+        let from = connection.source.instance;
+        let diverged = lane.and_then(|lane| table.sender_left(id, &lane, from, passed));
         self.changes.send_replace(());
+        drop(table);
+        diverged.into_iter().for_each(|divergence| router.diverged(divergence));
         Some(link)
     }
 
     /// A receiver has read a lane to its end.
-    fn read_to_the_end(&self, mut table: MutexGuard<'_, Table>, id: u64, passed: Passed) {
-        let Some(lane) = table.lanes.get_mut(&id) else { return };
-        if lane.stage == Stage::Left {
-            lane.was_read(id, passed);
-            table.lanes.remove(&id);
-            self.changes.send_replace(());
-        } else {
-            // It reads no more, whatever the sender sends. Or the sender is gone already.
+    fn read_to_the_end(
+        &self,
+        mut table: MutexGuard<'_, Table>,
+        id: u64,
+        passed: Passed,
+    ) -> Option<Divergence> {
+        let lane = table.lanes.get_mut(&id)?;
+        if lane.sender.is_some() {
+            // It reads no more, whatever the sender sends.
             lane.shut();
-            lane.read = Some(passed);
+            lane.read = Some(passed.delivered);
             table.leave(id);
-            // Its sender ended before it knew of this daemon: nobody else will say so.
-            if table.lanes.get(&id).is_some_and(|lane| lane.sender.is_none()) {
-                table.lanes.remove(&id);
-            }
+            return None;
         }
+        // Of one whose sender ended before it knew of this daemon nothing was counted here.
+        lane.link.lanes.begin(id, lane.way);
+        let lane = table.lanes.remove(&id)?;
+        self.changes.send_replace(());
+        ended::without_sender(id, &lane, passed.delivered)
     }
 
     /// An end that an earlier daemon knew of goes on with its lane.
@@ -217,18 +235,20 @@ impl Lanes {
             }
             return;
         };
+        let file = table.claimed(id, link.id);
         let lane = table.lanes.entry(id).or_insert_with(|| Lane {
             link: link.clone(),
             rules: link.rules(),
             sender: None,
             receiver: None,
-            file: None,
+            file,
             other: None,
             ring: None,
             way,
             stage: Stage::Used,
-            read: None,
             is_used: false,
+            is_counted_whole: false,
+            read: None,
             source: None,
             is_asked: false,
         });

@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use orchestrator_proto::control::{LinkRules, Transport, Way};
 use orchestrator_proto::ring::Files;
-use orchestrator_proto::runtime::{Frame, Medium, Passed};
+use orchestrator_proto::runtime::{Frame, Medium};
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
-use super::super::super::now_ns;
 use super::super::{Connection, Input};
+use super::ended::EndedLanes;
+use super::kept::OurEnd;
 use crate::route::{Link, LinkTarget, Source, Taps};
 
 /// Lanes of one daemon.
@@ -43,6 +44,10 @@ pub(super) struct Table {
     /// that is done.
     pub(super) declaring: HashSet<u64>,
     pub(super) lanes: HashMap<u64, Lane>,
+    /// What an earlier daemon has had kept, with the link, until an end of the lane comes.
+    pub(super) unclaimed: HashMap<u64, (LinkId, OurEnd)>,
+    /// What their senders said of lanes whose receivers are still to say it.
+    pub(super) ended: EndedLanes,
     /// Sender, receiver and link between which a lane failed: there is no second try.
     pub(super) failed: HashSet<(u64, u64, LinkId)>,
 }
@@ -53,8 +58,9 @@ pub(super) struct Lane {
     pub(super) rules: LinkRules,
     pub(super) sender: Option<End>,
     pub(super) receiver: Option<End>,
-    /// The sender's end, to shut it down; none if an earlier daemon made it.
-    pub(super) file: Option<OwnedFd>,
+    /// The sender's end, to end the lane by dropping it; none if that was done, or an earlier daemon
+    /// made the lane and its end could not be kept.
+    pub(super) file: Option<OurEnd>,
     /// The receiver's end, until the receiver has it.
     pub(super) other: Option<OwnedFd>,
     /// The memory that the messages go through, until the receiver has it.
@@ -64,10 +70,12 @@ pub(super) struct Lane {
     pub(super) stage: Stage,
     /// Whether the sender has begun to use it.
     pub(super) is_used: bool,
-    /// What the receiver has read as a whole, if it reads no more.
-    pub(super) read: Option<Passed>,
     /// Whether the sender was asked how much has passed, and has not answered.
     pub(super) is_asked: bool,
+    /// Whether this daemon made it, so that both ends count from its beginning.
+    pub(super) is_counted_whole: bool,
+    /// How many messages its receiver has read, which reads no more.
+    pub(super) read: Option<u64>,
     /// The sender that is gone, to count what it sent at last.
     pub(super) source: Option<(Arc<Source>, u16)>,
 }
@@ -105,26 +113,8 @@ pub(super) struct Peer {
 
 impl Lane {
     /// Whoever reads from it comes to an end, and nobody can write to it.
-    pub(super) fn shut(&self) {
-        if let Some(file) = &self.file {
-            let _ = rustix::net::shutdown(file, rustix::net::Shutdown::Both);
-        }
-    }
-
-    /// Its sender is gone: what the receiver has read is what was delivered.
-    pub(super) fn was_read(&self, id: u64, read: Passed) {
-        let known = self.link.lanes.known(id);
-        if let Some((source, channel)) = &self.source {
-            let more = read.sent.saturating_sub(known.sent);
-            source.has_sent(*channel, known.output + more);
-        }
-        let all = Passed {
-            sent: known.sent.max(read.sent),
-            delivered: known.delivered.max(read.delivered),
-            ..known
-        };
-        self.link.lanes.passed(id, all, now_ns() / 1_000_000);
-        self.link.lanes.end(id);
+    pub(super) fn shut(&mut self) {
+        self.file = None;
     }
 
     /// Whether its sender is gone, and only its receiver is still to say how much it has read.
@@ -254,7 +244,7 @@ impl Table {
             return Err("a lane between its ends was tried, and failed".to_owned());
         }
         let most = most();
-        if self.lanes.len() >= most {
+        if self.lanes.len() + self.unclaimed.len() >= most {
             return Err(format!("there are {most} lanes already"));
         }
         let pair = || -> io::Result<(OwnedFd, OwnedFd)> {
@@ -278,13 +268,14 @@ impl Table {
             rules,
             sender: Some(End { connection: from.number, channel: sender.channel }),
             receiver: Some(End { connection: to.number, channel: receiver.channel }),
-            file: Some(file),
+            file: Some(OurEnd::new(file)),
             other: Some(other),
             ring,
             way,
             stage: Stage::Offered,
-            read: None,
             is_used: false,
+            is_counted_whole: true,
+            read: None,
             source: None,
             is_asked: false,
         };

@@ -1,0 +1,225 @@
+//! What passed over a lane that is over. Its sender says how much it has delivered, its receiver how
+//! much it has read; the two come over different connections, in any order.
+//!
+//! If both have counted from the beginning of the lane, and what they say can't both be true, one
+//! of them is wrong. What the receiver read counts then, and somebody is told.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use orchestrator_proto::InstanceId;
+use orchestrator_proto::control::Policy;
+use orchestrator_proto::runtime::Passed;
+
+use super::super::super::now_ns;
+use super::table::{End, Lane, Table};
+use crate::route::{Divergence, Link};
+
+/// Lanes of one receiver that it has not read to their ends yet: as many as there can be at once.
+/// Of what is older than that nobody compares anything.
+const MAX_ENDED: usize = 1024;
+
+/// Lanes that their senders have left, by the connection of the receiver, the oldest first.
+#[derive(Default)]
+pub(super) struct EndedLanes(HashMap<u64, VecDeque<Ended>>);
+
+/// One of them.
+struct Ended {
+    lane: u64,
+    /// The receiver's.
+    channel: u16,
+    link: Arc<Link>,
+    policy: Policy,
+    from: Option<InstanceId>,
+    /// The sender's last word.
+    said: Passed,
+}
+
+impl EndedLanes {
+    fn add(&mut self, receiver: u64, ended: Ended) {
+        let of_it = self.0.entry(receiver).or_default();
+        if of_it.len() >= MAX_ENDED {
+            of_it.pop_front();
+        }
+        of_it.push_back(ended);
+    }
+
+    fn take(&mut self, receiver: End, lane: u64) -> Option<Ended> {
+        let of_it = self.0.get_mut(&receiver.connection)?;
+        let is_it = |it: &Ended| it.lane == lane && it.channel == receiver.channel;
+        let at = of_it.iter().position(is_it)?;
+        let ended = of_it.remove(at);
+        if of_it.is_empty() {
+            self.0.remove(&receiver.connection);
+        }
+        ended
+    }
+
+    /// Nobody is there any more to say it.
+    pub(super) fn gone(&mut self, receiver: u64) {
+        self.0.remove(&receiver);
+    }
+}
+
+/// How many messages the receiver has read for what the sender says of them to be true, at least and
+/// at most. Under `block` a sender takes back what was not acknowledged, and some of that may have
+/// been read all the same.
+fn can_be_read(policy: Policy, said: Passed) -> (u64, u64) {
+    match policy {
+        Policy::Block => (said.delivered, said.delivered + said.returned),
+        _ => (said.delivered, said.delivered),
+    }
+}
+
+/// What counts if so many were delivered, whatever the sender says: no message of which it knows
+/// is left out, and none counts twice.
+fn with_delivered(said: Passed, delivered: u64) -> Passed {
+    let sent = said.sent.max(delivered + said.dropped + said.returned);
+    Passed { sent, delivered, ..said }
+}
+
+/// What counts if the receiver read so many and that can't be.
+fn corrected(policy: Policy, said: Passed, read: u64) -> Option<Passed> {
+    let (least, most) = can_be_read(policy, said);
+    let delivered = if read < least {
+        read
+    } else if read > most {
+        said.delivered + (read - most)
+    } else {
+        return None;
+    };
+    Some(with_delivered(said, delivered))
+}
+
+impl Table {
+    /// The sender has said its last word on a lane that is in the table no longer.
+    pub(super) fn sender_left(
+        &mut self,
+        id: u64,
+        lane: &Lane,
+        from: Option<InstanceId>,
+        said: Passed,
+    ) -> Option<Divergence> {
+        // Before an end comes to a daemon that did not make the lane, each counts from another moment.
+        if !lane.is_counted_whole {
+            return None;
+        }
+        let receiver = lane.receiver?;
+        let (link, policy) = (lane.link.clone(), lane.rules.policy);
+        let ended = Ended { lane: id, channel: receiver.channel, link, policy, from, said };
+        match lane.read {
+            Some(read) => compare(&ended, read),
+            None if self.connection(receiver.connection).is_some() => {
+                self.ended.add(receiver.connection, ended);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// The receiver has read to the end of a lane that its sender has left.
+    pub(super) fn receiver_left(
+        &mut self,
+        receiver: End,
+        id: u64,
+        read: u64,
+    ) -> Option<Divergence> {
+        let ended = self.ended.take(receiver, id)?;
+        compare(&ended, read)
+    }
+}
+
+fn compare(ended: &Ended, read: u64) -> Option<Divergence> {
+    let Ended { link, policy, from, said, .. } = ended;
+    let corrected = corrected(*policy, *said, read)?;
+    link.lanes.correct(*said, corrected);
+    Some(Divergence { link: link.id, from: *from, delivered: said.delivered, read })
+}
+
+/// The sender of a lane is gone without a last word, and its receiver has read it to its end: that
+/// is what was delivered. The lane is in the table no longer.
+pub(super) fn without_sender(id: u64, lane: &Lane, read: u64) -> Option<Divergence> {
+    let link = &lane.link;
+    let known = link.lanes.known(id);
+    // What it said before that it had delivered was there to be read.
+    let is_wrong = lane.is_counted_whole && read < known.delivered;
+    let delivered = if lane.is_counted_whole { read } else { read.max(known.delivered) };
+    let all = with_delivered(known, delivered);
+    let mut from = None;
+    if let Some((source, channel)) = &lane.source {
+        source.has_sent(*channel, known.output + (all.sent - known.sent));
+        from = source.instance;
+    }
+    link.lanes.passed(id, all, now_ns() / 1_000_000);
+    link.lanes.end(id);
+    is_wrong.then_some(Divergence { link: link.id, from, delivered: known.delivered, read })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policies() -> impl Strategy<Value = Policy> {
+        prop::sample::select(vec![
+            Policy::Block,
+            Policy::DropNewest,
+            Policy::DropOldest,
+            Policy::Latest,
+        ])
+    }
+
+    proptest! {
+        /// An honest sender: of what it sent, the kernel took some, which are read, some gave way
+        /// and the rest went back; under `block` what was read and not acknowledged as well.
+        #[test]
+        fn what_is_true_is_never_corrected(
+            policy in policies(),
+            acknowledged in 0..1000_u64,
+            read_only in 0..1000_u64,
+            waiting in 0..1000_u64,
+            dropped in 0..1000_u64,
+        ) {
+            let read = acknowledged + read_only;
+            let said = match policy {
+                Policy::Block => Passed {
+                    sent: read + waiting,
+                    delivered: acknowledged,
+                    returned: read_only + waiting,
+                    ..Passed::default()
+                },
+                _ => Passed {
+                    sent: read + waiting + dropped,
+                    delivered: read,
+                    returned: waiting,
+                    dropped,
+                    ..Passed::default()
+                },
+            };
+            prop_assert_eq!(corrected(policy, said, read), None);
+        }
+
+        #[test]
+        fn what_is_corrected_adds_up_and_follows_the_receiver(
+            policy in policies(),
+            numbers: [u16; 5],
+        ) {
+            let [sent, delivered, dropped, returned, read] = numbers.map(u64::from);
+            let said = Passed { sent, delivered, dropped, returned, output: 7 };
+            let (least, most) = can_be_read(policy, said);
+            match corrected(policy, said, read) {
+                None => prop_assert!((least..=most).contains(&read)),
+                Some(after) => {
+                    prop_assert!(!(least..=most).contains(&read));
+                    prop_assert_eq!(after.sent, after.delivered + after.dropped + after.returned + after.queued());
+                    prop_assert!(after.sent >= said.sent);
+                    // What it read counts as delivered, but for what comes again by the daemon.
+                    let again = if policy == Policy::Block && read > most { returned } else { 0 };
+                    prop_assert_eq!(after.delivered, read - again);
+                    prop_assert_eq!((after.dropped, after.returned, after.output), (dropped, returned, 7));
+                    prop_assert_eq!(corrected(policy, after, read), None);
+                }
+            }
+        }
+    }
+}
