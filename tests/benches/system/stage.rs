@@ -64,7 +64,10 @@ impl Stage {
         policy: Option<Policy>,
         capacity: Option<u32>,
     ) -> LinkId {
-        let link = link_spec(transport, ends, policy, capacity);
+        self.add_link(link_spec(transport, ends, policy, capacity))
+    }
+
+    pub(crate) fn add_link(&self, link: LinkSpec) -> LinkId {
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,
             other => panic!("{other:?}"),

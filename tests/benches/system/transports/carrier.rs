@@ -22,9 +22,10 @@ pub(crate) enum Carrier {
 }
 
 /// How our links carry messages: what is measured of the orchestrator itself.
-pub(super) const TRANSPORTS: [Transport; 2] = [Transport::Routed, Transport::Direct];
+pub(super) const TRANSPORTS: [Transport; 3] =
+    [Transport::Routed, Transport::Direct, Transport::Shm];
 pub(super) const LINKS: [Carrier; TRANSPORTS.len()] =
-    [Carrier::Link(TRANSPORTS[0]), Carrier::Link(TRANSPORTS[1])];
+    [Carrier::Link(TRANSPORTS[0]), Carrier::Link(TRANSPORTS[1]), Carrier::Link(TRANSPORTS[2])];
 
 impl Carrier {
     /// All, in the order in which they are shown: floors first, rivals last.
@@ -56,7 +57,7 @@ impl Carrier {
     pub(crate) fn takes_part(self, regime: Regime) -> bool {
         match self {
             Self::BareRing | Self::Iceoryx => regime == Regime::Spinning,
-            Self::Ring => true,
+            Self::Ring | Self::Link(Transport::Shm) => true,
             Self::Sockets | Self::Relay | Self::Link(_) | Self::Zenoh | Self::Nats => {
                 regime != Regime::Spinning
             }

@@ -118,6 +118,7 @@ const fn colour(carrier: Carrier) -> &'static str {
         Carrier::BareRing => "#5f7f8f",
         Carrier::Ring => "#d65a9a",
         Carrier::Link(Transport::Direct) => "#2da44e",
+        Carrier::Link(Transport::Shm) => "#e5534b",
         Carrier::Link(_) => "#218bff",
         Carrier::Iceoryx => "#a475f9",
         Carrier::Zenoh => "#bf8700",

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use orchestrator_proto::control::{Policy, Transport};
+use orchestrator_proto::control::{LinkSpec, Policy, Transport};
 use orchestrator_proto::ring::Files;
 use orchestrator_proto::sdk::Message;
 use orchestrator_proto::{InstanceId, LinkId};
@@ -23,7 +23,7 @@ use crate::pipe::{Bare, Far, Near, Pipe};
 use crate::relay::Relay;
 use crate::ring::{CAPACITY, Ring, SPIN};
 use crate::series::Times;
-use crate::stage::Stage;
+use crate::stage::{Stage, link_spec};
 use crate::wire::Dialect;
 
 /// What is to be carried.
@@ -119,7 +119,11 @@ impl<'s> Line<'s> {
     fn over_links(transport: Transport, load: Load, stage: &'s Stage) -> Self {
         let sender = stage.seat();
         let seats: Vec<_> = (0..load.receivers).map(|_| stage.seat()).collect();
-        let link = |ends| stage.link_by(transport, ends, Some(Policy::Block), None);
+        let link = |ends| {
+            let mut link = link_spec(transport, ends, Some(Policy::Block), None);
+            link.spin_us = (load.regime == Regime::Spinning).then_some(LinkSpec::MAX_SPIN_US);
+            stage.add_link(link)
+        };
         let out: Vec<_> = seats.iter().map(|seat| link((sender, Out::NAME, *seat))).collect();
         let back: Vec<_> = seats.iter().map(|seat| link((*seat, Back::NAME, sender))).collect();
         let socket = |at: usize| stage.socket(seats[at], Dialect::Native).into_os_string();
