@@ -620,6 +620,7 @@ fn links_that_can_not_be_are_refused() {
         block_timeout: None,
         history: None,
         transport: None,
+        spin_us: None,
     };
     let long = "x".repeat(256);
     let cases = [link("T", Some(0)), link("T", Some(u32::MAX)), link("", None), link(&long, None)];

@@ -33,13 +33,14 @@ struct Pair {
     input: Input<Number>,
     a: String,
     b: String,
+    way: Way,
 }
 
 impl Pair {
-    fn new(policy: Policy, capacity: u32, window: u32) -> Self {
+    fn new(transport: Transport, policy: Policy, capacity: u32, window: u32) -> Self {
         let daemon = Daemon::start();
         let (a, b) = (daemon.put("a"), daemon.put("b"));
-        let link = daemon.link_by(Transport::Direct, "a", "n", "b", (policy, capacity));
+        let link = daemon.link_by(transport, "a", "n", "b", (policy, capacity));
         let peers = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -53,8 +54,9 @@ impl Pair {
         let window = NonZeroU32::new(window).unwrap();
         let input = peers.block_on(async { receiver.input_with_window::<Number>(window) });
         let input = input.unwrap();
-        let this = Self { peers, daemon, link, sender, output, receiver, input, a, b };
-        this.is(Way::Direct);
+        let way = if transport == Transport::Shm { Way::Shm } else { Way::Direct };
+        let this = Self { peers, daemon, link, sender, output, receiver, input, a, b, way };
+        this.is(way);
         this
     }
 
@@ -98,15 +100,47 @@ impl Pair {
     }
 }
 
+/// Makes two tests of each scenario: over a socket pair, and with memory beside it.
+macro_rules! over_both {
+    ($($scenario:ident),* $(,)?) => {
+        $(mod $scenario {
+            use super::Transport::{Direct, Shm};
+
+            #[test]
+            fn directly() {
+                super::$scenario(Direct);
+            }
+
+            #[test]
+            fn by_memory() {
+                super::$scenario(Shm);
+            }
+        })*
+    };
+}
+
+over_both!(
+    a_link_says_which_way_it_goes_and_why,
+    a_watcher_sees_what_is_sent_and_nothing_is_lost,
+    a_link_that_is_removed_takes_its_lanes_along,
+    what_passed_is_known_when_it_is_asked_for,
+    policies_hold_on_a_lane,
+    lanes_go_on_without_a_daemon,
+    the_next_process_of_a_receiver_gets_what_the_one_before_it_had_not_taken_in,
+    what_a_sender_had_sent_at_its_end_arrives,
+    the_next_daemon_makes_no_second_lane_beside_one_that_there_is,
+    what_nobody_can_have_counted_ends_one_connection,
+);
+
 /// D1: what a link goes directly for, and what not.
-#[test]
-fn a_link_says_which_way_it_goes_and_why() {
-    let mut pair = Pair::new(Policy::Block, 64, 1024);
+fn a_link_says_which_way_it_goes_and_why(transport: Transport) {
+    let mut pair = Pair::new(transport, Policy::Block, 64, 1024);
     assert_eq!(pair.why(), "");
     pair.passes(0..1000);
     let link = pair.link.to_string();
     let list = pair.daemon.ok(["link", "list"]);
-    assert!(list.contains("direct"), "{list}");
+    let way = pair.way.to_string();
+    assert!(list.contains(&way), "{list}");
     for (change, undo, why) in [
         (["--history", "3"], ["--history", "0"], "history"),
         (["--block-timeout", "1s"], ["--block-timeout", "0"], "block-timeout"),
@@ -116,19 +150,19 @@ fn a_link_says_which_way_it_goes_and_why() {
         pair.is(Way::Routed);
         assert!(pair.why().contains(why), "{}", pair.why());
         let list = pair.daemon.ok(["link", "list"]);
-        assert!(list.contains(&format!("link {link} is routed, not direct")), "{list}");
+        assert!(list.contains(&format!("link {link} is routed, not {way}")), "{list}");
         pair.passes(1000..1100);
         let [what, value] = undo;
         pair.daemon.ok(["link", "set", &link, what, value]);
-        pair.is(Way::Direct);
+        pair.is(pair.way);
         pair.passes(1100..1200);
     }
     pair.daemon.ok(["link", "set", &link, "--transport", "routed"]);
     pair.is(Way::Routed);
     assert_eq!(pair.why(), "");
     pair.passes(1200..1300);
-    pair.daemon.ok(["link", "set", &link, "--transport", "auto"]);
-    pair.is(Way::Direct);
+    pair.daemon.ok(["link", "set", &link, "--transport", &way]);
+    pair.is(pair.way);
     drop(std::mem::replace(&mut pair.receiver, pair.sender.clone()));
     let counters = pair.daemon.counters(pair.link);
     assert_eq!((counters.dropped, counters.queued), (0, 0));
@@ -154,10 +188,9 @@ fn a_peer_of_another_library_is_served_by_the_daemon() {
 }
 
 /// D2, D3: from one way to the other and back, again and again, while messages pass.
-#[test]
-fn a_watcher_sees_what_is_sent_and_nothing_is_lost() {
+fn a_watcher_sees_what_is_sent_and_nothing_is_lost(transport: Transport) {
     const COUNT: u32 = 40_000;
-    let mut pair = Pair::new(Policy::Block, 64, 100);
+    let mut pair = Pair::new(transport, Policy::Block, 64, 100);
     let output = pair.output.clone();
     let sending = pair.peers.spawn(async move {
         for number in 0..COUNT {
@@ -199,13 +232,12 @@ fn a_watcher_sees_what_is_sent_and_nothing_is_lost() {
         }
         assert!(watching.join().unwrap() >= 3);
     });
-    pair.is(Way::Direct);
+    pair.is(pair.way);
 }
 
 /// D4: over a link that is removed nothing goes any more, and its sender goes on.
-#[test]
-fn a_link_that_is_removed_takes_its_lanes_along() {
-    let mut pair = Pair::new(Policy::Block, 8, 4);
+fn a_link_that_is_removed_takes_its_lanes_along(transport: Transport) {
+    let mut pair = Pair::new(transport, Policy::Block, 8, 4);
     pair.passes(0..8);
     // Until the sender is held back.
     while pair.output.try_send(&Number(100)).is_ok() {}
@@ -230,9 +262,8 @@ fn a_link_that_is_removed_takes_its_lanes_along() {
 }
 
 /// D5: what is listed is what the ends have counted by then.
-#[test]
-fn what_passed_is_known_when_it_is_asked_for() {
-    let mut pair = Pair::new(Policy::DropOldest, 16, 4);
+fn what_passed_is_known_when_it_is_asked_for(transport: Transport) {
+    let mut pair = Pair::new(transport, Policy::DropOldest, 16, 4);
     // From then on the sender knows what it is granted.
     pair.passes(0..1);
     let mut sent = 1;
@@ -255,14 +286,13 @@ fn what_passed_is_known_when_it_is_asked_for() {
 }
 
 /// D2: the policies are those of the link.
-#[test]
-fn policies_hold_on_a_lane() {
+fn policies_hold_on_a_lane(transport: Transport) {
     for (policy, capacity, kept) in [
         (Policy::DropNewest, 5, Vec::from_iter(2..7)),
         (Policy::DropOldest, 5, Vec::from_iter(96..101)),
         (Policy::Latest, 1, vec![100]),
     ] {
-        let mut pair = Pair::new(policy, capacity, 2);
+        let mut pair = Pair::new(transport, policy, capacity, 2);
         // One of the two that are granted.
         pair.passes(0..1);
         pair.send(1..101);
@@ -273,10 +303,9 @@ fn policies_hold_on_a_lane() {
 }
 
 /// D6: a daemon that stands still, or dies, is not on the way.
-#[test]
-fn lanes_go_on_without_a_daemon() {
+fn lanes_go_on_without_a_daemon(transport: Transport) {
     for policy in [Policy::Block, Policy::DropOldest] {
-        let mut pair = Pair::new(policy, 4096, 1024);
+        let mut pair = Pair::new(transport, policy, 4096, 1024);
         pair.passes(0..10);
         let stopped = pair.daemon.pid();
         processes::suspend(stopped);
@@ -291,7 +320,7 @@ fn lanes_go_on_without_a_daemon() {
             pair.sender.connected().await;
             pair.receiver.connected().await;
         });
-        pair.is(Way::Direct);
+        pair.is(pair.way);
         pair.passes(3000..3100);
         let counters = pair.daemon.counters(pair.link);
         assert_eq!((counters.dropped, counters.queued), (0, 0), "{policy}");
@@ -308,9 +337,9 @@ fn lanes_go_on_without_a_daemon() {
 
 /// D6: an end that comes before the other one to the next daemon finds its lane there, and no second
 /// one beside it: what is sent is counted once.
-#[test]
-fn the_next_daemon_makes_no_second_lane_beside_one_that_there_is() {
+fn the_next_daemon_makes_no_second_lane_beside_one_that_there_is(transport: Transport) {
     const PAIRS: usize = 24;
+    let way = if transport == Transport::Shm { Way::Shm } else { Way::Direct };
     let daemon = Daemon::start();
     let peers =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -319,7 +348,7 @@ fn the_next_daemon_makes_no_second_lane_beside_one_that_there_is() {
             let [from, to] = ["a", "b"].map(|name| format!("{name}{index}"));
             let (a, b) = (daemon.put(&from), daemon.put(&to));
             let rules = (Policy::Block, 64);
-            let link = daemon.link_by(Transport::Direct, &from, "n", &to, rules);
+            let link = daemon.link_by(transport, &from, "n", &to, rules);
             peers.block_on(async {
                 let sender = Runtime::connect_to(daemon.native_socket(&a)).await.unwrap();
                 let receiver = Runtime::connect_to(daemon.native_socket(&b)).await.unwrap();
@@ -331,7 +360,7 @@ fn the_next_daemon_makes_no_second_lane_beside_one_that_there_is() {
     let all_are_direct = || {
         eventually("all links go directly", || {
             let links = daemon.links();
-            (links.iter().filter(|link| link.way == Way::Direct).count() == PAIRS).then_some(())
+            (links.iter().filter(|link| link.way == way).count() == PAIRS).then_some(())
         });
     };
     for round in 0..4 {
@@ -361,9 +390,10 @@ fn the_next_daemon_makes_no_second_lane_beside_one_that_there_is() {
 }
 
 /// D7: what a receiver had not acknowledged goes to the next one.
-#[test]
-fn the_next_process_of_a_receiver_gets_what_the_one_before_it_had_not_taken_in() {
-    let mut pair = Pair::new(Policy::Block, 64, 8);
+fn the_next_process_of_a_receiver_gets_what_the_one_before_it_had_not_taken_in(
+    transport: Transport,
+) {
+    let mut pair = Pair::new(transport, Policy::Block, 64, 8);
     pair.send(0..40);
     let began = pair.take(3);
     assert_eq!(began, [0, 1, 2]);
@@ -379,14 +409,13 @@ fn the_next_process_of_a_receiver_gets_what_the_one_before_it_had_not_taken_in()
     assert!(first <= 3, "at most what it had begun with is done: {first}");
     let rest = pair.take(39 - first as usize);
     assert_eq!(rest, Vec::from_iter(first + 1..40));
-    pair.is(Way::Direct);
+    pair.is(pair.way);
     pair.passes(40..100);
 }
 
 /// D8: what a sender had sent when it ended is read.
-#[test]
-fn what_a_sender_had_sent_at_its_end_arrives() {
-    let mut pair = Pair::new(Policy::DropOldest, 2000, 1024);
+fn what_a_sender_had_sent_at_its_end_arrives(transport: Transport) {
+    let mut pair = Pair::new(transport, Policy::DropOldest, 2000, 1024);
     pair.send(0..1000);
     pair.peers.block_on(pair.sender.flush()).unwrap();
     let another = pair.peers.block_on(Runtime::connect_to(pair.daemon.native_socket(&pair.a)));
@@ -397,7 +426,7 @@ fn what_a_sender_had_sent_at_its_end_arrives() {
         std::mem::replace(&mut pair.sender, another),
     ));
     assert_eq!(pair.take(1000), Vec::from_iter(0..1000));
-    pair.is(Way::Direct);
+    pair.is(pair.way);
     pair.passes(1000..1100);
     let counters = pair.daemon.settled(pair.link, 1100);
     assert_eq!((counters.delivered, counters.dropped), (1100, 0));
@@ -406,7 +435,7 @@ fn what_a_sender_had_sent_at_its_end_arrives() {
 /// Nobody gets an end of a lane that is another's, or of none; and nobody is told of who tries.
 #[test]
 fn an_end_of_a_lane_is_only_for_whom_it_is() {
-    let pair = Pair::new(Policy::Block, 8, 8);
+    let pair = Pair::new(Transport::Direct, Policy::Block, 8, 8);
     let claim = |id: &str, frame: Frame<'_>| {
         let mut stream = UnixStream::connect(pair.daemon.native_socket(id)).unwrap();
         let frame = frame::encode(&frame, MAX_RUNTIME).unwrap();
@@ -457,7 +486,7 @@ fn an_end_of_a_lane_is_only_for_whom_it_is() {
 /// An end that takes lanes, and does as the test says.
 fn end_of_m(daemon: &Daemon, id: &str, direction: Direction) -> Native {
     let mut native = daemon.native(id);
-    native.send(&Frame::Lanes);
+    native.send(&Frame::Lanes { memory: false });
     native.send(&match direction {
         Direction::Output => Frame::Keep { channel: 0, epoch: 1, next: 0, again: 0 },
         Direction::Input => Frame::Recognise { channel: 0 },
@@ -480,10 +509,9 @@ fn lane_of(native: &mut Native) -> u64 {
 }
 
 /// Whatever an end says of a lane, the daemon counts on, and nobody else's links are touched.
-#[test]
-fn what_nobody_can_have_counted_ends_one_connection() {
+fn what_nobody_can_have_counted_ends_one_connection(transport: Transport) {
     const MANY: u64 = u64::MAX;
-    let mut pair = Pair::new(Policy::DropOldest, 64, 64);
+    let mut pair = Pair::new(transport, Policy::DropOldest, 64, 64);
     let (c, d) = (pair.daemon.put("c"), pair.daemon.put("d"));
     let link = pair.daemon.link_by(Transport::Direct, "c", "m", "d", (Policy::Block, 8));
     let _receiver = end_of_m(&pair.daemon, &d, Direction::Input);
@@ -515,9 +543,9 @@ fn what_nobody_can_have_counted_ends_one_connection() {
     // Each of these is taken for what it is: nothing that concerns others.
     let before = pair.daemon.counters(pair.link);
     let mut sender = pair.daemon.native(&c);
-    sender.send(&Frame::Lanes);
+    sender.send(&Frame::Lanes { memory: false });
     for lane in [1, 2] {
-        sender.send(&Frame::Uses { channel: 0, lane, link: pair.link });
+        sender.send(&Frame::Uses { channel: 0, lane, link: pair.link, memory: false });
     }
     sender.send(&Frame::Keep { channel: 0, epoch: 2, next: 0, again: 0 });
     sender.declare(0, Direction::Output, "n", &TypeSchema::U32, 0);

@@ -887,6 +887,7 @@ fn a_removal_whose_client_goes_away_is_done_or_not_done_but_not_half_done() {
             block_timeout: None,
             history: None,
             transport: None,
+            spin_us: None,
         });
         assert!(matches!(watcher.ask(2, link), ServerBody::Reply(_)));
         // One that must be stopped first takes longer, so it is left at another point.

@@ -169,7 +169,7 @@ fn what_can_not_be_set_is_refused() {
         &["link", "add", "--type", "n", "--to", "a", "--block-timeout", "-1s"],
         &["link", "set", "1", "--history", "65537"],
         &["link", "add", "--type", "n", "--to", "a", "--history", "all"],
-        &["link", "set", "1", "--transport", "shm"],
+        &["link", "set", "1", "--transport", "memory"],
         &["link", "add", "--type", "n", "--to", "a", "--transport", "Direct"],
     ] {
         let said = daemon.cli(args);

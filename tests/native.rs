@@ -8,8 +8,8 @@ use std::time::Duration;
 use orchestrator_proto::control::{EventKind, LinkState, Observed, Policy};
 use orchestrator_proto::frame::MAX_RUNTIME;
 use orchestrator_proto::runtime::{
-    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, OLDEST_PROTOCOL, PROTOCOL, Passed,
-    RuntimeReply, RuntimeRequest,
+    Declare, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD, MAX_PAYLOAD_1, OLDEST_PROTOCOL,
+    PROTOCOL, Passed, RuntimeReply, RuntimeRequest,
 };
 use orchestrator_proto::schema::Field;
 use orchestrator_proto::sdk::{Runtime, Schema, SendError};
@@ -42,10 +42,10 @@ fn number(native: &mut Native, direction: Direction, channel: u16, name: &str) {
 
 const AFTER_HELLO: &[(&str, Wrong)] = &[
     ("length 0", |n| raw(n, &[0; 4])),
-    ("at most 16777216", |n| {
+    ("at most 67108896", |n| {
         raw(n, &(MAX_RUNTIME as u32 + 1).to_le_bytes());
     }),
-    ("at most 16777216", |n| raw(n, b"GET / HTTP/1.1\r\n\r\n")),
+    ("at most 67108896", |n| raw(n, b"GET / HTTP/1.1\r\n\r\n")),
     ("cut or wrong", |n| body(n, &[99])),
     ("cut or wrong", |n| body(n, &[0xff; 40])),
     ("cut or wrong", |n| body(n, &[3])),
@@ -142,7 +142,7 @@ const AFTER_HELLO: &[(&str, Wrong)] = &[
         n.send(&Frame::Left { channel: 0, lane: 1, passed: Passed::default() });
     }),
     ("right before its channel", |n| {
-        n.send(&Frame::Uses { channel: 3, lane: 1, link: LinkId(1) });
+        n.send(&Frame::Uses { channel: 3, lane: 1, link: LinkId(1), memory: false });
         number(n, Direction::Output, 0, "n");
     }),
     ("only the daemon", |n| n.send(&Frame::Ask { channel: 0, lane: 1 })),
@@ -352,6 +352,32 @@ fn large_messages_arrive_up_to_the_bound() {
     next.declare(3, Direction::Output, "blob", &TypeSchema::Bytes, 0);
     next.message(3, b"good");
     assert_eq!(receiver.next_message(), Some((0, b"good".to_vec())));
+}
+
+#[test]
+fn a_peer_of_version_1_gets_no_message_that_it_would_not_take() {
+    let daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    let link = daemon.link_with("a", "blob", "b", Policy::DropOldest, 8);
+    let mut older = daemon.native(&b);
+    older.stream = std::os::unix::net::UnixStream::connect(daemon.native_socket(&b)).unwrap();
+    older.stream.set_read_timeout(Some(SOON)).unwrap();
+    older.send(&Frame::Hello { magic: MAGIC, protocol: OLDEST_PROTOCOL, sdk: "x" });
+    older.declare(0, Direction::Input, "blob", &TypeSchema::Bytes, 0);
+    daemon.declared("b", "blob");
+    let mut sender = daemon.native(&a);
+    sender.declare(0, Direction::Output, "blob", &TypeSchema::Bytes, 0);
+    let sizes =
+        [(MAX_PAYLOAD_1 + 1, false), (MAX_PAYLOAD_1, true), (MAX_PAYLOAD, false), (3, true)];
+    for (n, (size, arrives)) in (1..).zip(sizes) {
+        sender.message(0, &vec![7; size]);
+        if arrives {
+            assert!(older.next_message() == Some((0, vec![7; size])), "{size} bytes");
+        }
+        daemon.settled(link, n);
+    }
+    let counters = daemon.settled(link, 4);
+    assert_eq!((counters.delivered, counters.drops.too_long), (2, 2));
 }
 
 #[test]

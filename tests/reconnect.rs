@@ -230,6 +230,11 @@ fn each_message_arrives_once_whenever_the_daemons_beside_lanes_are_killed() {
     arrive_once(Transport::Auto);
 }
 
+#[test]
+fn each_message_arrives_once_whenever_the_daemons_beside_memory_are_killed() {
+    arrive_once(Transport::Shm);
+}
+
 fn arrive_once(transport: Transport) {
     const COUNT: u32 = 30_000;
     let mut succession = Succession::begin_by(

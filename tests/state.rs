@@ -175,6 +175,7 @@ fn until_killed(daemon: &mut Daemon, answers: usize) -> (Vec<String>, u64) {
                 block_timeout: None,
                 history: None,
                 transport: None,
+                spin_us: None,
             };
             match client.request(Request::LinkAdd(spec)).await {
                 Ok(Reply::LinkAdded { .. }) => linked += 1,

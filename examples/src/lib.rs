@@ -21,6 +21,24 @@ pub struct Pong {
     pub value: u32,
 }
 
+/// What a sensor has read.
+#[derive(Serialize, Deserialize, Schema, Message, Clone, Copy, Debug, PartialEq)]
+#[message(name = "examples.reading.v1")]
+pub struct Reading {
+    /// Counts up.
+    pub number: u32,
+    /// Degrees.
+    pub celsius: f32,
+}
+
+/// How often a sensor is to be read from now on.
+#[derive(Serialize, Deserialize, Schema, Message, Clone, Copy, Debug, PartialEq)]
+#[message(name = "examples.interval.v1")]
+pub struct Interval {
+    /// Milliseconds; 0 is 1.
+    pub ms: u32,
+}
+
 /// How often a number is in another one? Answered by a [`Quotient`].
 #[derive(Serialize, Deserialize, Schema, Message, Clone, Copy, PartialEq, Eq, Debug)]
 #[message(name = "examples.divide.v1")]

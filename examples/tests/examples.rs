@@ -69,7 +69,7 @@ impl Instance {
             let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
             self.stream.read_exact(&mut body).unwrap();
             let frame = postcard::from_bytes(&body);
-            if !matches!(frame, Ok(Frame::Report { .. } | Frame::Lanes)) {
+            if !matches!(frame, Ok(Frame::Report { .. } | Frame::Lanes { .. })) {
                 return body;
             }
         }

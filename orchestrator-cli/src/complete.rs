@@ -135,6 +135,7 @@ pub(crate) fn transports() -> ArgValueCompleter {
             word(Transport::Auto, "directly where that is possible"),
             word(Transport::Routed, "through the daemon, always"),
             word(Transport::Direct, "as auto; `link list` says why where it is not"),
+            word(Transport::Shm, "through memory that both ends share"),
         ];
         offer(current, all.into_iter())
     })

@@ -107,10 +107,19 @@ fn what(kind: &EventKind) -> String {
             format!("forgot {schemas} that no instance declares, to have room for others")
         }
         EventKind::LinkAdded { link, description } => format!("link {link} added: {description}"),
-        EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport } => {
+        EventKind::LinkChanged {
+            link,
+            policy,
+            capacity,
+            block_timeout,
+            history,
+            transport,
+            spin_us,
+        } => {
             let (policy, capacity) = (*policy, *capacity);
-            let (block_timeout, history, transport) = (*block_timeout, *history, *transport);
-            let rules = LinkRules { policy, capacity, block_timeout, history, transport };
+            let (block_timeout, history) = (*block_timeout, *history);
+            let (transport, spin_us) = (*transport, *spin_us);
+            let rules = LinkRules { policy, capacity, block_timeout, history, transport, spin_us };
             format!("link {link} changed: {rules}")
         }
         EventKind::LinkRemoved { link } => format!("link {link} removed"),

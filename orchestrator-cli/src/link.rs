@@ -35,6 +35,7 @@ pub(crate) async fn run(
             block_timeout: args.block_timeout,
             history: args.history,
             transport: args.transport,
+            spin_us: args.spin_us,
         })],
         LinkCommand::Set(LinkSet {
             links,
@@ -43,8 +44,9 @@ pub(crate) async fn run(
             block_timeout,
             history,
             transport,
+            spin_us,
         }) => {
-            let rules = RulesSpec { policy, capacity, block_timeout, history, transport };
+            let rules = RulesSpec { policy, capacity, block_timeout, history, transport, spin_us };
             let request = |link| Request::LinkSet { link, rules };
             links.into_iter().map(request).collect()
         }
@@ -192,15 +194,20 @@ fn mismatch(link: &LinkInfo) -> Option<String> {
     }
 }
 
-/// Whether its messages are to go directly, and go through the daemon.
+/// Whether its messages are to go another way than they go.
 fn is_detour(link: &LinkInfo) -> bool {
-    link.transport == Transport::Direct && link.way != Way::Direct
+    match link.transport {
+        Transport::Auto | Transport::Routed => false,
+        Transport::Direct => link.way != Way::Direct,
+        Transport::Shm => link.way != Way::Shm,
+    }
 }
 
-/// Why messages go through the daemon that are to go directly.
+/// Why messages do not go the way that they are to go.
 fn detour(link: &LinkInfo) -> Option<String> {
     is_detour(link).then(|| {
         let why = link.why.as_deref().map(|why| format!(": {}", format::lines(why)));
-        format!("link {} is {}, not direct{}", link.id, link.way, why.unwrap_or_default())
+        let (id, way, wanted) = (link.id, link.way, link.transport);
+        format!("link {id} is {way}, not {wanted}{}", why.unwrap_or_default())
     })
 }

@@ -459,6 +459,7 @@ fn link(id: u64) -> LinkInfo {
         block_timeout: Millis::ZERO,
         history: 0,
         transport: Transport::Auto,
+        spin_us: 0,
         way: Way::Routed,
         why: None,
         calls: None,

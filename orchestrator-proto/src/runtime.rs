@@ -44,7 +44,13 @@
 //! # Lanes: messages that don't pass the daemon
 //!
 //! A *lane* is a socket pair that carries the messages of one link from one output to one input.
-//! Both ends must have said [`Frame::Lanes`]. The daemon stays in charge of it:
+//! Both ends must have said [`Frame::Lanes`]. With [`Medium::Memory`] a ring of memory comes with it
+//! (`RING.md`), and what goes to the receiver goes through that: the same bytes, cut into records of
+//! any length, each a message of its own to the ring, with the number 0. The socket pair then carries
+//! what goes to the sender, and its end is the end of the lane: the receiver takes what the ring had
+//! by then, and nothing after it.
+//!
+//! The daemon stays in charge of it:
 //!
 //! | who | says | and then |
 //! | --- | --- | --- |
@@ -102,8 +108,11 @@ pub const MAX_CHANNELS: u16 = 1024;
 /// The most forms that one input takes.
 pub const MAX_FORMS: usize = 16;
 
-/// The largest payload of a message, bytes.
+/// The largest payload of a message, bytes: 64 MiB.
 pub const MAX_PAYLOAD: usize = crate::frame::MAX_RUNTIME - 32;
+
+/// The largest payload that a peer of version 1 of this protocol takes.
+pub const MAX_PAYLOAD_1: usize = (16 << 20) - 32;
 
 /// A [`Frame::Grant`] of this total ends the limit.
 pub const UNLIMITED: u64 = u64::MAX;
@@ -237,7 +246,10 @@ pub enum Frame<'a> {
     /// Either direction: calls. A daemon sends these only to who has declared an end of calls.
     Calls(CallFrame<'a>),
     /// Instance to daemon, before its declarations: it can take lanes.
-    Lanes,
+    Lanes {
+        /// Also those through [`Medium::Memory`].
+        memory: bool,
+    },
     /// Daemon to instance: there is a lane for this channel. See the module.
     Lane {
         /// Of the output or the input.
@@ -252,6 +264,8 @@ pub enum Frame<'a> {
         capacity: u32,
         /// Whether those of this sender come over the link from anybody.
         anybody: bool,
+        /// What the messages go through.
+        medium: Medium,
     },
     /// Instance to daemon, instead of [`Frame::Hello`], on a connection of its own: it fetches its
     /// end of a lane.
@@ -263,8 +277,9 @@ pub enum Frame<'a> {
         /// Which one.
         lane: u64,
     },
-    /// Daemon to instance, the answer: the file comes with it (`SCM_RIGHTS`, see unix(7)), and then
-    /// the connection is closed.
+    /// Daemon to instance, the answer: the files come with it (`SCM_RIGHTS`, see unix(7)), and then
+    /// the connection is closed. First the end of the socket pair; with [`Medium::Memory`] then the
+    /// memory, what wakes the receiver, and what wakes the sender.
     Claimed,
     /// Instance to daemon: from now on the output's messages for the lane's link go over the lane.
     Switched {
@@ -345,6 +360,8 @@ pub enum Frame<'a> {
         lane: u64,
         /// Which link's messages it carries.
         link: LinkId,
+        /// Whether its messages go through [`Medium::Memory`].
+        memory: bool,
     },
     /// Instance to daemon, before the declaration of an input and what else announces it: it takes
     /// messages that are written in this form too, though it would rather have those of the forms
@@ -366,6 +383,18 @@ pub enum Frame<'a> {
         channel: u16,
         /// 0 is the form of the declaration, 1 is the first of [`Frame::Takes`], and so on.
         form: u8,
+    },
+}
+
+/// What the messages of a lane go through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Medium {
+    /// The socket pair.
+    Socket,
+    /// Memory that both ends share; only to who has said that it takes it.
+    Memory {
+        /// For how many microseconds an end that waits keeps a processor busy before it sleeps.
+        spin_us: u32,
     },
 }
 

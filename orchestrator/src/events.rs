@@ -132,10 +132,19 @@ fn say(event: &NewEvent) {
         EventKind::LinkAdded { link, description } => {
             tracing::info!(link = link.0, description, "link added");
         }
-        EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport } => {
+        EventKind::LinkChanged {
+            link,
+            policy,
+            capacity,
+            block_timeout,
+            history,
+            transport,
+            spin_us,
+        } => {
             let (policy, capacity) = (*policy, *capacity);
-            let (block_timeout, history, transport) = (*block_timeout, *history, *transport);
-            let rules = LinkRules { policy, capacity, block_timeout, history, transport };
+            let (block_timeout, history) = (*block_timeout, *history);
+            let (transport, spin_us) = (*transport, *spin_us);
+            let rules = LinkRules { policy, capacity, block_timeout, history, transport, spin_us };
             tracing::info!(link = link.0, %rules, "link changed");
         }
         EventKind::LinkRemoved { link } => tracing::info!(link = link.0, "link removed"),

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs what the benchmarks compare with, from Debian's packages: s6, runit and supervisor. Says
-# which of them is missing afterwards; the benchmarks then leave its rows out. Starts none of them,
-# neither now nor at the next boot.
+# Installs what the benchmarks compare with, from Debian's packages: s6, runit, supervisor, and for
+# links nats-server. Says which of them is missing afterwards; the benchmarks then leave its rows out,
+# or say in each that it is missing. Starts none of them, neither now nor at the next boot.
 set -euo pipefail
 
-declare -A program=([s6]=s6-svscan [runit]=runsvdir [supervisor]=supervisord)
-packages=(s6 runit supervisor)
+declare -A program=([s6]=s6-svscan [runit]=runsvdir [supervisor]=supervisord [nats-server]=nats-server)
+packages=(s6 runit supervisor nats-server)
 
 absent() {
   for package in "${packages[@]}"; do
@@ -25,9 +25,11 @@ if ((${#wanted[@]} > 0)) && ((EUID == 0)) && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive
   { apt-get update -qq && apt-get install -qq --yes --no-install-recommends "${wanted[@]}"; } >&2 ||
     echo "apt-get has failed, see above" >&2
-  if [[ " ${wanted[*]} " == *" supervisor "* ]] && command -v systemctl >/dev/null; then
-    systemctl --no-reload disable supervisor.service >&2 || true
-  fi
+  for service in supervisor nats-server; do
+    if [[ " ${wanted[*]} " == *" $service "* ]] && command -v systemctl >/dev/null; then
+      systemctl --no-reload disable "$service.service" >&2 || true
+    fi
+  done
 fi
 
 mapfile -t missing < <(absent)

@@ -310,5 +310,6 @@ fn link(from: &str, type_name: &str, to: &str, policy: Policy) -> LinkSpec {
         block_timeout: None,
         history: None,
         transport: None,
+        spin_us: None,
     }
 }

@@ -5,13 +5,17 @@ use orchestrator_proto::runtime::{Frame, UNLIMITED};
 use serde_json::json;
 use tests::Daemon;
 use tests::native::Native;
+use tests::python::{Peer, python};
 use tests::veecle::Veecle;
 
-/// What an end speaks.
+/// What an end speaks, and who speaks it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dialect {
+    /// The native one: the library for Rust, or by hand where the test plays the end.
     Native,
     Veecle,
+    /// The native one: the library for Python, also where the test plays the end.
+    Python,
 }
 
 impl Dialect {
@@ -19,7 +23,13 @@ impl Dialect {
         match self {
             Self::Native => "native",
             Self::Veecle => "veecle",
+            Self::Python => "python",
         }
+    }
+
+    /// Whether it is the native dialect, whoever speaks it.
+    pub(crate) fn is_native(self) -> bool {
+        self != Self::Veecle
     }
 }
 
@@ -34,12 +44,18 @@ pub(crate) struct Case {
 impl Case {
     /// Whether the sender can be made to wait.
     pub(crate) fn can_wait(self) -> bool {
-        self.from == Dialect::Native
+        self.from.is_native()
     }
 
     /// Whether both ends take part in what outlives a daemon and a receiver.
     pub(crate) fn acknowledges(self) -> bool {
-        self.from == Dialect::Native && self.to == Dialect::Native
+        self.from.is_native() && self.to.is_native()
+    }
+
+    /// Whether it can be done here. If not, it is said.
+    pub(crate) fn is_possible(self) -> bool {
+        let needs_python = [self.from, self.to].contains(&Dialect::Python);
+        !needs_python || python().is_some()
     }
 
     /// A sender that the test plays, known to the daemon.
@@ -51,6 +67,11 @@ impl Case {
                 Out::Native { native, granted: UNLIMITED, sent: 0 }
             }
             Dialect::Veecle => Out::Veecle(veecle(daemon, id)),
+            Dialect::Python => {
+                let peer = played(daemon, id, &["send"]);
+                daemon.declared(id, "n");
+                Out::Python { peer, unheard: 0 }
+            }
         }
     }
 
@@ -65,6 +86,7 @@ impl Case {
                 In::Native(native)
             }
             Dialect::Veecle => In::Veecle(veecle(daemon, id)),
+            Dialect::Python => In::Python(played(daemon, id, &["receive"])),
         }
     }
 }
@@ -76,14 +98,33 @@ fn veecle(daemon: &Daemon, id: &str) -> Veecle {
     veecle
 }
 
+/// An end in Python that is told what to do; it is connected when this returns, and has said what it
+/// sends or takes.
+pub(crate) fn played(daemon: &Daemon, id: &str, args: &[&str]) -> Peer {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance/played.py");
+    let mut peer = Peer::start(&daemon.native_socket(id), script.as_ref(), args);
+    peer.hears("ready");
+    peer
+}
+
 /// A sender that the test plays. What it sends is on its way when the call returns.
 pub(crate) enum Out {
-    Native { native: Native, granted: u64, sent: u64 },
+    Native {
+        native: Native,
+        granted: u64,
+        sent: u64,
+    },
     Veecle(Veecle),
+    /// It is told what to send, and sends it as soon as it may.
+    Python {
+        peer: Peer,
+        /// How often it will say that it has sent something.
+        unheard: u32,
+    },
 }
 
 impl Out {
-    /// Sends these, whatever it was granted.
+    /// Sends these, whatever it was granted. A library always heeds that: it will go on when it may.
     pub(crate) fn send(&mut self, numbers: std::ops::Range<u32>) {
         match self {
             Self::Native { native, sent, .. } => {
@@ -100,11 +141,33 @@ impl Out {
                 }
                 veecle.stream.write_all(lines.as_bytes()).unwrap();
             }
+            Self::Python { peer, unheard } => {
+                *unheard += 1;
+                peer.say(&format!("SEND {} {}", numbers.start, numbers.end));
+            }
+        }
+    }
+
+    /// Asks the library something, when all is sent that it was to send.
+    fn ask(peer: &mut Peer, unheard: &mut u32, question: &str) -> u64 {
+        Self::hear_all(peer, unheard);
+        peer.ask(question).parse().unwrap()
+    }
+
+    fn hear_all(peer: &mut Peer, unheard: &mut u32) {
+        for _ in 0..std::mem::take(unheard) {
+            let heard = peer.hear().expect("it goes on");
+            assert!(heard.starts_with("sent "), "{heard}");
         }
     }
 
     /// Sends these, and waits where it is held back.
     pub(crate) fn send_as_granted(&mut self, numbers: std::ops::Range<u32>) {
+        if let Self::Python { .. } = self {
+            self.send(numbers);
+            let Self::Python { peer, unheard } = self else { return };
+            return Self::hear_all(peer, unheard);
+        }
         let mut next = numbers.start;
         while next < numbers.end {
             let mut end = numbers.end;
@@ -123,9 +186,20 @@ impl Out {
 
     /// What it was granted last, as far as it has come. A Veecle end is granted nothing.
     pub(crate) fn granted(&mut self) -> Option<u64> {
-        let Self::Native { native, granted, .. } = self else { return None };
-        *granted = native.granted_by_now(*granted);
-        Some(*granted)
+        match self {
+            Self::Native { native, granted, .. } => {
+                *granted = native.granted_by_now(*granted);
+                Some(*granted)
+            }
+            Self::Veecle(_) => None,
+            Self::Python { peer, unheard } => Some(Self::ask(peer, unheard, "GRANTED")),
+        }
+    }
+
+    /// What the library was told is dropped, as far as that has come; none of others.
+    pub(crate) fn dropped(&mut self) -> Option<u64> {
+        let Self::Python { peer, unheard } = self else { return None };
+        Some(Self::ask(peer, unheard, "DROPPED"))
     }
 }
 
@@ -133,6 +207,8 @@ impl Out {
 pub(crate) enum In {
     Native(Native),
     Veecle(Veecle),
+    /// It takes messages when it is told to; others wait in the library.
+    Python(Peer),
 }
 
 impl In {
@@ -155,12 +231,20 @@ impl In {
                 assert_eq!(name, "n");
                 Some(u32::try_from(value.as_u64().expect("a number")).unwrap())
             }
+            Self::Python(_) => Some(self.take(1)[0]),
         }
     }
 
     /// The next so many numbers.
     #[track_caller]
     pub(crate) fn take(&mut self, count: usize) -> Vec<u32> {
+        if let Self::Python(peer) = self {
+            peer.say(&format!("TAKE {count}"));
+            let mut next = || peer.hear().expect("it goes on");
+            let numbers = (0..count).map(|_| next().parse().unwrap()).collect();
+            assert_eq!(next(), "done");
+            return numbers;
+        }
         let numbers = Vec::from_iter(std::iter::from_fn(|| self.next()).take(count));
         assert_eq!(numbers.len(), count, "the connection ended early");
         numbers

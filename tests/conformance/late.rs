@@ -6,11 +6,11 @@ use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::sdk::{Runtime, Schema};
 use orchestrator_proto::{LinkId, Message, TypeSchema};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tests::{Daemon, SOON, eventually};
 
 use super::case::{Case, Dialect, In};
 use super::stage::{End, Stage};
+use super::texts::Texts;
 
 #[derive(Serialize, Deserialize, Schema, Message)]
 #[postcard(crate = orchestrator_proto::postcard_schema)]
@@ -128,15 +128,34 @@ pub(crate) fn a_process_that_takes_part_passes_over_what_it_has_had(case: Case) 
             let path = daemon.native_socket(id);
             peers.block_on(Runtime::connect_to(path)).unwrap()
         };
-        let (sender, runtime) = (connect(&a), connect(&b));
-        let output = sender.output::<Number>().unwrap();
-        let mut input = runtime.input::<Number>().unwrap();
-        let mut take = || {
-            let next = async { tokio::time::timeout(SOON, input.recv()).await };
-            peers.block_on(next).expect("a message comes").unwrap().0
+        // The libraries themselves, in either language.
+        let mut send: Box<dyn FnMut(u32)> = match case.from {
+            Dialect::Python => {
+                let mut sender = case.sender(&daemon, &a);
+                Box::new(move |number| sender.send_as_granted(number..number + 1))
+            }
+            Dialect::Native | Dialect::Veecle => {
+                let output = connect(&a).output::<Number>().unwrap();
+                let peers = &peers;
+                Box::new(move |number| peers.block_on(output.send(&Number(number))).unwrap())
+            }
+        };
+        let mut take: Box<dyn FnMut() -> u32> = match case.to {
+            Dialect::Python => {
+                let mut receiver = case.receiver(&daemon, &b);
+                Box::new(move || receiver.take(1)[0])
+            }
+            Dialect::Native | Dialect::Veecle => {
+                let mut input = connect(&b).input::<Number>().unwrap();
+                let peers = &peers;
+                Box::new(move || {
+                    let next = async { tokio::time::timeout(SOON, input.recv()).await };
+                    peers.block_on(next).expect("a message comes").unwrap().0
+                })
+            }
         };
         for number in 0..10 {
-            peers.block_on(output.send(&Number(number))).unwrap();
+            send(number);
             assert_eq!(take(), number);
         }
         daemon.settled(link, 10);
@@ -150,7 +169,7 @@ pub(crate) fn a_process_that_takes_part_passes_over_what_it_has_had(case: Case) 
         drop(other);
         daemon.connections("b", 1);
         for number in 10..20 {
-            peers.block_on(output.send(&Number(number))).unwrap();
+            send(number);
             assert_eq!(take(), number, "{policy}: none twice");
         }
     }
@@ -195,7 +214,6 @@ pub(crate) fn what_is_remembered_is_bounded(case: Case) {
         // Its messages are short.
         return;
     }
-    const LENGTH: usize = 1_000_000;
     let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));
     let link = daemon.link_with("a", "text", "b", Policy::DropNewest, 1000);
@@ -206,15 +224,9 @@ pub(crate) fn what_is_remembered_is_bounded(case: Case) {
         native
     };
     let mut first = receiver();
-    let text = "x".repeat(LENGTH);
-    let mut native = daemon.native(&a);
-    native.declare(0, Direction::Output, "text", &TypeSchema::String, 0);
-    let mut veecle = daemon.veecle(&a);
+    let mut sender = Texts::new(case, &daemon, &a);
     for _ in 0..30 {
-        match case.from {
-            Dialect::Native => native.message(0, &postcard::to_stdvec(&text).unwrap()),
-            Dialect::Veecle => veecle.storable("text", &json!(text)),
-        }
+        sender.send(1);
         assert!(first.next_message().is_some());
     }
     daemon.settled(link, 30);

@@ -10,14 +10,14 @@ use tests::Daemon;
 use super::case::{Case, Dialect};
 
 fn spec(case: Case) -> ReplaySpec {
-    let schema = (case.from == Dialect::Native).then(|| TypeSchema::U32.encode());
+    let schema = case.from.is_native().then(|| TypeSchema::U32.encode());
     let source = ReplaySource { from: Some("a".into()), type_name: "n".to_owned(), schema };
     ReplaySpec { sources: vec![source], ..ReplaySpec::default() }
 }
 
 fn message(case: Case, number: u32) -> ReplayMessage {
     let payload = match case.from {
-        Dialect::Native => postcard::to_stdvec(&number).unwrap(),
+        Dialect::Native | Dialect::Python => postcard::to_stdvec(&number).unwrap(),
         Dialect::Veecle => serde_json::to_vec(&number.to_string()).unwrap(),
     };
     ReplayMessage { source: 0, payload }

@@ -6,7 +6,7 @@ use orchestrator_proto::control::{Counters, Policy, Reply, Request, SendSpec};
 use orchestrator_proto::{ErrorCode, Millis, WireError};
 use tests::{Daemon, SOON, eventually, processes};
 
-use super::case::{Case, Dialect};
+use super::case::Case;
 
 const LONG: Millis = Millis(60_000);
 const SHORT: Millis = Millis(100);
@@ -47,7 +47,7 @@ pub(crate) fn messages_of_a_client_come_beside_those_of_links(case: Case) {
 
 /// A native receiver has declared its input.
 fn daemon_knows(daemon: &Daemon, case: Case) {
-    if case.to == Dialect::Native {
+    if case.to.is_native() {
         daemon.declared("b", "n");
     }
 }
@@ -127,7 +127,7 @@ pub(crate) fn messages_of_a_client_are_values_of_the_type(case: Case) {
     let b = daemon.put("b");
     let mut receiver = case.receiver(&daemon, &b);
     daemon_knows(&daemon, case);
-    if case.to == Dialect::Native {
+    if case.to.is_native() {
         for wrong in ["-1", "\"1\"", "4294967296", "[1]", "null"] {
             let error = send(&daemon, wrong, LONG).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{case:?}: {error}");

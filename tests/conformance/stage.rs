@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::Signal;
 use orchestrator_proto::LinkId;
 use orchestrator_proto::control::{Counters, Policy, Transport, Way};
+use tests::python::package;
 use tests::{Daemon, binary, eventually, processes};
 
 use super::case::{Case, Dialect};
@@ -51,8 +52,16 @@ impl Stage {
         fs::create_dir(&dir).unwrap();
         let worker = binary("conformance-worker");
         let (worker, notes) = (worker.to_str().unwrap(), dir.to_str().unwrap());
-        let add = |end: End, role: &str, dialect: Dialect| {
-            daemon.add([worker, "--name", end.name(), "--", role, dialect.word(), notes]);
+        let add = |end: End, role: &str, dialect: Dialect| match dialect {
+            Dialect::Python => {
+                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance/worker.py");
+                let path = format!("PYTHONPATH={}", package().display());
+                let command = ["--", &path, "python3", "-BS", script, role, notes];
+                daemon.add(["/usr/bin/env", "--name", end.name()].iter().chain(&command));
+            }
+            Dialect::Native | Dialect::Veecle => {
+                daemon.add([worker, "--name", end.name(), "--", role, dialect.word(), notes]);
+            }
         };
         add(End::Sender, "send", case.from);
         add(End::Receiver, "receive", case.to);
@@ -61,12 +70,14 @@ impl Stage {
         this.start(End::Receiver);
         this.start(End::Sender);
         this.passes(50);
-        if case.transport == Transport::Direct {
-            eventually("the messages go directly", || {
-                let link = this.daemon.link_info(this.link);
-                (link.way == Way::Direct).then_some(())
-            });
-        }
+        let way = match case.transport {
+            Transport::Auto | Transport::Direct => Way::Direct,
+            Transport::Routed => Way::Routed,
+            Transport::Shm => Way::Shm,
+        };
+        eventually("the messages go the way that they are to go", || {
+            (this.daemon.link_info(this.link).way == way).then_some(())
+        });
         this
     }
 

@@ -21,9 +21,9 @@ pub fn end_of(
     uses: Option<(u64, LinkId)>,
 ) -> Native {
     let mut native = daemon.native(id);
-    native.send(&Frame::Lanes);
+    native.send(&Frame::Lanes { memory: false });
     if let Some((lane, link)) = uses {
-        native.send(&Frame::Uses { channel: 0, lane, link });
+        native.send(&Frame::Uses { channel: 0, lane, link, memory: false });
     }
     native.send(&match direction {
         Direction::Output => Frame::Keep { channel: 0, epoch: 1, next: 0, again: 0 },

@@ -13,6 +13,7 @@ pub mod load;
 pub mod logs;
 pub mod native;
 pub mod processes;
+pub mod python;
 pub mod routing;
 pub mod veecle;
 

@@ -155,6 +155,7 @@ impl Daemon {
             block_timeout: None,
             history: None,
             transport,
+            spin_us: None,
         };
         match self.request(Request::LinkAdd(spec)) {
             Ok(Reply::LinkAdded { id, created }) => Ok((id, created)),

@@ -85,7 +85,7 @@ fn names_of_instances_and_numbers_of_links_are_completed() {
     offers(&["orchestrator-cli", "link", "remove", ""], &["1"]);
     // Commands and flags too.
     offers(&["orchestrator-cli", "runtime", "st"], &["start", "stop"]);
-    let transports = ["auto", "direct", "routed"];
+    let transports = ["auto", "direct", "routed", "shm"];
     offers(&["orchestrator-cli", "link", "add", "--transport", ""], &transports);
     let all = offers(&["orchestrator-cli", "link", "set", "1", "--transport", "d"], &["direct"]);
     assert_eq!(all, ["direct"]);

@@ -19,11 +19,37 @@
         for turn in wheel:
             speed.send(Speed(turn.turns_per_s * 0.31))
 
+    with Runtime.connect() as runtime:
+        quotient = runtime.client(Divide, Quotient).call(Divide(7, 2), deadline=2)
+
+    with Runtime.connect() as runtime:
+        runtime.service(Divide, Quotient).serve(divide)
+
 Nothing but the standard library is needed, of Python 3.9 or later. `orchestrator.kinds` says which
 Python type is which type in other languages, `orchestrator.aio` is the same for `asyncio`, and
 `orchestrator.control` has what privileged instances are told.
 """
 
+from .call_errors import (
+    BadRequest,
+    CallCancelled,
+    CallError,
+    CallInterrupted,
+    CallTimedOut,
+    LinkRemoved,
+    Mismatched,
+    NoAnswer,
+    NoLink,
+    NotConnected,
+    ReplyDropped,
+    ReplyNotDecoded,
+    ReplyNotSent,
+    RequestNotEncoded,
+    ServiceFailed,
+    ServiceGone,
+    TooManyCalls,
+)
+from .client import Client
 from .control import Priority, RuntimeInfo
 from .errors import (
     Closed,
@@ -66,12 +92,20 @@ from .message import decode, encode, message, name_of, schema_of
 from .output import Output
 from .runtime import DEFAULT_WINDOW, Runtime
 from .schema import Schema
+from .service import Call, Service
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BadRequest",
     "ByteList",
+    "Call",
+    "CallCancelled",
+    "CallError",
+    "CallInterrupted",
+    "CallTimedOut",
     "Char",
+    "Client",
     "Closed",
     "ConnectError",
     "DEFAULT_WINDOW",
@@ -89,20 +123,33 @@ __all__ = [
     "Int64",
     "Int128",
     "Length",
+    "LinkRemoved",
+    "Mismatched",
     "Name",
+    "NoAnswer",
+    "NoLink",
+    "NotConnected",
     "NotStartedByOrchestrator",
     "OrchestratorError",
     "Output",
     "Priority",
     "ProtocolError",
     "Refused",
+    "ReplyDropped",
+    "ReplyNotDecoded",
+    "ReplyNotSent",
     "RequestError",
+    "RequestNotEncoded",
     "Runtime",
     "RuntimeInfo",
     "Schema",
     "SchemaError",
+    "Service",
+    "ServiceFailed",
+    "ServiceGone",
     "Stopped",
     "TimedOut",
+    "TooManyCalls",
     "UInt8",
     "UInt16",
     "UInt32",

@@ -31,12 +31,14 @@ from typing import (
     Set,
     Type,
     TypeVar,
+    overload,
 )
 from uuid import UUID
 
 from . import input as blocking_input
 from . import output as blocking_output
 from . import runtime as blocking
+from .aio_calls import Call, Client, Service
 from .arrivals import Arrival
 from .control import (
     ListReply,
@@ -51,8 +53,22 @@ from .control import (
 from .errors import Closed, Stopped
 from .input import Envelope
 from .runtime import DEFAULT_WINDOW, UNANSWERED
+from .service import AT_ONCE
+
+__all__ = [
+    "Call",
+    "Client",
+    "Connecting",
+    "Input",
+    "Output",
+    "Runtime",
+    "Service",
+    "connect",
+    "connect_to",
+]
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 _TURN = 64
 """After so many messages without a wait, other tasks have their turn."""
@@ -155,6 +171,30 @@ class Runtime:
     def input(self, cls: Type[_T], window: int = DEFAULT_WINDOW) -> Input[_T]:
         """Declares that this program takes messages of a type."""
         return Input(self._runtime.input(cls, window))
+
+    @overload
+    def client(self, request: Type[_T], reply: Type[_R]) -> Client[_T, _R]: ...
+
+    @overload
+    def client(self, request: Type[_T], reply: object) -> Client[_T, Any]: ...
+
+    def client(self, request: Type[_T], reply: Any) -> Any:
+        """Declares that this program calls services; see `orchestrator.Runtime.client`."""
+        return Client(self._runtime.client(request, reply))
+
+    @overload
+    def service(
+        self, request: Type[_T], reply: Type[_R], at_once: int = AT_ONCE
+    ) -> Service[_T, _R]: ...
+
+    @overload
+    def service(
+        self, request: Type[_T], reply: object, at_once: int = AT_ONCE
+    ) -> Service[_T, Any]: ...
+
+    def service(self, request: Type[_T], reply: Any, at_once: int = AT_ONCE) -> Any:
+        """Declares that this program answers calls; see `orchestrator.Runtime.service`."""
+        return Service(self._runtime.service(request, reply, at_once))
 
     def ready(self) -> None:
         """Says that this program is ready."""

@@ -24,6 +24,8 @@ class Arrival(NamedTuple):
     sender: Optional[Sender]
     number: int
     missed: int
+    form: int = 0
+    """In which form it is written; 0 is that of the declaration."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Due:
 class Arrivals:
     """The state of one input; see the module."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, forms: int = 1) -> None:
         self.window = window
+        self._forms, self._form = forms, 0
         self.missed = 0
         """Messages that never came, in all."""
         self.closed = False
@@ -70,6 +73,7 @@ class Arrivals:
         self._received = self._acknowledged = self._late = 0
         self._kept = False
         self._seen.turn_to(None, 0)
+        self._form = 0
         return None if self.closed else self._granted
 
     def places(self) -> list[tuple[Sender, int]]:
@@ -81,6 +85,11 @@ class Arrivals:
         may keep them until they are acknowledged."""
         self._seen.turn_to(sender, first)
         self._kept = self._kept or kept
+
+    def turn_to_form(self, form: int) -> bool:
+        """The messages that follow are written in this form. False if there is none such."""
+        self._form = form
+        return form < self._forms
 
     def skip(self, count: int) -> bool:
         """So many numbers are left out. False if there are no numbers."""
@@ -106,7 +115,7 @@ class Arrivals:
         if self.closed:
             # Never consumed, so never acknowledged.
             return False
-        self._messages.append(Arrival(payload, self._seen.sender, number, missed))
+        self._messages.append(Arrival(payload, self._seen.sender, number, missed, self._form))
         return True
 
     def come_back(self) -> None:

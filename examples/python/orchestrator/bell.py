@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from typing import Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Callable, Optional, TypeVar
 
 from .errors import TimedOut
+
+if TYPE_CHECKING:
+    import asyncio
 
 _T = TypeVar("_T")
 
@@ -50,6 +52,9 @@ class Bell:
 
     async def until_async(self, attempt: Attempt[_T], timeout: Optional[float], what: str) -> _T:
         """The same for a coroutine. If it is cancelled, the last attempt was one in vain."""
+        # Here, since it takes long to load, and threads do without it.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while True:

@@ -12,14 +12,18 @@ from typing import Optional
 from .ends import InputEnd
 from .errors import ConnectError, ProtocolError, Refused
 from .frames import (
+    MAGIC,
     PROTOCOL,
+    Hello,
     RefusedFrame,
     Unframer,
     Welcome,
     as_message,
     decode_frame,
+    encode_frame,
 )
-from .link import Link, hello
+from .hearing import locked_hear
+from .link import Link
 
 GREETING_S = 10.0
 """How long connecting and the greeting may take together."""
@@ -32,6 +36,13 @@ _STABLE_S = 1.0
 _ACKNOWLEDGE_S = 0.01
 """How late an acknowledgement may be: it waits for further ones, or for a grant that it can go
 with."""
+
+VERSION = "0.1.0"
+
+
+def hello() -> bytes:
+    """The first frame of a connection."""
+    return encode_frame(Hello(MAGIC, PROTOCOL, f"orchestrator-python {VERSION}"))
 
 
 @dataclass
@@ -152,7 +163,7 @@ def _try_open(link: Link) -> Optional[Connection]:
     try:
         return open_connection(link.path, link)
     except ConnectError as error:
-        link.last_error = str(error)
+        link.writing.last_error = str(error)
         return None
 
 
@@ -230,9 +241,10 @@ class _Served:
         link, now = self._link, time.monotonic()
         with link.lock:
             if not link.is_connected and self._give_up_at is None:
-                self._problem = link.last_error
+                self._problem = link.writing.last_error
                 self._give_up_at = now + _STABLE_S
                 link.progress.ring()
+            link.locked_answer_left()
             if link.acknowledging and self._acknowledge_at is None:
                 self._acknowledge_at = now + _ACKNOWLEDGE_S
             wants_write = link.wants_write
@@ -279,7 +291,7 @@ class _Served:
                 for body in bodies:
                     message = as_message(body)
                     if message is None:
-                        link.locked_handle(decode_frame(body))
+                        locked_hear(link, decode_frame(body))
                         continue
                     channel, payload = message
                     end = touched.get(channel) or link.input(channel)

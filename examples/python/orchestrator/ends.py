@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import Optional, Union
+from collections.abc import Sequence
+from typing import Union
 
 from .arrivals import Arrivals
 from .bell import Bell
-from .control import RuntimeReply
-from .errors import RequestError
 from .kept import Kept
 from .schema import Schema
 
@@ -36,8 +35,10 @@ class OutputEnd:
 class InputEnd:
     """Our end of a channel on which we receive."""
 
-    def __init__(self, window: int, lock: threading.Lock) -> None:
-        self.arrivals = Arrivals(window)
+    def __init__(self, window: int, also: Sequence[Schema], lock: threading.Lock) -> None:
+        self.arrivals = Arrivals(window, 1 + len(also))
+        self.also = also
+        """Other forms that it takes, best first."""
         self.arrived = Bell(lock)
 
 
@@ -49,11 +50,3 @@ class Declared:
 
     def __init__(self, name: str, schema: Schema, end: End) -> None:
         self.name, self.schema, self.end = name, schema, end
-
-
-class Question:
-    """A request that is under way."""
-
-    def __init__(self) -> None:
-        self.reply: Optional[RuntimeReply] = None
-        self.error: Optional[RequestError] = None

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import pack_into, unpack_from
-from typing import Annotated, Any, Optional, Union
+from typing import Annotated, Any, Optional, Union, get_args
 
 from . import codec
+from .call_frames import Calls
 from .control import RuntimeReply, RuntimeRequest, WireError
 from .errors import DecodeError, EncodeError, ProtocolError
-from .kinds import Length, UInt16, UInt32, UInt64, unnamed
+from .kinds import Length, UInt8, UInt16, UInt32, UInt64, unnamed
 from .reflect import codec_of
 from .schema import U16, U32
 
 PROTOCOL = 2
 """The version of the protocol that is spoken here."""
 MAGIC = b"ORCR"
-MAX_FRAME = 16 << 20
+MAX_FRAME = (64 << 20) + 32
 """The longest body of a frame, bytes."""
 MAX_CHANNELS = 1024
 """How many types may be declared on a connection."""
@@ -200,8 +201,23 @@ class Dropped:
     total: UInt64
 
 
-# Later ones are for peers that call, take lanes or read several forms. A daemon sends them only to
-# those who say so, and this library does not.
+@dataclass(frozen=True)
+class Takes:
+    """Instance to daemon, before the declaration of an input: it takes this form too."""
+
+    channel: UInt16
+    schema: bytes
+    hash: Optional[Annotated[bytes, Length(32)]]
+
+
+@dataclass(frozen=True)
+class FormFrame:
+    """Daemon to instance: the messages that follow on this channel are in this form."""
+
+    channel: UInt16
+    form: UInt8
+
+
 Frame = Union[
     Hello,
     Welcome,
@@ -219,8 +235,16 @@ Frame = Union[
     ReadyFrame,
     Report,
     Dropped,
+    Calls,
+    Takes,
+    FormFrame,
 ]
 
+_NOT_OF_LANES = [*range(17), 30, 31]
+NUMBERS: dict[type, int] = dict(zip(get_args(Frame), _NOT_OF_LANES))
+"""The number of each frame. Those that are left out are of lanes, which this library does not take:
+a daemon sends them only to those who say that they do."""
+_CLASSES = {number: cls for cls, number in NUMBERS.items()}
 _MESSAGE, _REPLY = 4, 7
 
 
@@ -238,7 +262,8 @@ Incoming = Union[Frame, BadReply]
 def encode_frame(frame: Frame) -> bytes:
     """A frame with its length before it. Raises `EncodeError` if it is too long."""
     out = bytearray(PREFIX)
-    codec_of(Frame).encode(frame, out)
+    codec.put_varint(NUMBERS[type(frame)], out)
+    codec_of(type(frame)).encode(frame, out)
     length = len(out) - PREFIX
     if length > MAX_FRAME:
         raise EncodeError(f"the frame has {length} bytes; at most {MAX_FRAME} can be sent")
@@ -261,7 +286,10 @@ def decode_frame(body: bytes) -> Incoming:
     try:
         if body[0] == _REPLY:
             return _decode_reply(body)
-        frame, end = codec_of(Frame).decode(body, 0)
+        number, at = codec.take_variant(body, 0)
+        if number not in _CLASSES:
+            raise DecodeError(f"there is no variant number {number} that this library takes")
+        frame, end = codec_of(_CLASSES[number]).decode(body, at)
     except DecodeError as error:
         raise ProtocolError(f"a frame that can't be decoded: {error}") from None
     if end != len(body):

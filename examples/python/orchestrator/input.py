@@ -8,13 +8,11 @@ from typing import Any, Generic, Optional, TypeVar
 from uuid import UUID
 
 from .arrivals import Arrival
-from .codec import Codec
 from .ends import InputEnd
 from .errors import Closed, DecodeError, Stopped
+from .forms import forms_of
 from .link import Link
 from .message import name_of
-from .reflect import codec_of
-from .schema import Schema
 
 _T = TypeVar("_T")
 
@@ -52,8 +50,9 @@ class Input(Generic[_T]):
             raise ValueError(f"a window is 1 to {(1 << 32) - 1} messages, not {window!r}")
         self.name = name_of(cls)
         """The type's name."""
-        self._codec: Codec = codec_of(cls)
-        self.channel = link.declare(self.name, Schema(self._codec.node), window)
+        self._forms = forms_of(cls)
+        own, *also = [form.schema for form in self._forms]
+        self.channel = link.declare(self.name, own, window, also)
         """Its number on the wire."""
         end = link.end(self.channel)
         assert isinstance(end, InputEnd)
@@ -134,14 +133,10 @@ class Input(Generic[_T]):
 
     def decoded(self, arrival: Arrival) -> Any:
         """The message in an arrival. Raises `DecodeError`."""
-        payload = arrival.payload
         try:
-            value, end = self._codec.decode(payload, 0)
-            if end != len(payload):
-                raise DecodeError(f"{len(payload) - end} bytes follow the end of the value")
+            return self._forms[arrival.form].decode(arrival.payload)
         except DecodeError as error:
-            raise error.within(self.name) from None
-        return value
+            raise error.within(self.name) from error.__cause__
 
     def __repr__(self) -> str:
         return f"Input({self.name!r})"

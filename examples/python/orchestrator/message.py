@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, TypeVar
+from collections.abc import Mapping
+from typing import Any, Callable, Optional, TypeVar
 
 from .errors import DecodeError, EncodeError, SchemaError
 from .reflect import codec_of
@@ -21,13 +22,25 @@ _Class = TypeVar("_Class", bound=type)
 
 MAX_NAME = 255
 """The longest name of a message, bytes of UTF-8."""
-MAX_PAYLOAD = (16 << 20) - 32
+MAX_PAYLOAD = 64 << 20
 """The largest payload of a message, bytes."""
 
 
-def message(name: str) -> Callable[[_Class], _Class]:
+def message(
+    name: str, reads: Optional[Mapping[type, Callable[[Any], Any]]] = None
+) -> Callable[[_Class], _Class]:
     """Gives a dataclass the name by which links know it: 1 to 255 bytes, without control
-    characters. Two programs mean the same type by the same name; put a version into it.
+    characters. Two programs mean the same type by the same name; put a version into it, for when it
+    changes so much that `reads` can't bridge it.
+
+    `reads` has other forms of this type that an input of it takes as well, best first: those that
+    programs send which were built against another definition of it, and how one becomes a message
+    of this type. They have the same name. What is sent is always of the form of the type itself.
+
+    >>> @message("acme.mass", reads={MassInGrams: lambda old: Mass(old.grams / 1000)})
+    ... @dataclass
+    ... class Mass:
+    ...     kilograms: Float64
 
     Stands above `@dataclass`. Raises `SchemaError` for another name, and for what is no dataclass.
     The fields are looked at when the type is first used, see `schema_of`.
@@ -41,6 +54,7 @@ def message(name: str) -> Callable[[_Class], _Class]:
         if not dataclasses.is_dataclass(cls):
             raise SchemaError(f"{cls.__qualname__} is no dataclass; put @dataclass below @message")
         cls.__orchestrator_message__ = name  # type: ignore[attr-defined]
+        cls.__orchestrator_reads__ = dict(reads or {})  # type: ignore[attr-defined]
         return cls
 
     return named
@@ -53,6 +67,12 @@ def name_of(cls: type) -> str:
         shown = getattr(cls, "__qualname__", repr(cls))
         raise SchemaError(f'{shown} is no message; put @message("company.thing.v1") above it')
     return name
+
+
+def reads_of(cls: type) -> dict[type, Callable[[Any], Any]]:
+    """The other forms that a message type reads, best first, and how they become messages."""
+    reads: dict[type, Callable[[Any], Any]] = cls.__dict__.get("__orchestrator_reads__", {})
+    return reads
 
 
 def schema_of(tp: Any) -> Schema:

@@ -61,7 +61,7 @@ class Output(Generic[_T]):
 
         Raises `Disconnected`, where no such link takes the messages, while there is no connection;
         `TimedOut`, `Stopped` or `Closed` if the wait ends otherwise; `EncodeError` for a value that
-        does not fit its type or has more than 16 MiB. The message is not sent then.
+        does not fit its type or has more than 64 MiB. The message is not sent then.
         """
         attempt = self.sending([self.frame(message)])
         self._link.progress.until(attempt, timeout, self.in_vain)

@@ -7,10 +7,11 @@ import signal as signals
 import threading
 import weakref
 from types import FrameType, TracebackType
-from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union
+from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union, overload
 from uuid import UUID
 
 from .bell import Attempt
+from .client import Client
 from .connection import open_connection, run
 from .control import (
     ListReply,
@@ -24,13 +25,15 @@ from .control import (
     StoppedReply,
     StopRequest,
 )
-from .ends import Question
 from .errors import ConnectError, NotStartedByOrchestrator, RequestError
 from .input import Input
 from .link import Link
 from .output import Output
+from .questions import Question
+from .service import AT_ONCE, Service
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 _Handler = Union[Callable[[int, Optional[FrameType]], Any], int]
 
 ENV_SOCKET = "ORCHESTRATOR_IPC_SOCKET"
@@ -55,10 +58,10 @@ class Runtime:
 
     When the daemon goes away, the runtime stays: a thread in the background connects again, after
     10 ms at first and every second at last, and declares everything again. Meanwhile receiving
-    waits, and requests under way fail. Where a link with the policy `block` takes an output's
-    messages, none of them is lost, and a receiver that lives on gets each of them once and in
-    order. Without such a link sending raises `Disconnected`, and what the daemon had not delivered
-    is lost; the next daemon reports how many.
+    waits, requests and calls under way fail, and calls that are made then wait. Where a link with
+    the policy `block` takes an output's messages, none of them is lost, and a receiver that lives
+    on gets each of them once and in order. Without such a link sending raises `Disconnected`, and
+    what the daemon had not delivered is lost; the next daemon reports how many.
 
     One connection per program: all messages for an instance go to its newest connection. Connect
     after a fork, not before. Use `with`, or `close` it: what the kernel has not taken when the
@@ -126,9 +129,47 @@ class Runtime:
         most `window` of them wait in it. A small window leaves more of them to the daemon and the
         link's policy; choose one for large messages, since it does not count bytes.
 
-        Keep what is returned for as long as the messages are wanted. Raises as `output` does.
+        Keep what is returned for as long as the messages are wanted. Raises as `output` does, and
+        `DeclareError` if the forms that the type reads are not of one name, not all different, or
+        more than 15; see `message`.
         """
         return Input(self._link, self, cls, window)
+
+    @overload
+    def client(self, request: Type[_T], reply: Type[_R]) -> Client[_T, _R]: ...
+
+    @overload
+    def client(self, request: Type[_T], reply: object) -> Client[_T, Any]: ...
+
+    def client(self, request: Type[_T], reply: Any) -> Any:
+        """Declares that this program calls services with requests of one type, a message, which
+        they answer with another: a dataclass or anything else that can be part of a message. A link
+        of the request's name leads to each service that may be called.
+
+        Raises `SchemaError` if the types can't be that, `DeclareError` if the request is a client
+        or an output already.
+        """
+        return Client(self._link, self, request, reply)
+
+    @overload
+    def service(
+        self, request: Type[_T], reply: Type[_R], at_once: int = AT_ONCE
+    ) -> Service[_T, _R]: ...
+
+    @overload
+    def service(
+        self, request: Type[_T], reply: object, at_once: int = AT_ONCE
+    ) -> Service[_T, Any]: ...
+
+    def service(self, request: Type[_T], reply: Any, at_once: int = AT_ONCE) -> Any:
+        """Declares that this program answers requests of one type with replies of another, and may
+        be given `at_once` of them at once, 1 to 1,024. What comes on top waits in the daemon, where
+        other services may take it.
+
+        Raises `SchemaError` if the types can't be that, `DeclareError` if the request is a service
+        or an input already.
+        """
+        return Service(self._link, self, request, reply, at_once)
 
     def ready(self) -> None:
         """Says that this program is ready: it has begun, and does what it is for. For instances
@@ -151,7 +192,7 @@ class Runtime:
     @property
     def last_error(self) -> Optional[str]:
         """Why the connection was lost, or could not be made again, the last time."""
-        return self._link.last_error
+        return self._link.writing.last_error
 
     def wait_connected(self, timeout: Optional[float] = None) -> None:
         """Waits until there is a connection, for `timeout` seconds at most or without a limit.

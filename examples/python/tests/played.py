@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 from orchestrator import Output, Runtime, UInt8, UInt32, message, unnamed
+from orchestrator.call_frames import Calls, DeclareCalls, DeclareCallsFrame
 from orchestrator.frames import (
     MAGIC,
     PROTOCOL,
@@ -92,6 +93,16 @@ class Peer:
     def input(self) -> Declare:
         """An input is declared."""
         return self.declared(Recognise)
+
+    def calls(self, kind: type[_Kind]) -> _Kind:
+        """The next frame, which has to be of this kind, about calls."""
+        frame = self.expect(Calls).frame
+        assert isinstance(frame, kind), f"{frame} is no {kind.__name__}"
+        return frame
+
+    def end_of_calls(self) -> DeclareCalls:
+        """An end of calls is declared."""
+        return self.calls(DeclareCallsFrame).declare
 
     def payloads(self, count: int) -> list[bytes]:
         """The payloads of the next messages."""

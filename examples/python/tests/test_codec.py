@@ -303,7 +303,7 @@ class Refused(unittest.TestCase):
         class Blob:
             raw: bytes
 
-        largest = (16 << 20) - 32
+        largest = 64 << 20
         encode(Blob(bytes(largest - 4)))
-        with self.assertRaisesRegex(EncodeError, "at most 16777184 can be sent"):
+        with self.assertRaisesRegex(EncodeError, "at most 67108864 can be sent"):
             encode(Blob(bytes(largest - 3)))

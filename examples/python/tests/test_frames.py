@@ -9,7 +9,7 @@ from typing import Any
 import page
 from chance import chance
 
-from orchestrator import control, frames
+from orchestrator import call_frames, control, frames
 from orchestrator.errors import ProtocolError
 from orchestrator.frames import (
     PREFIX,
@@ -29,8 +29,8 @@ PROBLEM = (
 class Examples(unittest.TestCase):
     def test_those_of_the_page_are_read_and_written(self) -> None:
         for name, example in page.frames().items():
-            # The frames of those who call and of lanes, which this library leaves to others.
-            if example[PREFIX] >= len(typing.get_args(frames.Frame)):
+            # Those of lanes, which this library leaves to others.
+            if example[PREFIX] not in frames.NUMBERS.values():
                 continue
             with self.subTest(name):
                 frame = decode_frame(example[PREFIX:])
@@ -54,12 +54,15 @@ class Tables(unittest.TestCase):
     def variants(self, page_name: str, union: Any, renamed: dict[str, str]) -> None:
         classes = typing.get_args(union)
         rows = page.kind(page_name)
+        numbers = list(range(len(classes)))
         if page_name == "Frame":
-            # A daemon sends later ones only to those who have asked for them.
-            rows = rows[: len(classes)]
-        self.assertEqual([row[0] for row in rows], [str(n) for n in range(len(classes))])
+            # Without those of lanes.
+            numbers = list(frames.NUMBERS.values())
+            rows = [row for row in rows if int(row[0]) in numbers]
+        self.assertEqual([row[0] for row in rows], [str(n) for n in numbers])
         for row, cls in zip(rows, classes):
-            name = renamed.get(cls.__name__, cls.__name__)
+            marked = cls.__dict__.get("__orchestrator_variant__", cls.__name__)
+            name = renamed.get(cls.__name__, marked)
             with self.subTest(f"{page_name}::{name}"):
                 self.assertEqual(row[1], name)
                 fields = [] if is_unnamed(cls) else [f.name for f in dataclasses.fields(cls)]
@@ -67,7 +70,7 @@ class Tables(unittest.TestCase):
                 self.assertEqual([f.replace("id_bytes", "id") for f in fields], told)
 
     def test_enums_with_content(self) -> None:
-        suffixes = {"RefusedFrame": "Refused", "DeclareFrame": "Declare", "ReadyFrame": "Ready"}
+        suffixes = {f"{name}Frame": name for name in ("Refused", "Declare", "Ready", "Form")}
         self.variants("Frame", frames.Frame, suffixes)
         self.variants("Observed", control.Observed, {})
         self.variants("Exit", control.Exit, {})
@@ -77,8 +80,14 @@ class Tables(unittest.TestCase):
         self.variants("RuntimeRequest", control.RuntimeRequest, suffixes)
         self.variants("RuntimeReply", control.RuntimeReply, suffixes)
 
+    def test_enums_of_calls(self) -> None:
+        self.variants("CallFrame", call_frames.OfCalls, {})
+        self.variants("CallFailure", call_frames.CallFailure, {})
+        answers = typing.get_type_hints(call_frames.Answer)["answer"]
+        self.variants("Answer", answers, {})
+
     def test_enums_without(self) -> None:
-        for cls in (control.Priority, control.Desired, control.Overlap):
+        for cls in (control.Priority, control.Desired, control.Overlap, call_frames.CallEnd):
             rows = page.kind(cls.__name__)
             self.assertEqual([row[1] for row in rows], [member.value for member in cls])
 
@@ -92,6 +101,7 @@ class Tables(unittest.TestCase):
             control.WireError,
             frames.Declare,
             frames.Sender,
+            call_frames.DeclareCalls,
         ):
             told = [row[0].replace("-", "_") for row in page.kind(cls.__name__)]
             ours = [f.name.replace("id_bytes", "id") for f in dataclasses.fields(cls)]

@@ -136,14 +136,22 @@ pub(crate) struct LinkAdd {
 
     /// Which way its messages go: auto (default) is from instance to instance where that is
     /// possible, else through the daemon; routed is through the daemon, always; direct is as auto,
-    /// but `link list` says why where it is not. Example: --transport direct
+    /// but `link list` says why where it is not; shm is through memory that both ends share, and
+    /// direct where that is not possible. Example: --transport shm
     #[arg(long, add = complete::transports())]
     pub(crate) transport: Option<Transport>,
+
+    /// With --transport shm: for how many microseconds an end that waits keeps a processor busy
+    /// before it sleeps, 0 to 10000; not at all without it. What saves the time of a wake-up costs
+    /// a processor for as long. Example: --spin-us 50
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_SPIN_US)))]
+    pub(crate) spin_us: Option<u32>,
 }
 
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("rules").required(true).multiple(true)
-    .args(["policy", "capacity", "block_timeout", "history", "transport"]))]
+    .args(["policy", "capacity", "block_timeout", "history", "transport", "spin_us"]))]
 pub(crate) struct LinkSet {
     /// Numbers of links, as shown by `link list`. Example: link set 3 --policy latest
     #[arg(required = true, value_name = "LINK", value_parser = value::link_id,
@@ -173,9 +181,16 @@ pub(crate) struct LinkSet {
 
     /// Which way messages go from now on: auto is from instance to instance where that is possible,
     /// else through the daemon; routed is through the daemon, always; direct is as auto, but `link
-    /// list` says why where it is not. Example: --transport routed
+    /// list` says why where it is not; shm is through memory that both ends share, and direct where
+    /// that is not possible. Example: --transport routed
     #[arg(long, add = complete::transports())]
     pub(crate) transport: Option<Transport>,
+
+    /// With the transport shm: for how many microseconds an end that waits keeps a processor busy
+    /// from now on before it sleeps, 0 to 10000. Example: --spin-us 50
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(LinkSpec::MAX_SPIN_US)))]
+    pub(crate) spin_us: Option<u32>,
 }
 
 /// How the payloads of a recording are written.

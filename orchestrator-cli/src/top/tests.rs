@@ -68,6 +68,7 @@ fn link(sent: u64) -> LinkInfo {
         block_timeout: Millis::ZERO,
         history: 0,
         transport: Transport::Auto,
+        spin_us: 0,
         way: Way::Routed,
         why: None,
         calls: None,

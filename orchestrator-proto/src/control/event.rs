@@ -196,6 +196,9 @@ pub enum EventKind {
         /// Which way messages are to go now.
         #[serde(default)]
         transport: Transport,
+        /// For how many microseconds an end that waits keeps a processor busy now.
+        #[serde(default)]
+        spin_us: u32,
     },
     /// A set of replicas is to have another number of them. It is about no instance, and its name is
     /// that of the set.

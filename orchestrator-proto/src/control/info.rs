@@ -404,6 +404,9 @@ pub struct LinkInfo {
     pub why: Option<String>,
     /// What became of the calls over it; none if it carries messages.
     pub calls: Option<CallCounters>,
+    /// For how many microseconds an end that waits keeps a processor busy before it sleeps, with
+    /// [`Transport::Shm`].
+    pub spin_us: u32,
     /// How many of the messages sent went directly, so that this and what became of them is as the two
     /// ends say. The others were counted by the daemon.
     pub reported: u64,

@@ -23,6 +23,9 @@ pub struct LinkRules {
     pub history: u32,
     /// Which way its messages are to go.
     pub transport: Transport,
+    /// For how many microseconds an end that waits keeps a processor busy before it sleeps, with
+    /// [`Transport::Shm`]; 0 is not at all.
+    pub spin_us: u32,
 }
 
 impl Default for LinkRules {
@@ -33,6 +36,7 @@ impl Default for LinkRules {
             block_timeout: Millis::ZERO,
             history: 0,
             transport: Transport::default(),
+            spin_us: 0,
         }
     }
 }
@@ -49,6 +53,9 @@ impl fmt::Display for LinkRules {
         }
         if self.transport != Transport::default() {
             write!(f, ", transport {}", self.transport)?;
+        }
+        if self.spin_us > 0 {
+            write!(f, ", spin-us {}", self.spin_us)?;
         }
         Ok(())
     }
@@ -70,6 +77,9 @@ pub struct RulesSpec {
     pub history: Option<u32>,
     /// Which way its messages are to go.
     pub transport: Option<Transport>,
+    /// For how many microseconds an end that waits keeps a processor busy before it sleeps, with
+    /// [`Transport::Shm`]; at most [`LinkSpec::MAX_SPIN_US`].
+    pub spin_us: Option<u32>,
 }
 
 impl RulesSpec {
@@ -127,7 +137,21 @@ impl RulesSpec {
             return Err(format!("a history of {history}; it may be up to {most}"));
         }
         let transport = self.transport.unwrap_or(before.transport);
-        Ok(LinkRules { policy, capacity, block_timeout, history, transport })
+        let spin_us = match (self.spin_us, transport) {
+            (Some(spin), _) if spin > LinkSpec::MAX_SPIN_US => {
+                let most = LinkSpec::MAX_SPIN_US;
+                return Err(format!("a spin-us of {spin}; it may be up to {most}"));
+            }
+            (Some(spin), Transport::Shm) => spin,
+            (Some(1..), transport) => {
+                return Err(format!(
+                    "a spin-us is for the transport shm, and the transport is {transport}"
+                ));
+            }
+            (None, Transport::Shm) => before.spin_us,
+            (_, _) => 0,
+        };
+        Ok(LinkRules { policy, capacity, block_timeout, history, transport, spin_us })
     }
 }
 
@@ -143,6 +167,7 @@ impl LinkRules {
             block_timeout: Some(self.block_timeout).filter(|it| *it != default.block_timeout),
             history: Some(self.history).filter(|it| *it != default.history),
             transport: Some(self.transport).filter(|it| *it != default.transport),
+            spin_us: Some(self.spin_us).filter(|it| *it != default.spin_us),
         }
     }
 }
@@ -167,8 +192,8 @@ impl LinkSpec {
     /// What it says of its rules.
     #[must_use]
     pub fn wishes(&self) -> RulesSpec {
-        let Self { policy, capacity, block_timeout, history, transport, .. } = *self;
-        RulesSpec { policy, capacity, block_timeout, history, transport }
+        let Self { policy, capacity, block_timeout, history, transport, spin_us, .. } = *self;
+        RulesSpec { policy, capacity, block_timeout, history, transport, spin_us }
     }
 
     /// The rules of this link, if it is a new one.
@@ -185,8 +210,9 @@ impl LinkSpec {
     /// The same ends with these rules.
     #[must_use]
     pub fn with_rules(self, rules: LinkRules) -> Self {
-        let RulesSpec { policy, capacity, block_timeout, history, transport } = rules.wishes();
-        Self { policy, capacity, block_timeout, history, transport, ..self }
+        let RulesSpec { policy, capacity, block_timeout, history, transport, spin_us } =
+            rules.wishes();
+        Self { policy, capacity, block_timeout, history, transport, spin_us, ..self }
     }
 }
 
@@ -209,14 +235,17 @@ mod tests {
             Some(Transport::Auto),
             Some(Transport::Routed),
             Some(Transport::Direct),
+            Some(Transport::Shm),
         ]);
-        (prop::option::of(policies()), capacities, times, histories, transports).prop_map(
-            |(policy, capacity, block_timeout, history, transport)| RulesSpec {
+        let spins = prop::option::of(0..=LinkSpec::MAX_SPIN_US);
+        (prop::option::of(policies()), capacities, times, histories, transports, spins).prop_map(
+            |(policy, capacity, block_timeout, history, transport, spin_us)| RulesSpec {
                 policy,
                 capacity,
                 block_timeout,
                 history,
                 transport,
+                spin_us,
             },
         )
     }
@@ -262,6 +291,23 @@ mod tests {
         assert_eq!(after(said(None, Some(0))), 0);
         assert_eq!(after(said(Some(Policy::Latest), None)), 0);
         assert_eq!(after(said(Some(Policy::Latest), Some(0))), 0);
+    }
+
+    #[test]
+    fn a_spin_is_for_shm_and_goes_with_it() {
+        let said = |transport, spin_us| RulesSpec { transport, spin_us, ..RulesSpec::default() };
+        let most = LinkSpec::MAX_SPIN_US;
+        assert!(said(None, Some(50)).new_rules().unwrap_err().contains("the transport is auto"));
+        let much = said(Some(Transport::Shm), Some(most + 1));
+        assert!(much.new_rules().unwrap_err().contains("up to 10000"));
+        let shm = said(Some(Transport::Shm), Some(50)).new_rules().unwrap();
+        let words = "policy drop-oldest, capacity 1024, transport shm, spin-us 50";
+        assert_eq!(shm.to_string(), words);
+        let after = |said: RulesSpec| said.over(shm).unwrap().spin_us;
+        assert_eq!(after(said(None, None)), 50);
+        assert_eq!(after(said(None, Some(0))), 0);
+        assert_eq!(after(said(Some(Transport::Direct), None)), 0);
+        assert_eq!(after(said(Some(Transport::Direct), Some(0))), 0);
     }
 
     #[test]

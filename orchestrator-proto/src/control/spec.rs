@@ -185,6 +185,9 @@ pub struct LinkSpec {
     pub history: Option<u32>,
     /// Which way its messages are to go; none is [`Transport::Auto`].
     pub transport: Option<Transport>,
+    /// For how many microseconds an end that waits keeps a processor busy before it sleeps, with
+    /// [`Transport::Shm`]; at most [`LinkSpec::MAX_SPIN_US`]. None is 0.
+    pub spin_us: Option<u32>,
 }
 
 impl LinkSpec {
@@ -196,6 +199,8 @@ impl LinkSpec {
     pub const MAX_BLOCK_TIMEOUT: Millis = Millis::secs(86_400);
     /// The largest `history`.
     pub const MAX_HISTORY: u32 = 65_536;
+    /// The largest `spin_us`: 10 ms.
+    pub const MAX_SPIN_US: u32 = 10_000;
     /// The longest `type_name`, bytes.
     pub const MAX_TYPE_NAME: usize = 255;
 }

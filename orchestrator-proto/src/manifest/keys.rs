@@ -398,9 +398,15 @@ pub(super) static LINK: &[Key] = &[
     ),
     key(
         "transport",
-        Choice(&["auto", "routed", "direct"]),
-        "Which way its messages go: directly where that is possible, or always through the daemon; \
-         auto without it.",
+        Choice(&["auto", "routed", "direct", "shm"]),
+        "Which way its messages go: directly where that is possible, always through the daemon, or \
+         through memory that both ends share; auto without it.",
+    ),
+    key(
+        "spin-us",
+        Number { least: 0, most: crate::control::LinkSpec::MAX_SPIN_US as u64 },
+        "For how many microseconds an end that waits keeps a processor busy before it sleeps, with \
+         transport shm; 0 without it.",
     ),
 ];
 

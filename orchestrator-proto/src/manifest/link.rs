@@ -12,8 +12,12 @@ const POLICIES: [(&str, Policy); 4] = [
     ("latest", Policy::Latest),
 ];
 
-const TRANSPORTS: [(&str, Transport); 3] =
-    [("auto", Transport::Auto), ("routed", Transport::Routed), ("direct", Transport::Direct)];
+const TRANSPORTS: [(&str, Transport); 4] = [
+    ("auto", Transport::Auto),
+    ("routed", Transport::Routed),
+    ("direct", Transport::Direct),
+    ("shm", Transport::Shm),
+];
 
 pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
     let table = value.table(LINK)?;
@@ -33,6 +37,7 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
     let block_timeout = table.read("block-timeout", time);
     let history = table.read("history", |value| value.number(0, LinkSpec::MAX_HISTORY));
     let transport = table.read("transport", |value| value.choice(&TRANSPORTS));
+    let spin_us = table.read("spin-us", |value| value.number(0, LinkSpec::MAX_SPIN_US));
     let type_name = table.read("type", |value| {
         let text = value.text()?;
         if (1..=LinkSpec::MAX_TYPE_NAME).contains(&text.len()) {
@@ -46,10 +51,24 @@ pub(super) fn link(value: Value<'_>) -> Option<LinkSpec> {
     if let Err(why) = wishes.new_rules() {
         table.wrong(table.at("block-timeout"), why);
     }
+    let wishes = RulesSpec { transport, spin_us, ..RulesSpec::default() };
+    if let Err(why) = wishes.new_rules() {
+        table.wrong(table.at("spin-us"), why);
+    }
     let rules = LinkRules { history: history.unwrap_or_default(), ..LinkRules::default() };
     if let Err(why) = rules.check_target(matches!(to, Some(TargetSpec::Udp(_)))) {
         table.wrong(table.at("history"), why);
     }
     let (type_name, to) = (type_name?, to?);
-    Some(LinkSpec { from, type_name, to, policy, capacity, block_timeout, history, transport })
+    Some(LinkSpec {
+        from,
+        type_name,
+        to,
+        policy,
+        capacity,
+        block_timeout,
+        history,
+        transport,
+        spin_us,
+    })
 }

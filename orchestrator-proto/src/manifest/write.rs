@@ -119,6 +119,8 @@ pub fn link_entries(link: &LinkSpec) -> Vec<(String, String)> {
     all.add_if(history > 0, "history", history.to_string());
     let transport = link.transport.unwrap_or_default();
     all.add_if(transport != Transport::default(), "transport", text(&transport.to_string()));
+    let spin_us = link.spin_us.unwrap_or_default();
+    all.add_if(transport == Transport::Shm && spin_us > 0, "spin-us", spin_us.to_string());
     all.0
 }
 

@@ -12,7 +12,7 @@ use super::newest::LatestConsumer;
 use super::pop::Popped;
 
 /// An eventfd that tokio watches; it is given to it when it is waited for the first time.
-async fn hear(watched: &mut Option<AsyncFd<Ear>>, ear: &Ear) -> Result<(), RingError> {
+pub(super) async fn hear(watched: &mut Option<AsyncFd<Ear>>, ear: &Ear) -> Result<(), RingError> {
     let watched = match watched {
         Some(watched) => watched,
         None => {

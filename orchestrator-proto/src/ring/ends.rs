@@ -13,7 +13,7 @@ use super::push::Pusher;
 use super::record::Around;
 
 /// The mapping as a ring of the size that its header says.
-fn around(files: &Files, side: Side) -> Result<Around<Mapping>, RingError> {
+pub(super) fn around(files: &Files, side: Side) -> Result<Around<Mapping>, RingError> {
     let (mapping, size) = files::enter(files.memory.as_fd(), Kind::Ring, side)?;
     let ring = Around::new(mapping).filter(|ring| ring.capacity() == size as u64);
     ring.ok_or(RingError::NotARing("its header says another size than its file has"))

@@ -80,6 +80,8 @@ mod place;
 mod pop;
 mod push;
 mod record;
+#[cfg(feature = "sdk")]
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -89,3 +91,5 @@ pub use files::{Files, Side};
 pub use layout::{MAX_CAPACITY, MAX_PAYLOAD, MIN_CAPACITY};
 pub use newest::{LatestConsumer, LatestProducer};
 pub use place::InPlace;
+#[cfg(feature = "sdk")]
+pub use stream::{ByteConsumer, ByteProducer, Told};

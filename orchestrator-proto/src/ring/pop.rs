@@ -190,6 +190,52 @@ impl<M: Memory, B: Bell> Popper<M, B> {
         }
     }
 
+    /// Appends what messages of one record have, until there are so many bytes in the vector, and
+    /// gives their room back. Answers with how many came.
+    #[cfg(any(test, feature = "sdk"))]
+    pub(super) fn read(&mut self, most: usize, into: &mut Vec<u8>) -> Result<usize, RingError> {
+        if let Some(what) = self.broken {
+            return Err(RingError::Broken(what));
+        }
+        let before = into.len();
+        let read = self.read_records(most, into);
+        if let Err(RingError::Broken(what)) = read {
+            self.broken = Some(what);
+        }
+        self.give_back()?;
+        match (read, into.len() - before) {
+            (Err(error), 0) => Err(error),
+            // What came first is told first.
+            (_, count) => Ok(count),
+        }
+    }
+
+    #[cfg(any(test, feature = "sdk"))]
+    fn read_records(&mut self, most: usize, into: &mut Vec<u8>) -> Result<(), RingError> {
+        while into.len() < most {
+            let there = self.there()?;
+            if there == 0 {
+                return match self.nothing()? {
+                    Popped::Remains => continue,
+                    _ => Ok(()),
+                };
+            }
+            let record = self.ring.record(self.tail)?;
+            // Nor is an empty one part of any: there could be so many of them as to never end.
+            let is_part = record.first && record.left == 0 && record.len > 0;
+            if record.footprint() > there || !is_part {
+                return Err(RingError::Broken("it is no stream of bytes"));
+            }
+            self.ring.copy_out(self.tail.wrapping_add(HEADER), record.len, into)?;
+            self.tail = self.tail.wrapping_add(record.footprint());
+            // So that it can be written again while the rest is read.
+            if self.tail.wrapping_sub(self.given_back) >= self.ring.capacity() / 8 {
+                self.give_back()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the producer write again over all that was read, and wakes it if it waits for that.
     pub(super) fn give_back(&mut self) -> Result<(), RingError> {
         if self.given_back == self.tail {

@@ -171,6 +171,26 @@ impl<M: Memory, B: Bell> Pusher<M, B> {
         Ok(bytes.len() - rest.len())
     }
 
+    /// Writes as many of these bytes as there is room for, as messages of one record each, and
+    /// publishes them. Answers with how many that are. Little room is not used as long as more is
+    /// to come: that would be many small records.
+    #[cfg(any(test, feature = "sdk"))]
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, RingError> {
+        self.check(0, 0)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let len = (rest.len() as u64).min(self.most);
+            if self.room(footprint(len))? < footprint(len) {
+                break;
+            }
+            let (part, later) = rest.split_at(len as usize);
+            self.part(0, true, part, 0)?;
+            self.publish()?;
+            rest = later;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
     /// Bytes of the announced message that were not taken yet.
     pub(super) fn left(&self) -> usize {
         self.sending.map_or(0, |sending| (sending.left - sending.written) as usize)

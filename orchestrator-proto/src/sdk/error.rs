@@ -34,6 +34,9 @@ pub enum ConnectError {
     /// Whoever listens there does not speak this protocol, or another version of it.
     #[error("what listens there does not speak this protocol: {0}")]
     Protocol(String),
+    /// Only from [`blocking`](super::blocking): the thread in the background can't be begun.
+    #[error("can't begin the thread that keeps the connection: {0}")]
+    Thread(io::Error),
     /// No answer within ten seconds.
     #[error("no answer within ten seconds")]
     TimedOut,

@@ -2,12 +2,56 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
 use super::Message;
+use super::blob::{has_bytes, sharing};
 use super::error::DeclareError;
 use crate::{SchemaHash, TypeSchema};
 
 /// How a payload becomes a `T`.
-pub(super) type Decode<T> = fn(&[u8]) -> Result<T, postcard::Error>;
+type Decode<T> = fn(&[u8]) -> Result<T, postcard::Error>;
+
+/// How payloads of one form are read.
+pub(super) struct Read<T> {
+    decode: Decode<T>,
+    /// Whether there may be blobs in it, which share its memory.
+    shares: bool,
+}
+
+impl<T> Read<T> {
+    fn new(schema: &TypeSchema, decode: Decode<T>) -> Self {
+        Self { decode, shares: has_bytes(schema) }
+    }
+
+    /// Whether it is nothing more than [`decode`].
+    pub(super) const fn is_plain(&self) -> bool {
+        !self.shares
+    }
+
+    pub(super) fn message(&self, payload: &Bytes) -> Result<T, postcard::Error> {
+        match self.shares {
+            true => sharing(payload, self.decode),
+            false => (self.decode)(payload),
+        }
+    }
+}
+
+impl<T: Message> Read<T> {
+    /// The form of the type itself.
+    pub(super) fn own() -> Self {
+        Self::new(&T::schema(), decode::<T>)
+    }
+}
+
+impl<T> Clone for Read<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Read<T> {}
 
 /// A form in which others send messages that an [`Input`](super::Input) makes `T`s of; see
 /// [`Message::reads`].
@@ -33,8 +77,9 @@ impl<T> Form<T> {
         self.name
     }
 
-    pub(super) fn into_parts(self) -> (TypeSchema, Decode<T>) {
-        (self.schema, self.decode)
+    pub(super) fn into_parts(self) -> (TypeSchema, Read<T>) {
+        let read = Read::new(&self.schema, self.decode);
+        (self.schema, read)
     }
 }
 
@@ -45,7 +90,7 @@ impl<T> fmt::Debug for Form<T> {
 }
 
 /// A payload that is one value and nothing else.
-pub(super) fn decode<T: Message>(payload: &[u8]) -> Result<T, postcard::Error> {
+pub(super) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, postcard::Error> {
     match postcard::take_from_bytes(payload)? {
         (message, []) => Ok(message),
         _ => Err(postcard::Error::DeserializeBadEncoding),

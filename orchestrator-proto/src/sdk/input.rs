@@ -1,23 +1,33 @@
 //! Receiving messages.
 
-use std::collections::VecDeque;
+mod arrivals;
+mod envelope;
+mod queue;
+mod raw;
+mod stream;
+
 use std::fmt;
-use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::task::coop;
 
-use super::form::{self, Decode};
-use super::seen::{Run, Seen};
+use super::form::{self, Read};
 use super::{Handle, Message, RecvError};
-use crate::runtime::Sender;
+use arrivals::{Arrivals, Arrived, Known};
+
+pub use envelope::Envelope;
+pub(super) use queue::{Due, Queue, TooMany, Way, When};
+pub use raw::Raw;
 
 /// Where messages of one type arrive.
 ///
+/// It is a [`Stream`](futures_core::Stream) as well, which never ends.
+///
 /// The daemon sends no more than the window ahead of what was received here; what happens to
 /// the rest is up to the link's policy. Messages are counted, not bytes: with a window of
-/// 1,024 as many of 16 MiB may wait, so choose a smaller one for large messages.
+/// 1,024 as many of 64 MiB may wait, so choose a smaller one for large messages.
 ///
 /// When it is dropped, no more is taken from the daemon.
 pub struct Input<T> {
@@ -25,11 +35,12 @@ pub struct Input<T> {
     channel: u16,
     queue: Arc<Queue>,
     /// Taken from the queue, to be returned next.
-    batch: VecDeque<Arrived>,
+    batch: Arrivals,
     /// Returned since the queue was told.
     consumed: u32,
+    missed: u64,
     /// How a message is read, by the number of its form.
-    decode: Vec<Decode<T>>,
+    reads: Vec<Read<T>>,
 }
 
 impl<T: Message> Input<T> {
@@ -38,9 +49,10 @@ impl<T: Message> Input<T> {
         handle: Arc<Handle>,
         channel: u16,
         queue: Arc<Queue>,
-        decode: Vec<Decode<T>>,
+        reads: Vec<Read<T>>,
     ) -> Self {
-        Self { handle, channel, queue, batch: VecDeque::new(), consumed: 0, decode }
+        let batch = Arrivals::default();
+        Self { handle, channel, queue, batch, consumed: 0, missed: 0, reads }
     }
 
     /// Waits for the next message. While the connection is broken this just waits; it goes on
@@ -51,13 +63,37 @@ impl<T: Message> Input<T> {
     ///
     /// [`RecvError::BadPayload`] for a message that is not a `T`. The next one is not affected.
     pub async fn recv(&mut self) -> Result<T, RecvError> {
-        tokio::task::coop::consume_budget().await;
-        loop {
-            if let Some(message) = self.try_recv()? {
-                return Ok(message);
-            }
-            self.queue.arrived.notified().await;
-        }
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// As [`recv`](Self::recv), with what is known about the message: who sent it, how many before it
+    /// were missed, and when it arrived.
+    ///
+    /// ```no_run
+    /// # use orchestrator_proto::sdk::{Input, Message, RecvError};
+    /// # async fn example<Imu: Message>(imus: &mut Input<Imu>) -> Result<(), RecvError> {
+    /// let imu = imus.recv_envelope().await?;
+    /// if let Some(1..) = imu.missed {
+    ///     eprintln!("{} readings were dropped before this one", imu.missed.unwrap_or_default());
+    /// }
+    /// let age = imu.arrived.elapsed();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv).
+    pub async fn recv_envelope(&mut self) -> Result<Envelope<T>, RecvError> {
+        poll_fn(|cx| self.poll_recv_envelope(cx)).await
+    }
+
+    /// As [`recv_envelope`](Self::recv_envelope), without decoding the message: to pass it on as it is, to
+    /// write it to a file, or to decode it elsewhere. Nothing is copied.
+    ///
+    /// A payload that is not a `T` is found out by [`Raw::decode`], and not here.
+    pub async fn recv_raw(&mut self) -> Envelope<Raw<T>> {
+        poll_fn(|cx| self.poll_recv_raw(cx)).await
     }
 
     /// The next message, if one has arrived.
@@ -66,27 +102,94 @@ impl<T: Message> Input<T> {
     ///
     /// As for [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<T>, RecvError> {
+        let next = self.pop().map(|(arrived, _)| self.decode(&arrived));
+        next.transpose()
+    }
+
+    /// The same, with what is known about it; see [`recv_envelope`](Self::recv_envelope).
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](Self::recv).
+    pub fn try_recv_envelope(&mut self) -> Result<Option<Envelope<T>>, RecvError> {
+        let next = self.pop().map(|(arrived, known)| self.enclose(&arrived, known));
+        next.transpose()
+    }
+
+    /// The same, without decoding it; see [`recv_raw`](Self::recv_raw).
+    pub fn try_recv_raw(&mut self) -> Option<Envelope<Raw<T>>> {
+        let (arrived, known) = self.pop()?;
+        Some(Envelope::new(Raw::new(arrived, &self.reads), known))
+    }
+
+    /// As [`recv`](Self::recv), for a future that is written by hand: if there is no message, the task of
+    /// `cx` is woken when one arrives, and no other that was to be woken before.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
+        let (arrived, _) = ready!(self.poll_pop(cx));
+        Poll::Ready(self.decode(&arrived))
+    }
+
+    /// As [`recv_envelope`](Self::recv_envelope), for a future that is written by hand; see
+    /// [`poll_recv`](Self::poll_recv).
+    pub fn poll_recv_envelope(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Envelope<T>, RecvError>> {
+        let (arrived, known) = ready!(self.poll_pop(cx));
+        Poll::Ready(self.enclose(&arrived, known))
+    }
+
+    /// As [`recv_raw`](Self::recv_raw), for a future that is written by hand; see
+    /// [`poll_recv`](Self::poll_recv).
+    pub fn poll_recv_raw(&mut self, cx: &mut Context<'_>) -> Poll<Envelope<Raw<T>>> {
+        let (arrived, known) = ready!(self.poll_pop(cx));
+        Poll::Ready(Envelope::new(Raw::new(arrived, &self.reads), known))
+    }
+
+    /// How many messages never came, in all, among those that were to come before what was received
+    /// here: the sum of [`Envelope::missed`], also for messages that were received without their
+    /// envelope or could not be decoded.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<(Arrived, Known)> {
+        let turn = ready!(coop::poll_proceed(cx));
+        loop {
+            if let Some(next) = self.pop() {
+                turn.made_progress();
+                return Poll::Ready(next);
+            }
+            if self.queue.wake_later(cx.waker()) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Arrived, Known)> {
         if self.batch.is_empty() || self.consumed >= self.queue.step() {
             self.refill();
         }
-        let Some(Arrived { payload, form }) = self.batch.pop_front() else {
-            return Ok(None);
-        };
+        let (arrived, known) = self.batch.pop()?;
         self.consumed += 1;
-        let message = match form {
-            // Its own form, as a rule: without a call through a pointer.
-            0 => form::decode(&payload),
-            _ => match self.decode.get(usize::from(form)) {
-                Some(decode) => decode(&payload),
-                // A form that was never declared: the daemon broke the protocol.
-                None => Err(postcard::Error::DeserializeBadEncoding),
-            },
-        };
-        message.map(Some).map_err(|source| self.bad(source))
+        self.missed += known.from.and_then(|from| from.missed).unwrap_or_default();
+        Some((arrived, known))
     }
 
-    fn bad(&self, source: postcard::Error) -> RecvError {
-        RecvError::BadPayload { name: T::NAME, source }
+    fn enclose(&self, arrived: &Arrived, known: Known) -> Result<Envelope<T>, RecvError> {
+        self.decode(arrived).map(|message| Envelope::new(message, known))
+    }
+
+    fn decode(&self, Arrived { payload, form }: &Arrived) -> Result<T, RecvError> {
+        let message = match self.reads.get(usize::from(*form)) {
+            // Its own form, as a rule: without a call through a pointer.
+            Some(read) if *form == 0 && read.is_plain() => form::decode(payload),
+            Some(read) => read.message(payload),
+            // A form that was never declared: the daemon broke the protocol.
+            None => Err(postcard::Error::DeserializeBadEncoding),
+        };
+        message.map_err(|source| RecvError::BadPayload { name: T::NAME, source })
     }
 
     /// Tells the queue what was consumed, takes what has arrived, and has the daemon send more.
@@ -107,335 +210,5 @@ impl<T> Drop for Input<T> {
 impl<T: Message> fmt::Debug for Input<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Input({:?})", T::NAME)
-    }
-}
-
-/// By which way messages come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
-    /// Over the connection to the daemon.
-    Daemon,
-    /// Over this lane.
-    Lane(u64),
-}
-
-/// Messages that arrived and were not received yet, by whichever way they came; for each way the
-/// account of its window, and what who feeds it is told.
-pub(super) struct Queue {
-    window: u32,
-    state: Mutex<State>,
-    arrived: Notify,
-}
-
-/// A message as it came.
-struct Arrived {
-    payload: Bytes,
-    /// See [`Frame::Form`](crate::runtime::Frame).
-    form: u8,
-}
-
-#[derive(Default)]
-struct State {
-    messages: VecDeque<Arrived>,
-    /// How those came that are in `messages`, or taken and not reported as consumed; in their order.
-    runs: VecDeque<(Way, u32)>,
-    daemon: Account,
-    lanes: Vec<(u64, Account)>,
-    seen: Seen,
-    closed: bool,
-}
-
-/// What came by one way.
-#[derive(Default)]
-struct Account {
-    /// The connection that the counts belong to.
-    connection: u64,
-    /// In the queue, or taken and not reported as consumed.
-    waiting: u32,
-    /// So many of those came over earlier connections, or lanes that are gone.
-    carried: u32,
-    /// Arrived on this connection, also those that were there before.
-    received: u64,
-    /// Of a lane: as many of those that the present daemon does not know of.
-    before: u64,
-    /// Allowed on this connection.
-    granted: u64,
-    /// Acknowledged on this connection.
-    acknowledged: u64,
-    /// Came again while others waited: they are acknowledged when none waits any more, because
-    /// acknowledgements count from the beginning.
-    late: u64,
-    /// Whether who feeds it keeps any on this connection: else nobody wants acknowledgements.
-    kept: bool,
-    /// Whose messages arrive now.
-    run: Option<Run>,
-    /// The form of what comes next. Over lanes there is that of the declaration alone.
-    form: u8,
-}
-
-/// What who feeds a way is to be told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Due {
-    /// On this connection only.
-    pub(super) connection: u64,
-    pub(super) grant: u64,
-    pub(super) acknowledge: Option<u64>,
-}
-
-/// When it is to be told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum When {
-    Never,
-    /// There is something to acknowledge, for which it is not worth writing at once.
-    Soon,
-    Now(Due),
-}
-
-/// More messages came than were allowed.
-#[derive(Debug)]
-pub(super) struct TooMany;
-
-impl Account {
-    /// Messages of this connection, counted from its beginning, that are never needed again: the
-    /// program has come back for more after it had them, or they were there before.
-    fn done(&self) -> u64 {
-        let waiting = u64::from(self.waiting.saturating_sub(self.carried));
-        self.received.saturating_sub(waiting + self.late)
-    }
-
-    fn consume(&mut self, consumed: u32) {
-        self.waiting = self.waiting.saturating_sub(consumed);
-        self.carried = self.carried.saturating_sub(consumed);
-        if self.waiting == 0 {
-            self.late = 0;
-        }
-    }
-
-    fn acknowledge(&mut self) -> Option<u64> {
-        let done = self.done();
-        let news = self.kept && done > self.acknowledged;
-        news.then(|| {
-            self.acknowledged = done;
-            done
-        })
-    }
-
-    /// What to tell, if it is time for that: when so many more may come than who feeds it knows.
-    fn due(&mut self, window: u32, step: u32) -> When {
-        let grant = self.received + u64::from(window.saturating_sub(self.waiting));
-        if grant >= self.granted + u64::from(step) {
-            self.granted = grant;
-            let acknowledge = self.acknowledge();
-            When::Now(Due { connection: self.connection, grant, acknowledge })
-        } else if self.kept && self.done() > self.acknowledged {
-            When::Soon
-        } else {
-            When::Never
-        }
-    }
-}
-
-impl State {
-    fn account(&mut self, way: Way) -> Option<&mut Account> {
-        match way {
-            Way::Daemon => Some(&mut self.daemon),
-            Way::Lane(lane) => {
-                self.lanes.iter_mut().find(|(id, _)| *id == lane).map(|(_, account)| account)
-            }
-        }
-    }
-
-    /// So many, the first ones, need no place any more.
-    fn consume(&mut self, consumed: u32) {
-        let mut left = consumed;
-        while left > 0
-            && let Some((way, count)) = self.runs.front_mut()
-        {
-            let (way, now) = (*way, left.min(*count));
-            left -= now;
-            *count -= now;
-            if *count == 0 {
-                self.runs.pop_front();
-            }
-            if let Some(account) = self.account(way) {
-                account.consume(now);
-            }
-        }
-    }
-}
-
-impl Queue {
-    pub(super) fn new(window: NonZeroU32) -> Self {
-        Self { window: window.get(), state: Mutex::default(), arrived: Notify::new() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// After how many consumed messages it is worth a grant.
-    fn step(&self) -> u32 {
-        (self.window / 2).max(1)
-    }
-
-    /// A connection begins: how many messages may come before the first grant. None if
-    /// nobody receives any more.
-    pub(super) fn begin(&self, connection: u64) -> Option<u32> {
-        let mut state = self.state();
-        let daemon = &mut state.daemon;
-        // Zero would mean no limit.
-        let window = self.window.saturating_sub(daemon.waiting).max(1);
-        let waiting = daemon.waiting;
-        *daemon = Account {
-            connection,
-            granted: window.into(),
-            waiting,
-            carried: waiting,
-            ..Account::default()
-        };
-        (!state.closed).then_some(window)
-    }
-
-    /// A lane begins: how many messages may come over it before it is told more.
-    pub(super) fn begin_lane(&self, lane: u64) -> u64 {
-        let mut state = self.state();
-        let granted = if state.closed { 0 } else { u64::from(self.window) };
-        state.lanes.push((lane, Account { granted, ..Account::default() }));
-        granted
-    }
-
-    /// A new daemon counts what comes over this lane from now on.
-    pub(super) fn count_lane_anew(&self, lane: u64) {
-        if let Some(account) = self.state().account(Way::Lane(lane)) {
-            account.before = account.received;
-        }
-    }
-
-    /// A lane has ended. The answer is how many messages came over it that the daemon is to count.
-    pub(super) fn end_lane(&self, lane: u64) -> u64 {
-        let mut state = self.state();
-        let Some(at) = state.lanes.iter().position(|(id, _)| *id == lane) else { return 0 };
-        let (_, account) = state.lanes.remove(at);
-        // What may come again over the connection to the daemon is acknowledged there when the
-        // program has had it.
-        state.daemon.waiting += account.waiting;
-        state.daemon.carried += account.waiting;
-        for (way, _) in state.runs.iter_mut().filter(|(way, _)| *way == Way::Lane(lane)) {
-            *way = Way::Daemon;
-        }
-        account.received - account.before
-    }
-
-    /// Each sender of whom something arrived, and the number that comes next.
-    pub(super) fn places(&self) -> Vec<(Sender, u64)> {
-        self.state().seen.places()
-    }
-
-    /// The messages that follow on this way are from this sender, numbered from `next` on, and who
-    /// feeds it may keep them until they are acknowledged.
-    pub(super) fn run(&self, way: Way, sender: Option<Sender>, next: u64, kept: bool) {
-        let mut state = self.state();
-        let run = sender.map(|sender| state.seen.turn_to(sender, next));
-        if let Some(account) = state.account(way) {
-            account.run = run;
-            account.kept |= kept;
-        }
-    }
-
-    /// The messages that follow from the daemon are in this form.
-    pub(super) fn form(&self, form: u8) {
-        self.state().daemon.form = form;
-    }
-
-    /// So many numbers are left out. False if there are no numbers.
-    pub(super) fn skip(&self, way: Way, count: u64) -> bool {
-        let mut state = self.state();
-        let run = state.account(way).and_then(|account| account.run.as_mut());
-        run.map(|run| run.skip(count)).is_some()
-    }
-
-    /// Messages have arrived; empties `batch`. Who feeds this way may have to be told that they
-    /// were nothing new.
-    ///
-    /// # Errors
-    ///
-    /// When they are more than was allowed.
-    pub(super) fn push(&self, way: Way, batch: &mut Vec<Bytes>) -> Result<When, TooMany> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let count = batch.len() as u64;
-        let account = match way {
-            Way::Daemon => Some(&mut state.daemon),
-            Way::Lane(lane) => {
-                state.lanes.iter_mut().find(|(id, _)| *id == lane).map(|(_, account)| account)
-            }
-        };
-        let account = account.ok_or(TooMany)?;
-        if count > account.granted - account.received.min(account.granted) {
-            return Err(TooMany);
-        }
-        account.received += count;
-        let form = account.form;
-        let had = account.run.as_mut().map_or(0, |run| state.seen.arrived(run, count));
-        let new = count - had;
-        if had > 0 {
-            batch.drain(..had as usize);
-            if account.waiting > 0 {
-                account.late += had;
-            }
-        }
-        // At most the window, plus one after a reconnection.
-        account.waiting += new as u32;
-        if state.closed {
-            // Never consumed, so never acknowledged.
-            batch.clear();
-            return Ok(When::Never);
-        }
-        let due = match new {
-            0 => account.due(self.window, self.step()),
-            // Who takes them tells it.
-            _ => When::Never,
-        };
-        if new > 0 {
-            match state.runs.back_mut() {
-                Some((last, count)) if *last == way => *count += new as u32,
-                _ => state.runs.push_back((way, new as u32)),
-            }
-            state.messages.extend(batch.drain(..).map(|payload| Arrived { payload, form }));
-            drop(guard);
-            self.arrived.notify_one();
-        }
-        Ok(due)
-    }
-
-    /// Moves messages to the receiver, if it has none left, and says who is to be told what.
-    fn take(&self, consumed: u32, batch: &mut VecDeque<Arrived>) -> Vec<(Way, When)> {
-        let mut state = self.state();
-        if batch.is_empty() {
-            std::mem::swap(&mut state.messages, batch);
-        }
-        state.consume(consumed);
-        let mut due = Vec::new();
-        let mut tell = |way, account: &mut Account| match account.due(self.window, self.step()) {
-            When::Never => {}
-            when => due.push((way, when)),
-        };
-        let state = &mut *state;
-        tell(Way::Daemon, &mut state.daemon);
-        for (lane, account) in &mut state.lanes {
-            tell(Way::Lane(*lane), account);
-        }
-        due
-    }
-
-    /// What to acknowledge on this way, if there is anything new.
-    pub(super) fn acknowledge(&self, way: Way) -> Option<u64> {
-        self.state().account(way)?.acknowledge()
-    }
-
-    fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.messages.clear();
     }
 }

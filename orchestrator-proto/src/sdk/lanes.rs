@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::input::When;
 use super::kept::Kept;
-use super::lane::{self, Incoming, Outgoing, Terms};
+use super::lane::{self, Incoming, Inlet, Outgoing, Terms};
 use super::link::{Link, Shared};
 use crate::frame::PREFIX;
 use crate::id::LinkId;
@@ -17,7 +17,7 @@ use crate::runtime::{Frame, Passed, Sender};
 impl Shared {
     /// The daemon has a lane for this channel.
     pub(super) fn lane(self: &Arc<Self>, frame: &Frame<'_>) -> Result<(), String> {
-        let &Frame::Lane { channel, lane, link, policy, capacity, anybody } = frame else {
+        let &Frame::Lane { channel, lane, link, policy, capacity, anybody, medium } = frame else {
             return Ok(());
         };
         let weak = Arc::downgrade(self);
@@ -29,7 +29,7 @@ impl Shared {
             tokio::spawn(lane::take_out(weak, channel, terms));
         } else if let Some(receiving) = state.input(channel) {
             receiving.claiming.push(lane);
-            tokio::spawn(lane::take_in(weak, channel, (lane, link)));
+            tokio::spawn(lane::take_in(weak, channel, (lane, link), medium));
         } else {
             return Err(format!("the daemon broke the protocol: a lane for {channel}"));
         }
@@ -88,7 +88,7 @@ impl Shared {
         &self,
         channel: u16,
         lane: u64,
-        new: impl FnOnce(u64) -> Outgoing,
+        new: impl FnOnce(u64) -> Option<Outgoing>,
     ) -> bool {
         let mut link = self.link();
         let Some(sending) = link.output(channel) else { return true };
@@ -99,7 +99,7 @@ impl Shared {
             return true;
         }
         let Some(sending) = link.output(channel) else { return true };
-        let outgoing = new(sending.kept.next());
+        let Some(outgoing) = new(sending.kept.next()) else { return true };
         sending.lanes.push(outgoing);
         link.writing.push(&Frame::Switched { channel, lane });
         self.flush(&mut link);
@@ -111,7 +111,7 @@ impl Shared {
         self: &Arc<Self>,
         channel: u16,
         (lane, link_id): (u64, LinkId),
-        stream: Arc<UnixStream>,
+        opened: (Inlet, Arc<UnixStream>),
     ) {
         let mut link = self.link();
         if !link.claimed(channel, lane) {
@@ -119,7 +119,7 @@ impl Shared {
         }
         let Some(receiving) = link.input(channel) else { return };
         let (weak, queue) = (Arc::downgrade(self), receiving.queue.clone());
-        receiving.lanes.push(Incoming::open(weak, channel, (lane, link_id), stream, queue));
+        receiving.lanes.push(Incoming::open(weak, channel, (lane, link_id), opened, queue));
     }
 
     /// An input has read a lane to its end.

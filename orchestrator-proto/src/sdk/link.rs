@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) path: std::path::PathBuf,
     link: Mutex<Link>,
     /// Senders wait here: something was written, granted, or the connection broke.
-    pub(super) progress: Notify,
+    pub(super) progress: Arc<Notify>,
     /// The task waits here: there are bytes to write, or writing failed.
     pub(super) kick: Notify,
     pub(super) connected: watch::Sender<bool>,
@@ -109,7 +109,7 @@ impl Shared {
                 requests: HashMap::new(),
                 next_request: 0,
             }),
-            progress: Notify::new(),
+            progress: Arc::default(),
             kick: Notify::new(),
             connected: watch::Sender::new(false),
             claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
@@ -171,7 +171,7 @@ impl Shared {
         link.instance = instance;
         link.writing.begin(writer);
         link.connection += 1;
-        link.writing.push(&Frame::Lanes);
+        link.writing.push(&Frame::Lanes { memory: true });
         for channel in 0..link.declared.len() {
             link.push_declare(channel as u16);
         }

@@ -97,6 +97,8 @@
 //! link's capacity and the receiver's window. A reader that does not receive loses messages, or holds its senders up, as its
 //! links' policies say; other inputs of the same runtime are not affected.
 
+mod blob;
+pub mod blocking;
 mod call;
 mod connection;
 mod control;
@@ -127,10 +129,11 @@ use serde::de::DeserializeOwned;
 use crate::runtime::{ENV_INSTANCE, ENV_SOCKET, MAX_FORMS};
 use crate::{InstanceId, TypeSchema};
 
+pub use blob::Blob;
 pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
 pub use form::Form;
-pub use input::Input;
+pub use input::{Envelope, Input, Raw};
 pub use output::Output;
 
 /// Implements the trait [`Message`](trait@Message); see there.
@@ -324,7 +327,7 @@ impl Runtime {
     ) -> Result<Input<T>, DeclareError> {
         let queue = Arc::new(Queue::new(window));
         let shared = &self.handle.shared;
-        let (mut also, mut decode) = (Vec::new(), vec![form::decode::<T> as form::Decode<T>]);
+        let (mut also, mut reads) = (Vec::new(), vec![form::Read::own()]);
         for other in T::reads() {
             if other.name() != T::NAME {
                 let (name, other) = (T::NAME.to_owned(), other.name().to_owned());
@@ -332,13 +335,13 @@ impl Runtime {
             }
             let (schema, of) = other.into_parts();
             also.push(schema);
-            decode.push(of);
+            reads.push(of);
         }
-        if decode.len() > MAX_FORMS {
+        if reads.len() > MAX_FORMS {
             return Err(DeclareError::TooManyForms(T::NAME.to_owned()));
         }
         let channel = shared.declare(T::NAME, &T::schema(), &also, Some(Arc::clone(&queue)))?;
-        Ok(Input::new(Arc::clone(&self.handle), channel, queue, decode))
+        Ok(Input::new(Arc::clone(&self.handle), channel, queue, reads))
     }
 
     /// Says that this program is ready: it has begun, and does what it is for. For instances that

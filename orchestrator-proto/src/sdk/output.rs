@@ -1,5 +1,7 @@
 //! Sending messages.
 
+mod sink;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::pin;
@@ -11,6 +13,7 @@ use super::link::Offered;
 use super::{Handle, Message, SendError};
 use crate::frame::PREFIX;
 use crate::runtime::MAX_PAYLOAD;
+use sink::Fed;
 
 /// [`send_many`](Output::send_many) writes whenever it has encoded so many bytes.
 const BATCH: usize = 64 << 10;
@@ -19,23 +22,29 @@ const BATCH: usize = 64 << 10;
 const MESSAGE_TAG: u8 = 4;
 
 /// Where messages of one type leave this runtime. Clones share the output.
+///
+/// It is a [`Sink`](futures_sink::Sink) as well.
 pub struct Output<T> {
     handle: Arc<Handle>,
     channel: u16,
     /// Kept from one message to the next, so that sending does not allocate.
     buffers: Mutex<Buffers>,
+    fed: Fed,
     message: PhantomData<fn(&T)>,
 }
 
 #[derive(Default)]
 struct Buffers {
-    payload: Vec<u8>,
+    /// Whole frames, back to back.
     frames: Vec<u8>,
+    /// How long the head of the last one was.
+    head: usize,
 }
 
 impl<T: Message> Output<T> {
     pub(super) fn new(handle: Arc<Handle>, channel: u16) -> Self {
-        Self { handle, channel, buffers: Mutex::default(), message: PhantomData }
+        let (buffers, fed) = (Mutex::default(), Fed::default());
+        Self { handle, channel, buffers, fed, message: PhantomData }
     }
 
     /// Sends one message. When it returns, the message is with the kernel, unless the daemon
@@ -158,27 +167,20 @@ impl<T: Message> Output<T> {
     /// Taken out rather than locked: encoding runs foreign code, and sending waits.
     fn take_buffers(&self) -> Buffers {
         let mut kept = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffers = std::mem::take(&mut *kept);
-        buffers.frames.clear();
-        buffers
+        std::mem::take(&mut *kept)
     }
 
-    fn keep_buffers(&self, buffers: Buffers) {
-        // Does not keep the memory of a huge message for ever.
-        if buffers.frames.capacity() <= 4 * BATCH && buffers.payload.capacity() <= 4 * BATCH {
-            *self.buffers.lock().unwrap_or_else(PoisonError::into_inner) = buffers;
-        }
+    fn keep_buffers(&self, mut buffers: Buffers) {
+        buffers.shrink();
+        *self.buffers.lock().unwrap_or_else(PoisonError::into_inner) = buffers;
     }
 }
 
 impl<T> Clone for Output<T> {
     fn clone(&self) -> Self {
-        Self {
-            handle: Arc::clone(&self.handle),
-            channel: self.channel,
-            buffers: Mutex::default(),
-            message: PhantomData,
-        }
+        let (buffers, fed) = (Mutex::default(), Fed::default());
+        let handle = Arc::clone(&self.handle);
+        Self { handle, channel: self.channel, buffers, fed, message: PhantomData }
     }
 }
 
@@ -189,27 +191,49 @@ impl<T: Message> fmt::Debug for Output<T> {
 }
 
 impl Buffers {
+    /// Empties it, and does not keep the memory of a huge message for ever.
+    fn shrink(&mut self) {
+        match self.frames.capacity() <= 4 * BATCH {
+            true => self.frames.clear(),
+            false => self.frames = Vec::new(),
+        }
+    }
+
     /// Appends one message as a frame; leaves `frames` as it was on an error.
     fn append<T: Message>(&mut self, channel: u16, message: &T) -> Result<(), SendError> {
-        self.payload.clear();
-        postcard::serialize_with_flavor(message, Appender(&mut self.payload)).map_err(|error| {
-            match error {
+        let start = self.frames.len();
+        // How long the head is depends on how long the payload is, which is written behind it. As a
+        // rule that is as with the message before, and else the payload is moved.
+        let payload = start + self.head;
+        self.frames.resize(payload, 0);
+        let appender = Appender { out: &mut self.frames, most: payload + MAX_PAYLOAD };
+        if let Err(error) = postcard::serialize_with_flavor(message, appender) {
+            self.frames.truncate(start);
+            return Err(match error {
                 postcard::Error::SerializeBufferFull => SendError::TooLong,
                 other => SendError::Encode(other),
-            }
-        })?;
-        append_message(&mut self.frames, channel, &self.payload);
+            });
+        }
+        let (head, length) = head(channel, self.frames.len() - payload);
+        let head = &head[..length];
+        if length == self.head {
+            self.frames[start..payload].copy_from_slice(head);
+        } else {
+            self.frames.splice(start..payload, head.iter().copied());
+            self.head = length;
+        }
         Ok(())
     }
 }
 
-/// Appends `Frame::Message` as a frame: what `frame::append` would write, in one go.
-fn append_message(frames: &mut Vec<u8>, channel: u16, payload: &[u8]) {
+/// What stands before a payload of this length in a `Frame::Message`, as a frame: the prefix, the tag,
+/// the channel, the length. And how many bytes that is.
+fn head(channel: u16, payload: usize) -> ([u8; PREFIX + 9], usize) {
     let mut head = [0; PREFIX + 9];
     let mut end = PREFIX;
     head[end] = MESSAGE_TAG;
     end += 1;
-    for mut number in [u32::from(channel), payload.len() as u32] {
+    for mut number in [u32::from(channel), payload as u32] {
         while number > 0x7f {
             head[end] = number as u8 | 0x80;
             number >>= 7;
@@ -218,14 +242,16 @@ fn append_message(frames: &mut Vec<u8>, channel: u16, payload: &[u8]) {
         head[end] = number as u8;
         end += 1;
     }
-    let body = (end - PREFIX + payload.len()) as u32;
+    let body = (end - PREFIX + payload) as u32;
     head[..PREFIX].copy_from_slice(&body.to_le_bytes());
-    frames.extend_from_slice(&head[..end]);
-    frames.extend_from_slice(payload);
+    (head, end)
 }
 
-/// Lets postcard append to a vector, up to the largest payload.
-struct Appender<'a>(&'a mut Vec<u8>);
+/// Lets postcard append to a vector, until that has so many bytes.
+struct Appender<'a> {
+    out: &'a mut Vec<u8>,
+    most: usize,
+}
 
 impl Flavor for Appender<'_> {
     type Output = ();
@@ -235,10 +261,10 @@ impl Flavor for Appender<'_> {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        if self.0.len() + bytes.len() > MAX_PAYLOAD {
+        if self.out.len() + bytes.len() > self.most {
             return Err(postcard::Error::SerializeBufferFull);
         }
-        self.0.extend_from_slice(bytes);
+        self.out.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -252,21 +278,60 @@ mod tests {
     use super::*;
     use crate::frame;
     use crate::runtime::Frame;
+    use proptest::prelude::*;
+    use serde::ser::SerializeTuple;
+
+    #[derive(serde::Serialize, serde::Deserialize, postcard_schema::Schema, Message)]
+    #[message(name = "test.bytes")]
+    struct Bytes(#[serde(with = "serde_bytes")] Vec<u8>);
+
+    #[derive(serde::Deserialize, postcard_schema::Schema, Message)]
+    #[message(name = "test.never")]
+    struct Never;
+
+    impl serde::Serialize for Never {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut tuple = serializer.serialize_tuple(2)?;
+            tuple.serialize_element(&7)?;
+            Err(serde::ser::Error::custom("no"))
+        }
+    }
+
+    fn frame_of(channel: u16, Bytes(bytes): &Bytes) -> Vec<u8> {
+        let payload = &postcard::to_stdvec(bytes).unwrap();
+        frame::encode(&Frame::Message { channel, payload }, frame::MAX_RUNTIME).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_framed_as_everything_else(
+            channel in prop_oneof![0..300_u16, Just(1023)],
+            sizes in prop::collection::vec(prop_oneof![0..300_usize, 16_000..17_000_usize], 0..20),
+        ) {
+            let (mut buffers, mut expected) = (Buffers::default(), Vec::new());
+            for (at, size) in sizes.into_iter().enumerate() {
+                let message = Bytes(vec![at as u8; size]);
+                buffers.append(channel, &message).unwrap();
+                expected.extend(frame_of(channel, &message));
+                // What fails leaves nothing behind.
+                prop_assert!(matches!(buffers.append(channel, &Never), Err(SendError::Encode(_))));
+            }
+            prop_assert!(buffers.frames == expected);
+        }
+    }
 
     #[test]
-    fn messages_are_framed_as_everything_else() {
-        for channel in [0, 127, 128, 1023] {
-            for length in [0, 1, 127, 128, 20_000, 300_000] {
-                let payload = vec![7; length];
-                let mut ours = vec![1];
-                append_message(&mut ours, channel, &payload);
-                let frame = Frame::Message { channel, payload: &payload };
-                let theirs = frame::encode(&frame, frame::MAX_RUNTIME).unwrap();
-                assert_eq!(ours[1..], theirs);
-            }
-        }
-        let mut largest = Vec::new();
-        append_message(&mut largest, 1023, &vec![0; MAX_PAYLOAD]);
-        assert!(largest.len() - PREFIX <= frame::MAX_RUNTIME);
+    fn the_largest_message_fits_a_frame_and_a_larger_one_is_refused() {
+        let mut buffers = Buffers::default();
+        let largest = Bytes(vec![1; MAX_PAYLOAD - 4]);
+        buffers.append(1023, &largest).unwrap();
+        assert!(buffers.frames == frame_of(1023, &largest));
+        assert!(frame::first_body(&buffers.frames, frame::MAX_RUNTIME).unwrap().is_some());
+        let before = buffers.frames.len();
+        let larger = Bytes(vec![1; MAX_PAYLOAD - 3]);
+        assert!(matches!(buffers.append(1023, &larger), Err(SendError::TooLong)));
+        assert_eq!(buffers.frames.len(), before);
+        buffers.shrink();
+        assert_eq!(buffers.frames.capacity(), 0, "a huge message's memory is not kept");
     }
 }

@@ -24,6 +24,14 @@ pub(super) struct Seen {
 struct Place {
     next: u64,
     used: u64,
+    /// Whether any message of this sender has come: else it is not known which was to be the first.
+    has_come: bool,
+}
+
+impl Place {
+    const fn new(next: u64, used: u64) -> Self {
+        Self { next, used, has_come: false }
+    }
 }
 
 /// Messages of one sender that follow each other on one way.
@@ -32,6 +40,19 @@ pub(super) struct Run {
     sender: Sender,
     /// The number of the next one that arrives.
     arriving: u64,
+}
+
+/// What messages of a run that arrived together are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Came {
+    pub(super) sender: Sender,
+    /// So many, the first ones, were there before.
+    pub(super) had: u64,
+    /// The number of the first of the others.
+    pub(super) first_new: u64,
+    /// So many of the sender, right before that one, do not come any more. None if no message of this
+    /// sender is remembered.
+    pub(super) missed: Option<u64>,
 }
 
 impl Run {
@@ -52,22 +73,23 @@ impl Seen {
             }
         }
         let used = self.clock;
-        self.senders.entry(sender).or_insert(Place { next: first, used }).used = used;
+        self.senders.entry(sender).or_insert(Place::new(first, used)).used = used;
         Run { sender, arriving: first }
     }
 
-    /// `count` messages of a run arrived. The answer is how many of them, the first ones, were
-    /// there before.
-    pub(super) fn arrived(&mut self, run: &mut Run, count: u64) -> u64 {
+    /// `count` messages of a run arrived.
+    pub(super) fn arrived(&mut self, run: &mut Run, count: u64) -> Came {
         self.clock += 1;
-        let first = run.arriving;
+        let (sender, first) = (run.sender, run.arriving);
         run.skip(count);
         let used = self.clock;
-        let place = self.senders.entry(run.sender).or_insert(Place { next: first, used });
+        let place = self.senders.entry(sender).or_insert(Place::new(first, used));
         place.used = used;
         let had = place.next.saturating_sub(first).min(count);
+        let missed = place.has_come.then(|| first.saturating_sub(place.next));
+        place.has_come = true;
         place.next = place.next.max(run.arriving);
-        had
+        Came { sender, had, first_new: first.saturating_add(had), missed }
     }
 
     /// Each sender, and the number that comes next.
@@ -88,7 +110,12 @@ mod tests {
     impl Seen {
         fn run(&mut self, sender: &Sender, first: u64, count: u64) -> u64 {
             let mut run = self.turn_to(*sender, first);
-            self.arrived(&mut run, count)
+            self.arrived(&mut run, count).had
+        }
+
+        fn missed(&mut self, sender: &Sender, first: u64, count: u64) -> Option<u64> {
+            let mut run = self.turn_to(*sender, first);
+            self.arrived(&mut run, count).missed
         }
     }
 
@@ -104,9 +131,9 @@ mod tests {
         let anybody = Sender { anybody: true, ..sender(1) };
         assert_eq!(seen.run(&anybody, 0, 5), 0, "another link");
         let mut run = seen.turn_to(sender(1), 21);
-        assert_eq!(seen.arrived(&mut run, 1), 0);
+        assert_eq!(seen.arrived(&mut run, 1).had, 0);
         run.skip(2);
-        assert_eq!(seen.arrived(&mut run, 1), 0);
+        assert_eq!(seen.arrived(&mut run, 1).had, 0);
         assert_eq!(seen.run(&sender(1), 20, 10), 5, "all below 25");
     }
 
@@ -114,12 +141,29 @@ mod tests {
     fn what_came_by_one_way_is_recognised_on_another() {
         let mut seen = Seen::default();
         let mut routed = seen.turn_to(sender(1), 0);
-        assert_eq!(seen.arrived(&mut routed, 10), 0);
+        assert_eq!(seen.arrived(&mut routed, 10).had, 0);
         let mut lane = seen.turn_to(sender(1), 10);
-        assert_eq!(seen.arrived(&mut lane, 10), 0);
+        assert_eq!(seen.arrived(&mut lane, 10).had, 0);
         routed.skip(5);
-        assert_eq!(seen.arrived(&mut routed, 10), 5, "15 to 19 came by the lane");
+        assert_eq!(seen.arrived(&mut routed, 10).had, 5, "15 to 19 came by the lane");
         assert_eq!(seen.places(), [(sender(1), 25)]);
+    }
+
+    #[test]
+    fn what_is_missed_is_counted_from_the_second_message_on() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.missed(&sender(1), 5, 3), None, "who knows which was to be the first?");
+        assert_eq!(seen.missed(&sender(1), 8, 1), Some(0));
+        assert_eq!(seen.missed(&sender(1), 19, 2), Some(10), "9 to 18");
+        assert_eq!(seen.missed(&sender(1), 20, 2), Some(0), "20 came again, and 21 after it");
+        assert_eq!(seen.missed(&sender(2), 7, 1), None, "another process");
+        let mut run = seen.turn_to(sender(1), 22);
+        run.skip(3);
+        let came = seen.arrived(&mut run, 2);
+        assert_eq!((came.first_new, came.missed), (25, Some(3)));
+        let mut run = seen.turn_to(sender(1), 20);
+        let came = seen.arrived(&mut run, 9);
+        assert_eq!((came.had, came.first_new, came.missed), (7, 27, Some(0)));
     }
 
     #[test]

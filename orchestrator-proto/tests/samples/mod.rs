@@ -2,8 +2,8 @@
 
 use orchestrator_proto::control::*;
 use orchestrator_proto::runtime::{
-    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame, Passed,
-    RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
+    self, Answer, CallEnd, CallFailure, CallFrame, Declare, DeclareCalls, Direction, Frame, Medium,
+    Passed, RuntimeReply, RuntimeRequest, Sender, UNLIMITED,
 };
 use orchestrator_proto::{
     ErrorCode, InstanceId, LinkId, Millis, SchemaHash, Size, TypeSchema, WireError,
@@ -295,7 +295,8 @@ fn link_info() -> LinkInfo {
         part_of: Some(LinkId(300)),
         block_timeout: Millis(500),
         history: 300,
-        transport: Transport::Direct,
+        transport: Transport::Shm,
+        spin_us: 300,
         way: Way::Routed,
         why: Some("camera does not run".into()),
         calls: Some(CallCounters { calls: 1000, replies: 990, failed: 7, in_flight: 3 }),
@@ -384,6 +385,7 @@ fn rules_spec() -> RulesSpec {
         block_timeout: Some(Millis(500)),
         history: Some(7),
         transport: Some(Transport::Routed),
+        spin_us: None,
     }
 }
 
@@ -396,7 +398,8 @@ pub(crate) fn link_spec() -> LinkSpec {
         capacity: Some(32),
         block_timeout: Some(Millis(500)),
         history: Some(300),
-        transport: Some(Transport::Direct),
+        transport: Some(Transport::Shm),
+        spin_us: Some(300),
     }
 }
 
@@ -648,8 +651,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Report { .. } => Frame::Report { channel: 300 },
         Frame::Dropped { .. } => Frame::Dropped { channel: 300, total: 1 << 40 },
         Frame::Calls(_) => Frame::Calls(CallFrame::Declare(declare_calls(&schema))),
-        Frame::Lanes => Frame::Lanes,
-        Frame::Lane { .. } => Frame::Lane { channel: 300, lane: 1 << 40, link: LinkId(7), policy: Policy::Latest, capacity: 300, anybody: true },
+        Frame::Lanes { .. } => Frame::Lanes { memory: true },
+        Frame::Lane { .. } => Frame::Lane { channel: 300, lane: 1 << 40, link: LinkId(7), policy: Policy::Latest, capacity: 300, anybody: true, medium: Medium::Memory { spin_us: 300 } },
         Frame::Claim { .. } => Frame::Claim { magic: runtime::MAGIC, protocol: 2, lane: 1 << 40 },
         Frame::Claimed => Frame::Claimed,
         Frame::Switched { .. } => Frame::Switched { channel: 300, lane: 1 << 40 },
@@ -660,7 +663,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Gone { .. } => Frame::Gone { channel: 300, lane: 1 << 40 },
         Frame::Passed { .. } => Frame::Passed { channel: 300, lane: 1 << 40, passed: passed() },
         Frame::Ask { .. } => Frame::Ask { channel: 300, lane: 1 << 40 },
-        Frame::Uses { .. } => Frame::Uses { channel: 300, lane: 1 << 40, link: LinkId(7) },
+        Frame::Uses { .. } => Frame::Uses { channel: 300, lane: 1 << 40, link: LinkId(7), memory: true },
         Frame::Takes { .. } => Frame::Takes { channel: 300, schema: &[3], hash: None },
         Frame::Form { .. } => Frame::Form { channel: 300, form: 15 },
     );
@@ -838,8 +841,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             Policy::DropOldest => Policy::DropOldest, Policy::Latest => Policy::Latest),
         variants!(Transport:
             Transport::Auto => Transport::Auto, Transport::Routed => Transport::Routed,
-            Transport::Direct => Transport::Direct),
-        variants!(Way: Way::Routed => Way::Routed, Way::Direct => Way::Direct),
+            Transport::Direct => Transport::Direct, Transport::Shm => Transport::Shm),
+        variants!(Way: Way::Routed => Way::Routed, Way::Direct => Way::Direct, Way::Shm => Way::Shm),
         variants!(Kind:
             Kind::Service => Kind::Service, Kind::Task => Kind::Task,
             Kind::Schedule(_) => Kind::Schedule(schedule())),
@@ -927,7 +930,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Failed { .. } => EventKind::Failed { reason: "exit code 3".into() },
             EventKind::Changed { .. } => EventKind::Changed { keys: "args, env.LEVEL".into() },
             EventKind::RunSkipped { .. } => EventKind::RunSkipped { due_ms: NOON_MS, reason: "no".into() },
-            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300, transport: Transport::Direct },
+            EventKind::LinkChanged { .. } => EventKind::LinkChanged { link: LinkId(300), policy: Policy::Latest, capacity: 300, block_timeout: Millis(500), history: 300, transport: Transport::Shm, spin_us: 300 },
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved,
             EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 },

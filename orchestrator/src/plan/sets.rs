@@ -406,6 +406,7 @@ impl Ends<'_> {
                 block_timeout: None,
                 history: None,
                 transport: None,
+                spin_us: None,
             };
             let spec = ends.with_rules(link.rules);
             if implied.len() + self.count(&spec) > MAX_LINKS {

@@ -146,6 +146,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         block_timeout: None,
         history: None,
         transport: None,
+        spin_us: None,
     }
 }
 
@@ -319,6 +320,7 @@ fn some_set() -> impl Strategy<Value = WantedSet> {
                 block_timeout: None,
                 history: None,
                 transport: None,
+                spin_us: None,
             }
         });
         let mut seen = HashSet::new();

@@ -65,6 +65,7 @@ impl Registry {
                 block_timeout: None,
                 history: None,
                 transport: None,
+                spin_us: None,
             };
             exported.set.links.push(ends.with_rules(link.rules()));
         }

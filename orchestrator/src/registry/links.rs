@@ -111,8 +111,8 @@ pub(super) fn record(id: LinkId, request: &LinkRequest) -> LinkRecord {
 
 /// A link has these rules now.
 pub(super) fn changed_link(link: LinkId, rules: LinkRules) -> EventKind {
-    let LinkRules { policy, capacity, block_timeout, history, transport } = rules;
-    EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport }
+    let LinkRules { policy, capacity, block_timeout, history, transport, spin_us } = rules;
+    EventKind::LinkChanged { link, policy, capacity, block_timeout, history, transport, spin_us }
 }
 
 /// Somebody asks for what is not allowed.
@@ -410,7 +410,8 @@ impl Registry {
             true => None,
             false => parts.get(&(link.from, link.type_name.clone(), link.to.clone())).copied(),
         };
-        let LinkRules { policy, capacity, block_timeout, history, transport } = link.rules();
+        let LinkRules { policy, capacity, block_timeout, history, transport, spin_us } =
+            link.rules();
         let (way, why) = link.way();
         LinkInfo {
             part_of,
@@ -429,6 +430,7 @@ impl Registry {
             block_timeout,
             history,
             transport,
+            spin_us,
             way,
             why,
             state: match link.mismatch() {

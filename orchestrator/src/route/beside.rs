@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use orchestrator_proto::control::Counters;
+use orchestrator_proto::control::{Counters, Way};
 use orchestrator_proto::runtime::Passed;
 use orchestrator_proto::{InstanceId, LinkId};
 
@@ -30,7 +30,7 @@ pub struct Beside {
 
 #[derive(Default)]
 struct State {
-    live: Vec<(u64, Passed)>,
+    live: Vec<Live>,
     /// Of lanes that are gone.
     before: Passed,
     /// Messages of these that neither arrived nor gave way nor came back.
@@ -39,6 +39,13 @@ struct State {
     handing_over: Vec<HandOver>,
     /// Why messages pass the daemon although they need not.
     why: Option<String>,
+}
+
+/// A lane that is used.
+struct Live {
+    lane: u64,
+    way: Way,
+    passed: Passed,
 }
 
 /// What a receiver is to be told when nothing waits for it any more.
@@ -53,20 +60,20 @@ impl Beside {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lane is used from now on.
-    pub fn begin(&self, lane: u64) {
+    /// A lane is used from now on; which way messages go over it.
+    pub fn begin(&self, lane: u64, way: Way) {
         let mut state = self.state();
-        if !state.live.iter().any(|(id, _)| *id == lane) {
-            state.live.push((lane, Passed::default()));
+        if !state.live.iter().any(|live| live.lane == lane) {
+            state.live.push(Live { lane, way, passed: Passed::default() });
         }
     }
 
     /// So much has passed over it by now.
     pub fn passed(&self, lane: u64, passed: Passed, now_ms: u64) {
         let mut state = self.state();
-        let Some((_, known)) = state.live.iter_mut().find(|(id, _)| *id == lane) else { return };
-        let has_more = passed.sent > known.sent;
-        *known = passed;
+        let Some(live) = state.live.iter_mut().find(|live| live.lane == lane) else { return };
+        let has_more = passed.sent > live.passed.sent;
+        live.passed = passed;
         if has_more {
             state.last_ms = Some(now_ms);
         }
@@ -76,15 +83,15 @@ impl Beside {
     #[must_use]
     pub fn known(&self, lane: u64) -> Passed {
         let state = self.state();
-        let known = state.live.iter().find(|(id, _)| *id == lane);
-        known.map(|(_, passed)| *passed).unwrap_or_default()
+        let known = state.live.iter().find(|live| live.lane == lane);
+        known.map(|live| live.passed).unwrap_or_default()
     }
 
     /// It is used no longer.
     pub fn end(&self, lane: u64) {
         let mut state = self.state();
-        let Some(at) = state.live.iter().position(|(id, _)| *id == lane) else { return };
-        let (_, last) = state.live.swap_remove(at);
+        let Some(at) = state.live.iter().position(|live| live.lane == lane) else { return };
+        let last = state.live.swap_remove(at).passed;
         let before = &mut state.before;
         before.sent += last.sent;
         before.delivered += last.delivered;
@@ -113,10 +120,22 @@ impl Beside {
         self.state().live.len()
     }
 
+    /// Which way messages go: the one that all lanes share, or over some of them directly; without
+    /// any, through the daemon.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        let state = self.state();
+        match state.live.split_first() {
+            None => Way::Routed,
+            Some((first, others)) if others.iter().all(|live| live.way == first.way) => first.way,
+            Some(_) => Way::Direct,
+        }
+    }
+
     /// Messages that wait at their senders.
     #[must_use]
     pub fn queued(&self) -> u64 {
-        self.state().live.iter().map(|(_, passed)| passed.queued()).sum()
+        self.state().live.iter().map(|live| live.passed.queued()).sum()
     }
 
     /// Why it has no lane; none if it has, or is not to have one.
@@ -132,7 +151,7 @@ impl Beside {
 
     pub(super) fn add_to(&self, counters: &mut Counters) {
         let state = self.state();
-        let passed = state.live.iter().map(|(_, passed)| passed).chain([&state.before]);
+        let passed = state.live.iter().map(|live| &live.passed).chain([&state.before]);
         for passed in passed {
             // What came back was sent anew.
             counters.sent += passed.sent.saturating_sub(passed.returned);
@@ -142,7 +161,7 @@ impl Beside {
         }
         counters.dropped += state.lost;
         counters.drops.lost += state.lost;
-        counters.queued += state.live.iter().map(|(_, passed)| passed.queued()).sum::<u64>();
+        counters.queued += state.live.iter().map(|live| live.passed.queued()).sum::<u64>();
         counters.last_ms = counters.last_ms.max(state.last_ms);
     }
 
@@ -150,7 +169,7 @@ impl Beside {
     #[must_use]
     pub fn reported(&self) -> u64 {
         let state = self.state();
-        let passed = state.live.iter().map(|(_, passed)| passed).chain([&state.before]);
+        let passed = state.live.iter().map(|live| &live.passed).chain([&state.before]);
         passed.map(|passed| passed.sent.saturating_sub(passed.returned)).sum()
     }
 

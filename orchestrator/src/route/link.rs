@@ -108,7 +108,7 @@ impl Link {
     /// asks for that.
     #[must_use]
     pub fn way(&self) -> (Way, Option<String>) {
-        let way = if self.lanes.count() > 0 { Way::Direct } else { Way::Routed };
+        let way = self.lanes.way();
         let why = match (self.rules().transport, &self.to) {
             (Transport::Routed, _) => None,
             (_, LinkTarget::Udp(_)) => Some("its target is a datagram socket".to_owned()),

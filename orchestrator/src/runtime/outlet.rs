@@ -30,6 +30,8 @@ const ROUNDS_PER_FLUSH: usize = 4;
 /// Frames that are not messages (welcomes, grants, replies) that may wait, in bytes: 1 MiB. A
 /// peer that lets more pile up has stopped reading.
 const MAX_CONTROL_BYTES: usize = 1 << 20;
+/// Files that may go with a frame.
+const MAX_FILES: usize = 4;
 
 /// How messages are written in one dialect.
 pub(super) trait Dialect: Send + Sync {
@@ -167,13 +169,12 @@ impl<D: Dialect + 'static> Outlet<D> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner).call_bytes
     }
 
-    /// Sends this frame with a file, see `SCM_RIGHTS` in unix(7). Nothing else is written to this
+    /// Sends this frame with up to [`MAX_FILES`] files, see `SCM_RIGHTS` in unix(7). Nothing else is written to this
     /// connection.
-    pub(super) fn send_file(&self, frame: &[u8], file: BorrowedFd<'_>) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    pub(super) fn send_files(&self, frame: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let files = [file];
-        ancillary.push(SendAncillaryMessage::ScmRights(&files));
+        ancillary.push(SendAncillaryMessage::ScmRights(files));
         let slices = [IoSlice::new(frame)];
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::net::sendmsg(self.writer.as_ref(), &slices, &mut ancillary, flags)?;

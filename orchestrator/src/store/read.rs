@@ -58,7 +58,7 @@ pub(super) fn snapshot(connection: &Connection) -> rusqlite::Result<(Snapshot, U
     sets::read(connection, &mut snapshot, &mut unreadable)?;
     let mut statement = connection.prepare(
         "SELECT id, sender, type, receiver, udp, policy, capacity, block_timeout_ms, history,
-         transport FROM links
+         transport, spin_us FROM links
          WHERE sender_set IS NULL AND receiver_set IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -319,6 +319,7 @@ pub(super) fn rules(row: &Row<'_>) -> Result<LinkRules, Bad> {
         block_timeout: Millis(u64::try_from(block_timeout).map_err(words)?),
         history: row.get("history").map_err(words)?,
         transport: transport.parse()?,
+        spin_us: row.get("spin_us").map_err(words)?,
     })
 }
 

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// From nothing to today's tables.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     // 1. Words and JSON where that is cheap, so that `sqlite3 state.db` shows what is there.
     "CREATE TABLE instances (
         number   INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they were added
@@ -125,6 +125,8 @@ const MIGRATIONS: [&str; 11] = [
     DROP TABLE types;
     ALTER TABLE forms RENAME TO types;
     CREATE INDEX types_by_schema ON types (name, hash);",
+    // 12. For how long an end of a link that waits keeps a processor busy.
+    "ALTER TABLE links ADD COLUMN spin_us INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// The version of today's tables.
@@ -207,7 +209,7 @@ mod tests {
         let (kept, _) = super::super::read::snapshot(&connection).unwrap();
         assert!(kept.unreadable.is_empty(), "{:?}", kept.unreadable);
         let rules = [kept.links[0].rules, kept.set_links[0].rules];
-        assert_eq!(rules.map(|it| it.transport), [Transport::Auto; 2]);
+        assert_eq!(rules.map(|it| (it.transport, it.spin_us)), [(Transport::Auto, 0); 2]);
         assert_eq!((rules[0].history, rules[1].block_timeout), (5, Millis(500)));
     }
 

@@ -86,7 +86,7 @@ pub(super) fn read(
     }
     let mut statement = connection.prepare(
         "SELECT id, sender, type, receiver, udp, sender_set, receiver_set, policy, capacity,
-         block_timeout_ms, history, transport FROM links
+         block_timeout_ms, history, transport, spin_us FROM links
          WHERE sender_set IS NOT NULL OR receiver_set IS NOT NULL ORDER BY id",
     )?;
     let mut rows = statement.query([])?;

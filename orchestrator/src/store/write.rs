@@ -131,18 +131,19 @@ pub(super) fn set_rules(
     id: LinkId,
     rules: LinkRules,
 ) -> rusqlite::Result<()> {
-    let LinkRules { policy, capacity, block_timeout, history, transport } = rules;
+    let LinkRules { policy, capacity, block_timeout, history, transport, spin_us } = rules;
     run(
         connection,
         "UPDATE links SET policy = ?2, capacity = ?3, block_timeout_ms = ?4, history = ?5,
-         transport = ?6 WHERE id = ?1",
+         transport = ?6, spin_us = ?7 WHERE id = ?1",
         params![
             int(id.0),
             policy.to_string(),
             capacity,
             int(block_timeout.0),
             history,
-            transport.to_string()
+            transport.to_string(),
+            spin_us
         ],
     )
 }

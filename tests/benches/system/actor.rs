@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::spawner::{BARE, HELD};
 use crate::wire::{self, Peer, Wire};
-use crate::{flood, relay, ring, sdk, spawner};
+use crate::{flood, relay, ring, sdk, spawner, transports};
 
 /// The argument that makes this program an actor.
 pub(crate) const FLAG: &str = "--actor";
@@ -61,6 +62,10 @@ impl Actor {
         let mut actor = Self::start(part, [path]);
         actor.wait_ready();
         actor
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn wait_ready(&mut self) {
@@ -122,7 +127,7 @@ pub(crate) fn play(args: &[String]) {
         ["sdk-echo", path] => sdk::echo(Path::new(path)),
         ["sdk-count-64", path] => sdk::count::<wire::Data64>(Path::new(path)),
         ["sdk-count-1024", path] => sdk::count::<wire::Data1024>(Path::new(path)),
-        _ if flood::play(&parts) || ring::play(&parts) => {}
+        _ if flood::play(&parts) || ring::play(&parts) || transports::play(&parts) => {}
         _ => panic!("{args:?} is no part"),
     }
 }
@@ -143,6 +148,20 @@ fn lines() -> ! {
 /// Says that everything is connected.
 pub(crate) fn say_ready() {
     println!("{READY}");
+}
+
+/// The lines that are ordered, without keeping the thread that waits for them.
+pub(crate) fn lines_of_orders() -> UnboundedReceiver<String> {
+    let (sender, orders) = unbounded_channel();
+    std::thread::spawn(move || {
+        let lines = std::io::stdin().lines();
+        for line in lines.map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    orders
 }
 
 /// The amounts that are ordered.

@@ -16,11 +16,16 @@ pub(crate) enum Regime {
     Pinned,
     /// All.
     Free,
+    /// All; the two ends of what is measured keep to one each, and sleep while they wait.
+    Apart,
+    /// The same, and who waits for a message keeps its core busy.
+    Spinning,
 }
 
 impl Regime {
     pub(crate) fn named(name: &str) -> Option<Self> {
-        [Self::Pinned, Self::Free].into_iter().find(|regime| regime.to_string() == name)
+        let all = [Self::Pinned, Self::Free, Self::Apart, Self::Spinning];
+        all.into_iter().find(|regime| regime.to_string() == name)
     }
 }
 
@@ -29,8 +34,18 @@ impl fmt::Display for Regime {
         f.write_str(match self {
             Self::Pinned => "pinned",
             Self::Free => "free",
+            Self::Apart => "apart",
+            Self::Spinning => "spinning",
         })
     }
+}
+
+/// One of the two that talk to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// The one who measures.
+    Near,
+    Far,
 }
 
 pub(crate) struct Machine {
@@ -47,17 +62,24 @@ impl Machine {
         (0..CpuSet::count()).filter(|core| self.cores.is_set(*core).unwrap_or(false))
     }
 
-    /// Sets the cores of this thread, and so of all processes that it starts from now on. A
-    /// daemon that is started on one core uses one worker.
+    /// Sets the cores of all threads of this process, and so of all processes that it starts from
+    /// now on. A daemon that is started on one core uses one worker.
     pub(crate) fn enter(&self, regime: Regime) {
-        let mut cores = self.cores;
-        if regime == Regime::Pinned {
-            // The last one: the first ones have most of the interrupts.
-            let last = self.numbers().last().expect("there is a core");
-            cores = CpuSet::new();
-            cores.set(last).expect("the core's number is in range");
+        match regime {
+            // The first ones have most of the interrupts.
+            Regime::Pinned => keep_to(&one(self.numbers().last())),
+            Regime::Free | Regime::Apart | Regime::Spinning => keep_to(&self.cores),
         }
-        sched_setaffinity(Pid::from_raw(0), &cores).expect("our own cores can be used");
+    }
+
+    /// Sets the core of an end whose process this is, where each has one of its own. What is between
+    /// them was started before, and goes on to use all.
+    pub(crate) fn part(&self, regime: Regime, end: End) {
+        match (regime, end) {
+            (Regime::Pinned | Regime::Free, _) => {}
+            (_, End::Near) => keep_to(&one(self.numbers().next())),
+            (_, End::Far) => keep_to(&one(self.numbers().last())),
+        }
     }
 
     /// For the reader of a table.
@@ -80,6 +102,24 @@ impl Machine {
             effort.rounds(),
         )
     }
+}
+
+fn one(core: Option<usize>) -> CpuSet {
+    let mut cores = CpuSet::new();
+    cores.set(core.expect("there is a core")).expect("the core's number is in range");
+    cores
+}
+
+/// Sets the cores of all threads of this process.
+fn keep_to(cores: &CpuSet) {
+    // What a rival's library has started stays between two regimes.
+    let threads = fs::read_dir("/proc/self/task").expect("the kernel tells our threads");
+    for thread in threads.flatten() {
+        let number = thread.file_name().to_string_lossy().parse();
+        // One that has ended meanwhile needs none.
+        let _ = sched_setaffinity(Pid::from_raw(number.expect("it is a number")), cores);
+    }
+    sched_setaffinity(Pid::from_raw(0), cores).expect("our own cores can be used");
 }
 
 /// Waits while nothing is measured, or while it is measured that nothing happens.

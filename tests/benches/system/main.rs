@@ -11,6 +11,8 @@
 //!                                               tests/benches/rivals.sh installs: half an hour
 //! cargo bench -p tests -- ring                  shared memory; `--features rivals` before the `--`
 //!                                               adds iceoryx2
+//! cargo bench -p tests --features rivals -- transports --chart links.svg    our links beside what they
+//!                                               are made of, and beside iceoryx2, zenoh and NATS
 //! cargo bench -p tests -- start-1000 start-4000    the same with many more programs: an hour
 //! ```
 //!
@@ -22,7 +24,9 @@
 //! wrong, such as a message that was lost.
 //!
 //! Regimes: in `pinned` everything (this program, daemon, instances, floor) shares one core,
-//! so that nothing but the work itself is measured; `free` leaves it to the kernel.
+//! so that nothing but the work itself is measured; `free` leaves it to the kernel; `apart`,
+//! which only `transports` knows, gives each of the two ends a core; `spinning` is the same where who
+//! waits for a message keeps its core busy.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops at the first fault")]
 
 mod actor;
@@ -57,6 +61,7 @@ mod stage;
 mod start;
 mod survival;
 mod table;
+mod transports;
 mod wire;
 
 use std::process::ExitCode;
@@ -116,6 +121,30 @@ const GROUPS: &[Group] = &[
         regimes: BOTH,
         run: fan_out::run,
         only_named: false,
+        note: "",
+    },
+    Group {
+        name: "one-to-many",
+        title: "Messages from one to many, under `block`, delivered in total",
+        regimes: BOTH,
+        run: transports::fan::run,
+        only_named: true,
+        note: "",
+    },
+    Group {
+        name: "links",
+        title: "A thousand links, with traffic on ten",
+        regimes: BOTH,
+        run: transports::crowd::run,
+        only_named: true,
+        note: "",
+    },
+    Group {
+        name: "stalled",
+        title: "What a receiver that stands still does to others",
+        regimes: BOTH,
+        run: transports::stalled::run,
+        only_named: true,
         note: "",
     },
     Group {
@@ -241,7 +270,8 @@ fn main() -> ExitCode {
         actor::play(&args.collect::<Vec<_>>());
         return ExitCode::SUCCESS;
     }
-    let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
+    let names: Vec<&str> =
+        GROUPS.iter().map(|group| group.name).chain([transports::NAME]).collect();
     let options = match Options::parse(args, &names) {
         Ok(options) => options,
         Err(usage) => {
@@ -250,7 +280,8 @@ fn main() -> ExitCode {
         }
     };
     let wanted = || GROUPS.iter().filter(|group| options.wants(group.name, group.only_named));
-    if wanted().any(|group| !WITHOUT_PROGRAMS.contains(&group.name)) {
+    let needs_programs = wanted().any(|group| !WITHOUT_PROGRAMS.contains(&group.name));
+    if needs_programs || options.wants(transports::NAME, true) {
         // Builds the programs, with all cores.
         tests::binary("orchestrator");
     }
@@ -269,8 +300,19 @@ fn main() -> ExitCode {
         }
         all.append(table);
     }
+    let carried = options.wants(transports::NAME, true).then(|| {
+        let sheet = transports::run(&machine, &options);
+        options.say(&format!("\n{sheet}"));
+        sheet
+    });
     if options.markdown {
-        println!("{}\n\n{all}", machine.describe(options.effort));
+        println!("{}", machine.describe(options.effort));
+        if !all.is_empty() {
+            println!("\n{all}");
+        }
+        if let Some(sheet) = carried {
+            println!("\n{sheet}");
+        }
     }
     ExitCode::SUCCESS
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use crate::machine::Regime;
 
 /// How much is measured.
@@ -32,6 +34,8 @@ pub(crate) struct Options {
     regime: Option<Regime>,
     pub(crate) effort: Effort,
     pub(crate) markdown: bool,
+    /// The file that the chart of the transports goes to.
+    pub(crate) chart: Option<PathBuf>,
 }
 
 impl Options {
@@ -40,8 +44,13 @@ impl Options {
         mut args: impl Iterator<Item = String>,
         groups: &[&str],
     ) -> Result<Self, String> {
-        let mut options =
-            Self { groups: Vec::new(), regime: None, effort: Effort::Full, markdown: false };
+        let mut options = Self {
+            groups: Vec::new(),
+            regime: None,
+            effort: Effort::Full,
+            markdown: false,
+            chart: None,
+        };
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 // Cargo says this to every benchmark.
@@ -51,14 +60,20 @@ impl Options {
                 "--regime" => {
                     let name = args.next().unwrap_or_default();
                     let regime = Regime::named(&name);
-                    options.regime =
-                        Some(regime.ok_or(format!("{name:?} is neither pinned nor free"))?);
+                    options.regime = Some(
+                        regime.ok_or(format!("{name:?} is not pinned, free, apart or spinning"))?,
+                    );
+                }
+                "--chart" => {
+                    let path = args.next().ok_or("--chart needs the name of a file to write")?;
+                    options.chart = Some(PathBuf::from(path));
                 }
                 group if groups.contains(&group) => options.groups.push(arg),
                 other => {
                     return Err(format!(
                         "{other:?} is not an option; there are --quick, --markdown, \
-                         --regime pinned|free, and the groups {}",
+                         --regime pinned|free|apart|spinning, --chart FILE (of transports), and the \
+                         groups {}",
                         groups.join(", ")
                     ));
                 }

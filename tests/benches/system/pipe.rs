@@ -16,6 +16,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// One end of something that carries messages of one size both ways.
 pub(crate) trait Pipe {
@@ -33,6 +34,29 @@ pub(crate) trait Pipe {
 
     fn receive_many(&mut self, into: &mut Vec<u8>, count: usize) {
         (0..count).for_each(|_| self.receive(into));
+    }
+
+    /// Messages and their answers, one after the other; `after` is called after each.
+    fn roundtrips(&mut self, bytes: &mut Vec<u8>, count: usize, after: &mut dyn FnMut()) {
+        for _ in 0..count {
+            self.send(bytes);
+            self.receive(bytes);
+            after();
+        }
+    }
+
+    fn echoes(&mut self, bytes: &mut Vec<u8>, count: usize) {
+        (0..count).for_each(|_| self.echo(bytes));
+    }
+
+    /// Waits, and lets go on meanwhile what has to.
+    fn settle(&mut self, wait: Box<dyn FnOnce() + Send + '_>) {
+        wait();
+    }
+
+    /// Waits for what is to be done next; none if that was all.
+    fn order(&mut self, orders: &mut UnboundedReceiver<String>) -> Option<String> {
+        orders.blocking_recv()
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Relay {
     pub(crate) near: PathBuf,
     /// Where the receivers connect, one each.
     pub(crate) far: Vec<PathBuf>,
-    _actor: Actor,
+    actor: Actor,
     _dir: TempDir,
 }
 
@@ -32,7 +32,11 @@ impl Relay {
             (0..receivers).map(|n| dir.path().join(format!("far{n}"))).collect();
         let mut actor = Actor::start("relay", std::iter::once(&near).chain(&far));
         actor.wait_ready();
-        Self { near, far, _actor: actor, _dir: dir }
+        Self { near, far, actor, _dir: dir }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.actor.pid()
     }
 }
 

@@ -23,10 +23,10 @@ subscribes, spinning; `in place` it is read, and echoed, without a copy out of i
 /// Bytes of a message.
 const SIZES: [usize; 6] = [32, 1 << 10, 16 << 10, 64 << 10, 1 << 20, 4 << 20];
 /// Longer than any wait here.
-const SPIN: Duration = Duration::from_secs(1);
+pub(crate) const SPIN: Duration = Duration::from_secs(1);
 /// Of the ring: long messages are copied fastest through as much as does not fit a core's own
 /// cache, from which another one takes them slowly.
-const CAPACITY: usize = 1 << 20;
+pub(crate) const CAPACITY: usize = 1 << 20;
 
 /// The ring, both ways.
 pub(crate) struct Ring {
@@ -35,7 +35,7 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    fn new(out: Files, back: Files, spin: Duration) -> Self {
+    pub(crate) fn new(out: Files, back: Files, spin: Duration) -> Self {
         let mut producer = Producer::open(out).unwrap();
         let mut consumer = Consumer::open(back).unwrap();
         producer.set_spin(spin);
@@ -193,7 +193,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 fn kinds(regime: Regime) -> Vec<Kind> {
     match regime {
         Regime::Pinned => vec![Kind::SLEEP, Kind::SOCKETS],
-        Regime::Free => {
+        Regime::Free | Regime::Apart | Regime::Spinning => {
             let all = [Kind::SPIN, Kind::BARE, Kind::SLEEP, Kind::SOCKETS];
             all.into_iter().chain(Kind::ICEORYX).collect()
         }

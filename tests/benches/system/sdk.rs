@@ -35,7 +35,8 @@ impl Numbered for Data1024 {
 /// Numbers begin again after so many messages.
 const SERIES: usize = 1024;
 
-fn settle(tokio: &tokio::runtime::Runtime, wait: impl FnOnce() + Send) {
+/// Lets the tasks of this runtime go on until `wait` is over, which blocks.
+pub(crate) fn settle(tokio: &tokio::runtime::Runtime, wait: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(wait);
         tokio.block_on(async {

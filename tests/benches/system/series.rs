@@ -65,6 +65,18 @@ impl Times {
         self.0.push(time.as_secs_f64());
     }
 
+    /// Percentiles, seconds; not a number where none of so few times would be above it.
+    pub(crate) fn percentiles<const COUNT: usize>(
+        mut self,
+        percents: [f64; COUNT],
+    ) -> [f64; COUNT] {
+        self.0.sort_by(f64::total_cmp);
+        percents.map(|percent| {
+            let above = self.0.len() as f64 * (100.0 - percent) / 100.0;
+            if above < 0.999 { f64::NAN } else { percentile(&self.0, percent) }
+        })
+    }
+
     /// The 50th and the 99th percentile, seconds.
     pub(crate) fn p50_p99(mut self) -> [f64; 2] {
         self.0.sort_by(f64::total_cmp);

@@ -60,20 +60,11 @@ impl Stage {
     pub(crate) fn link_by(
         &self,
         transport: Transport,
-        (from, type_name, to): (InstanceId, &str, InstanceId),
+        ends: (InstanceId, &str, InstanceId),
         policy: Option<Policy>,
         capacity: Option<u32>,
     ) -> LinkId {
-        let link = LinkSpec {
-            from: Some(from.to_string().into()),
-            type_name: type_name.to_owned(),
-            to: TargetSpec::Instance(to.to_string().into()),
-            policy,
-            capacity,
-            block_timeout: None,
-            history: None,
-            transport: Some(transport),
-        };
+        let link = link_spec(transport, ends, policy, capacity);
         match self.daemon.request(Request::LinkAdd(link)) {
             Ok(Reply::LinkAdded { id, .. }) => id,
             other => panic!("{other:?}"),
@@ -91,13 +82,28 @@ impl Stage {
         }
     }
 
+    /// Waits until this link has had no room for a message.
+    pub(crate) fn wait_dropped(&self, link: LinkId) {
+        eventually("a message is dropped", || (self.counters(link).dropped > 0).then_some(()));
+    }
+
     /// Waits until these go directly.
     pub(crate) fn wait_direct(&self, links: &[LinkId]) {
-        for link in links {
-            eventually("messages go directly", || {
-                (self.info(*link).way == Way::Direct).then_some(())
-            });
-        }
+        self.wait_way(Transport::Direct, links);
+    }
+
+    /// Waits until these go as this transport says.
+    pub(crate) fn wait_way(&self, transport: Transport, links: &[LinkId]) {
+        let wanted = match transport {
+            Transport::Auto | Transport::Direct => Way::Direct,
+            Transport::Routed => Way::Routed,
+        };
+        let mut left = links.to_vec();
+        eventually("messages go as they are to", || {
+            let infos = self.infos();
+            left.retain(|link| !infos.iter().any(|info| info.id == *link && info.way == wanted));
+            left.is_empty().then_some(())
+        });
     }
 
     fn counters(&self, link: LinkId) -> Counters {
@@ -105,11 +111,34 @@ impl Stage {
     }
 
     fn info(&self, link: LinkId) -> LinkInfo {
-        let links = match self.daemon.request(Request::LinkList) {
+        let mut links = self.infos().into_iter();
+        links.find(|info| info.id == link).expect("the link is there")
+    }
+
+    fn infos(&self) -> Vec<LinkInfo> {
+        match self.daemon.request(Request::LinkList) {
             Ok(Reply::Links(links)) => links,
             other => panic!("{other:?}"),
-        };
-        let mut links = links.into_iter();
-        links.find(|info| info.id == link).expect("the link is there")
+        }
+    }
+}
+
+/// What a link whose messages go this way is added by.
+pub(crate) fn link_spec(
+    transport: Transport,
+    (from, type_name, to): (InstanceId, &str, InstanceId),
+    policy: Option<Policy>,
+    capacity: Option<u32>,
+) -> LinkSpec {
+    LinkSpec {
+        from: Some(from.to_string().into()),
+        type_name: type_name.to_owned(),
+        to: TargetSpec::Instance(to.to_string().into()),
+        policy,
+        capacity,
+        block_timeout: None,
+        history: None,
+        transport: Some(transport),
+        spin_us: None,
     }
 }

@@ -46,6 +46,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// What could not be measured, and why.
+    pub(crate) fn absent(what: &str, why: &str, regime: Regime) -> Self {
+        let what = format!("{what}: {why}");
+        let (ours, floor, target) = (Series::default(), None, None);
+        Self { what, regime, unit: Unit::Count, ours, floor, target }
+    }
+
     /// None where nothing can be divided by the floor.
     fn ratio(&self) -> Option<Series> {
         let floor = self.floor.as_ref().filter(|floor| floor.spread().0 > 0.0)?;
@@ -81,7 +88,7 @@ impl Row {
     }
 }
 
-fn show_ratio(ratio: &Series) -> String {
+pub(crate) fn show_ratio(ratio: &Series) -> String {
     let (low, high) = ratio.spread();
     format!("{:.2} ({low:.2}–{high:.2})", ratio.median())
 }
@@ -112,8 +119,11 @@ impl Unit {
         format!("{} {name}", digits(value / scale))
     }
 
-    fn show_with_spread(self, series: &Series) -> String {
+    pub(crate) fn show_with_spread(self, series: &Series) -> String {
         let median = series.median();
+        if median.is_nan() {
+            return String::new();
+        }
         if self == Self::Count {
             return self.show(median);
         }
@@ -145,6 +155,10 @@ impl Table {
         self.0.extend(rows);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn append(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -154,20 +168,29 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = ["", "regime", "orchestrator", "floor", "ratio", "target"].map(str::to_owned);
         let rows: Vec<[String; 6]> = self.0.iter().map(Row::cells).collect();
-        let mut widths = [3; 6];
-        for row in std::iter::once(&head).chain(&rows) {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let line = |f: &mut fmt::Formatter<'_>, cells: &[String; 6]| {
-            for (width, cell) in widths.iter().zip(cells) {
-                write!(f, "| {cell:<width$} ")?;
-            }
-            writeln!(f, "|")
-        };
-        line(f, &head)?;
-        line(f, &widths.map(|width| "-".repeat(width)))?;
-        rows.iter().try_for_each(|row| line(f, row))
+        write_columns(f, &head, &rows)
     }
+}
+
+/// Writes Markdown with columns as wide as what is in them.
+pub(crate) fn write_columns<const COLUMNS: usize>(
+    f: &mut fmt::Formatter<'_>,
+    head: &[String; COLUMNS],
+    rows: &[[String; COLUMNS]],
+) -> fmt::Result {
+    let mut widths = [3; COLUMNS];
+    for row in std::iter::once(head).chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |f: &mut fmt::Formatter<'_>, cells: &[String; COLUMNS]| {
+        for (width, cell) in widths.iter().zip(cells) {
+            write!(f, "| {cell:<width$} ")?;
+        }
+        writeln!(f, "|")
+    };
+    line(f, head)?;
+    line(f, &widths.map(|width| "-".repeat(width)))?;
+    rows.iter().try_for_each(|row| line(f, row))
 }

@@ -360,6 +360,7 @@ fn links() {
         block_timeout: None,
         history: None,
         transport: None,
+        spin_us: None,
     };
     let ours = LinkSpec {
         from: Some("a".into()),
@@ -369,6 +370,7 @@ fn links() {
         block_timeout: Some(Millis(1500)),
         history: Some(7),
         transport: Some(Transport::Direct),
+        spin_us: None,
         ..any.clone()
     };
     assert_eq!(manifest.set.links, [any, ours]);

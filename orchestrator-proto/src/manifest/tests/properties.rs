@@ -302,7 +302,10 @@ proptest! {
         policy in prop_oneof![Just(Policy::Block), Just(Policy::DropOldest), Just(Policy::DropNewest)],
         capacity in 1_u32..=LinkSpec::MAX_CAPACITY,
         history in prop::option::of(1..=LinkSpec::MAX_HISTORY),
-        transport in prop::sample::select(vec![None, Some(Transport::Routed), Some(Transport::Direct)]),
+        (transport, spin_us) in (
+            prop::sample::select(vec![None, Some(Transport::Routed), Some(Transport::Shm)]),
+            1..=LinkSpec::MAX_SPIN_US,
+        ),
         block_timeout in prop::option::of((1_u64..86_400_000).prop_map(Millis)),
         type_name in "[a-z$\"]{1,9}",
         udp in any::<bool>(),
@@ -334,6 +337,7 @@ proptest! {
             block_timeout: (policy == Policy::Block).then_some(block_timeout).flatten(),
             history: history.filter(|_| !udp),
             transport,
+            spin_us: (transport == Some(Transport::Shm)).then_some(spin_us),
         };
         let set = WantedSet { instances, links: vec![link] };
         let text = write(&set).unwrap();

@@ -119,6 +119,29 @@ fn a_producer_outlives_its_consumer_s_lies() {
     });
 }
 
+#[cfg(feature = "sdk")]
+#[test]
+fn ends_of_a_stream_outlive_lies() {
+    use crate::ring::{ByteConsumer, ByteProducer};
+    let files = Files::ring(4096).unwrap();
+    let bytes = payload(1, 20_000);
+    harm(&files, Kind::Ring, |files| {
+        let Ok(mut producer) = ByteProducer::open(files.try_clone().unwrap()) else { return };
+        let Ok(mut consumer) = ByteConsumer::open(files) else { return };
+        for number in 0..50 {
+            let mut into = Vec::new();
+            let written = producer.try_write(&bytes[..number * 401]);
+            let asked = producer.ask(number * 401);
+            let read = consumer.try_read(9000, &mut into);
+            // Of one record more than that, which is no longer than the ring.
+            assert!(into.len() <= 9000 + 4096);
+            if (written.is_err() || asked.is_err()) && read.is_err() {
+                break;
+            }
+        }
+    });
+}
+
 #[test]
 fn ends_of_the_newest_value_outlive_lies() {
     let files = Files::latest(5000).unwrap();

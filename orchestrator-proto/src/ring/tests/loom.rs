@@ -198,6 +198,49 @@ fn a_message_goes_through_in_parts() {
     model(|| pass(1, 48));
 }
 
+/// As [`pass`], for a stream of bytes.
+fn stream(len: usize) {
+    let memory = Modelled::new(SIZE, SIZE / 8);
+    let (data, room) = (Event::new(), Event::new());
+    let mut pop = Popper::new(Around::new(memory.clone()).unwrap(), room.clone()).unwrap();
+    let mut push = Pusher::new(Around::new(memory).unwrap(), data.clone()).unwrap();
+    let bytes: Vec<u8> = (0..len as u8).collect();
+    let sent = bytes.clone();
+    let sender = thread::spawn(move || {
+        let mut rest = &sent[..];
+        loop {
+            rest = &rest[push.write(rest).unwrap()..];
+            if rest.is_empty() {
+                break;
+            }
+            if push.sleep(push.wanted(rest.len())).unwrap() {
+                room.0.wait();
+                push.awake();
+            }
+        }
+        push.close().unwrap();
+    });
+    let mut read = Vec::new();
+    loop {
+        match pop.read(usize::MAX, &mut read) {
+            Ok(0) if pop.sleep() => {
+                data.0.wait();
+                pop.awake();
+            }
+            Ok(_) => {}
+            Err(RingError::Closed) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(read, bytes);
+    sender.join().unwrap();
+}
+
+#[test]
+fn bytes_go_through_a_ring_that_is_full() {
+    model(|| stream(40));
+}
+
 #[test]
 fn what_is_newest_is_whole() {
     model(|| {

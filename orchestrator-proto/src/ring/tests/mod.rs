@@ -19,3 +19,5 @@ mod loom;
 mod model;
 #[cfg(not(miri))]
 mod processes;
+#[cfg(all(feature = "sdk", not(miri)))]
+mod stream;

@@ -204,6 +204,39 @@ proptest! {
 
     /// A peer that writes anything anywhere at any time: errors or wrong bytes, nothing else.
     #[test]
+    fn it_is_a_stream_of_bytes(
+        steps in prop::collection::vec((any::<bool>(), 0..900_usize), 0..120),
+        area in prop::sample::select(vec![64_usize, 256, 4096]),
+    ) {
+        let heap = Heap::new(area);
+        let (mut push, mut pop) = ends(&heap);
+        let mut under_way: VecDeque<u8> = VecDeque::new();
+        let (mut next, mut into) = (0_u64, Vec::new());
+        for (writes, len) in steps {
+            if writes {
+                let bytes = payload(next, len);
+                let written = push.write(&bytes).unwrap();
+                // A ring that is empty takes something.
+                prop_assert!(written > 0 || len == 0 || !under_way.is_empty());
+                under_way.extend(&bytes[..written]);
+                next += 1;
+            } else {
+                into.clear();
+                let read = pop.read(len, &mut into).unwrap();
+                prop_assert_eq!(read, into.len());
+                prop_assert!(read > 0 || len == 0 || under_way.is_empty());
+                prop_assert!(read <= len + push.most_of_record());
+                prop_assert!(under_way.drain(..read).eq(into.iter().copied()));
+            }
+        }
+        push.close().unwrap();
+        into.clear();
+        while let Ok(1..) = pop.read(usize::MAX, &mut into) {}
+        prop_assert!(under_way.into_iter().eq(into.iter().copied()));
+        prop_assert!(matches!(pop.read(1, &mut Vec::new()), Err(RingError::Closed)));
+    }
+
+    #[test]
     fn a_peer_that_scribbles_harms_nobody_else(
         steps in prop::collection::vec((steps(), any::<u16>(), scribbles()), 1..8),
         size in 6..11_u32,

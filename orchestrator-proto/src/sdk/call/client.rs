@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{CallError, Reply};
 use crate::runtime::{CallFrame, Frame, MAX_CALL, MAX_CALL_TIMEOUT_MS};
+use crate::sdk::blob::sharing;
+use crate::sdk::form::decode;
 use crate::sdk::{Handle, Message};
 
 /// How much later than the deadline the daemon's answer may come: it knows whether a service was given the
@@ -59,11 +61,7 @@ impl<Req: Message, Rep: Reply> Client<Req, Rep> {
             return Err(CallError::TooLong);
         }
         let reply = self.call_bytes(&payload).await?;
-        match postcard::take_from_bytes(&reply) {
-            Ok((reply, [])) => Ok(reply),
-            Ok(_) => Err(CallError::BadReply(postcard::Error::DeserializeBadEncoding)),
-            Err(error) => Err(CallError::BadReply(error)),
-        }
+        sharing(&reply, decode).map_err(CallError::BadReply)
     }
 
     async fn call_bytes(&self, payload: &[u8]) -> Result<Bytes, CallError> {

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{Reply, ReplyError};
 use crate::runtime::{Answer, CallFailure, CallFrame, Frame, MAX_CALL, MAX_CALLS, MAX_FAILURE};
+use crate::sdk::blob::sharing;
 use crate::sdk::{Handle, Message};
 
 /// Where calls of one type arrive.
@@ -53,11 +54,13 @@ impl<Req: Message, Rep: Reply> Service<Req, Rep> {
                 hand,
                 is_answered: false,
             };
-            match postcard::take_from_bytes(&payload) {
-                Ok((request, [])) => {
+            match sharing(&payload, |payload| {
+                postcard::take_from_bytes(payload).map(|(request, rest)| (request, rest.len()))
+            }) {
+                Ok((request, 0)) => {
                     return Call { request, deadline, in_hand, reply: PhantomData };
                 }
-                Ok((_, rest)) => in_hand.refuse(format!("{} bytes too many", rest.len())),
+                Ok((_, rest)) => in_hand.refuse(format!("{rest} bytes too many")),
                 Err(error) => in_hand.refuse(error.to_string()),
             }
         }
@@ -168,7 +171,8 @@ impl<Req, Rep: Reply> Call<Req, Rep> {
         self.in_hand.fail(&why.to_string());
     }
 
-    fn split(self) -> (Req, InHand) {
+    /// The request, and the place for its answer.
+    pub(in crate::sdk) fn split(self) -> (Req, InHand) {
         (self.request, self.in_hand)
     }
 }
@@ -180,7 +184,7 @@ impl<Req: Message, Rep> fmt::Debug for Call<Req, Rep> {
 }
 
 /// The place of a call, to be given back with an answer.
-struct InHand {
+pub(in crate::sdk) struct InHand {
     handle: Arc<Handle>,
     queue: Arc<Queue>,
     channel: u16,
@@ -190,7 +194,7 @@ struct InHand {
 
 impl InHand {
     /// What is replied is encoded here, and then waits for its turn.
-    fn reply<Rep: Reply>(
+    pub(in crate::sdk) fn reply<Rep: Reply>(
         mut self,
         reply: &Rep,
     ) -> impl Future<Output = Result<(), ReplyError>> + Send + use<Rep> {
@@ -230,7 +234,8 @@ impl InHand {
         }
     }
 
-    fn fail(mut self, why: &str) {
+    /// Says that there is no reply, and why.
+    pub(in crate::sdk) fn fail(mut self, why: &str) {
         self.answer(Answer::Failure(failed(why)));
     }
 

@@ -10,9 +10,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::super::connection::{make_room, parse};
+use super::super::connection::parse;
 use super::super::input::{Due, Queue, Way, When};
 use super::super::link::Shared;
+use super::conduit::{Came, Inlet};
 use crate::frame::{self, MAX_RUNTIME, PREFIX};
 use crate::id::LinkId;
 use crate::runtime::Frame;
@@ -26,6 +27,7 @@ const CHUNKS: usize = 16;
 pub(in super::super) struct Incoming {
     pub(in super::super) lane: u64,
     pub(in super::super) link: LinkId,
+    is_memory: bool,
     said: Arc<Said>,
     /// True once the lane was read to its end.
     over: watch::Receiver<bool>,
@@ -79,27 +81,28 @@ impl Incoming {
         shared: Weak<Shared>,
         channel: u16,
         (lane, link): (u64, LinkId),
-        stream: Arc<UnixStream>,
+        (inlet, stream): (Inlet, Arc<UnixStream>),
         queue: Arc<Queue>,
     ) -> Self {
+        let is_memory = inlet.is_memory();
         let granted = queue.begin_lane(lane);
         let said = Arc::new(Said { stream, pending: Mutex::default(), kick: Notify::new() });
         said.say(&[Frame::Grant { channel: 0, total: granted }]);
         let (is_over, over) = watch::channel(false);
         let reader = Reader { lane, said: said.clone(), queue };
         let task = tokio::spawn(async move {
-            reader.run().await;
+            reader.run(inlet).await;
             if let Some(shared) = shared.upgrade() {
                 shared.lane_ended(channel, lane);
             }
             is_over.send_replace(true);
         });
-        Self { lane, link, said, over, task: task.abort_handle() }
+        Self { lane, link, is_memory, said, over, task: task.abort_handle() }
     }
 
     /// What a daemon is told that does not know of it.
     pub(in super::super) const fn uses(&self, channel: u16) -> Frame<'static> {
-        Frame::Uses { channel, lane: self.lane, link: self.link }
+        Frame::Uses { channel, lane: self.lane, link: self.link, memory: self.is_memory }
     }
 
     /// Tells the sender, now or in a moment.
@@ -140,19 +143,31 @@ struct Reader {
 
 impl Reader {
     /// Until the lane ends, or breaks a rule.
-    async fn run(self) {
+    async fn run(self, mut inlet: Inlet) {
         let Self { said, .. } = &self;
-        let mut read = BytesMut::new();
+        let is_memory = inlet.is_memory();
         let mut acknowledging = pin!(tokio::time::sleep(ACKNOWLEDGE));
         let mut later = false;
         loop {
             let wants_write = !said.pending().is_empty();
             tokio::select! {
-                ready = said.stream.readable() => {
-                    if ready.is_err() || !self.read(&mut read) {
+                ready = inlet.readable(&said.stream) => {
+                    if ready.is_err() || !self.read(&mut inlet) {
                         return;
                     }
-                    tokio::task::coop::consume_budget().await;
+                    match is_memory {
+                        // Whoever got something has its turn before this thread may wait with its
+                        // processor busy.
+                        true => tokio::task::yield_now().await,
+                        false => tokio::task::coop::consume_budget().await,
+                    }
+                }
+                // With memory beside it, only its end comes over the socket.
+                _ = said.stream.readable(), if is_memory => {
+                    while self.read(&mut inlet) && inlet.has_more() {
+                        tokio::task::yield_now().await;
+                    }
+                    return;
                 }
                 ready = said.stream.writable(), if wants_write => {
                     if ready.is_ok() {
@@ -176,16 +191,14 @@ impl Reader {
     }
 
     /// Takes what is there. False at the end.
-    fn read(&self, read: &mut BytesMut) -> bool {
+    fn read(&self, inlet: &mut Inlet) -> bool {
         for _ in 0..CHUNKS {
-            make_room(read);
-            match self.said.stream.try_read_buf(read) {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
+            match inlet.read(&self.said.stream) {
+                Came::Some => {}
+                Came::Nothing => return true,
+                Came::End => return false,
             }
-            if !self.take(read) {
+            if !self.take(inlet) {
                 return false;
             }
         }
@@ -193,17 +206,8 @@ impl Reader {
     }
 
     /// Takes all whole frames from what was read. False if the sender broke a rule.
-    fn take(&self, read: &mut BytesMut) -> bool {
-        let mut end = 0;
-        let whole = loop {
-            match frame::first_body(&read[end..], MAX_RUNTIME) {
-                Ok(Some(body)) => end += PREFIX + body.len(),
-                Ok(None) => break true,
-                Err(_) => break false,
-            }
-        };
-        // The payloads in it share this memory; nothing is copied.
-        let chunk = read.split_to(end).freeze();
+    fn take(&self, inlet: &mut Inlet) -> bool {
+        let (chunk, is_sound) = inlet.whole_frames();
         let (mut at, mut payloads) = (0, Vec::new());
         while let Ok(Some(body)) = frame::first_body(&chunk[at..], MAX_RUNTIME) {
             at += PREFIX + body.len();
@@ -212,7 +216,7 @@ impl Reader {
                 return false;
             }
         }
-        self.deliver(&mut payloads) && whole
+        self.deliver(&mut payloads) && is_sound
     }
 
     fn handle(&self, chunk: &Bytes, frame: Frame<'_>, payloads: &mut Vec<Bytes>) -> bool {

@@ -6,6 +6,7 @@
 //! daemon is away.
 
 mod claim;
+mod conduit;
 mod incoming;
 mod outgoing;
 mod waiting;
@@ -20,8 +21,13 @@ use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
 use super::link::Shared;
+use crate::LinkId;
 use crate::frame::{self, MAX_RUNTIME, PREFIX};
-use crate::runtime::Frame;
+use crate::ring::Told;
+use crate::runtime::{Frame, Medium};
+use claim::Claimed;
+pub(super) use conduit::Inlet;
+use conduit::{Obstacle, Outlet};
 
 pub(super) use incoming::Incoming;
 pub(super) use outgoing::{Outgoing, Terms};
@@ -32,21 +38,23 @@ const TELLING: Duration = Duration::from_millis(100);
 /// Fetches a sender's end, and uses it from then on. If that fails the daemon is told that the lane
 /// was left.
 pub(super) async fn take_out(shared: Weak<Shared>, channel: u16, terms: Terms) {
-    let Some(stream) = fetch(&shared, terms.lane).await else { return };
+    let Some(claimed) = fetch(&shared, terms.lane).await else { return };
     let Some(strong) = shared.upgrade() else { return };
-    let Ok(stream) = stream.map(Arc::new) else { return strong.lane_failed(channel, terms.lane) };
+    let Ok((outlet, told)) = claimed.and_then(Outlet::open) else {
+        return strong.lane_failed(channel, terms.lane);
+    };
     drop(strong);
     let kick = Arc::new(Notify::new());
-    let task =
-        tokio::spawn(feed(shared.clone(), channel, terms.lane, stream.clone(), kick.clone()));
-    let task = task.abort_handle();
-    let mut is_used = false;
+    let feeder =
+        Feeder { channel, lane: terms.lane, stream: outlet.stream.clone(), kick: kick.clone() };
+    let task = tokio::spawn(feed(shared.clone(), feeder, told)).abort_handle();
+    let mut outlet = Some(outlet);
     while let Some(shared) = shared.upgrade() {
         let mut progress = pin!(shared.progress.notified());
         progress.as_mut().enable();
         let new = |first| {
-            is_used = true;
-            Outgoing::new(terms, stream.clone(), first, kick.clone(), task.clone())
+            let outlet = outlet.take()?;
+            Some(Outgoing::new(terms, outlet, first, kick.clone(), task.clone()))
         };
         if shared.lane_begins(channel, terms.lane, new) {
             break;
@@ -54,13 +62,13 @@ pub(super) async fn take_out(shared: Weak<Shared>, channel: u16, terms: Terms) {
         // The daemon gets again what it has not acknowledged before anything goes elsewhere.
         let _ = tokio::time::timeout(TELLING, progress).await;
     }
-    if !is_used {
+    if outlet.is_some() {
         task.abort();
     }
 }
 
 /// An end of a lane; none if this program has no use for it any more.
-async fn fetch(shared: &Weak<Shared>, lane: u64) -> Option<io::Result<UnixStream>> {
+async fn fetch(shared: &Weak<Shared>, lane: u64) -> Option<io::Result<Claimed>> {
     let (path, claims) = {
         let shared = shared.upgrade()?;
         (shared.path.clone(), shared.claims.clone())
@@ -73,32 +81,45 @@ async fn fetch(shared: &Weak<Shared>, lane: u64) -> Option<io::Result<UnixStream
 pub(super) async fn take_in(
     shared: Weak<Shared>,
     channel: u16,
-    (lane, link): (u64, crate::LinkId),
+    (lane, link): (u64, LinkId),
+    medium: Medium,
 ) {
-    let Some(stream) = fetch(&shared, lane).await else { return };
+    let Some(claimed) = fetch(&shared, lane).await else { return };
     let Some(strong) = shared.upgrade() else { return };
-    match stream {
-        Ok(stream) => strong.lane_opens(channel, (lane, link), Arc::new(stream)),
+    match claimed.and_then(|claimed| Inlet::open(claimed, medium)) {
+        Ok(opened) => strong.lane_opens(channel, (lane, link), opened),
         Err(_) => strong.lane_failed(channel, lane),
     }
 }
 
-/// Serves a sender's end: what the receiver says, and what could not be written at once.
-async fn feed(
-    shared: Weak<Shared>,
+/// What serves a sender's end.
+struct Feeder {
     channel: u16,
     lane: u64,
     stream: Arc<UnixStream>,
     kick: Arc<Notify>,
-) {
+}
+
+/// Waits until a ring has room; without one, for ever.
+async fn room(told: &mut Option<Told>) -> bool {
+    match told {
+        Some(told) => told.hear().await.is_ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves a sender's end: what the receiver says, and what could not be written at once.
+async fn feed(shared: Weak<Shared>, feeder: Feeder, mut told: Option<Told>) {
+    let Feeder { channel, lane, stream, kick } = feeder;
     let mut read = BytesMut::new();
     let mut telling = pin!(tokio::time::sleep(TELLING));
     let mut runs = false;
     loop {
-        let (wants_write, is_telling) = {
+        let (obstacle, is_telling) = {
             let Some(shared) = shared.upgrade() else { return };
-            let state = shared.with_outgoing(channel, lane, |outgoing, _| {
-                (!outgoing.is_broken()).then(|| (outgoing.wants_write(), outgoing.is_telling()))
+            let state = shared.with_outgoing(channel, lane, |outgoing, kept| {
+                let obstacle = outgoing.obstacle(kept);
+                (!outgoing.is_broken()).then(|| (obstacle, outgoing.is_telling()))
             });
             match state.flatten() {
                 Some(state) => state,
@@ -106,7 +127,7 @@ async fn feed(
                 None if shared.is_lane_broken(channel, lane) => {
                     return shared.lane_broke(channel, lane);
                 }
-                None => (false, false),
+                None => (None, false),
             }
         };
         if is_telling && !runs {
@@ -120,9 +141,17 @@ async fn feed(
                     return shared.lane_broke(channel, lane);
                 }
             }
-            ready = stream.writable(), if wants_write => {
+            ready = stream.writable(), if obstacle == Some(Obstacle::Kernel) => {
                 let Some(shared) = shared.upgrade() else { return };
                 if ready.is_err() {
+                    return shared.lane_broke(channel, lane);
+                }
+                shared.with_outgoing(channel, lane, |outgoing, kept| outgoing.flush(kept));
+                shared.progress.notify_waiters();
+            }
+            heard = room(&mut told), if obstacle == Some(Obstacle::Ring) => {
+                let Some(shared) = shared.upgrade() else { return };
+                if !heard {
                     return shared.lane_broke(channel, lane);
                 }
                 shared.with_outgoing(channel, lane, |outgoing, kept| outgoing.flush(kept));

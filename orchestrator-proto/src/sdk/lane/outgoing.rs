@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::super::kept::{Kept, Place, first_frames};
+use super::conduit::{Obstacle, Outlet};
 use super::waiting::Waiting;
 use crate::control::Policy;
 use crate::frame;
@@ -28,7 +28,7 @@ pub(in super::super) struct Terms {
 /// One output's end of one lane.
 pub(in super::super) struct Outgoing {
     pub(super) terms: Terms,
-    stream: Arc<UnixStream>,
+    outlet: Outlet,
     /// Messages that the receiver takes in total.
     granted: u64,
     /// Messages whose writing has begun.
@@ -77,14 +77,14 @@ impl Drop for Outgoing {
 impl Outgoing {
     pub(super) fn new(
         terms: Terms,
-        stream: Arc<UnixStream>,
+        outlet: Outlet,
         first: u64,
         kick: Arc<Notify>,
         task: AbortHandle,
     ) -> Self {
         Self {
             terms,
-            stream,
+            outlet,
             granted: 0,
             begun: 0,
             first,
@@ -113,7 +113,8 @@ impl Outgoing {
     pub(in super::super) fn uses(&mut self, channel: u16) -> Frame<'static> {
         let sent = self.passed.queued();
         (self.passed, self.told) = (Passed { sent, ..Passed::default() }, Passed::default());
-        Frame::Uses { channel, lane: self.terms.lane, link: self.terms.link }
+        let memory = self.outlet.is_memory();
+        Frame::Uses { channel, lane: self.terms.lane, link: self.terms.link, memory }
     }
 
     pub(in super::super) fn is_block(&self) -> bool {
@@ -264,16 +265,32 @@ impl Outgoing {
         if self.broken {
             return None;
         }
-        match self.stream.try_write(bytes) {
+        match self.outlet.try_write(bytes) {
             Ok(written) => Some(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(_) => {
-                // The task sees it, and gives the lane up.
-                self.broken = true;
-                self.kick.notify_one();
+                self.breaks();
                 None
             }
         }
+    }
+
+    /// The task sees it, and gives the lane up.
+    fn breaks(&mut self) {
+        self.broken = true;
+        self.kick.notify_one();
+    }
+
+    /// What is to be waited for before more is written; none if nothing is to be.
+    pub(super) fn obstacle(&mut self, kept: &Kept) -> Option<Obstacle> {
+        while self.wants_write() {
+            match self.outlet.obstacle() {
+                Ok(Obstacle::None) => self.flush(kept),
+                Ok(obstacle) => return Some(obstacle),
+                Err(_) => self.breaks(),
+            }
+        }
+        None
     }
 
     /// Whether something waits for the kernel: not for the receiver.
@@ -329,7 +346,7 @@ impl Outgoing {
         kept: &Kept,
         mut back: impl FnMut(u64, &[u8]),
     ) -> Passed {
-        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+        self.outlet.close();
         let mut returned = 0;
         let mut give = |first: u64, mut frames: &[u8]| {
             let mut number = first;

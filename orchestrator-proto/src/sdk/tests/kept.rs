@@ -156,7 +156,7 @@ impl World {
                     let Some(number) = daemon.outgoing.pop_front() else { break };
                     receiver.received += 1;
                     let mut run = receiver.seen.turn_to(sender(), number);
-                    if receiver.seen.arrived(&mut run, 1) == 0 {
+                    if receiver.seen.arrived(&mut run, 1).had == 0 {
                         receiver.waiting.push_back(number);
                     }
                 }

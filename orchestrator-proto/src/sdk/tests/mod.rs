@@ -1,8 +1,10 @@
 //! The SDK against a daemon that the test plays itself.
 
+mod envelopes;
 mod forms;
 mod losses;
 mod resending;
+mod streams;
 
 use std::future::Future;
 use std::time::Duration;
@@ -77,7 +79,7 @@ impl Peer {
     /// It can take lanes.
     async fn expect_lanes(&mut self) {
         let body = self.body().await.unwrap();
-        assert_eq!(postcard::from_bytes(&body), Ok(Frame::Lanes));
+        assert_eq!(postcard::from_bytes(&body), Ok(Frame::Lanes { memory: true }));
     }
 
     /// An output that keeps what it sends and wants to be told of drops, or an input that recognises

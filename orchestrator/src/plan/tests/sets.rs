@@ -21,6 +21,7 @@ fn link(from: Option<&str>, to: &str) -> LinkSpec {
         block_timeout: None,
         history: None,
         transport: None,
+        spin_us: None,
     }
 }
 

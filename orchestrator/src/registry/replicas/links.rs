@@ -311,6 +311,7 @@ impl Registry {
                 block_timeout: record.rules.block_timeout,
                 history: record.rules.history,
                 transport: record.rules.transport,
+                spin_us: record.rules.spin_us,
                 way,
                 why,
                 calls,
@@ -345,6 +346,7 @@ impl Registry {
             block_timeout: None,
             history: None,
             transport: None,
+            spin_us: None,
         };
         ends.with_rules(record.rules)
     }
@@ -395,7 +397,8 @@ impl Sum {
 
 /// The way of a link to which no other belongs.
 fn nowhere(wanted: Transport) -> (Way, Option<String>) {
-    let why = (wanted == Transport::Direct).then(|| "there is no replica for it".to_owned());
+    let why = matches!(wanted, Transport::Direct | Transport::Shm)
+        .then(|| "there is no replica for it".to_owned());
     (Way::Routed, why)
 }
 

@@ -1,11 +1,11 @@
 //! What a native instance takes, and how messages are written for it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
-use orchestrator_proto::runtime::{Frame, MAX_PAYLOAD, Sender, UNLIMITED};
+use orchestrator_proto::runtime::{Frame, MAX_PAYLOAD, MAX_PAYLOAD_1, Sender, UNLIMITED};
 
 use super::super::batch::{Body, Written};
 use super::super::outlet::Dialect;
@@ -18,6 +18,8 @@ pub(super) struct Inputs {
     by_type: RwLock<HashMap<Arc<str>, Arc<Input>>>,
     /// The number of the connection.
     sink: u64,
+    /// The largest payload that the peer takes, bytes.
+    longest: AtomicUsize,
 }
 
 /// One of them.
@@ -68,7 +70,13 @@ fn settle(acknowledged: Vec<Acknowledged>) {
 impl Inputs {
     /// None as yet, on the connection with this number.
     pub(super) fn new(sink: u64) -> Self {
-        Self { by_type: RwLock::default(), sink }
+        Self { by_type: RwLock::default(), sink, longest: AtomicUsize::new(MAX_PAYLOAD) }
+    }
+
+    /// The peer speaks this version of the protocol.
+    pub(super) fn speaks(&self, protocol: u32) {
+        let longest = if protocol < 2 { MAX_PAYLOAD_1 } else { MAX_PAYLOAD };
+        self.longest.store(longest, Ordering::Release);
     }
 
     /// The input of this type.
@@ -180,7 +188,7 @@ impl Dialect for Inputs {
         // Of at most `MAX_FORMS`.
         let written = written.ok_or(DropReason::Untranslatable)? as u8;
         let length = translated.as_ref().unwrap_or(&entry.body).len();
-        if length > MAX_PAYLOAD {
+        if length > self.longest.load(Ordering::Acquire) {
             return Err(DropReason::TooLong);
         }
         let kept = input.recognises() && entry.origin.is_kept();

@@ -80,6 +80,7 @@ pub(super) async fn serve(
             number,
             user,
             wanted: Mutex::default(),
+            takes_memory: AtomicBool::new(false),
             greeted,
         }
     });
@@ -116,6 +117,8 @@ struct Connection {
     user: Option<u32>,
     /// What each output was told last of whether it is wanted.
     wanted: Mutex<HashMap<u16, bool>>,
+    /// Whether it takes lanes through memory.
+    takes_memory: AtomicBool,
     /// Whether it is one on which messages go.
     greeted: Arc<AtomicBool>,
 }

@@ -12,7 +12,7 @@ use orchestrator_proto::runtime::{
     CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
     OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
 };
-use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
@@ -20,6 +20,7 @@ use super::super::now_ns;
 use super::calls::Calls;
 use super::forms::all_different;
 use super::inputs::Input;
+use super::lanes::Used;
 use super::{Connection, connected};
 use crate::route::{Form, Link, Numbering, OutputIndex, Sink, TypeDecl, Upstream, Woken};
 
@@ -59,7 +60,7 @@ pub(super) struct Reader {
     pub(super) woken: Woken,
     pub(super) now_ns: u64,
     /// Lanes that the channel has which is to be declared next: its number, the lane, the link.
-    pub(super) uses: Vec<(u16, u64, LinkId)>,
+    pub(super) uses: Vec<Used>,
     /// The lane that was left last, and its link.
     pub(super) left: Option<(u64, Arc<Link>)>,
     /// It fetched its end of a lane, and has nothing more to say.
@@ -292,6 +293,7 @@ impl Reader {
         endpoint.host.event(endpoint.instance, connected());
         let sdk: String = sdk.chars().take(100).collect();
         let connection = &self.connection;
+        connection.outlet.dialect.speaks(protocol);
         tracing::debug!(instance = %connection.endpoint.instance, sdk, "hello");
         connection.tell(&Frame::Welcome {
             protocol,
@@ -333,7 +335,7 @@ impl Reader {
             }
         };
         let uses = std::mem::take(&mut self.uses);
-        if uses.iter().any(|(of, ..)| *of != channel) {
+        if uses.iter().any(|used| used.channel != channel) {
             return Err(malformed("a lane that is used must be named right before its channel"));
         }
         let connection = self.connection.clone();
@@ -342,7 +344,7 @@ impl Reader {
         self.channels[slot] = Some(match direction {
             Direction::Output => {
                 let router = &endpoint.router;
-                let elsewhere: Vec<_> = uses.iter().map(|(_, _, link)| *link).collect();
+                let elsewhere: Vec<_> = uses.iter().map(|used| used.link).collect();
                 let output =
                     router.go_on_with_output(source, decl, channel, numbering, &elsewhere)?;
                 if numbering.is_some() {
@@ -362,8 +364,8 @@ impl Reader {
                 Channel::Input(input)
             }
         });
-        for (channel, lane, link) in uses {
-            endpoint.lanes.uses(&connection, (channel, lane), link, direction == Direction::Output);
+        for used in uses {
+            endpoint.lanes.uses(&connection, used, direction == Direction::Output);
         }
         endpoint.lanes.declared(&connection, name);
         Ok(())

@@ -43,6 +43,7 @@ fn link(id: u64, from: Option<u64>, to: u64) -> LinkRecord {
             block_timeout: Millis(id * 100),
             history: 3,
             transport: Transport::Routed,
+            spin_us: 0,
         },
     }
 }

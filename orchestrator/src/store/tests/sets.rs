@@ -24,7 +24,8 @@ fn set_link(id: u64, from: Option<SetLinkEnd>, to: SetLinkEnd) -> SetLinkRecord 
         capacity: 9,
         block_timeout: Millis(500),
         history: 6,
-        transport: Transport::Direct,
+        transport: Transport::Shm,
+        spin_us: 40,
     };
     SetLinkRecord { id: LinkId(id), from, type_name: "a.b.v1".into(), to, rules }
 }

@@ -1,12 +1,16 @@
 //! The frames of a connection that are about lanes.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
-use orchestrator_proto::WireError;
+use orchestrator_proto::control::Way;
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
+use orchestrator_proto::ring::Files;
 use orchestrator_proto::runtime::{Frame, MAGIC, PROTOCOL, Passed};
+use orchestrator_proto::{LinkId, WireError};
 
 use super::super::reader::{Channel, Reader, malformed};
+use super::table::Claimed;
 use crate::route::OutputIndex;
 
 /// Lanes of one channel that are older than the connection.
@@ -15,6 +19,20 @@ const MAX_USES: usize = 4096;
 /// The most messages that an end may say it has counted: far from where numbers end, so that no sum
 /// of them does.
 const MAX_COUNTED: u64 = 1 << 60;
+
+/// A lane that an end goes on with, which an earlier daemon knew.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Used {
+    pub(in super::super) channel: u16,
+    pub(in super::super) lane: u64,
+    pub(in super::super) link: LinkId,
+    pub(in super::super) way: Way,
+}
+
+/// Over a lane of this medium.
+const fn way_of(memory: bool) -> Way {
+    if memory { Way::Shm } else { Way::Direct }
+}
 
 /// Refuses what nobody can have counted.
 fn checked(passed: Passed) -> Result<Passed, WireError> {
@@ -31,7 +49,8 @@ impl Reader {
     /// Carries out such a frame.
     pub(in super::super) fn lane_frame(&mut self, frame: Frame<'_>) -> Result<(), WireError> {
         match frame {
-            Frame::Lanes => {
+            Frame::Lanes { memory } => {
+                self.connection.takes_memory.store(memory, Ordering::Relaxed);
                 self.connection.endpoint.lanes.join(&self.connection);
                 Ok(())
             }
@@ -68,11 +87,11 @@ impl Reader {
                 }
                 Ok(())
             }
-            Frame::Uses { channel, lane, link } => {
+            Frame::Uses { channel, lane, link, memory } => {
                 if self.uses.len() >= MAX_USES {
                     return Err(malformed(format!("more than {MAX_USES} lanes of one channel")));
                 }
-                self.uses.push((channel, lane, link));
+                self.uses.push(Used { channel, lane, link, way: way_of(memory) });
                 Ok(())
             }
             _ => Err(malformed("a frame that only the daemon sends")),
@@ -92,9 +111,11 @@ impl Reader {
         self.is_over = true;
         let endpoint = &self.connection.endpoint;
         // Who comes too late, or is no end of it, sees the connection close.
-        if let Some(file) = endpoint.lanes.claim(endpoint.instance, lane)
+        if let Some(Claimed { stream, ring }) = endpoint.lanes.claim(endpoint.instance, lane)
             && let Ok(frame) = frame::encode(&Frame::Claimed, MAX_RUNTIME)
-            && let Err(error) = self.connection.outlet.send_file(&frame, file.as_fd())
+            && let files = [stream.as_fd()].into_iter().chain(ring.iter().flat_map(Files::as_fds))
+            && let files = files.collect::<Vec<_>>()
+            && let Err(error) = self.connection.outlet.send_files(&frame, &files)
         {
             tracing::warn!(instance = %endpoint.instance, %error, "a lane could not be handed over");
         }

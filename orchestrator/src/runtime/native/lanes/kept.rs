@@ -113,7 +113,7 @@ impl Table {
                 count += 1;
                 lane.stage = Stage::Left;
                 lane.is_used = true;
-                lane.link.lanes.begin(*id);
+                lane.link.lanes.begin(*id, lane.way);
             }
         }
         count
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::route::{LinkRequest, LinkTarget, Mailbox, Surroundings};
     use crate::runtime::native::lanes::table::{End, Lane};
-    use orchestrator_proto::control::{LinkRules, Policy};
+    use orchestrator_proto::control::{LinkRules, Policy, Way};
     use orchestrator_proto::runtime::Passed;
     use orchestrator_proto::{InstanceId, WireError};
     use std::collections::BTreeSet;
@@ -321,6 +321,8 @@ mod tests {
                 receiver: end(2),
                 file,
                 other: None,
+                ring: None,
+                way: Way::Direct,
                 stage: Stage::Used,
                 is_used: id == 3,
                 is_counted_whole: false,

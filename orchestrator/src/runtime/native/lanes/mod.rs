@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::Connection;
 use crate::route::{Link, LinkTarget, Router, Taps};
 use crate::runtime::LaneShelf;
+pub(super) use frames::Used;
 pub use kept::KeptLane;
 use table::{End, Stage, Table};
 
@@ -143,9 +144,8 @@ impl Lanes {
         let mut why = receiver.as_ref().err().map(|why| (*why).to_owned());
         if let Ok((receiver, input)) = &receiver {
             for sender in &senders {
-                if let Err(problem) = table.offer(link, rules, sender, (receiver, input)) {
-                    why = Some(problem);
-                }
+                let offered = table.offer(link, rules, sender, (receiver, input));
+                why = offered.unwrap_or_else(Some).or(why);
             }
             if senders.is_empty() {
                 why = Some("no sender is connected by a library that takes lanes".to_owned());
@@ -207,11 +207,11 @@ impl Lanes {
                 lane.is_asked = false;
                 // Nor does a receiver say anything that was not told of it.
                 let is_told = !lane.link.lanes.cancel(id) && lane.is_used;
-                if !is_told || lane.receiver.is_none() {
-                    lane.link.lanes.end(id);
-                    table.lanes.remove(&id);
-                } else if let Some(read) = lane.read {
+                if let Some(read) = lane.read {
                     diverged.extend(ended::without_sender(id, lane, read));
+                    table.lanes.remove(&id);
+                } else if !is_told || lane.receiver.is_none() {
+                    lane.link.lanes.end(id);
                     table.lanes.remove(&id);
                 } else {
                     lane.stage = Stage::Left;

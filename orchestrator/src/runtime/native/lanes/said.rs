@@ -1,16 +1,17 @@
 //! What the ends of lanes say, and what they are told.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use orchestrator_proto::InstanceId;
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
+use orchestrator_proto::ring::Files;
 use orchestrator_proto::runtime::{Frame, Passed};
-use orchestrator_proto::{InstanceId, LinkId};
 
 use super::super::super::now_ns;
 use super::super::Connection;
-use super::table::{End, Lane, Stage, Table};
+use super::frames::Used;
+use super::table::{Claimed, End, Lane, Stage, Table};
 use super::{Lanes, ended};
 use crate::route::{Divergence, Link, LinkTarget};
 
@@ -19,7 +20,7 @@ const MAX_KNOWN: usize = 4096;
 
 impl Lanes {
     /// An instance fetches its end of a lane. None if it has none.
-    pub(in super::super) fn claim(&self, instance: InstanceId, id: u64) -> Option<OwnedFd> {
+    pub(super) fn claim(&self, instance: InstanceId, id: u64) -> Option<Claimed> {
         let mut table = self.table();
         let (sender, receiver) = {
             let lane = table.lanes.get(&id)?;
@@ -34,17 +35,20 @@ impl Lanes {
         let is_receiver = is_of(receiver);
         let lane = table.lanes.get_mut(&id)?;
         if is_sender && lane.stage == Stage::Offered {
-            return lane.file.as_ref()?.duplicate().ok();
+            let stream = lane.file.as_ref()?.duplicate().ok()?;
+            let ring = lane.ring.as_ref().map(Files::try_clone).transpose().ok()?;
+            return Some(Claimed { stream, ring });
         }
         // Not before the sender uses it: the receiver was not told of it then.
         if !is_receiver || !lane.is_used {
             return None;
         }
+        let stream = lane.other.take()?;
         // From now on it outlives this daemon.
-        if let (Some(end), Some(_)) = (&mut lane.file, &lane.other) {
+        if let Some(end) = &mut lane.file {
             end.keep(&self.shelf, lane.link.id, id);
         }
-        lane.other.take()
+        Some(Claimed { stream, ring: lane.ring.take() })
     }
 
     /// A sender uses its end from now on: the receiver is told when it has got what was sent before.
@@ -66,7 +70,7 @@ impl Lanes {
             lane.stage = Stage::Used;
         }
         lane.is_used = true;
-        link.lanes.begin(id);
+        link.lanes.begin(id, lane.way);
         connection.source.divert(channel, &link);
         if let (Some((receiver, channel)), Stage::Used) = (receiver, lane.stage) {
             let lane = Frame::Lane {
@@ -76,6 +80,7 @@ impl Lanes {
                 policy: lane.rules.policy,
                 capacity: lane.rules.capacity,
                 anybody: link.from.is_none(),
+                medium: lane.medium(),
             };
             if let Ok(frame) = frame::encode(&lane, MAX_RUNTIME) {
                 link.hand_over(id, receiver.number, frame);
@@ -184,7 +189,7 @@ impl Lanes {
             return None;
         }
         // Of one whose sender ended before it knew of this daemon nothing was counted here.
-        lane.link.lanes.begin(id);
+        lane.link.lanes.begin(id, lane.way);
         let lane = table.lanes.remove(&id)?;
         self.changes.send_replace(());
         ended::without_sender(id, &lane, passed.delivered)
@@ -194,8 +199,7 @@ impl Lanes {
     pub(in super::super) fn uses(
         &self,
         connection: &Connection,
-        (channel, id): (u16, u64),
-        link: LinkId,
+        Used { channel, lane: id, link, way }: Used,
         is_sender: bool,
     ) {
         let end = End { connection: connection.number, channel };
@@ -240,10 +244,12 @@ impl Lanes {
             receiver: None,
             file,
             other: None,
+            ring: None,
+            way,
             stage: Stage::Used,
+            read: None,
             is_used: false,
             is_counted_whole: false,
-            read: None,
             source: None,
             is_asked: false,
         });
@@ -253,7 +259,7 @@ impl Lanes {
         }
         if is_sender {
             lane.is_used = true;
-            link.lanes.begin(id);
+            link.lanes.begin(id, way);
             connection.source.divert(channel, &link);
             connection.wanted.lock().unwrap_or_else(PoisonError::into_inner).remove(&channel);
         }

@@ -5,11 +5,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use orchestrator_proto::control::{LinkRules, Transport};
-use orchestrator_proto::runtime::Frame;
+use orchestrator_proto::control::{LinkRules, Transport, Way};
+use orchestrator_proto::ring::Files;
+use orchestrator_proto::runtime::{Frame, Medium};
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
 use super::super::{Connection, Input};
@@ -19,6 +21,11 @@ use crate::route::{Link, LinkTarget, Source, Taps};
 
 /// Lanes of one daemon.
 const MAX_LANES: usize = 1024;
+
+/// Bytes of memory that a lane's messages go through, where they do: what stays in the caches of
+/// processors, and has room for what a receiver falls behind in some tens of microseconds. Longer
+/// messages go through it in parts.
+const RING: usize = 1 << 20;
 
 /// As many as there are to be: each is an open file, and two until both ends are fetched, of which
 /// most are for what can't be done without.
@@ -56,6 +63,10 @@ pub(super) struct Lane {
     pub(super) file: Option<OurEnd>,
     /// The receiver's end, until the receiver has it.
     pub(super) other: Option<OwnedFd>,
+    /// The memory that the messages go through, until the receiver has it.
+    pub(super) ring: Option<Files>,
+    /// Which way messages go over it.
+    pub(super) way: Way,
     pub(super) stage: Stage,
     /// Whether the sender has begun to use it.
     pub(super) is_used: bool,
@@ -67,6 +78,12 @@ pub(super) struct Lane {
     pub(super) read: Option<u64>,
     /// The sender that is gone, to count what it sent at last.
     pub(super) source: Option<(Arc<Source>, u16)>,
+}
+
+/// What an end of a lane is given.
+pub(super) struct Claimed {
+    pub(super) stream: OwnedFd,
+    pub(super) ring: Option<Files>,
 }
 
 /// One side of a lane.
@@ -103,6 +120,14 @@ impl Lane {
     /// Whether its sender is gone, and only its receiver is still to say how much it has read.
     pub(super) fn is_left_behind(&self) -> bool {
         self.stage == Stage::Left && self.sender.is_none()
+    }
+
+    /// What its ends are told that it goes through.
+    pub(super) const fn medium(&self) -> Medium {
+        match self.way {
+            Way::Shm => Medium::Memory { spin_us: self.rules.spin_us },
+            Way::Direct | Way::Routed => Medium::Socket,
+        }
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -174,22 +199,33 @@ pub(super) fn obstacle(link: &Link, rules: &LinkRules, taps: &Taps) -> Option<&'
 }
 
 impl Table {
-    /// Offers a lane to this sender, if it has none over this link.
+    /// Offers a lane to this sender, if it has none over this link. The answer is why it is not as
+    /// somebody wished; none if it is. Fails with why there is none.
     pub(super) fn offer(
         &mut self,
         link: &Arc<Link>,
         rules: LinkRules,
         sender: &Peer,
         (receiver, input): (&Peer, &Input),
-    ) -> Result<(), String> {
+    ) -> Result<Option<String>, String> {
         let (from, to) = (&sender.connection, &receiver.connection);
         let has_one = self.lanes.values().any(|lane| {
             lane.link.id == link.id
                 && lane.stage != Stage::Left
                 && lane.sender.is_some_and(|end| end.connection == from.number)
         });
+        let (way, mut why) = match rules.transport {
+            Transport::Shm if !from.takes_memory.load(Ordering::Relaxed) => {
+                (Way::Direct, Some("the sender's library does not take memory".to_owned()))
+            }
+            Transport::Shm if !to.takes_memory.load(Ordering::Relaxed) => {
+                (Way::Direct, Some("the receiver's library does not take memory".to_owned()))
+            }
+            Transport::Shm => (Way::Shm, None),
+            _ => (Way::Direct, None),
+        };
         if has_one {
-            return Ok(());
+            return Ok(why);
         }
         if from.user.is_none() || from.user != to.user {
             return Err("its ends run as different users".to_owned());
@@ -216,24 +252,33 @@ impl Table {
             Ok((ours.into(), theirs.into()))
         };
         let (file, other) = pair().map_err(|error| format!("no socket pair: {error}"))?;
-        let id = self.new_id();
-        self.lanes.insert(
-            id,
-            Lane {
-                link: link.clone(),
-                rules,
-                sender: Some(End { connection: from.number, channel: sender.channel }),
-                receiver: Some(End { connection: to.number, channel: receiver.channel }),
-                file: Some(OurEnd::new(file)),
-                other: Some(other),
-                stage: Stage::Offered,
-                is_used: false,
-                is_counted_whole: true,
-                read: None,
-                source: None,
-                is_asked: false,
+        let (way, ring) = match way {
+            Way::Shm => match Files::ring(RING) {
+                Ok(files) => (Way::Shm, Some(files)),
+                Err(error) => {
+                    why = Some(format!("no memory to share: {error}"));
+                    (Way::Direct, None)
+                }
             },
-        );
+            other => (other, None),
+        };
+        let id = self.new_id();
+        let lane = Lane {
+            link: link.clone(),
+            rules,
+            sender: Some(End { connection: from.number, channel: sender.channel }),
+            receiver: Some(End { connection: to.number, channel: receiver.channel }),
+            file: Some(OurEnd::new(file)),
+            other: Some(other),
+            ring,
+            way,
+            stage: Stage::Offered,
+            read: None,
+            is_used: false,
+            is_counted_whole: true,
+            source: None,
+            is_asked: false,
+        };
         from.tell(&Frame::Lane {
             channel: sender.channel,
             lane: id,
@@ -241,9 +286,11 @@ impl Table {
             policy: rules.policy,
             capacity: rules.capacity,
             anybody: link.from.is_none(),
+            medium: lane.medium(),
         });
+        self.lanes.insert(id, lane);
         from.outlet.wake();
-        Ok(())
+        Ok(why)
     }
 
     /// Has the sender leave a lane.
