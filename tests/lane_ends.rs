@@ -75,7 +75,7 @@ impl Stage {
     }
 }
 
-/// D4, D6, D9: the daemon after the one that made a lane ends it too, whether its sender heeds that or
+/// D4, D6, D12: the daemon after the one that made a lane ends it too, whether its sender heeds that or
 /// not, and whether it has come to this daemon or stands still.
 #[test]
 fn the_next_daemon_ends_a_lane_by_force() {
@@ -101,7 +101,7 @@ fn the_next_daemon_ends_a_lane_by_force() {
     }
 }
 
-/// D9: however it is told to, and to whatever daemon, a sender that does not heed it is left without a
+/// D12: however it is told to, and to whatever daemon, a sender that does not heed it is left without a
 /// receiver.
 #[test]
 fn a_sender_that_does_not_heed_the_daemon_is_shut_out() {
@@ -114,7 +114,7 @@ fn a_sender_that_does_not_heed_the_daemon_is_shut_out() {
     assert_eq!(rest(&lane.to).last(), Some(&1));
 }
 
-/// D10: a lane whose sender does not come to the next daemon is over half a minute later, for the
+/// D13: a lane whose sender does not come to the next daemon is over half a minute later, for the
 /// receiver if that has come; what it read is counted, and the link goes on.
 #[test]
 fn a_lane_whose_sender_does_not_come_ends() {
@@ -259,7 +259,7 @@ impl Stage {
     }
 }
 
-/// D11: what the two ends of a lane say is compared, in whatever order it is said; what the receiver read
+/// D14: what the two ends of a lane say is compared, in whatever order it is said; what the receiver read
 /// counts.
 #[test]
 fn an_event_says_if_the_ends_of_a_lane_disagree() {

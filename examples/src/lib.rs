@@ -1,6 +1,11 @@
 //! The messages that the examples exchange.
 #![forbid(unsafe_code)]
 
+/// The programs in the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 use orchestrator_proto::Message;
 use orchestrator_proto::sdk::Schema;
 use serde::{Deserialize, Serialize};

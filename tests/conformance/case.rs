@@ -70,7 +70,10 @@ impl Case {
             Dialect::Python => {
                 let peer = played(daemon, id, &["send"]);
                 daemon.declared(id, "n");
-                Out::Python { peer, unheard: 0 }
+                // Before it has heard that, it sends as if there were no limit.
+                let mut out = Out::Python { peer, unheard: 0 };
+                out.granted();
+                out
             }
         }
     }

@@ -272,7 +272,7 @@ fn what_is_said_of_each_call_is_true_whenever_the_daemon_dies() {
         let mut client = stage.python(&mode);
         let (peers, runtime) = stage.rust(1);
         let mut service: Service<Double, u32> = runtime.service().unwrap();
-        let (given, all_given) = std::sync::mpsc::channel();
+        let (given, all_given) = std::sync::mpsc::sync_channel((CALLS * ROUNDS) as usize);
         peers.spawn(async move {
             loop {
                 let call = service.next().await;

@@ -11,7 +11,7 @@ use orchestrator_proto::sdk::blocking::{Client, Error, Input, Output, Runtime, S
 use orchestrator_proto::sdk::{CallError, SendError};
 use tests::{Daemon, SOON, binary, eventually};
 
-use super::stage::{Number, WAYS};
+use super::stage::{Number, WAYS, goes};
 
 /// A moment that is over soon.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -29,13 +29,14 @@ impl Plain {
     fn new(transport: Transport, policy: Policy, capacity: u32, window: u32) -> Self {
         let daemon = Daemon::start();
         let (a, b) = (daemon.put("a"), daemon.put("b"));
-        daemon.link_by(transport, "a", "n", "b", (policy, capacity));
+        let link = daemon.link_by(transport, "a", "n", "b", (policy, capacity));
         let sender = Runtime::connect_to(daemon.native_socket(&a)).unwrap();
         let receiver = Runtime::connect_to(daemon.native_socket(&b)).unwrap();
         let output = sender.output().unwrap();
         let input = receiver.input_with_window(NonZeroU32::new(window).unwrap()).unwrap();
         daemon.declared("a", "n");
         daemon.declared("b", "n");
+        goes(&daemon, link, transport);
         Self { daemon, sender, output, receiver, input }
     }
 }

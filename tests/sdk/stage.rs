@@ -13,8 +13,19 @@ use tests::{Daemon, SOON, eventually};
 #[message(name = "n")]
 pub(super) struct Number(pub(super) u32);
 
-/// The two ways that each test goes.
-pub(super) const WAYS: [Transport; 2] = [Transport::Routed, Transport::Direct];
+/// The ways that each test goes.
+pub(super) const WAYS: [Transport; 3] = [Transport::Routed, Transport::Direct, Transport::Shm];
+
+/// Messages of the link go as they are to when this returns.
+#[track_caller]
+pub(super) fn goes(daemon: &Daemon, link: LinkId, transport: Transport) {
+    let way = match transport {
+        Transport::Direct => Way::Direct,
+        Transport::Shm => Way::Shm,
+        Transport::Auto | Transport::Routed => Way::Routed,
+    };
+    eventually("messages go this way", || (daemon.link_info(link).way == way).then_some(()));
+}
 
 /// A link from `a` to `b`, and what both run on beside the test's blocking calls.
 pub(super) struct Stage<T> {
@@ -46,11 +57,7 @@ impl<T: Message> Stage<T> {
         let this = Self { peers, daemon, link, a, output, input };
         this.daemon.declared("a", T::NAME);
         this.daemon.declared("b", T::NAME);
-        if transport == Transport::Direct {
-            eventually("messages go directly", || {
-                (this.daemon.link_info(link).way == Way::Direct).then_some(())
-            });
-        }
+        goes(&this.daemon, link, transport);
         this
     }
 

@@ -1,6 +1,7 @@
 """What the page of this package shows works."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import re
@@ -12,7 +13,7 @@ from unittest import mock
 from doubles import failure, reply, say
 from played import SOON_S, Beside, Peer, Played
 
-from orchestrator import CallError, Runtime, aio, call_errors, encode, schema_of
+from orchestrator import CallError, Runtime, call_errors, encode, schema_of
 from orchestrator.call_frames import (
     Answer,
     CallFailed,
@@ -47,9 +48,6 @@ class Page(Played):
             mock.patch.dict(os.environ, environment),
             # Signals are for the main thread, which is the test's.
             mock.patch.object(Runtime, "stop_on", lambda runtime: self.runtimes.put(runtime)),
-            mock.patch.object(
-                aio.Runtime, "stop_on", lambda runtime: self.runtimes.put(runtime._runtime)
-            ),
         ):
             patch.start()
             self.addCleanup(patch.stop)
@@ -108,14 +106,24 @@ class Page(Played):
         self.assertEqual(masses.receive(SOON_S), self.page.Mass(0.5))
 
     def test_asyncio(self) -> None:
-        working, peer = self.running(lambda: asyncio.run(self.page.relay()))
+        tasks: "queue.Queue[Any]" = queue.Queue()
+
+        async def main() -> None:
+            task = asyncio.ensure_future(self.page.relay())
+            tasks.put((asyncio.get_running_loop(), task))
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        working, peer = self.running(lambda: asyncio.run(main()))
         peer.end_of_calls()
         peer.input()
         peer.send(Message(0, encode(self.page.Wheel(9.0))))
         call = peer.calls(CallFrame)
         self.assertEqual(call.payload, encode(self.page.Divide(9, 2)))
         say(peer, reply(call, b"\x08"))
-        self.stop(working)
+        loop, task = tasks.get(timeout=SOON_S)
+        loop.call_soon_threadsafe(task.cancel)
+        working.result()
 
     def test_the_table_of_errors(self) -> None:
         told = {}

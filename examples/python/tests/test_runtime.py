@@ -32,6 +32,7 @@ from orchestrator.control import (
     WireError,
 )
 from orchestrator.frames import (
+    MAX_FRAME,
     Acknowledge,
     Dropped,
     Failure,
@@ -173,7 +174,7 @@ class Asking(Played):
         # A newer daemon's answer costs this request only.
         asked(0, "can't be read", lambda id: bytes([4, 0, 0, 0, 7, id, 0, 99]))
         with self.assertRaisesRegex(RequestError, "can't be sent"):
-            runtime.start("x" * (16 << 20))
+            runtime.start("x" * MAX_FRAME)
         with self.assertRaises(TimedOut):
             runtime.list(timeout=0.01)
         for _ in range(15):

@@ -68,11 +68,19 @@
 //!
 //! Each call has a deadline and is answered once; see [`Client::call`] and [`CallError`].
 //!
+//! # More than that
+//!
+//! - An [`Input`] is a [`Stream`](futures_core::Stream), an [`Output`] a [`Sink`](futures_sink::Sink).
+//! - An [`Envelope`] tells who sent a message, how many before it were missed, and when it arrived:
+//!   [`Input::recv_envelope`].
+//! - A [`Blob`] is bytes in a message that are received without being copied; [`Input::recv_raw`] does
+//!   not decode at all.
+//! - [`blocking`] is for programs without an async runtime.
+//!
 //! # When the daemon goes away
 //!
 //! Calls under way end with [`CallError::Disconnected`] and are not sent again; calls that are made
 //! meanwhile wait.
-//!
 //!
 //! The runtime stays. A task in the background connects again, after 10 ms at first and
 //! every second at last, and declares everything again. Meanwhile receiving waits, and requests
@@ -110,6 +118,7 @@ mod kept;
 mod lane;
 mod lanes;
 mod link;
+mod message;
 mod output;
 mod seen;
 #[cfg(test)]
@@ -123,17 +132,15 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
+use crate::InstanceId;
 use crate::runtime::{ENV_INSTANCE, ENV_SOCKET, MAX_FORMS};
-use crate::{InstanceId, TypeSchema};
 
 pub use blob::Blob;
 pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
 pub use form::Form;
 pub use input::{Envelope, Input, Raw};
+pub use message::Message;
 pub use output::Output;
 
 /// Implements the trait [`Message`](trait@Message); see there.
@@ -142,80 +149,6 @@ pub use postcard_schema::Schema;
 
 use input::Queue;
 use link::{MAX_REQUESTS, Shared};
-
-/// A type that can be sent and received, under the name by which links know it.
-///
-/// ```
-/// use orchestrator_proto::Message;
-/// use orchestrator_proto::sdk::Schema;
-///
-/// #[derive(serde::Serialize, serde::Deserialize, Schema, Message)]
-/// #[postcard(crate = orchestrator_proto::postcard_schema)]
-/// #[message(name = "acme.imu.v1")]
-/// struct Imu {
-///     acceleration: [f32; 3],
-/// }
-///
-/// assert_eq!(Imu::NAME, "acme.imu.v1");
-/// ```
-///
-/// Without the attribute it does not compile:
-///
-/// ```compile_fail
-/// # use orchestrator_proto::{Message, sdk::Schema};
-/// #[derive(serde::Serialize, serde::Deserialize, Schema, Message)]
-/// #[postcard(crate = orchestrator_proto::postcard_schema)]
-/// struct Imu;
-/// ```
-pub trait Message: Serialize + DeserializeOwned + postcard_schema::Schema + Send + 'static {
-    /// The type's name, 1 to 255 bytes. Two programs mean the same type by it; their schemas
-    /// are compared when a link is made. Put a version into it, for when it changes so much that
-    /// [`reads`](Self::reads) can't bridge it.
-    const NAME: &'static str;
-
-    /// What the type is made of.
-    #[must_use]
-    fn schema() -> TypeSchema {
-        TypeSchema::from(Self::SCHEMA)
-    }
-
-    /// Other forms of this type that an [`Input`] of it takes as well, best first: those that
-    /// programs send which were built against another definition of it. `#[message(reads = [Old])]`
-    /// makes this of `From<Old>`:
-    ///
-    /// ```
-    /// # use orchestrator_proto::{Message, sdk::Schema};
-    /// # use serde::{Deserialize, Serialize};
-    /// #[derive(Serialize, Deserialize, Schema, Message)]
-    /// #[postcard(crate = orchestrator_proto::postcard_schema)]
-    /// #[message(name = "acme.imu")]
-    /// struct ImuInG {
-    ///     acceleration: [f32; 3],
-    /// }
-    ///
-    /// #[derive(Serialize, Deserialize, Schema, Message)]
-    /// #[postcard(crate = orchestrator_proto::postcard_schema)]
-    /// #[message(name = "acme.imu", reads = [ImuInG])]
-    /// struct Imu {
-    ///     metres_per_s2: [f64; 3],
-    /// }
-    ///
-    /// impl From<ImuInG> for Imu {
-    ///     fn from(old: ImuInG) -> Self {
-    ///         Self { metres_per_s2: old.acceleration.map(|g| f64::from(g) * 9.806_65) }
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// They have the same name. What is sent is always of the form of the type itself.
-    #[must_use]
-    fn reads() -> Vec<Form<Self>>
-    where
-        Self: Sized,
-    {
-        Vec::new()
-    }
-}
 
 /// An instance's connection to its daemon. Clones share it. The background task ends when the
 /// last clone and all outputs and inputs are dropped; what the kernel has not taken by then

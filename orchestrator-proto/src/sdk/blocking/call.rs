@@ -73,7 +73,7 @@ impl<Req: Message, Rep: Reply> Service<Req, Rep> {
     /// [`Error::TimedOut`] if none came in time; [`Error::Closed`] once the runtime is closed, also if
     /// there are calls.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Call<Req, Rep>, Error<Infallible>> {
-        Ok(self.next_until(after(timeout))?)
+        self.next_until(after(timeout))
     }
 
     fn next_until(&mut self, until: Option<Instant>) -> Result<Call<Req, Rep>, Error<Infallible>> {

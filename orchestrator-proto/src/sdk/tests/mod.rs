@@ -10,7 +10,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -20,7 +20,7 @@ use crate::frame::{self, MAX_RUNTIME, PREFIX};
 use crate::runtime::{
     Declare, Direction, Frame, MAGIC, PROTOCOL, RuntimeReply, RuntimeRequest, UNLIMITED,
 };
-use crate::{ErrorCode, WireError};
+use crate::{ErrorCode, TypeSchema, WireError};
 
 #[derive(Serialize, Deserialize, Schema, Message, PartialEq, Debug, Clone)]
 #[message(name = "test.number.v1")]

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::route::{LinkRequest, LinkTarget, Mailbox, Surroundings};
     use crate::runtime::native::lanes::table::{End, Lane};
-    use orchestrator_proto::control::{LinkRules, Policy};
+    use orchestrator_proto::control::{LinkRules, Policy, Way};
     use orchestrator_proto::runtime::Passed;
     use orchestrator_proto::{InstanceId, WireError};
     use std::collections::BTreeSet;
@@ -322,7 +322,7 @@ mod tests {
                 file,
                 other: None,
                 ring: None,
-                way: orchestrator_proto::control::Way::Direct,
+                way: Way::Direct,
                 stage: Stage::Used,
                 is_used: id == 3,
                 is_counted_whole: false,

@@ -207,11 +207,11 @@ impl Lanes {
                 lane.is_asked = false;
                 // Nor does a receiver say anything that was not told of it.
                 let is_told = !lane.link.lanes.cancel(id) && lane.is_used;
-                if !is_told || lane.receiver.is_none() {
-                    lane.link.lanes.end(id);
-                    table.lanes.remove(&id);
-                } else if let Some(read) = lane.read {
+                if let Some(read) = lane.read {
                     diverged.extend(ended::without_sender(id, lane, read));
+                    table.lanes.remove(&id);
+                } else if !is_told || lane.receiver.is_none() {
+                    lane.link.lanes.end(id);
                     table.lanes.remove(&id);
                 } else {
                     lane.stage = Stage::Left;

@@ -43,11 +43,12 @@ impl Lanes {
         if !is_receiver || !lane.is_used {
             return None;
         }
+        let stream = lane.other.take()?;
         // From now on it outlives this daemon.
-        if let (Some(end), Some(_)) = (&mut lane.file, &lane.other) {
+        if let Some(end) = &mut lane.file {
             end.keep(&self.shelf, lane.link.id, id);
         }
-        Some(Claimed { stream: lane.other.take()?, ring: lane.ring.take() })
+        Some(Claimed { stream, ring: lane.ring.take() })
     }
 
     /// A sender uses its end from now on: the receiver is told when it has got what was sent before.
@@ -246,9 +247,9 @@ impl Lanes {
             ring: None,
             way,
             stage: Stage::Used,
+            read: None,
             is_used: false,
             is_counted_whole: false,
-            read: None,
             source: None,
             is_asked: false,
         });

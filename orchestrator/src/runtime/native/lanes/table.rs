@@ -273,9 +273,9 @@ impl Table {
             ring,
             way,
             stage: Stage::Offered,
+            read: None,
             is_used: false,
             is_counted_whole: true,
-            read: None,
             source: None,
             is_asked: false,
         };
