@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::signal::Signal;
 use orchestrator_proto::ErrorCode;
 use orchestrator_proto::client::Client;
-use orchestrator_proto::control::{Exit, Policy, Reply, Request, ServerBody};
+use orchestrator_proto::control::{Exit, Policy, Reply, Request, ServerBody, Way};
 use tests::control::Control;
 use tests::load::{Asker, CALM, CHATTY, Follower, Messages, complete, numbers, printed, running};
 use tests::{Daemon, Said, binary, block_on, eventually, processes};
@@ -52,7 +52,7 @@ fn nobody_notices_under_load() {
         daemon.ok(["runtime", "start", name]);
     }
     let ids = ["from", "to"].map(|name| daemon.put(name));
-    daemon.link_with("from", "n", "to", Policy::Block, 32);
+    let link = daemon.link_with("from", "n", "to", Policy::Block, 32);
     let names = ["chatty", "one", "two"];
     let pids = names.map(|name| running(&daemon, name));
     let messages = Messages::start(daemon.native_socket(&ids[0]), daemon.native_socket(&ids[1]));
@@ -62,6 +62,12 @@ fn nobody_notices_under_load() {
     let before = traits(holder);
     // The first time, what it had as its standard input, and what it had inherited, is left out.
     daemon.request(Request::HolderRenew { timeout_ms: 20_000 }).unwrap();
+    // The holder has an end of the lane that messages go over, from when its receiver has one.
+    eventually("messages go directly", || {
+        (daemon.link_info(link).way == Way::Direct).then_some(())
+    });
+    let passed = messages.count();
+    eventually("messages pass", || (messages.count() > passed + 1000).then_some(()));
     let files = processes::open_files(holder);
 
     for round in 0..6 {
