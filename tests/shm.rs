@@ -233,6 +233,24 @@ fn a_library_that_takes_no_memory_is_served_directly() {
     }
 }
 
+/// D1: who is connected and has not declared an input of the type is told apart from who takes no lanes.
+#[test]
+fn a_receiver_that_has_not_declared_the_type_is_told() {
+    let daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    let link = daemon.link_by(Transport::Shm, "a", "n", "b", (Policy::Block, 16));
+    runtime().block_on(async {
+        let (sender, _receiver) = (connect(&daemon, &a).await, connect(&daemon, &b).await);
+        let _output: Output<Bulk> = sender.output().unwrap();
+        beside(|| {
+            eventually("it is told", || {
+                let why = daemon.link_info(link).why?;
+                why.contains("has declared no input of this type").then_some(())
+            });
+        });
+    });
+}
+
 /// D10: a sender whose bytes are no frames, or whose ring is none, ends its own lane: the receiver lives,
 /// and gets the messages of others.
 #[test]

@@ -60,6 +60,12 @@ impl Lanes {
         if !numbers.contains(&number) {
             numbers.push(number);
         }
+        drop(table);
+        // Why there is no lane is another reason now.
+        let router = &connection.endpoint.router;
+        for link in router.links_to(instance) {
+            self.consider(&link, router.taps());
+        }
     }
 
     /// A connection begins to declare an output or an input. It gets no new lane until that is

@@ -150,10 +150,12 @@ impl Table {
         let LinkTarget::Instance(to) = &link.to else {
             return Err("its target is a datagram socket");
         };
+        let mut is_there = false;
         for connection in self.of(*to) {
             if !connection.endpoint.mailbox.serves(&*connection.outlet) {
                 continue;
             }
+            is_there = true;
             let Some(input) = connection.outlet.dialect.input(&link.type_name) else { continue };
             if !input.recognises() {
                 return Err("the receiver does not recognise duplicates");
@@ -161,7 +163,10 @@ impl Table {
             let channel = input.channel();
             return Ok((Peer { connection, channel }, input));
         }
-        Err("the receiver is not connected by a library that takes lanes")
+        Err(match is_there {
+            true => "the receiver has declared no input of this type",
+            false => "the receiver is not connected by a library that takes lanes",
+        })
     }
 
     /// Who feeds the link now.
