@@ -42,7 +42,7 @@ fn misspelt_keys() {
     bad(
         "[[link]]\ntype = \"T\"\nto = \"a\"\nqueue = 1",
         &["4:1: there is no key \"queue\" here; there are from, type, to, policy, capacity, \
-           block-timeout, history, transport"],
+           block-timeout, history, transport, spin-us"],
     );
 }
 
@@ -161,9 +161,9 @@ fn words_that_are_none() {
     let link = |transport| format!("[[link]]\ntype = \"T\"\nto = \"a\"\ntransport = {transport}");
     bad(
         &link("\"routd\""),
-        &["4:13: \"routd\" is none of auto, routed, direct; did you mean `routed`?"],
+        &["4:13: \"routd\" is none of auto, routed, direct, shm; did you mean `routed`?"],
     );
-    bad(&link("\"shared\""), &["4:13: \"shared\" is none of auto, routed, direct"]);
+    bad(&link("\"shared\""), &["4:13: \"shared\" is none of auto, routed, direct, shm"]);
     bad(&link("true"), &["4:13: a text in quotes is expected here, not true or false"]);
 }
 

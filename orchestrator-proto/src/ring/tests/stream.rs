@@ -75,10 +75,11 @@ fn an_end_that_goes_is_noticed() {
         assert_eq!(producer.try_write(b"the last").unwrap(), 8);
         let mut read = Vec::new();
         assert_eq!(consumer.try_read(1, &mut read).unwrap(), 8);
+        assert_eq!(consumer.try_read(9, &mut read).unwrap(), 0);
         let gone = tokio::spawn(async move { drop(producer) });
         consumer.readable().await.unwrap();
         gone.await.unwrap();
-        assert!(matches!(consumer.try_read(1, &mut read), Err(RingError::Closed)));
+        assert!(matches!(consumer.try_read(9, &mut read), Err(RingError::Closed)));
         assert_eq!(read, b"the last");
     });
 }
