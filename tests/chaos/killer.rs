@@ -36,6 +36,8 @@ pub(crate) struct Deeds {
     pub(crate) caused: Mutex<Vec<Caused>>,
     /// When capture was killed, milliseconds since 1970.
     pub(crate) captures: Mutex<Vec<u64>>,
+    /// When another capture process was asked for, likewise.
+    pub(crate) renewals: Mutex<Vec<u64>>,
     pub(crate) daemons: Mutex<Vec<u64>>,
     /// All of it in words, for people.
     pub(crate) diary: Mutex<Vec<String>>,
@@ -147,6 +149,9 @@ fn renew(host: &Host, deeds: &Deeds, random: &mut Random) {
     } else {
         Request::CaptureRenew { timeout_ms: 1_000 }
     };
+    if matches!(request, Request::CaptureRenew { .. }) {
+        deeds.renewals.lock().unwrap().push(now_ms());
+    }
     let name = request.name();
     let asked = block_on(async {
         // If there is no daemon now, there is nothing to ask.

@@ -184,7 +184,14 @@ fn excuse(
         let unheard_of = (gap.saturating_sub(BLIND_MS)..=back).contains(&began);
         lost_capture || unheard_of
     });
-    if is_blind {
+    // Of a program that outlived its holder only the capture process from then has the pipes: one that
+    // goes on in its place finds none.
+    let renewals = evidence.deeds.renewals.lock().unwrap();
+    let lost_pipes = evidence.gaps.iter().any(|&(gap, _)| {
+        (began..=ended).contains(&gap)
+            && renewals.iter().any(|at| (gap.saturating_sub(SLACK_MS)..=ended).contains(at))
+    });
+    if is_blind || lost_pipes {
         return Ok(Excuse::Unkept);
     }
     if kills.is_empty() {
