@@ -49,6 +49,11 @@ const REGIMES: [Regime; 3] = [Regime::Pinned, Regime::Apart, Regime::Spinning];
 
 /// The table, as Markdown; writes the chart, if one is wanted.
 pub(crate) fn run(machine: &Machine, options: &Options) -> String {
+    if let Some(path) = &options.chart {
+        // Not after minutes of work.
+        let made = std::fs::File::create(path);
+        made.unwrap_or_else(|error| panic!("the chart can't be written to {path:?}: {error}"));
+    }
     let regimes: Vec<Regime> =
         REGIMES.into_iter().filter(|regime| options.wants_regime(*regime)).collect();
     let mut cells: Vec<Cell> = Vec::new();
