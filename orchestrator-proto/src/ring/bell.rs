@@ -100,6 +100,15 @@ pub(super) struct Spin {
     now: Duration,
 }
 
+/// Whether the machine has one processor, see Documentation/ABI/stable/sysfs-devices-system-cpu. A
+/// program that may only run on one of several is not alone: the other end may have another.
+fn is_single() -> bool {
+    match std::fs::read_to_string("/sys/devices/system/cpu/online") {
+        Ok(list) => !list.contains([',', '-']),
+        Err(_) => std::thread::available_parallelism().is_ok_and(|count| count.get() == 1),
+    }
+}
+
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
 /// The part of the budget that is always tried: the other end may be quick again.
@@ -108,8 +117,7 @@ const LEAST: u32 = 16;
 impl Spin {
     /// None with a single processor: whoever is waited for could not run.
     pub(super) fn new(budget: Duration) -> Self {
-        let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        let budget = if alone { Duration::ZERO } else { budget };
+        let budget = if is_single() { Duration::ZERO } else { budget };
         Self { budget, now: budget }
     }
 
