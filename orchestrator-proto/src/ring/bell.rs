@@ -111,6 +111,8 @@ fn is_single() -> bool {
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
+/// How long it is looked without a break by who has something else to do.
+const TURN: Duration = Duration::from_micros(5);
 /// The part of the budget that is always tried: the other end may be quick again.
 const LEAST: u32 = 16;
 
@@ -126,24 +128,44 @@ impl Spin {
         &mut self,
         mut ready: impl FnMut() -> Result<bool, E>,
     ) -> Result<bool, E> {
+        let mut began = None;
+        loop {
+            if let Some(answer) = self.turn(&mut began, &mut ready)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The same for no longer than [`TURN`], for who has something else to do in between. None if the
+    /// time is not over; to be called again then. `began` is none at first.
+    pub(super) fn turn<E>(
+        &mut self,
+        began: &mut Option<Instant>,
+        mut ready: impl FnMut() -> Result<bool, E>,
+    ) -> Result<Option<bool>, E> {
         if ready()? {
-            return Ok(true);
+            return Ok(Some(true));
         }
         if self.budget.is_zero() {
-            return Ok(false);
+            return Ok(Some(false));
         }
-        let began = Instant::now();
+        let turn = Instant::now();
+        let began = *began.get_or_insert(turn);
         loop {
             for _ in 0..LOOKS {
                 hint::spin_loop();
                 if ready()? {
                     self.now = self.budget.min(self.now * 2);
-                    return Ok(true);
+                    return Ok(Some(true));
                 }
             }
-            if began.elapsed() >= self.now {
+            let now = Instant::now();
+            if now - began >= self.now {
                 self.now = (self.now / 2).max(self.budget / LEAST);
-                return Ok(false);
+                return Ok(Some(false));
+            }
+            if now - turn >= TURN {
+                return Ok(None);
             }
         }
     }

@@ -88,9 +88,9 @@ impl ByteConsumer {
         Ok(Self { half, spin: Spin::default(), told: Told::new(Ear::new(files.data)?) })
     }
 
-    /// For how long [`readable`](Self::readable) may keep a processor busy, and other tasks of its
-    /// thread waiting, before it sleeps. Zero, as it is at first: not at all, which it also is where
-    /// there is one processor only.
+    /// For how long [`readable`](Self::readable) may keep a processor busy before it sleeps. Other tasks
+    /// of its thread have their turns meanwhile. Zero, as it is at first: not at all, which it also
+    /// is where there is one processor only.
     pub fn set_spin(&mut self, budget: Duration) {
         self.spin = Spin::new(budget);
     }
@@ -119,7 +119,14 @@ impl ByteConsumer {
     /// [`RingError::NoRuntime`] outside of a tokio runtime, or what the kernel says about waiting.
     pub async fn readable(&mut self) -> Result<(), RingError> {
         let half = &self.half;
-        if !self.spin.until(|| Ok::<_, RingError>(half.has_something()))? && half.sleep() {
+        let mut began = None;
+        let has_something = loop {
+            match self.spin.turn(&mut began, || Ok::<_, RingError>(half.has_something()))? {
+                Some(answer) => break answer,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        if !has_something && half.sleep() {
             self.told.hear().await?;
             half.awake();
         }
