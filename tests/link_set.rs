@@ -8,7 +8,7 @@ use orchestrator_proto::control::{
     Counters, EventKind, LinkInfo, Policy, Reply, Request, RulesSpec, Transport, Way,
 };
 use orchestrator_proto::{ErrorCode, LinkId};
-use tests::{Daemon, eventually};
+use tests::{Daemon, binary, eventually};
 
 fn set(daemon: &Daemon, link: LinkId, policy: Option<Policy>, capacity: Option<u32>) -> u64 {
     let rules = RulesSpec { policy, capacity, ..RulesSpec::default() };
@@ -198,6 +198,39 @@ fn what_can_not_be_set_is_refused() {
     // It says how to change the one that is there.
     let error = daemon.try_link("a", "n", "a", Policy::Block, 17).unwrap_err();
     assert!(error.to_string().contains("link set 1"), "{error}");
+}
+
+/// C14.
+#[test]
+fn calls_have_no_rules_that_could_be_set() {
+    let daemon = Daemon::start();
+    let example = |name: &str, more: &[&str]| {
+        let path = binary(name);
+        daemon.ok([&["runtime", "add", path.to_str().unwrap(), "--name", name], more].concat());
+    };
+    example("divides", &[]);
+    example("divider", &["--replicas", "2"]);
+    let add = ["link", "add", "--from", "divides", "--type", "examples.divide.v1", "--to"];
+    daemon.ok([&add[..], &["divider"]].concat());
+    // As long as nobody has declared what it is, it may be messages.
+    daemon.ok(["link", "set", "1", "--capacity", "7"]);
+    daemon.ok(["runtime", "start", "divider", "divides"]);
+    daemon.declared("divides", "examples.divide.v1");
+    for [rule, value] in [
+        ["--policy", "latest"],
+        ["--capacity", "8"],
+        ["--block-timeout", "1s"],
+        ["--history", "3"],
+        ["--transport", "direct"],
+        ["--spin-us", "5"],
+    ] {
+        let said = daemon.cli(["link", "set", "1", rule, value]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        for part in ["link 1 carries calls", "deadline"] {
+            assert!(said.stderr.contains(part), "{said:?}");
+        }
+    }
+    assert_eq!(rules(&daemon)[0], (Policy::DropOldest, 7));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) enum LinkCommand {
     /// Change the rules of links, while messages pass over them.
     ///
     /// What waits in a link stays in it, in its order, but for what there is no room for under
-    /// `drop-oldest` or `latest`.
+    /// `drop-oldest` or `latest`. A link that carries calls has no rules: to set them is refused.
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
   orchestrator-cli link set 3 4 --policy block

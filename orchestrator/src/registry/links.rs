@@ -274,8 +274,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When there is no such link, nothing to change is given, something is out of bounds, or it
-    /// can't be stored.
+    /// When there is no such link, it carries calls, nothing to change is given, something is out of
+    /// bounds, or it can't be stored.
     pub async fn set_link(
         self: &Arc<Self>,
         link: LinkId,
@@ -310,6 +310,7 @@ impl Registry {
         let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let links = self.router.links();
         let link = links.iter().find(|link| link.id == id).ok_or(RouteError::NoLink(id))?;
+        self.check_no_calls(id, std::slice::from_ref(link))?;
         let before = kept(link);
         let rules = wishes.over(before.rules).map_err(invalid)?;
         rules.check_target(matches!(before.to, LinkEnd::Udp(_))).map_err(invalid)?;
@@ -321,6 +322,20 @@ impl Registry {
         let dropped = self.router.change_link(id, rules)?;
         let stored = Box::pin(self.store.change(Change::ChangeLink(after.clone())));
         Ok((before, after, dropped, stored))
+    }
+
+    /// Refuses rules for a link that consists of these, if one of them carries calls: nobody would
+    /// keep to them.
+    pub(super) fn check_no_calls(&self, id: LinkId, parts: &[Arc<Link>]) -> Result<(), WireError> {
+        if !parts.iter().any(|link| self.router.carries_calls(link)) {
+            return Ok(());
+        }
+        let message = format!(
+            "link {id} carries calls, which wait for a service until their deadlines, and have neither \
+             policy nor capacity nor another way than through the daemon; give the client another \
+             deadline, or have the service take more calls at once"
+        );
+        Err(WireError::new(ErrorCode::WrongState, message))
     }
 
     /// Tells of a link that was changed.
