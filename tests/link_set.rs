@@ -397,3 +397,69 @@ fn why_a_link_is_not_direct_that_is_to_be_is_listed() {
     daemon.ok(["link", "set", "1", "--transport", "auto"]);
     assert!(!listed().contains("not direct"), "{}", listed());
 }
+
+#[test]
+fn an_end_that_is_not_there_is_why_a_link_is_routed() {
+    const PING: &str = "examples.ping.v1";
+    let daemon = Daemon::start();
+    for name in ["ping", "pong"] {
+        daemon.add([binary(name).to_str().unwrap(), "--name", name]);
+    }
+    daemon.add_script("mute", "sleep 1000");
+    let link = daemon.link_by(Transport::Direct, "ping", PING, "pong", (Policy::DropOldest, 8));
+    let other = daemon.link("mute", PING, "pong");
+    let why = |link, said: &str| {
+        eventually("it says why", || {
+            let info = daemon.link_info(link);
+            (info.why.as_deref() == Some(said) && info.way == Way::Routed).then_some(())
+        });
+    };
+    why(link, "the sender is not running, and the receiver is not running");
+    daemon.ok(["runtime", "start", "pong", "mute"]);
+    why(link, "the sender is not running");
+    why(other, "the sender has not connected");
+    let list = daemon.ok(["link", "list"]);
+    assert!(list.contains("link 1 is routed, not direct: the sender is not running\n"), "{list}");
+    for (ended, said) in
+        [("ping", "the sender is not running"), ("pong", "the receiver is not running")]
+    {
+        daemon.ok(["runtime", "start", "ping", "pong"]);
+        eventually("it goes directly", || {
+            let info = daemon.link_info(link);
+            (info.way == Way::Direct && info.why.is_none()).then_some(())
+        });
+        daemon.ok(["runtime", "stop", ended]);
+        why(link, said);
+    }
+    // What holds whoever the ends are is told first.
+    daemon.ok(["link", "set", "1", "--history", "3"]);
+    why(link, "it has a history, which is kept by the daemon");
+    let any = daemon.link("any", PING, "mute");
+    why(any, "the receiver has not connected");
+    daemon.ok(["link", "set", "1", "--transport", "routed"]);
+    assert_eq!(daemon.link_info(link).why, None);
+}
+
+#[test]
+fn an_end_that_has_not_declared_the_type_is_why_a_link_is_routed() {
+    let daemon = Daemon::start();
+    for name in ["ping", "pong"] {
+        daemon.add([binary(name).to_str().unwrap(), "--name", name]);
+    }
+    let [sent, taken] =
+        [("pong", "ping"), ("ping", "pong")].map(|(from, to)| daemon.link(from, "typo", to));
+    daemon.ok(["runtime", "start", "ping", "pong"]);
+    daemon.declared("pong", "examples.ping.v1");
+    for link in [sent, taken] {
+        eventually("it says why", || {
+            let why = daemon.link_info(link).why?;
+            (why == "the receiver has declared no input of this type").then_some(())
+        });
+    }
+    // A receiver that takes it.
+    let any = daemon.link("ping", "examples.pong.v1", "ping");
+    eventually("it says why", || {
+        let why = daemon.link_info(any).why?;
+        (why == "the sender has declared no output of this type").then_some(())
+    });
+}

@@ -427,7 +427,7 @@ impl Registry {
         };
         let LinkRules { policy, capacity, block_timeout, history, transport, spin_us } =
             link.rules();
-        let (way, why) = link.way();
+        let (way, why) = self.way(link);
         LinkInfo {
             part_of,
             id: link.id,
