@@ -463,3 +463,28 @@ fn an_end_that_has_not_declared_the_type_is_why_a_link_is_routed() {
         (why == "the sender has declared no output of this type").then_some(())
     });
 }
+
+/// C14.
+#[test]
+fn calls_go_through_the_daemon_and_the_list_says_so() {
+    let daemon = Daemon::start();
+    for name in ["divides", "divider"] {
+        daemon.add([binary(name).to_str().unwrap(), "--name", name]);
+    }
+    let link = daemon.link_by(
+        Transport::Direct,
+        "divides",
+        "examples.divide.v1",
+        "divider",
+        (Policy::DropOldest, 8),
+    );
+    daemon.ok(["runtime", "start", "divider", "divides"]);
+    eventually("calls pass", || daemon.link_info(link).calls.filter(|calls| calls.replies > 0));
+    let why = "calls go through the daemon";
+    assert_eq!(daemon.link_info(link).why.as_deref(), Some(why));
+    let list = daemon.ok(["link", "list"]);
+    assert!(list.contains(&format!("link 1 is routed, not direct: {why}\n")), "{list}");
+    // Also of ends that are known from before.
+    daemon.ok(["runtime", "stop", "divider", "divides"]);
+    assert_eq!(daemon.link_info(link).why.as_deref(), Some(why));
+}

@@ -427,7 +427,8 @@ impl Registry {
         };
         let LinkRules { policy, capacity, block_timeout, history, transport, spin_us } =
             link.rules();
-        let (way, why) = self.way(link);
+        let carries_calls = self.router.carries_calls(link);
+        let (way, why) = self.way(link, carries_calls);
         LinkInfo {
             part_of,
             id: link.id,
@@ -453,7 +454,7 @@ impl Registry {
                 Some(error) => LinkState::Mismatched { error },
             },
             counters: link.counters(),
-            calls: self.router.carries_calls(link).then(|| link.call_counters()),
+            calls: carries_calls.then(|| link.call_counters()),
             reported: link.lanes.reported(),
         }
     }

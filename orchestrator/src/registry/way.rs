@@ -9,16 +9,20 @@ use orchestrator_proto::control::{Transport, Way};
 use super::Registry;
 use crate::route::{Link, LinkTarget};
 
+/// Calls meet at the daemon, which knows who has room for them.
+const CALLS: &str = "calls go through the daemon";
+
 impl Registry {
     /// Which way a link's messages go now; and why they don't go directly, a sentence, unless they
     /// are not to.
-    pub(super) fn way(&self, link: &Link) -> (Way, Option<String>) {
+    pub(super) fn way(&self, link: &Link, carries_calls: bool) -> (Way, Option<String>) {
         let (way, why) = link.way();
         if way != Way::Routed || link.rules().transport == Transport::Routed {
             return (way, why);
         }
         let LinkTarget::Instance(to) = link.to else { return (way, why) };
-        let whoever = self.lanes.obstacle(link, self.router.taps()).map(str::to_owned);
+        let obstacle = || self.lanes.obstacle(link, self.router.taps());
+        let whoever = carries_calls.then_some(CALLS).or_else(obstacle).map(str::to_owned);
         let of_its_ends = || self.lanes.lacks(link).map(str::to_owned);
         let why = whoever.or_else(|| self.absent(link.from, to)).or_else(of_its_ends).or(why);
         (way, why)
