@@ -934,7 +934,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved,
             EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 },
-            EventKind::LinkDiverged { .. } => EventKind::LinkDiverged { link: LinkId(300), delivered: 400, read: 500 }),
+            EventKind::LinkDiverged { .. } => EventKind::LinkDiverged { link: LinkId(300), delivered: 400, read: 500 },
+            EventKind::LaneCut { .. } => EventKind::LaneCut { link: LinkId(300), queued: 400 }),
     ]
 }
 

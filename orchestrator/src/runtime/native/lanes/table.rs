@@ -72,6 +72,8 @@ pub(super) struct Lane {
     pub(super) is_used: bool,
     /// Whether the sender was asked how much has passed, and has not answered.
     pub(super) is_asked: bool,
+    /// Whether it was ended because the sender did not leave it in time.
+    pub(super) is_cut: bool,
     /// Whether this daemon made it, so that both ends count from its beginning.
     pub(super) is_counted_whole: bool,
     /// How many messages its receiver has read, which reads no more.
@@ -130,8 +132,10 @@ impl Lane {
         }
     }
 
+    /// Whether messages may go over it. Of one of before the sender may be still to come.
     pub(super) fn is_in_use(&self) -> bool {
-        self.is_used && self.stage != Stage::Left
+        let may_be_used = self.is_used || !self.is_counted_whole;
+        may_be_used && self.stage != Stage::Left && !self.is_cut
     }
 }
 
@@ -283,6 +287,7 @@ impl Table {
             is_counted_whole: true,
             source: None,
             is_asked: false,
+            is_cut: false,
         };
         from.tell(&Frame::Lane {
             channel: sender.channel,
