@@ -10,7 +10,7 @@ use mcap::read::Options;
 use mcap::records::Record;
 use nix::sys::signal::Signal;
 use orchestrator_proto::TypeSchema;
-use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::runtime::{Direction, MAX_PAYLOAD};
 use orchestrator_proto::schema::Field;
 use serde_json::{Value, json};
 use tests::{Daemon, eventually, processes};
@@ -284,6 +284,35 @@ fn a_recorder_that_is_too_slow_misses_messages_and_holds_up_nobody() {
     assert_eq!(summary["missed"], json!(missed));
     let kept = messages.iter().filter(|it| it.json().as_u64() >= Some(u64::from(payload))).count();
     assert!(missed > 0 && kept as u64 + missed >= 30_000, "{kept} {missed}");
+}
+
+/// A message of as many bytes as a link carries.
+#[test]
+fn the_longest_messages_are_recorded_whole() {
+    let daemon = Daemon::start();
+    let mut sender = daemon.native(&daemon.put("a"));
+    sender.declare(0, Direction::Output, "n", &TypeSchema::Bytes, 0);
+    let recorder = begin(&daemon, "one", &["--type", "n", "--encoding", "postcard"]);
+    let short = postcard::to_stdvec(&[1_u8].as_slice()).unwrap();
+    eventually("it records", || {
+        sender.message(0, &short);
+        (recorder.file.exists() && !read(&recorder.file).is_empty()).then_some(())
+    });
+    // Its length takes four bytes.
+    let mut long = vec![0xff, 0xff, 0xff, 0x1f];
+    long.resize(MAX_PAYLOAD, 7);
+    long[MAX_PAYLOAD - 1] = 8;
+    let file = recorder.file.clone();
+    for count in 1..=2 {
+        sender.message(0, &long);
+        eventually("it is recorded", || {
+            let there = read(&file).iter().filter(|it| it.data == long).count();
+            (there == count).then_some(())
+        });
+    }
+    let (messages, summary) = recorder.interrupt();
+    assert_eq!(summary["missed"], json!(0));
+    assert_eq!(messages.iter().filter(|it| it.data == long).count(), 2);
 }
 
 #[test]

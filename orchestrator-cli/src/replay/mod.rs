@@ -26,7 +26,7 @@ pub(crate) use pace::Rate;
 /// A message that sets off so much later than it was due is late.
 const LATE: Duration = Duration::from_millis(1);
 
-/// Batches that are read ahead.
+/// Batches that are read ahead, of 64 KiB each, or of one message that has more.
 const AHEAD: usize = 4;
 
 /// Bytes that may be under way, or one batch that has more: 8 MiB.

@@ -15,8 +15,9 @@ pub const MAX_TAPS: usize = 64;
 /// Messages that may wait for one watcher.
 const TAP_CAPACITY: usize = 1024;
 
-/// Bytes of payload that may wait for one watcher: 16 MiB.
-const TAP_BYTES: usize = 16 << 20;
+/// Bytes of payload that may wait for one watcher: 64 MiB, or one message that has more. All who watch
+/// the same messages share them.
+const TAP_BYTES: usize = 64 << 20;
 
 /// A message that passed. Decoding it is the watcher's own work.
 pub struct TapItem {
