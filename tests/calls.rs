@@ -179,6 +179,7 @@ fn many_are_in_flight_and_answered_in_any_order() {
     assert_eq!(stage.counters("b").replies, 300);
 }
 
+/// C15.
 #[test]
 fn large_requests_and_replies_pass() {
     let stage = Stage::new(&["b"]);

@@ -297,7 +297,7 @@ fn block_holds_it_back_and_a_timeout_lets_it_go() {
     assert_eq!(counters.drops.timed_out, 496, "{counters:?}");
 }
 
-/// Messages of as many bytes as a link carries, more than may be under way to the daemon.
+/// R6: messages of as many bytes as a link carries, more than may be under way to the daemon.
 #[test]
 fn the_longest_messages_are_played_whole() {
     let daemon = Daemon::start();

@@ -39,8 +39,8 @@ impl Daemon {
             if is_new {
                 items.send(Item::Source(self.described(source, &item))).await?;
             }
-            let TapItem { time_ns, body, .. } = item;
-            let message = RecordedMessage { source, time_ns, payload: body.to_vec() };
+            let TapItem { time_ns, body, sent_ns, .. } = item;
+            let message = RecordedMessage { source, time_ns, payload: body.to_vec(), sent_ns };
             items.send(Item::Recorded(message)).await?;
         }
         Ok(())

@@ -144,7 +144,7 @@ impl Registry {
     /// on is stored if it is something else. Each schema that it ever declares is kept.
     pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {
         let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema, also }| {
-            (direction, TypeDecl { name, schema: Some((hash, schema)), also })
+            (direction, TypeDecl { also, ..TypeDecl::new(name, Some((hash, schema))) })
         });
         let store = self.store.clone();
         let tell: TellType = Arc::new(move |direction, decl, is_news| {

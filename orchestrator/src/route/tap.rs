@@ -31,6 +31,8 @@ pub struct TapItem {
     pub links: usize,
     /// The payload.
     pub body: Bytes,
+    /// When it was sent, nanoseconds since 1970, if its sender said so.
+    pub sent_ns: Option<u64>,
 }
 
 /// One watcher's end. Dropping it ends the tap.
@@ -144,7 +146,8 @@ impl Taps {
         let watchers = list.iter().filter(|watcher| watcher.watched.iter().any(is_watched));
         for watcher in watchers {
             for body in bodies {
-                let item = TapItem { time_ns, from, decl: decl.clone(), links, body: body.clone() };
+                let (body, sent_ns) = decl.unstamped(body);
+                let item = TapItem { time_ns, from, decl: decl.clone(), links, body, sent_ns };
                 watcher.offer(item);
             }
         }

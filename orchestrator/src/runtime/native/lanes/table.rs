@@ -239,7 +239,11 @@ impl Table {
         if from.user.is_none() || from.user != to.user {
             return Err("its ends run as different users".to_owned());
         }
-        let sent = from.source.output(&link.type_name).and_then(|(_, decl, _)| decl.schema.clone());
+        let output = from.source.output(&link.type_name).map(|(_, decl, _)| decl);
+        if output.as_ref().is_some_and(|decl| decl.is_stamped) && !input.decl.is_stamped {
+            return Err("the receiver's library does not take times of sending".to_owned());
+        }
+        let sent = output.and_then(|decl| decl.schema.clone());
         let wanted = input.decl.schema.as_ref();
         if sent.as_ref().map(|(hash, _)| hash) != wanted.map(|(hash, _)| hash) {
             // Over a lane there is the form of the receiver's declaration alone.
