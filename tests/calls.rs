@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use orchestrator_proto::control::{CallCounters, LinkState, Policy};
 use orchestrator_proto::runtime::{
-    Answer, CallEnd, CallFailure, CallFrame, DeclareCalls, Direction, Frame, MAX_CALL_TIMEOUT_MS,
-    MAX_CALLS, MAX_FAILURE,
+    Answer, CallEnd, CallFailure, CallFrame, DeclareCalls, Direction, Frame, MAX_CALL,
+    MAX_CALL_TIMEOUT_MS, MAX_CALLS, MAX_FAILURE,
 };
 use orchestrator_proto::sdk::{Call, CallError, Client, Runtime, Schema, Service};
 use orchestrator_proto::{ErrorCode, LinkId, Message, TypeSchema};
@@ -179,6 +179,7 @@ fn many_are_in_flight_and_answered_in_any_order() {
     assert_eq!(stage.counters("b").replies, 300);
 }
 
+/// C15.
 #[test]
 fn large_requests_and_replies_pass() {
     let stage = Stage::new(&["b"]);
@@ -200,7 +201,18 @@ fn large_requests_and_replies_pass() {
         for call in calls {
             assert_eq!(call.await.unwrap().unwrap().by.len(), 3 << 20);
         }
-        let ballast = vec![7; 16 << 20];
+        // As long as they may be, and so is the reply.
+        let around = 1 + 4;
+        let longest = vec![7; MAX_CALL - around];
+        let call = tokio::spawn({
+            let (client, ballast) = (client.clone(), longest.clone());
+            async move { client.call(&Double { value: 1, ballast }).await }
+        });
+        let given = service.next().await;
+        assert!(given.request().ballast == longest);
+        given.reply(&Doubled { value: 1, by: "x".repeat(MAX_CALL - around) }).await.unwrap();
+        assert_eq!(call.await.unwrap().unwrap().by.len(), MAX_CALL - around);
+        let ballast = vec![7; MAX_CALL - around + 1];
         let error = client.call(&Double { value: 1, ballast }).await.unwrap_err();
         assert_eq!(error, CallError::TooLong);
     });

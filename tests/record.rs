@@ -10,7 +10,7 @@ use mcap::read::Options;
 use mcap::records::Record;
 use nix::sys::signal::Signal;
 use orchestrator_proto::TypeSchema;
-use orchestrator_proto::runtime::Direction;
+use orchestrator_proto::runtime::{Direction, Frame, MAX_PAYLOAD};
 use orchestrator_proto::schema::Field;
 use serde_json::{Value, json};
 use tests::{Daemon, eventually, processes};
@@ -25,6 +25,7 @@ struct Message {
     metadata: BTreeMap<String, String>,
     sequence: u32,
     time_ns: u64,
+    sent_ns: u64,
     data: Vec<u8>,
 }
 
@@ -51,6 +52,7 @@ fn read(path: &Path) -> Vec<Message> {
         metadata: it.channel.metadata.clone(),
         sequence: it.sequence,
         time_ns: it.log_time,
+        sent_ns: it.publish_time,
         data: it.data.to_vec(),
     };
     whole.map(message).collect()
@@ -314,6 +316,60 @@ fn a_recorder_that_is_too_slow_misses_messages_and_holds_up_nobody() {
     assert_eq!(summary["missed"], json!(missed));
     let kept = messages.iter().filter(|it| it.json().as_u64() >= Some(u64::from(payload))).count();
     assert!(missed > 0 && kept as u64 + missed >= 30_000, "{kept} {missed}");
+}
+
+/// R6: a message of as many bytes as a link carries.
+#[test]
+fn the_longest_messages_are_recorded_whole() {
+    let daemon = Daemon::start();
+    let mut sender = daemon.native(&daemon.put("a"));
+    sender.declare(0, Direction::Output, "n", &TypeSchema::Bytes, 0);
+    let recorder = begin(&daemon, "one", &["--type", "n", "--encoding", "postcard"]);
+    let short = postcard::to_stdvec(&[1_u8].as_slice()).unwrap();
+    eventually("it records", || {
+        sender.message(0, &short);
+        (recorder.file.exists() && !read(&recorder.file).is_empty()).then_some(())
+    });
+    // Its length takes four bytes.
+    let mut long = vec![0xff, 0xff, 0xff, 0x1f];
+    long.resize(MAX_PAYLOAD, 7);
+    long[MAX_PAYLOAD - 1] = 8;
+    let file = recorder.file.clone();
+    for count in 1..=2 {
+        sender.message(0, &long);
+        eventually("it is recorded", || {
+            let there = read(&file).iter().filter(|it| it.data == long).count();
+            (there == count).then_some(())
+        });
+    }
+    let (messages, summary) = recorder.interrupt();
+    assert_eq!(summary["missed"], json!(0));
+    assert_eq!(messages.iter().filter(|it| it.data == long).count(), 2);
+}
+
+/// L39: the time of publishing is that of sending, where the sender says it; and it is no part of the value.
+#[test]
+fn it_is_known_when_a_message_was_sent() {
+    let daemon = Daemon::start();
+    let mut sender = daemon.native(&daemon.put("a"));
+    sender.send(&Frame::Stamps { channel: 0, stamped: true });
+    sender.declare(0, Direction::Output, "n", &TypeSchema::U32, 0);
+    sender.declare(1, Direction::Output, "m", &TypeSchema::U32, 0);
+    for encoding in ["json", "postcard"] {
+        let recorder = begin(&daemon, encoding, &["--count", "20", "--encoding", encoding]);
+        let (messages, _) = recorder.until_it_ends(|| {
+            let stamped = [&[7][..], &1234_u64.to_le_bytes()].concat();
+            sender.message(0, &stamped);
+            sender.message(1, &[7]);
+        });
+        let schema = |message: &Message| message.metadata["type"].clone();
+        for message in messages {
+            let value = if encoding == "json" { b"7"[0] } else { 7 };
+            assert_eq!(message.data, [value]);
+            let is_stamped = schema(&message) == "n";
+            assert_eq!(message.sent_ns, if is_stamped { 1234 } else { message.time_ns });
+        }
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use orchestrator_proto::control::{
     Item, Policy, ReplayMessage, ReplaySource, ReplaySpec, Reply, Request, RulesSpec,
 };
-use orchestrator_proto::runtime::{Direction, schema_of_calls};
+use orchestrator_proto::runtime::{Direction, MAX_PAYLOAD, schema_of_calls};
 use orchestrator_proto::schema::Field;
 use orchestrator_proto::{ErrorCode, Millis, TypeSchema};
 use serde_json::{Value, json};
@@ -24,6 +24,17 @@ const BEGIN_NS: u64 = 1_795_175_693_000_000_000;
 /// Writes a recording as `link record` does, of numbers that `from` has sent so many microseconds
 /// after the beginning.
 fn write(daemon: &Daemon, name: &str, from: &str, schema: &TypeSchema, at_us: &[u64]) -> PathBuf {
+    let numbers = (0..u32::MAX).map(|number| postcard::to_stdvec(&number).unwrap());
+    write_all(daemon, (name, from), schema, numbers.zip(at_us.iter().copied()))
+}
+
+/// Likewise, with these payloads.
+fn write_all<P: AsRef<[u8]>>(
+    daemon: &Daemon,
+    (name, from): (&str, &str),
+    schema: &TypeSchema,
+    messages: impl IntoIterator<Item = (P, u64)>,
+) -> PathBuf {
     let path = daemon.dir().join(name);
     let file = fs::File::create(&path).unwrap();
     let mut writer: Writer<_> = WriteOptions::new().chunk_size(Some(1 << 12)).create(file).unwrap();
@@ -32,7 +43,7 @@ fn write(daemon: &Daemon, name: &str, from: &str, schema: &TypeSchema, at_us: &[
     let metadata = entries.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     let canonical = writer.add_schema("n", "orchestrator", &schema.encode()).unwrap();
     let channel = writer.add_channel(canonical, "/a/n", "postcard", &metadata).unwrap();
-    for (number, at_us) in (0..).zip(at_us) {
+    for (number, (payload, at_us)) in (0..).zip(messages) {
         let time = BEGIN_NS + at_us * 1000;
         let header = MessageHeader {
             channel_id: channel,
@@ -40,8 +51,7 @@ fn write(daemon: &Daemon, name: &str, from: &str, schema: &TypeSchema, at_us: &[
             log_time: time,
             publish_time: time,
         };
-        let payload = postcard::to_stdvec(&number).unwrap();
-        writer.write_to_known_channel(&header, &payload).unwrap();
+        writer.write_to_known_channel(&header, payload.as_ref()).unwrap();
     }
     writer.finish().unwrap();
     path
@@ -285,6 +295,28 @@ fn block_holds_it_back_and_a_timeout_lets_it_go() {
     let counters = daemon.counters(link);
     assert_eq!((counters.sent, counters.queued), (1004, 8), "{counters:?}");
     assert_eq!(counters.drops.timed_out, 496, "{counters:?}");
+}
+
+/// R6: messages of as many bytes as a link carries, more than may be under way to the daemon.
+#[test]
+fn the_longest_messages_are_played_whole() {
+    let daemon = Daemon::start();
+    daemon.put("a");
+    let b = daemon.put("b");
+    let link = daemon.link_with("a", "n", "b", Policy::Block, 2);
+    let lengths = [1, MAX_PAYLOAD - 4, MAX_PAYLOAD - 4, 2, MAX_PAYLOAD - 4, 3];
+    let payloads =
+        lengths.map(|length| postcard::to_stdvec(vec![7_u8; length].as_slice()).unwrap());
+    let file = write_all(&daemon, ("n", "a"), &TypeSchema::Bytes, payloads.iter().zip(0..));
+    let child = begin(&daemon, &file, &["--rate", "max"]);
+    let mut receiver = daemon.native(&b);
+    receiver.declare(0, Direction::Input, "n", &TypeSchema::Bytes, 0);
+    for payload in &payloads {
+        let (_, got) = receiver.next_message().expect("it comes");
+        assert!(got == *payload, "{} bytes, not {}", got.len(), payload.len());
+    }
+    assert_eq!(end(child)["messages"], json!(lengths.len()));
+    assert_eq!(daemon.settled(link, 6).dropped, 0);
 }
 
 #[test]

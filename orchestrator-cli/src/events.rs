@@ -135,6 +135,13 @@ fn what(kind: &EventKind) -> String {
                  read {read}; one of them counts wrongly"
             )
         }
+        EventKind::LaneCut { link, queued } => {
+            let waiting = format::count(*queued, "message");
+            format!(
+                "did not leave its lane on link {link} within a second of being told to, and is \
+                 cut off; {waiting} waited with it, as it said last"
+            )
+        }
         EventKind::Connected { dialect } => format!("connected ({dialect})"),
         EventKind::Disconnected { dialect, error: None } => format!("disconnected ({dialect})"),
         EventKind::Disconnected { dialect, error: Some(error) } => {

@@ -9,12 +9,13 @@ use thiserror::Error;
 /// Bytes of the length prefix.
 pub const PREFIX: usize = 4;
 
-/// The largest body on the control socket, in either direction: 16 MiB.
-pub const MAX_CONTROL: usize = 16 << 20;
-
 /// The largest body on an instance's socket and on a lane, in either direction: 64 MiB, and what a
 /// message of so much payload has around it.
 pub const MAX_RUNTIME: usize = (64 << 20) + 32;
+
+/// The largest body on the control socket, in either direction: 64 MiB, and what a message of so much
+/// payload has around it there.
+pub const MAX_CONTROL: usize = (64 << 20) + (4 << 10);
 
 /// Why bytes are not a frame. The connection can't be read any further after this: where the
 /// next frame begins is unknown.

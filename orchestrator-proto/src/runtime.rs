@@ -72,12 +72,14 @@
 
 mod call;
 mod lane;
+mod stamp;
 
 pub use call::{
     Answer, CallEnd, CallFailure, CallFrame, DeclareCalls, MAX_CALL, MAX_CALL_BYTES,
     MAX_CALL_TIMEOUT_MS, MAX_CALLS, MAX_FAILURE, parts_of_calls, schema_of_calls,
 };
 pub use lane::{Medium, Passed};
+pub use stamp::{STAMP, unstamped};
 
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +150,8 @@ pub enum Frame<'a> {
     Message {
         /// The instance's number for the type.
         channel: u16,
-        /// The value in postcard, at most [`MAX_PAYLOAD`] bytes.
+        /// The value in postcard, at most [`MAX_PAYLOAD`] bytes; and a stamp, see
+        /// [`Frame::Stamps`].
         #[serde(borrow, with = "serde_bytes")]
         payload: &'a [u8],
     },
@@ -385,6 +388,17 @@ pub enum Frame<'a> {
         channel: u16,
         /// 0 is the form of the declaration, 1 is the first of [`Frame::Takes`], and so on.
         form: u8,
+    },
+    /// The time at which each message was sent stands behind its payload: [`STAMP`] bytes that are not
+    /// part of its value. Instance to daemon, before a declaration and what announces it: so it is
+    /// with the messages of this output, or this input takes such messages. Daemon to instance, for
+    /// an input that takes them, and on a lane: so it is with the messages that follow, or not;
+    /// until it comes it is not.
+    Stamps {
+        /// The output's or the input's channel.
+        channel: u16,
+        /// Whether it is so. An instance does not say that it is not.
+        stamped: bool,
     },
 }
 

@@ -166,6 +166,13 @@ fn say(event: &NewEvent) {
             read,
             "the two ends of a link disagree on what passed between them"
         ),
+        EventKind::LaneCut { link, queued } => tracing::warn!(
+            link = link.0,
+            from = instance,
+            queued,
+            "messages went directly and were to go another way, which their sender does not heed: \
+             it is cut off"
+        ),
         EventKind::Connected { dialect } => tracing::debug!(instance, dialect, "connected"),
         EventKind::Disconnected { dialect, error: None } => {
             tracing::debug!(instance, dialect, "disconnected");

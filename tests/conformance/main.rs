@@ -18,6 +18,7 @@ mod random;
 mod replays;
 mod sends;
 mod stage;
+mod stamps;
 mod texts;
 mod timeouts;
 
@@ -88,6 +89,7 @@ conformance!(
     sends::messages_of_a_client_are_values_of_the_type,
     sends::messages_of_a_client_are_not_kept,
     forms::each_message_arrives_in_its_form,
+    stamps::the_receiver_is_told_when_each_message_was_sent,
     replays::what_is_fed_is_carried_like_any_message,
     replays::a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it,
     random::whatever_happens,
@@ -105,6 +107,7 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("policies.rs"),
         include_str!("ends.rs"),
         include_str!("forms.rs"),
+        include_str!("stamps.rs"),
         include_str!("replays.rs"),
         include_str!("late.rs"),
         include_str!("changes.rs"),
@@ -117,6 +120,9 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("../shm.rs"),
         include_str!("../sdk/envelopes.rs"),
         include_str!("../lane_ends.rs"),
+        include_str!("../lane_cut.rs"),
+        include_str!("../record.rs"),
+        include_str!("../replay.rs"),
         include_str!("timeouts.rs"),
     ];
     let named = |text: &str, sentence: &str| {

@@ -6,6 +6,8 @@ ends when there is nothing more to be told.
     played.py send-text LENGTH  SEND FROM TO: a text for each of these
     played.py receive           TAKE COUNT: says the next numbers, and is done with them
     played.py receive-forms     the same; a number in the other form counts a million more
+    played.py send-stamped      as send; each number says when it was sent
+    played.py receive-stamped   as receive; says of each number when it was sent, or None, instead
 """
 
 import queue
@@ -70,8 +72,10 @@ def told(runtime: Runtime) -> Iterator[list[str]]:
         yield line.split()
 
 
-def send(runtime: Runtime, cls: Any, make: Callable[[int], Any]) -> None:
-    output = runtime.output(cls)
+def send(
+    runtime: Runtime, cls: Any, make: Callable[[int], Any], stamped: bool = False
+) -> None:
+    output = runtime.output(cls, stamped)
     say("ready")
     for what, *rest in told(runtime):
         if what == "SEND":
@@ -108,11 +112,25 @@ def receive(runtime: Runtime, cls: Any) -> None:
         say("done")
 
 
+def receive_stamped(runtime: Runtime) -> None:
+    source = runtime.input(Number)
+    say("ready")
+    for _, count in told(runtime):
+        for _ in range(int(count)):
+            envelope = source.receive_envelope()
+            say(f"{envelope.message.value} {envelope.sent_ns}")
+        say("done")
+
+
 def main() -> None:
     mode, *rest = sys.argv[1:]
     with Runtime.connect() as runtime:
         try:
-            if mode == "send":
+            if mode == "send-stamped":
+                send(runtime, Number, Number, stamped=True)
+            elif mode == "receive-stamped":
+                receive_stamped(runtime)
+            elif mode == "send":
                 send(runtime, Number, Number)
             elif mode == "send-text":
                 text = Text("x" * int(rest[0]))

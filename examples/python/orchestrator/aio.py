@@ -164,9 +164,9 @@ class Runtime:
         self._bell = runtime._link.progress
         self._signals: Set[int] = set()
 
-    def output(self, cls: Type[_T]) -> Output[_T]:
-        """Declares that this program sends messages of a type."""
-        return Output(self._runtime.output(cls))
+    def output(self, cls: Type[_T], stamped: bool = False) -> Output[_T]:
+        """Declares that this program sends messages of a type; see `orchestrator.Runtime.output`."""
+        return Output(self._runtime.output(cls, stamped))
 
     def input(self, cls: Type[_T], window: int = DEFAULT_WINDOW) -> Input[_T]:
         """Declares that this program takes messages of a type."""

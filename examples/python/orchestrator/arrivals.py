@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 from .errors import ProtocolError
-from .frames import Sender
+from .frames import STAMP, Sender
 from .seen import Seen
 
 
@@ -26,6 +26,8 @@ class Arrival(NamedTuple):
     missed: int
     form: int = 0
     """In which form it is written; 0 is that of the declaration."""
+    sent_ns: Optional[int] = None
+    """When it was sent, nanoseconds since 1970, if its sender says so."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Arrivals:
     def __init__(self, window: int, forms: int = 1) -> None:
         self.window = window
         self._forms, self._form = forms, 0
+        self._stamped = False
+        """Whether what comes next has a stamp."""
         self.missed = 0
         """Messages that never came, in all."""
         self.closed = False
@@ -73,7 +77,7 @@ class Arrivals:
         self._received = self._acknowledged = self._late = 0
         self._kept = False
         self._seen.turn_to(None, 0)
-        self._form = 0
+        self._form, self._stamped = 0, False
         return None if self.closed else self._granted
 
     def places(self) -> list[tuple[Sender, int]]:
@@ -90,6 +94,10 @@ class Arrivals:
         """The messages that follow are written in this form. False if there is none such."""
         self._form = form
         return form < self._forms
+
+    def turn_to_stamps(self, stamped: bool) -> None:
+        """The messages that follow have a stamp, or none."""
+        self._stamped = stamped
 
     def skip(self, count: int) -> bool:
         """So many numbers are left out. False if there are no numbers."""
@@ -115,7 +123,12 @@ class Arrivals:
         if self.closed:
             # Never consumed, so never acknowledged.
             return False
-        self._messages.append(Arrival(payload, self._seen.sender, number, missed, self._form))
+        sent_ns = None
+        if self._stamped and len(payload) >= STAMP:
+            sent_ns = int.from_bytes(payload[-STAMP:], "little")
+            payload = payload[:-STAMP]
+        arrival = Arrival(payload, self._seen.sender, number, missed, self._form, sent_ns)
+        self._messages.append(arrival)
         return True
 
     def come_back(self) -> None:

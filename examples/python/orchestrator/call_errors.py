@@ -109,7 +109,7 @@ class NoAnswer(CallError, TimeoutError):
 
 
 class RequestNotEncoded(CallError, EncodeError):
-    """The request does not fit its type, or has more than 16 MiB - 64 bytes. Nothing was sent."""
+    """The request does not fit its type, or has more than 64 MiB. Nothing was sent."""
 
     may_have_had_effect = False
 

@@ -13,7 +13,7 @@ from typing import Union
 from .kinds import UInt16, UInt32, UInt64, unnamed, variant
 from .schema import STRING, Enum, Node, Variant
 
-MAX_CALL = (16 << 20) - 64
+MAX_CALL = 64 << 20
 """The largest payload of a call or of a reply, bytes."""
 MAX_CALLS = 1024
 """Calls of one client that may be under way, and calls that a service may be given at once."""

@@ -30,6 +30,8 @@ UNLIMITED = 2**64 - 1
 """A grant of this total ends the limit."""
 OUTPUT, INPUT = 0, 1
 """The directions of a declaration."""
+STAMP = 8
+"""Bytes of a stamp: nanoseconds since 1970 (UTC), little-endian."""
 PREFIX = 4
 """The bytes before a body, which hold its length."""
 
@@ -218,6 +220,15 @@ class FormFrame:
     form: UInt8
 
 
+@dataclass(frozen=True)
+class Stamps:
+    """The time of sending stands behind each payload. Instance to daemon, before a declaration: so it
+    is with this output, or this input takes it. Daemon to instance: so it is with what follows."""
+
+    channel: UInt16
+    stamped: bool
+
+
 Frame = Union[
     Hello,
     Welcome,
@@ -238,9 +249,10 @@ Frame = Union[
     Calls,
     Takes,
     FormFrame,
+    Stamps,
 ]
 
-_NOT_OF_LANES = [*range(17), 30, 31]
+_NOT_OF_LANES = [*range(17), 30, 31, 32]
 NUMBERS: dict[type, int] = dict(zip(get_args(Frame), _NOT_OF_LANES))
 """The number of each frame. Those that are left out are of lanes, which this library does not take:
 a daemon sends them only to those who say that they do."""

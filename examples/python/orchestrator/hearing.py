@@ -15,6 +15,7 @@ from .frames import (
     RefusedFrame,
     Reply,
     Skip,
+    Stamps,
     encode_frame,
 )
 from .link import Link
@@ -43,6 +44,8 @@ def locked_hear(link: Link, frame: Incoming) -> None:
     elif isinstance(frame, FormFrame):
         if not link.input(frame.channel).arrivals.turn_to_form(frame.form):
             raise ProtocolError(f"form {frame.form} on {frame.channel}, which takes none such")
+    elif isinstance(frame, Stamps):
+        link.input(frame.channel).arrivals.turn_to_stamps(frame.stamped)
     elif isinstance(frame, (Reply, BadReply)):
         link.questions.replied(frame)
         link.progress.ring()

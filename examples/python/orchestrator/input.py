@@ -30,6 +30,9 @@ class Envelope(Generic[_T]):
     missed: int
     """How many messages of this sender, right before this one, never came: they were dropped by
     the link's policy, lost with a daemon, or sent while no link carried them."""
+    sent_ns: Optional[int] = None
+    """When it was sent, nanoseconds since 1970 by the clock of its sender, as `time.time_ns` has them:
+    when the program called what sends it. None if its sender does not say: see `Runtime.output`."""
 
 
 class Input(Generic[_T]):
@@ -129,7 +132,7 @@ class Input(Generic[_T]):
         """An arrival for people. Raises `DecodeError`."""
         sender = None if arrival.sender is None else UUID(bytes=arrival.sender.instance)
         message: _T = self.decoded(arrival)
-        return Envelope(message, sender, arrival.number, arrival.missed)
+        return Envelope(message, sender, arrival.number, arrival.missed, arrival.sent_ns)
 
     def decoded(self, arrival: Arrival) -> Any:
         """The message in an arrival. Raises `DecodeError`."""

@@ -42,6 +42,7 @@ from .frames import (
     ReadyFrame,
     Recognise,
     Report,
+    Stamps,
     Takes,
     encode_frame,
 )
@@ -166,11 +167,16 @@ class Link:
     # Declaring
 
     def declare(
-        self, name: str, schema: Schema, window: Optional[int], also: Sequence[Schema] = ()
+        self,
+        name: str,
+        schema: Schema,
+        window: Optional[int],
+        also: Sequence[Schema] = (),
+        stamped: bool = False,
     ) -> int:
         """Declares a type, on this connection and on all that follow; as output without a
         window. As an input it may take other forms too. The answer is its channel."""
-        end: End = OutputEnd() if window is None else InputEnd(window, also, self.lock)
+        end: End = OutputEnd(stamped) if window is None else InputEnd(window, also, self.lock)
         with self.lock:
             self.locked_check()
             self._check_free(name, window is not None)
@@ -213,11 +219,14 @@ class Link:
             before = Keep(channel, self._epoch, first, again)
             direction, window = OUTPUT, 0
             after = [Report(channel)]
+            if declared.end.stamped:
+                self.writing.push(encode_frame(Stamps(channel, stamped=True)))
         else:
             arrivals = declared.end.arrivals
             granted = arrivals.begin()
             if granted is None:
                 return
+            self.writing.push(encode_frame(Stamps(channel, stamped=True)))
             for form in declared.end.also:
                 self.writing.push(encode_frame(Takes(channel, form.canonical, form.hash)))
             before = Recognise(channel)

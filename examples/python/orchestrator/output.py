@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Generic, Optional, TypeVar
 
@@ -9,7 +10,7 @@ from .bell import Attempt
 from .codec import Codec
 from .ends import OutputEnd
 from .errors import EncodeError
-from .frames import encode_message
+from .frames import STAMP, encode_message
 from .link import Link
 from .message import MAX_PAYLOAD, name_of
 from .reflect import codec_of
@@ -29,11 +30,12 @@ class Output(Generic[_T]):
     >>> speeds.send(Speed(metres_per_s=1.5))
     """
 
-    def __init__(self, link: Link, owner: object, cls: type[_T]) -> None:
+    def __init__(self, link: Link, owner: object, cls: type[_T], stamped: bool) -> None:
         self.name = name_of(cls)
         """The type's name."""
         self._codec: Codec = codec_of(cls)
-        self.channel = link.declare(self.name, Schema(self._codec.node), None)
+        schema = Schema(self._codec.node)
+        self.channel = link.declare(self.name, schema, None, stamped=stamped)
         """Its number on the wire."""
         end = link.end(self.channel)
         assert isinstance(end, OutputEnd)
@@ -114,6 +116,8 @@ class Output(Generic[_T]):
             raise EncodeError(
                 f"the message has {len(payload)} bytes; at most {MAX_PAYLOAD} can be sent"
             )
+        if self._end.stamped:
+            payload += time.time_ns().to_bytes(STAMP, "little")
         return encode_message(self.channel, payload)
 
     def sending(self, frames: list[bytes]) -> Attempt[bool]:

@@ -117,12 +117,13 @@ class Runtime:
 
     # Types
 
-    def output(self, cls: Type[_T]) -> Output[_T]:
-        """Declares that this program sends messages of a type, once for each type.
+    def output(self, cls: Type[_T], stamped: bool = False) -> Output[_T]:
+        """Declares that this program sends messages of a type, once for each type. With `stamped` each
+        message says when it was sent, in eight bytes: see `Envelope.sent_ns`, and recordings.
 
         Raises `SchemaError` if it is no message, `DeclareError` if it is an output already.
         """
-        return Output(self._link, self, cls)
+        return Output(self._link, self, cls, stamped)
 
     def input(self, cls: Type[_T], window: int = DEFAULT_WINDOW) -> Input[_T]:
         """Declares that this program takes messages of a type, once for each type, and that at

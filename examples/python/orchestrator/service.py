@@ -88,8 +88,8 @@ class Call(Generic[_Req, _Rep]):
         most. A reply for which nobody waits any more is dropped by the daemon.
 
         Raises `ReplyNotSent` if the connection over which the call came is gone, or there was no
-        room in time; `EncodeError` for a value that does not fit its type or has more than 16 MiB -
-        64 bytes: then the caller is told that the service failed. A `ValueError` if the call has an
+        room in time; `EncodeError` for a value that does not fit its type or has more than 64 MiB:
+        then the caller is told that the service failed. A `ValueError` if the call has an
         answer already.
         """
         attempt = self.replying(reply)

@@ -22,6 +22,7 @@ from orchestrator.frames import (
     Message,
     Recognise,
     Report,
+    Stamps,
     Unframer,
     Welcome,
     decode_frame,
@@ -78,6 +79,13 @@ class Peer:
         assert isinstance(frame, kind), f"{frame} is no {kind.__name__}"
         return frame
 
+    def expect_past(self, kind: type[_Kind]) -> _Kind:
+        """The next frame of this kind; others before it are passed over."""
+        while True:
+            frame = self.next()
+            if isinstance(frame, kind):
+                return frame
+
     def declared(self, before: type[object]) -> Declare:
         """The next declaration, and what stands before it."""
         self.expect(before)
@@ -92,7 +100,12 @@ class Peer:
 
     def input(self) -> Declare:
         """An input is declared."""
+        self.takes_stamps()
         return self.declared(Recognise)
+
+    def takes_stamps(self) -> None:
+        """An input that is declared next wants to know when messages were sent."""
+        assert self.expect(Stamps).stamped
 
     def calls(self, kind: type[_Kind]) -> _Kind:
         """The next frame, which has to be of this kind, about calls."""

@@ -60,6 +60,7 @@ class Mass:
 
 class Declaring(Played):
     def declared(self, peer: Peer) -> None:
+        peer.takes_stamps()
         for form in (InGrams, InPounds):
             takes = peer.expect(Takes)
             schema = schema_of(form)

@@ -99,6 +99,7 @@ class Page(Played):
     def test_older_forms(self) -> None:
         runtime, peer = self.begin()
         masses = runtime.input(self.page.Mass)
+        peer.takes_stamps()
         self.assertEqual(peer.expect(Takes).schema, schema_of(self.page.MassInGrams).canonical)
         peer.expect(Recognise)
         peer.expect(DeclareFrame)

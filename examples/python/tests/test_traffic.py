@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 import warnings
 from typing import Any
 from unittest import mock
@@ -31,6 +32,7 @@ from orchestrator.frames import (
     Message,
     Sender,
     Skip,
+    Stamps,
 )
 
 SENDER = Sender(9, bytes(16), False)
@@ -167,6 +169,24 @@ class Receiving(Played):
         source = runtime.input(Number, window)
         peer.input()
         return runtime, peer, source
+
+    def test_when_a_message_was_sent(self) -> None:
+        runtime, peer, source = self.input()
+        stamp = (1234).to_bytes(8, "little")
+        peer.send(Message(0, b"\1"), Stamps(0, True), Message(0, b"\2" + stamp))
+        peer.send(Stamps(0, False), Message(0, b"\3"))
+        got = [source.receive_envelope() for _ in range(3)]
+        got_both = [(it.message.value, it.sent_ns) for it in got]
+        self.assertEqual(got_both, [(1, None), (2, 1234), (3, None)])
+        output = runtime.output(Number, stamped=True)
+        self.assertEqual(peer.expect_past(Stamps), Stamps(1, True))
+        peer.output()
+        before = time.time_ns()
+        output.send(Number(7))
+        payload = peer.expect_past(Message).payload
+        self.assertEqual(payload[:-8], b"\7")
+        sent = int.from_bytes(payload[-8:], "little")
+        self.assertTrue(before <= sent <= time.time_ns())
 
     def test_grants_and_acknowledgements(self) -> None:
         runtime, peer, source = self.input()

@@ -116,7 +116,7 @@ impl<W: Write + Seek> Recording<W> {
             channel_id: channel.number,
             sequence: *sequence,
             log_time: message.time_ns,
-            publish_time: message.time_ns,
+            publish_time: message.sent_ns.unwrap_or(message.time_ns),
         };
         let data = json.as_ref().map_or(&*message.payload, String::as_bytes);
         self.writer.write_to_known_channel(&header, data)?;

@@ -298,7 +298,8 @@ mod tests {
                 _ => serde_json::to_vec(&format!("[{at}]")).unwrap(),
             };
             let (source, time_ns) = (at % 2, 1000 + u64::from(at));
-            recording.message(&RecordedMessage { source, time_ns, payload }).unwrap();
+            let message = RecordedMessage { source, time_ns, payload, sent_ns: None };
+            recording.message(&message).unwrap();
             if at % 10 == 9 {
                 recording.flush().unwrap();
             }

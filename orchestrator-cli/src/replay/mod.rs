@@ -29,7 +29,7 @@ const LATE: Duration = Duration::from_millis(1);
 /// Why calls are not played, and what to do.
 const CALLS: &str = "nobody would wait for the replies; `link call` makes a call";
 
-/// Batches that are read ahead.
+/// Batches that are read ahead, of 64 KiB each, or of one message that has more.
 const AHEAD: usize = 4;
 
 /// Bytes that may be under way, or one batch that has more: 8 MiB.

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -26,8 +26,15 @@ use crate::control::{
 use crate::error::ErrorCode;
 use crate::frame;
 
-/// Frames that wait to be written. With chunks of 256 KiB, at most 4 MiB.
+/// Frames that wait to be written. With chunks of 256 KiB, at most 4 MiB. Whoever feeds longer ones
+/// bounds what is under way.
 const WRITE_QUEUE: usize = 16;
+
+/// Bytes of answers that wait for one call, or of one that has more: 64 MiB.
+const MAX_ANSWERS: usize = 64 << 20;
+
+/// Bytes of a buffer that is kept for the next frame.
+const MAX_KEPT: usize = 1 << 20;
 
 /// How long to wait before asking a listener with a full backlog again.
 const BACKLOG_RETRY: Duration = Duration::from_millis(5);
@@ -81,14 +88,15 @@ impl Connection {
     /// A new call, whose answers wait in a queue of this length.
     pub(super) fn call(&self, queue: usize) -> Result<Call, ClientError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (sender, answers) = mpsc::channel(queue);
+        let (answers, receiver) = mpsc::channel(queue);
+        let sender = Answers { answers, room: Arc::new(Semaphore::new(MAX_ANSWERS)) };
         let mut state = self.shared.state();
         if let Some(end) = &state.end {
             return Err(end.error());
         }
         state.calls.insert(id, sender);
         drop(state);
-        Ok(Call { id, shared: Arc::clone(&self.shared), answers, done: false })
+        Ok(Call { id, shared: Arc::clone(&self.shared), answers: receiver, done: false })
     }
 
     /// Puts a frame into the queue, when there is room. False when the writer has ended.
@@ -175,7 +183,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// Where the answers of the calls under way go.
-    calls: HashMap<u64, mpsc::Sender<Answer>>,
+    calls: HashMap<u64, Answers>,
     /// Calls that were dropped before they were done; at most one entry for each of them.
     cancels: Vec<u64>,
     /// Why the connection is over.
@@ -184,6 +192,27 @@ struct State {
 
 /// What a daemon says on a call, or why that can't be understood.
 type Answer = Result<ServerBody, String>;
+
+/// Where the answers of a call go.
+#[derive(Clone, Debug)]
+struct Answers {
+    answers: mpsc::Sender<(Answer, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+}
+
+impl Answers {
+    /// Waits until there is room for an answer of so many bytes, or nobody wants it any more.
+    async fn send(&self, answer: Answer, size: usize) {
+        let size = u32::try_from(size.min(MAX_ANSWERS)).unwrap_or(u32::MAX);
+        tokio::select! {
+            // The semaphore is never closed.
+            Ok(room) = self.room.clone().acquire_many_owned(size) => {
+                let _ = self.answers.send((answer, room)).await;
+            }
+            () = self.answers.closed() => {}
+        }
+    }
+}
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -229,7 +258,7 @@ impl End {
 pub(super) struct Call {
     id: u64,
     shared: Arc<Shared>,
-    answers: mpsc::Receiver<Answer>,
+    answers: mpsc::Receiver<(Answer, OwnedSemaphorePermit)>,
     done: bool,
 }
 
@@ -252,11 +281,11 @@ impl Call {
     /// What the daemon says next.
     pub(super) async fn next(&mut self) -> Result<ServerBody, ClientError> {
         match self.answers.recv().await {
-            Some(Ok(body)) => {
+            Some((Ok(body), _)) => {
                 self.done = is_last(&body);
                 Ok(body)
             }
-            Some(Err(reason)) => Err(ClientError::Protocol(reason)),
+            Some((Err(reason), _)) => Err(ClientError::Protocol(reason)),
             None => {
                 self.done = true;
                 Err(self.shared.reason())
@@ -310,6 +339,7 @@ async fn read(mut reader: BufReader<OwnedReadHalf>, mut body: Vec<u8>, shared: A
             Ok(false) => break End::Lost("the daemon closed it".into()),
             Err(end) => break end,
         }
+        body.shrink_to(MAX_KEPT.max(body.len()));
         let (id, answer) = match split(&body) {
             Ok(parts) => parts,
             Err(reason) => break End::Protocol(reason),
@@ -330,7 +360,7 @@ async fn read(mut reader: BufReader<OwnedReadHalf>, mut body: Vec<u8>, shared: A
         };
         // Nobody there: the call was dropped, and its cancel and this frame have crossed.
         if let Some(call) = call {
-            let _ = call.send(answer).await;
+            call.send(answer, body.len()).await;
         }
     };
     shared.end(end);

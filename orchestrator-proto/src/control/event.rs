@@ -226,4 +226,12 @@ pub enum EventKind {
         /// How many arrived, as the receiver says.
         read: u64,
     },
+    /// Messages of the instance went directly, and were to go another way; it has not heeded that
+    /// for a second. They go directly no longer.
+    LaneCut {
+        /// The link that they are sent on.
+        link: LinkId,
+        /// How many wait with it, as it said last.
+        queued: u64,
+    },
 }

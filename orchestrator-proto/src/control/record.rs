@@ -50,4 +50,6 @@ pub struct RecordedMessage {
     /// The payload, as its sender wrote it.
     #[serde(with = "serde_bytes")]
     pub payload: Vec<u8>,
+    /// When it was sent, nanoseconds since 1970 (UTC) by its sender's clock, if its sender says so.
+    pub sent_ns: Option<u64>,
 }

@@ -9,9 +9,8 @@ use thiserror::Error;
 
 use crate::schema::{TypeSchema, Variant, VariantBody};
 
-/// The largest payload of a call or of a reply, bytes: a little less than 16 MiB. Calls come from
-/// the control socket as well, whose frames have no more.
-pub const MAX_CALL: usize = (16 << 20) - 64;
+/// The largest payload of a call or of a reply, bytes: 64 MiB, as of a message.
+pub const MAX_CALL: usize = super::MAX_PAYLOAD;
 
 /// Calls of one client, on one connection, that may be under way; and calls that one service
 /// may be given at once.

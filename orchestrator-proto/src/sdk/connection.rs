@@ -305,6 +305,13 @@ fn handle(
                 None => return Err(no_input(channel)),
             }
         }
+        Frame::Stamps { channel, stamped } => {
+            arrivals.turn_to(shared, channel)?;
+            match &arrivals.queue {
+                Some(queue) => queue.stamps(Way::Daemon, stamped),
+                None => return Err(no_input(channel)),
+            }
+        }
         Frame::Reply { id, result } => shared.link().replied(id, result),
         Frame::Refused(error) => return Err(format!("the daemon refused: {error}")),
         other => {

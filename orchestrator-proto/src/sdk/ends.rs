@@ -17,6 +17,8 @@ pub(super) struct Sending {
     returning: Vec<(u64, u64)>,
     /// Whether the daemon gets the messages too.
     pub(super) is_wanted: bool,
+    /// Whether the time of sending stands behind each message.
+    pub(super) is_stamped: bool,
 }
 
 /// What became of messages that were offered to an output.
@@ -25,19 +27,18 @@ pub(super) struct Taken {
     pub(super) messages: u64,
 }
 
-impl Default for Sending {
-    fn default() -> Self {
+impl Sending {
+    pub(super) fn new(is_stamped: bool) -> Self {
         Self {
             kept: Kept::default(),
             lanes: Vec::new(),
             claiming: Vec::new(),
             returning: Vec::new(),
             is_wanted: true,
+            is_stamped,
         }
     }
-}
 
-impl Sending {
     /// The number of the first message that some lane may need again.
     pub(super) fn lanes_need(&self) -> Option<u64> {
         let returning = self.returning.iter().map(|(_, from)| *from);

@@ -67,7 +67,7 @@ impl<T: Message> Input<T> {
     }
 
     /// As [`recv`](Self::recv), with what is known about the message: who sent it, how many before it
-    /// were missed, and when it arrived.
+    /// were missed, when it arrived, and when it was sent, if its sender says so.
     ///
     /// ```no_run
     /// # use orchestrator_proto::sdk::{Input, Message, RecvError};
@@ -181,7 +181,7 @@ impl<T: Message> Input<T> {
         self.decode(arrived).map(|message| Envelope::new(message, known))
     }
 
-    fn decode(&self, Arrived { payload, form }: &Arrived) -> Result<T, RecvError> {
+    fn decode(&self, Arrived { payload, form, .. }: &Arrived) -> Result<T, RecvError> {
         let message = match self.reads.get(usize::from(*form)) {
             // Its own form, as a rule: without a call through a pointer.
             Some(read) if *form == 0 && read.is_plain() => form::decode(payload),

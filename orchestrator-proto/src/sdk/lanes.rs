@@ -25,7 +25,8 @@ impl Shared {
         let sender = Sender { epoch: state.epoch, instance: state.instance, anybody };
         if let Some(sending) = state.output(channel) {
             sending.claiming.push(lane);
-            let terms = Terms { lane, link, policy, capacity, sender };
+            let is_stamped = sending.is_stamped;
+            let terms = Terms { lane, link, policy, capacity, sender, is_stamped };
             tokio::spawn(lane::take_out(weak, channel, terms));
         } else if let Some(receiving) = state.input(channel) {
             receiving.claiming.push(lane);

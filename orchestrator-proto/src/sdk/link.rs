@@ -83,6 +83,15 @@ enum End {
     Input(Receiving),
 }
 
+/// An end that is to be declared.
+pub(super) enum NewEnd {
+    Output {
+        /// Whether the time of sending stands behind each message.
+        is_stamped: bool,
+    },
+    Input(Arc<Queue>),
+}
+
 /// What became of frames that were offered.
 pub(super) enum Offered {
     /// The first so many bytes, which are so many messages, were taken.
@@ -129,7 +138,7 @@ impl Shared {
         name: &'static str,
         schema: &TypeSchema,
         also: &[TypeSchema],
-        queue: Option<Arc<Queue>>,
+        end: NewEnd,
     ) -> Result<u16, DeclareError> {
         if name.is_empty() || name.len() > 255 {
             return Err(DeclareError::BadName(name.to_owned()));
@@ -138,9 +147,10 @@ impl Shared {
         let form = written(schema)?;
         let also = also.iter().map(written).collect::<Result<Vec<_>, _>>()?;
         let mut link = self.link();
+        let is_input = matches!(end, NewEnd::Input(_));
         let direction = |declared: &Declared| matches!(declared.end, End::Input(_));
-        let taken = |d: &Declared| d.name == name && direction(d) == queue.is_some();
-        if link.declared.iter().any(taken) || self.calls.has(name, queue.is_some()) {
+        let taken = |d: &Declared| d.name == name && direction(d) == is_input;
+        if link.declared.iter().any(taken) || self.calls.has(name, is_input) {
             return Err(DeclareError::Duplicate(name.to_owned()));
         }
         let channel = u16::try_from(link.declared.len()).unwrap_or(u16::MAX);
@@ -151,9 +161,9 @@ impl Shared {
             name,
             form,
             also,
-            end: match queue {
-                Some(queue) => End::Input(Receiving::new(queue)),
-                None => End::Output(Sending::default()),
+            end: match end {
+                NewEnd::Input(queue) => End::Input(Receiving::new(queue)),
+                NewEnd::Output { is_stamped } => End::Output(Sending::new(is_stamped)),
             },
             dropped: Dropped::default(),
         });

@@ -148,7 +148,7 @@ pub use orchestrator_derive::Message;
 pub use postcard_schema::Schema;
 
 use input::Queue;
-use link::{MAX_REQUESTS, Shared};
+use link::{MAX_REQUESTS, NewEnd, Shared};
 
 /// An instance's connection to its daemon. Clones share it. The background task ends when the
 /// last clone and all outputs and inputs are dropped; what the kernel has not taken by then
@@ -228,8 +228,23 @@ impl Runtime {
     ///
     /// When the type was declared as output before, or its name or schema is out of bounds.
     pub fn output<T: Message>(&self) -> Result<Output<T>, DeclareError> {
-        let channel = self.handle.shared.declare(T::NAME, &T::schema(), &[], None)?;
-        Ok(Output::new(Arc::clone(&self.handle), channel))
+        self.output_of(false)
+    }
+
+    /// As [`output`](Self::output), and each message says when it was sent: by
+    /// [`Envelope::sent`] and in recordings. That costs it eight bytes and a look at the clock.
+    ///
+    /// # Errors
+    ///
+    /// As for [`output`](Self::output).
+    pub fn stamped_output<T: Message>(&self) -> Result<Output<T>, DeclareError> {
+        self.output_of(true)
+    }
+
+    fn output_of<T: Message>(&self, is_stamped: bool) -> Result<Output<T>, DeclareError> {
+        let end = NewEnd::Output { is_stamped };
+        let channel = self.handle.shared.declare(T::NAME, &T::schema(), &[], end)?;
+        Ok(Output::new(Arc::clone(&self.handle), channel, is_stamped))
     }
 
     /// Declares that this runtime takes messages of type `T`, in its own form and in those that it
@@ -273,7 +288,8 @@ impl Runtime {
         if reads.len() > MAX_FORMS {
             return Err(DeclareError::TooManyForms(T::NAME.to_owned()));
         }
-        let channel = shared.declare(T::NAME, &T::schema(), &also, Some(Arc::clone(&queue)))?;
+        let channel =
+            shared.declare(T::NAME, &T::schema(), &also, NewEnd::Input(Arc::clone(&queue)))?;
         Ok(Input::new(Arc::clone(&self.handle), channel, queue, reads))
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use postcard::ser_flavors::Flavor;
 
@@ -26,11 +27,18 @@ const MESSAGE_TAG: u8 = 4;
 /// It is a [`Sink`](futures_sink::Sink) as well.
 pub struct Output<T> {
     handle: Arc<Handle>,
-    channel: u16,
+    channel: Channel,
     /// Kept from one message to the next, so that sending does not allocate.
     buffers: Mutex<Buffers>,
     fed: Fed,
     message: PhantomData<fn(&T)>,
+}
+
+/// Its number, and whether each message says when it was sent.
+#[derive(Clone, Copy)]
+struct Channel {
+    number: u16,
+    is_stamped: bool,
 }
 
 #[derive(Default)]
@@ -42,7 +50,8 @@ struct Buffers {
 }
 
 impl<T: Message> Output<T> {
-    pub(super) fn new(handle: Arc<Handle>, channel: u16) -> Self {
+    pub(super) fn new(handle: Arc<Handle>, channel: u16, is_stamped: bool) -> Self {
+        let channel = Channel { number: channel, is_stamped };
         let (buffers, fed) = (Mutex::default(), Fed::default());
         Self { handle, channel, buffers, fed, message: PhantomData }
     }
@@ -83,7 +92,7 @@ impl<T: Message> Output<T> {
     pub fn try_send(&self, message: &T) -> Result<(), SendError> {
         let mut buffers = self.take_buffers();
         buffers.append(self.channel, message)?;
-        let (_, offered) = self.handle.shared.offer(None, self.channel, &buffers.frames, 1);
+        let (_, offered) = self.handle.shared.offer(None, self.channel.number, &buffers.frames, 1);
         self.keep_buffers(buffers);
         match offered {
             Offered::Taken { messages: 1.., .. } => Ok(()),
@@ -97,7 +106,7 @@ impl<T: Message> Output<T> {
     /// counts for each. What links drop under other policies is not told, see `link list`.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.handle.shared.dropped(self.channel)
+        self.handle.shared.dropped(self.channel.number)
     }
 
     /// Sends many messages, with few system calls: the way for bursts. Returns how many.
@@ -142,7 +151,7 @@ impl<T: Message> Output<T> {
     async fn write(&self, frames: &[u8], count: u64) -> Result<(), SendError> {
         let shared = &self.handle.shared;
         let mut rest = (frames, count);
-        let (connection, mut offered) = shared.offer(None, self.channel, rest.0, rest.1);
+        let (connection, mut offered) = shared.offer(None, self.channel.number, rest.0, rest.1);
         loop {
             match offered {
                 Offered::Disconnected => return Err(SendError::Disconnected),
@@ -157,7 +166,7 @@ impl<T: Message> Output<T> {
             // Looks again after it has begun to listen, so that no progress is missed.
             let mut progress = pin!(shared.progress.notified());
             progress.as_mut().enable();
-            (_, offered) = shared.offer(Some(connection), self.channel, rest.0, rest.1);
+            (_, offered) = shared.offer(Some(connection), self.channel.number, rest.0, rest.1);
             if let Offered::Taken { messages: 0, .. } | Offered::Waiting = offered {
                 progress.await;
             }
@@ -200,7 +209,8 @@ impl Buffers {
     }
 
     /// Appends one message as a frame; leaves `frames` as it was on an error.
-    fn append<T: Message>(&mut self, channel: u16, message: &T) -> Result<(), SendError> {
+    fn append<T: Message>(&mut self, channel: Channel, message: &T) -> Result<(), SendError> {
+        let Channel { number, is_stamped } = channel;
         let start = self.frames.len();
         // How long the head is depends on how long the payload is, which is written behind it. As a
         // rule that is as with the message before, and else the payload is moved.
@@ -214,7 +224,10 @@ impl Buffers {
                 other => SendError::Encode(other),
             });
         }
-        let (head, length) = head(channel, self.frames.len() - payload);
+        if is_stamped {
+            self.frames.extend_from_slice(&now_ns().to_le_bytes());
+        }
+        let (head, length) = head(number, self.frames.len() - payload);
         let head = &head[..length];
         if length == self.head {
             self.frames[start..payload].copy_from_slice(head);
@@ -224,6 +237,12 @@ impl Buffers {
         }
         Ok(())
     }
+}
+
+/// Nanoseconds since 1970 (UTC).
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What stands before a payload of this length in a `Frame::Message`, as a frame: the prefix, the tag,
@@ -297,6 +316,10 @@ mod tests {
         }
     }
 
+    fn plain(number: u16) -> Channel {
+        Channel { number, is_stamped: false }
+    }
+
     fn frame_of(channel: u16, Bytes(bytes): &Bytes) -> Vec<u8> {
         let payload = &postcard::to_stdvec(bytes).unwrap();
         frame::encode(&Frame::Message { channel, payload }, frame::MAX_RUNTIME).unwrap()
@@ -311,10 +334,10 @@ mod tests {
             let (mut buffers, mut expected) = (Buffers::default(), Vec::new());
             for (at, size) in sizes.into_iter().enumerate() {
                 let message = Bytes(vec![at as u8; size]);
-                buffers.append(channel, &message).unwrap();
+                buffers.append(plain(channel), &message).unwrap();
                 expected.extend(frame_of(channel, &message));
                 // What fails leaves nothing behind.
-                prop_assert!(matches!(buffers.append(channel, &Never), Err(SendError::Encode(_))));
+                prop_assert!(matches!(buffers.append(plain(channel), &Never), Err(SendError::Encode(_))));
             }
             prop_assert!(buffers.frames == expected);
         }
@@ -324,12 +347,12 @@ mod tests {
     fn the_largest_message_fits_a_frame_and_a_larger_one_is_refused() {
         let mut buffers = Buffers::default();
         let largest = Bytes(vec![1; MAX_PAYLOAD - 4]);
-        buffers.append(1023, &largest).unwrap();
+        buffers.append(plain(1023), &largest).unwrap();
         assert!(buffers.frames == frame_of(1023, &largest));
         assert!(frame::first_body(&buffers.frames, frame::MAX_RUNTIME).unwrap().is_some());
         let before = buffers.frames.len();
         let larger = Bytes(vec![1; MAX_PAYLOAD - 3]);
-        assert!(matches!(buffers.append(1023, &larger), Err(SendError::TooLong)));
+        assert!(matches!(buffers.append(plain(1023), &larger), Err(SendError::TooLong)));
         assert_eq!(buffers.frames.len(), before);
         buffers.shrink();
         assert_eq!(buffers.frames.capacity(), 0, "a huge message's memory is not kept");

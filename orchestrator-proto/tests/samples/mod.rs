@@ -556,7 +556,12 @@ fn type_forms() -> TypeForms {
 }
 
 fn recorded() -> RecordedMessage {
-    RecordedMessage { source: 300, time_ns: NOON_MS * 1_000_000, payload: vec![1, 2, 200] }
+    RecordedMessage {
+        source: 300,
+        time_ns: NOON_MS * 1_000_000,
+        payload: vec![1, 2, 200],
+        sent_ns: Some(NOON_MS * 1_000_000),
+    }
 }
 
 fn send_spec() -> SendSpec {
@@ -666,6 +671,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Uses { .. } => Frame::Uses { channel: 300, lane: 1 << 40, link: LinkId(7), memory: true },
         Frame::Takes { .. } => Frame::Takes { channel: 300, schema: &[3], hash: None },
         Frame::Form { .. } => Frame::Form { channel: 300, form: 15 },
+        Frame::Stamps { .. } => Frame::Stamps { channel: 300, stamped: true },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),
@@ -934,7 +940,8 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
             EventKind::Scaled { .. } => EventKind::Scaled { from: 300, to: 200 },
             EventKind::SetRemoved => EventKind::SetRemoved,
             EventKind::SchemasForgotten { .. } => EventKind::SchemasForgotten { count: 300 },
-            EventKind::LinkDiverged { .. } => EventKind::LinkDiverged { link: LinkId(300), delivered: 400, read: 500 }),
+            EventKind::LinkDiverged { .. } => EventKind::LinkDiverged { link: LinkId(300), delivered: 400, read: 500 },
+            EventKind::LaneCut { .. } => EventKind::LaneCut { link: LinkId(300), queued: 400 }),
     ]
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use orchestrator_proto::control::{
-    ClientBody, ClientHello, Item, MAGIC, PROTOCOL, Reply, Request, ServerBody, ServerFrame,
-    ServerHello, decode_client_frame,
+    ClientBody, ClientHello, MAGIC, PROTOCOL, Reply, Request, ServerBody, ServerHello,
+    decode_client_frame,
 };
 use orchestrator_proto::frame::{self, MAX_CONTROL, PREFIX};
 use orchestrator_proto::{ErrorCode, WireError};
@@ -17,8 +17,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 
+use super::outgoing::{self, Frames, Items, Outgoing};
 use super::upload::{self, ChunkSender};
-use super::{Daemon, client_gone, replaced};
+use super::{Daemon, replaced};
 
 /// How long a client may take to say hello, and to send the next byte of a frame that it began.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,45 +34,6 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const BAD_FRAMES_SAID: u64 = 10;
 /// Requests of one client that may be under way.
 const MAX_REQUESTS: usize = 256;
-/// Frames that may wait for one client. What produces more waits.
-const MAX_FRAMES: usize = 32;
-
-/// Where the frames for a client go. Waits while [`MAX_FRAMES`] are waiting.
-type Outgoing = mpsc::Sender<Vec<u8>>;
-
-/// Where the items of a stream go.
-pub(super) struct Items {
-    id: u64,
-    outgoing: Outgoing,
-}
-
-impl Items {
-    /// Sends an item; waits while the client is slow.
-    ///
-    /// # Errors
-    ///
-    /// When the client is gone.
-    pub(super) async fn send(&self, item: Item) -> Result<(), WireError> {
-        send(&self.outgoing, self.id, ServerBody::Item(item)).await.map_err(|_| client_gone())
-    }
-}
-
-struct Gone;
-
-async fn send(outgoing: &Outgoing, id: u64, body: ServerBody) -> Result<(), Gone> {
-    outgoing.send(encode(id, body)).await.map_err(|_| Gone)
-}
-
-fn encode(id: u64, body: ServerBody) -> Vec<u8> {
-    let frame = frame::encode(&ServerFrame { id, body }, MAX_CONTROL).or_else(|error| {
-        tracing::error!(%error, "a reply could not be encoded");
-        let message = format!("the reply can't be sent: {error}");
-        let body = ServerBody::Error(WireError::new(ErrorCode::Internal, message));
-        frame::encode(&ServerFrame { id, body }, MAX_CONTROL)
-    });
-    frame.unwrap_or_default()
-}
-
 pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bool) {
     let peer = stream.peer_cred().ok();
     let (pid, uid) = (peer.and_then(|peer| peer.pid()), peer.map(|peer| peer.uid()));
@@ -118,7 +80,7 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
         return;
     }
 
-    let (outgoing, frames) = mpsc::channel(MAX_FRAMES);
+    let (outgoing, frames) = outgoing::channel();
     let (alive, mut ended) = mpsc::channel(1);
     let client = Client { daemon: daemon.clone(), outgoing, requests: Requests::default(), alive };
     let requests = client.requests.clone();
@@ -150,7 +112,7 @@ pub(super) async fn serve(stream: UnixStream, daemon: Arc<Daemon>, has_place: bo
                 }
                 // After all answers: what was not answered when this comes was not begun.
                 let goodbye = replaced("connect again; what was not answered was not begun");
-                let _ = send(&outgoing, 0, ServerBody::Error(goodbye)).await;
+                let _ = outgoing.send(0, ServerBody::Error(goodbye)).await;
                 drop(outgoing);
             };
             let all = async { tokio::join!(farewell, &mut writing) };
@@ -276,7 +238,7 @@ impl Client {
                 Ok(None) => return "closed by the client".to_owned(),
                 Err(error) => {
                     let text = error.to_string();
-                    let _ = send(&self.outgoing, 0, ServerBody::Error(error)).await;
+                    let _ = self.outgoing.send(0, ServerBody::Error(error)).await;
                     return text;
                 }
             };
@@ -288,9 +250,7 @@ impl Client {
                         tracing::warn!(request.id = id, %error, "a frame is not understood");
                     }
                     // The frame's end is known, so the connection is still good.
-                    if send(&self.outgoing, id.unwrap_or(0), ServerBody::Error(error))
-                        .await
-                        .is_err()
+                    if self.outgoing.send(id.unwrap_or(0), ServerBody::Error(error)).await.is_err()
                     {
                         return "the client does not read".to_owned();
                     }
@@ -317,7 +277,7 @@ impl Client {
                 ClientBody::FeedEnd => self.chunk(frame.id, upload::Chunk::FeedEnd).await,
             };
             if let Err(error) = refused
-                && send(&self.outgoing, frame.id, ServerBody::Error(error)).await.is_err()
+                && self.outgoing.send(frame.id, ServerBody::Error(error)).await.is_err()
             {
                 return "the client does not read".to_owned();
             }
@@ -347,7 +307,7 @@ impl Client {
         })?;
         let (daemon, outgoing, requests) =
             (self.daemon.clone(), self.outgoing.clone(), self.requests.clone());
-        let items = Items { id, outgoing: outgoing.clone() };
+        let items = Items::new(id, outgoing.clone());
         let alive = self.alive.clone();
         let task = async move {
             let _alive = alive;
@@ -375,11 +335,7 @@ impl Client {
             };
             // Under way until there is room for its answer, so that the answers to a client that
             // does not read are bounded too; and no longer when that client can see it.
-            let room = outgoing.reserve().await;
-            requests.with(|requests| requests.remove(&id));
-            if let Ok(room) = room {
-                room.send(encode(id, body));
-            }
+            outgoing.last(id, body, || requests.with(|requests| drop(requests.remove(&id)))).await;
         };
         tokio::spawn(tracing::Instrument::in_current_span(task));
         Ok(())
@@ -421,17 +377,9 @@ fn say((name, is_glance): (&str, bool), took: Duration, result: &Result<Option<R
 }
 
 /// Writes frames until the client goes away or does not read for too long.
-async fn write(
-    mut writer: OwnedWriteHalf,
-    mut frames: mpsc::Receiver<Vec<u8>>,
-    timeout: Duration,
-) -> String {
-    let (mut batch, mut bytes) = (Vec::new(), Vec::new());
-    while frames.recv_many(&mut batch, MAX_FRAMES).await > 0 {
-        bytes.clear();
-        for frame in batch.drain(..) {
-            bytes.extend_from_slice(&frame);
-        }
+async fn write(mut writer: OwnedWriteHalf, mut frames: Frames, timeout: Duration) -> String {
+    let mut bytes = Vec::new();
+    while let Some(room) = frames.next(&mut bytes).await {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             match tokio::time::timeout(timeout, writer.write(rest)).await {
@@ -440,6 +388,8 @@ async fn write(
                 Err(_) => return format!("dropped: it did not read for {timeout:?}"),
             }
         }
+        drop(room);
+        bytes.clear();
         bytes.shrink_to(64 << 10);
     }
     "closed".to_owned()

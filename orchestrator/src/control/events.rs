@@ -3,7 +3,7 @@
 use orchestrator_proto::control::{Event, Item, Replica, Selector};
 use orchestrator_proto::{ErrorCode, WireError};
 
-use super::connection::Items;
+use super::outgoing::Items;
 use super::{Daemon, missed};
 use crate::registry::Meant;
 use crate::store::EventQuery;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_proto::control::{Item, LinkSpec, Reply, RulesSpec, TapFilter, TapMessage};
-use orchestrator_proto::frame::MAX_CONTROL;
 use orchestrator_proto::{ErrorCode, LinkId, WireError};
 
-use super::connection::Items;
+use super::outgoing::Items;
 use super::{Daemon, missed, to_its_end};
 use crate::route::{MAX_TAPS, Tap, TapItem, Watched};
 use crate::runtime::to_json_text;
@@ -15,8 +14,8 @@ use crate::runtime::to_json_text;
 /// How long a watcher may go without being told what it missed.
 const TELL_MISSED: Duration = Duration::from_secs(1);
 
-/// The longest JSON of a payload that is shown, bytes: with the rest it has to fit a frame.
-const MAX_SHOWN: usize = MAX_CONTROL / 2;
+/// The longest JSON of a payload that is shown, bytes: 8 MiB, which nobody reads.
+const MAX_SHOWN: usize = 8 << 20;
 
 impl Daemon {
     pub(super) async fn link_add(&self, spec: LinkSpec) -> Result<Reply, WireError> {

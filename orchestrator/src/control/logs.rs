@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::Daemon;
-use super::connection::Items;
+use super::outgoing::Items;
 use crate::logs::{Grep, InstanceLog, LogReader, MergedLogs, ReadItem, ReadQuery};
 use crate::registry::Instance;
 use crate::runtime::now_ns;

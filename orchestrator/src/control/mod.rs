@@ -15,6 +15,7 @@ mod doctor;
 mod events;
 mod link;
 mod logs;
+mod outgoing;
 mod record;
 mod replay;
 mod runtime;
@@ -36,8 +37,8 @@ use tracing::Instrument;
 use crate::process::{Linux, Meter};
 use crate::registry::Registry;
 use crate::runtime::IpcSocket;
-use connection::Items;
 use events::Wanted;
+use outgoing::Items;
 use upload::Chunks;
 
 /// Connections at once.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use orchestrator_proto::control::{Item, RecordFilter, RecordSource, RecordedMessage};
 use orchestrator_proto::frame::MAX_CONTROL;
+use orchestrator_proto::runtime::MAX_PAYLOAD;
 use orchestrator_proto::{ErrorCode, InstanceId, SchemaHash, WireError};
 
-use super::connection::Items;
+use super::outgoing::Items;
 use super::{Daemon, missed};
 use crate::route::{TapItem, TypeDecl, Watched};
 
-/// The longest payload that is sent, bytes: with the rest it has to fit a frame.
-const MAX_PAYLOAD: usize = MAX_CONTROL - 1024;
+/// The longest payload fits a frame with what is around it, also the one byte more that says of a call
+/// what it is.
+const _: () = assert!(MAX_PAYLOAD + 1024 <= MAX_CONTROL);
 
 /// The most sources that are told of. Those that come later are not recorded, and counted.
 const MAX_SOURCES: usize = 64 << 10;
@@ -26,12 +28,6 @@ impl Daemon {
         let mut tap = self.tap(self.wanted(filter)?).await?;
         let mut sources = Sources::default();
         while let Some(item) = self.next_of(&mut tap, &items).await? {
-            let size = item.body.len();
-            if size > MAX_PAYLOAD {
-                let reason = format!("{size} bytes; at most {MAX_PAYLOAD} can be recorded");
-                items.send(missed(1, &reason)).await?;
-                continue;
-            }
             let (source, is_new) = match sources.of(&item) {
                 Some(found) => found,
                 None => {
@@ -43,8 +39,8 @@ impl Daemon {
             if is_new {
                 items.send(Item::Source(self.described(source, &item))).await?;
             }
-            let TapItem { time_ns, body, .. } = item;
-            let message = RecordedMessage { source, time_ns, payload: body.to_vec() };
+            let TapItem { time_ns, body, sent_ns, .. } = item;
+            let message = RecordedMessage { source, time_ns, payload: body.to_vec(), sent_ns };
             items.send(Item::Recorded(message)).await?;
         }
         Ok(())

@@ -16,7 +16,7 @@ use orchestrator_proto::runtime::MAX_PAYLOAD;
 use orchestrator_proto::{ErrorCode, LinkId, SchemaHash, TypeSchema, WireError};
 use tokio::sync::Notify;
 
-use super::connection::Items;
+use super::outgoing::Items;
 use super::upload::{Chunk, Chunks};
 use super::{Daemon, client_gone};
 use crate::route::{

@@ -14,7 +14,7 @@ use super::replicas::Ends;
 use super::{Instance, Registry, being_removed, not_stored, shorten};
 use crate::events::EventLog;
 use crate::route::{
-    Divergence, Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType,
+    Cut, Divergence, Link, LinkRequest, LinkTarget, Mailbox, RouteError, Surroundings, TellType,
     TypeDecl, Watched,
 };
 use crate::runtime::{Lanes, Peers};
@@ -65,6 +65,13 @@ impl Surroundings for Around {
         let name = from.and_then(|from| registry.and_then(|registry| registry.name_of(from)));
         let kind = EventKind::LinkDiverged { link, delivered, read };
         self.events.record(from, name.as_deref(), kind);
+    }
+
+    fn lane_cut(&self, cut: Cut) {
+        let Cut { link, from, queued } = cut;
+        let registry = self.registry.upgrade();
+        let name = from.and_then(|from| registry.and_then(|registry| registry.name_of(from)));
+        self.events.record(from, name.as_deref(), EventKind::LaneCut { link, queued });
     }
 
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>) {
@@ -137,7 +144,7 @@ impl Registry {
     /// on is stored if it is something else. Each schema that it ever declares is kept.
     pub(super) fn keep_types(&self, id: InstanceId, order: u64, known: Vec<TypeRecord>) {
         let known = known.into_iter().map(|TypeRecord { direction, name, hash, schema, also }| {
-            (direction, TypeDecl { name, schema: Some((hash, schema)), also })
+            (direction, TypeDecl { also, ..TypeDecl::new(name, Some((hash, schema))) })
         });
         let store = self.store.clone();
         let tell: TellType = Arc::new(move |direction, decl, is_news| {

@@ -15,7 +15,7 @@ use super::{Registry, shorten};
 use crate::route::{Link, LinkTarget};
 use crate::store::SeenSchema;
 
-/// Bytes of a list, about: it has to fit a frame of 16 MiB.
+/// Bytes of a list, about: it has to fit a frame.
 const MAX_LIST: usize = 12 << 20;
 
 /// By name, and without a schema first.

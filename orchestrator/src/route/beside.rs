@@ -20,6 +20,17 @@ pub struct Divergence {
     pub read: u64,
 }
 
+/// The daemon has ended a lane that its sender did not leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The link whose messages it carried.
+    pub link: LinkId,
+    /// The sender.
+    pub from: Option<InstanceId>,
+    /// How many messages wait with it, as it said last.
+    pub queued: u64,
+}
+
 /// The lanes of one link.
 #[derive(Default)]
 pub struct Beside {
@@ -46,6 +57,8 @@ struct Live {
     lane: u64,
     way: Way,
     passed: Passed,
+    /// Whether it carries nothing any more, and its sender has not left it.
+    is_cut: bool,
 }
 
 /// What a receiver is to be told when nothing waits for it any more.
@@ -64,7 +77,14 @@ impl Beside {
     pub fn begin(&self, lane: u64, way: Way) {
         let mut state = self.state();
         if !state.live.iter().any(|live| live.lane == lane) {
-            state.live.push(Live { lane, way, passed: Passed::default() });
+            state.live.push(Live { lane, way, passed: Passed::default(), is_cut: false });
+        }
+    }
+
+    /// It carries nothing any more; its sender has not left it.
+    pub fn cut(&self, lane: u64) {
+        if let Some(live) = self.state().live.iter_mut().find(|live| live.lane == lane) {
+            live.is_cut = true;
         }
     }
 
@@ -125,9 +145,10 @@ impl Beside {
     #[must_use]
     pub fn way(&self) -> Way {
         let state = self.state();
-        match state.live.split_first() {
+        let mut ways = state.live.iter().filter(|live| !live.is_cut).map(|live| live.way);
+        match ways.next() {
             None => Way::Routed,
-            Some((first, others)) if others.iter().all(|live| live.way == first.way) => first.way,
+            Some(first) if ways.all(|way| way == first) => first,
             Some(_) => Way::Direct,
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use orchestrator_proto::runtime::Sender;
+use orchestrator_proto::runtime::{Sender, unstamped};
 use orchestrator_proto::{SchemaHash, TypeSchema};
 
 use super::patience::{Patience, Verdict};
@@ -34,13 +34,16 @@ pub struct TypeDecl {
     pub schema: Option<Form>,
     /// Other forms that an input takes as well, best first.
     pub also: Vec<Form>,
+    /// Of an output: whether the time of sending stands behind each payload. Of an input: whether it
+    /// takes such messages.
+    pub is_stamped: bool,
 }
 
 impl TypeDecl {
     /// A type in one form, or, from a Veecle OS runtime, in none.
     #[must_use]
     pub fn new(name: Arc<str>, schema: Option<Form>) -> Self {
-        Self { name, schema, also: Vec::new() }
+        Self { name, schema, also: Vec::new(), is_stamped: false }
     }
 
     /// All forms, best first.
@@ -52,6 +55,15 @@ impl TypeDecl {
     #[must_use]
     pub fn form_of(&self, hash: SchemaHash) -> Option<usize> {
         self.forms().position(|(known, _)| *known == hash)
+    }
+
+    /// A message of this output without its stamp, and its stamp.
+    #[must_use]
+    pub fn unstamped(&self, body: &Bytes) -> (Bytes, Option<u64>) {
+        match unstamped(body).filter(|_| self.is_stamped) {
+            Some((value, stamp)) => (body.slice_ref(value), Some(stamp)),
+            None => (body.clone(), None),
+        }
     }
 
     /// How this side writes payloads.
@@ -425,7 +437,8 @@ pub(super) struct Pushed {
 /// A message in a queue.
 #[derive(Clone)]
 pub struct Entry {
-    /// The payload, in the origin's encoding. Shared, never copied per target.
+    /// The payload, in the origin's encoding, with its stamp if it has one. Shared, never copied per
+    /// target.
     pub body: Bytes,
     /// Counts up from the origin's first.
     pub number: u64,
@@ -436,6 +449,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The payload alone.
+    #[must_use]
+    pub fn value(&self) -> Bytes {
+        self.origin.decl.unstamped(&self.body).0
+    }
+
     /// Counted from the beginning of the sender's connection.
     pub(super) fn index(&self) -> u64 {
         self.number - self.origin.first

@@ -34,7 +34,7 @@ mod tap;
 mod tests;
 mod types;
 
-pub use beside::{Beside, Divergence};
+pub use beside::{Beside, Cut, Divergence};
 pub use calls::{CallPeer, ClientEnd, Duplicate, NotItsCall, Roused, ServiceEnd, parts_of_calls};
 pub use feed::Aim;
 pub use link::{Link, LinkTarget};

@@ -10,7 +10,7 @@ use orchestrator_proto::control::LinkRules;
 use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
-use super::beside::Divergence;
+use super::beside::{Cut, Divergence};
 use super::interruption::Loss;
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
@@ -207,6 +207,11 @@ impl Router {
     /// What the two ends of a lane say of it can't both be true.
     pub fn diverged(&self, divergence: Divergence) {
         self.surroundings.link_diverged(divergence);
+    }
+
+    /// A lane was ended that its sender did not leave.
+    pub fn cut(&self, cut: Cut) {
+        self.surroundings.lane_cut(cut);
     }
 
     /// With the table unlocked.

@@ -15,8 +15,9 @@ pub const MAX_TAPS: usize = 64;
 /// Messages that may wait for one watcher.
 const TAP_CAPACITY: usize = 1024;
 
-/// Bytes of payload that may wait for one watcher: 16 MiB.
-const TAP_BYTES: usize = 16 << 20;
+/// Bytes of payload that may wait for one watcher: 64 MiB, or one message that has more. All who watch
+/// the same messages share them.
+const TAP_BYTES: usize = 64 << 20;
 
 /// A message that passed. Decoding it is the watcher's own work.
 pub struct TapItem {
@@ -30,6 +31,8 @@ pub struct TapItem {
     pub links: usize,
     /// The payload.
     pub body: Bytes,
+    /// When it was sent, nanoseconds since 1970, if its sender said so.
+    pub sent_ns: Option<u64>,
 }
 
 /// One watcher's end. Dropping it ends the tap.
@@ -143,7 +146,8 @@ impl Taps {
         let watchers = list.iter().filter(|watcher| watcher.watched.iter().any(is_watched));
         for watcher in watchers {
             for body in bodies {
-                let item = TapItem { time_ns, from, decl: decl.clone(), links, body: body.clone() };
+                let (body, sent_ns) = decl.unstamped(body);
+                let item = TapItem { time_ns, from, decl: decl.clone(), links, body, sent_ns };
                 watcher.offer(item);
             }
         }

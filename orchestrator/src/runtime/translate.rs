@@ -12,7 +12,7 @@ pub(super) fn to_json_literal(entry: &Entry) -> Result<Option<Bytes>, DropReason
     let Some((_, schema)) = &entry.origin.decl.schema else {
         return Ok(None);
     };
-    let json = schema.to_json(&entry.body).map_err(|_| DropReason::Untranslatable)?;
+    let json = schema.to_json(&entry.value()).map_err(|_| DropReason::Untranslatable)?;
     let literal = serde_json::to_vec(&json).map_err(|_| DropReason::Untranslatable)?;
     Ok(Some(literal.into()))
 }

@@ -135,6 +135,16 @@ impl Runtime {
         Ok(Output::new(self.inner.output()?, Arc::clone(&self.background)))
     }
 
+    /// As [`output`](Self::output), and each message says when it was sent; see
+    /// [`sdk::Runtime::stamped_output`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`output`](Self::output).
+    pub fn stamped_output<T: Message>(&self) -> Result<Output<T>, DeclareError> {
+        Ok(Output::new(self.inner.stamped_output()?, Arc::clone(&self.background)))
+    }
+
     /// Declares that this runtime takes messages of type `T`, of which
     /// [`sdk::Runtime::DEFAULT_WINDOW`] may wait in it.
     ///

@@ -2,11 +2,12 @@
 //! messages that arrived together is kept once.
 
 use std::collections::VecDeque;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use crate::InstanceId;
+use crate::runtime::unstamped;
 
 /// When something arrived, by both clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,18 @@ pub(super) struct Arrived {
     pub(super) payload: Bytes,
     /// See [`Frame::Form`](crate::runtime::Frame).
     pub(super) form: u8,
+    /// Whether it has a stamp behind it, see [`Frame::Stamps`](crate::runtime::Frame).
+    pub(super) is_stamped: bool,
+}
+
+impl Arrived {
+    /// Takes the stamp off, if there is one.
+    fn take_stamp(&mut self) -> Option<SystemTime> {
+        let (value, ns) = unstamped(&self.payload).filter(|_| self.is_stamped)?;
+        let length = value.len();
+        self.payload.truncate(length);
+        Some(UNIX_EPOCH + Duration::from_nanos(ns))
+    }
 }
 
 /// Whose message it is, if its sender numbers them.
@@ -43,6 +56,8 @@ pub(super) struct From {
 pub(super) struct Known {
     pub(super) from: Option<From>,
     pub(super) stamp: Stamp,
+    /// When it was sent; until it is taken out it is with the payload.
+    pub(super) sent: Option<SystemTime>,
 }
 
 /// Messages that arrived together, at least one; their numbers follow each other.
@@ -77,21 +92,28 @@ impl Arrivals {
     }
 
     /// Takes these in, and empties `batch`. What is known is that of the first one.
-    pub(super) fn push(&mut self, batch: &mut Vec<Bytes>, form: u8, known: Known) {
+    pub(super) fn push(
+        &mut self,
+        batch: &mut Vec<Bytes>,
+        (form, is_stamped): (u8, bool),
+        known: Known,
+    ) {
         if batch.is_empty() {
             return;
         }
         self.groups.push_back(Group { left: batch.len(), known });
-        self.messages.extend(batch.drain(..).map(|payload| Arrived { payload, form }));
+        self.messages.extend(batch.drain(..).map(|payload| Arrived { payload, form, is_stamped }));
     }
 
     pub(super) fn pop(&mut self) -> Option<(Arrived, Known)> {
         let group = self.groups.front_mut()?;
-        let known = group.next();
+        let mut known = group.next();
         if group.left == 0 {
             self.groups.pop_front();
         }
-        Some((self.messages.pop_front()?, known))
+        let mut arrived = self.messages.pop_front()?;
+        known.sent = arrived.take_stamp();
+        Some((arrived, known))
     }
 
     pub(super) fn clear(&mut self) {
@@ -120,9 +142,10 @@ mod tests {
                         missed: if at == 0 { None } else { Some(0) },
                     }),
                     stamp,
+                    sent: None,
                 };
                 let mut batch = (0..count).map(|at| Bytes::from(vec![at as u8])).collect();
-                arrivals.push(&mut batch, form, known(0));
+                arrivals.push(&mut batch, (form, false), known(0));
                 prop_assert!(batch.is_empty());
                 expected.extend((0..count).map(|at| (at as u8, form, known(at))));
             }

@@ -9,8 +9,8 @@ use crate::InstanceId;
 /// A message, and what is known about it beside its content: from
 /// [`Input::recv_envelope`](super::Input::recv_envelope).
 ///
-/// When it was *sent* is not known: messages carry no time, which would cost each of them bytes and both
-/// ends a look at the clock. A program that needs it puts a field into its message.
+/// When it was *sent* is known if its sender says so, see
+/// [`Runtime::stamped_output`](crate::sdk::Runtime::stamped_output).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope<T> {
@@ -39,11 +39,14 @@ pub struct Envelope<T> {
     /// The same moment by the clock on the wall (`CLOCK_REALTIME`): for logs, and to compare with
     /// others. It jumps when that clock is set.
     pub arrived_at: SystemTime,
+    /// When it was sent, by the sender's clock on the wall: when the program called what sends it, also if it
+    /// then had to wait. None if its sender does not say.
+    pub sent: Option<SystemTime>,
 }
 
 impl<T> Envelope<T> {
     pub(super) fn new(message: T, known: Known) -> Self {
-        let Known { from, stamp } = known;
+        let Known { from, stamp, sent } = known;
         Self {
             message,
             sender: from.map(|from| from.sender),
@@ -51,13 +54,14 @@ impl<T> Envelope<T> {
             missed: from.and_then(|From { missed, .. }| missed),
             arrived: stamp.instant,
             arrived_at: stamp.time,
+            sent,
         }
     }
 
     /// The same envelope around something else.
     pub fn map<U>(self, then: impl FnOnce(T) -> U) -> Envelope<U> {
-        let Self { message, sender, number, missed, arrived, arrived_at } = self;
-        Envelope { message: then(message), sender, number, missed, arrived, arrived_at }
+        let Self { message, sender, number, missed, arrived, arrived_at, sent } = self;
+        Envelope { message: then(message), sender, number, missed, arrived, arrived_at, sent }
     }
 }
 
@@ -69,6 +73,7 @@ impl<T: fmt::Debug> fmt::Debug for Envelope<T> {
             .field("number", &self.number)
             .field("missed", &self.missed)
             .field("arrived_at", &self.arrived_at)
+            .field("sent", &self.sent)
             .finish_non_exhaustive()
     }
 }

@@ -66,6 +66,8 @@ struct Account {
     run: Option<Run>,
     /// The form of what comes next. Over lanes there is that of the declaration alone.
     form: u8,
+    /// Whether what comes next has a stamp.
+    is_stamped: bool,
 }
 
 /// What who feeds a way is to be told.
@@ -242,6 +244,13 @@ impl Queue {
         self.state().daemon.form = form;
     }
 
+    /// The messages that follow on this way have a stamp, or none.
+    pub(in crate::sdk) fn stamps(&self, way: Way, stamped: bool) {
+        if let Some(account) = self.state().account(way) {
+            account.is_stamped = stamped;
+        }
+    }
+
     /// So many numbers are left out. False if there are no numbers.
     pub(in crate::sdk) fn skip(&self, way: Way, count: u64) -> bool {
         let mut state = self.state();
@@ -270,7 +279,7 @@ impl Queue {
             return Err(TooMany);
         }
         account.received += count;
-        let form = account.form;
+        let written = (account.form, account.is_stamped);
         let came = account.run.as_mut().map(|run| state.seen.arrived(run, count));
         let had = came.map_or(0, |came| came.had);
         let new = count - had;
@@ -302,7 +311,8 @@ impl Queue {
                 number: came.first_new,
                 missed: came.missed,
             });
-            state.messages.push(batch, form, Known { from, stamp: Stamp::now() });
+            let known = Known { from, stamp: Stamp::now(), sent: None };
+            state.messages.push(batch, written, known);
             let receiver = state.receiver.take();
             drop(guard);
             if let Some(receiver) = receiver {

@@ -16,7 +16,7 @@ pub struct Raw<T> {
 }
 
 impl<T: Message> Raw<T> {
-    pub(super) fn new(Arrived { payload, form }: Arrived, reads: &[Read<T>]) -> Self {
+    pub(super) fn new(Arrived { payload, form, .. }: Arrived, reads: &[Read<T>]) -> Self {
         Self { payload, form, read: reads.get(usize::from(form)).copied() }
     }
 

@@ -232,6 +232,11 @@ impl Reader {
                 delivered
             }
             Frame::Skip { count, .. } => self.deliver(payloads) && self.queue.skip(way, count),
+            Frame::Stamps { stamped, .. } => {
+                let delivered = self.deliver(payloads);
+                self.queue.stamps(way, stamped);
+                delivered
+            }
             _ => false,
         }
     }

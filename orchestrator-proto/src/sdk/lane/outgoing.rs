@@ -23,6 +23,8 @@ pub(in super::super) struct Terms {
     pub(in super::super) capacity: u32,
     /// Whose messages the receiver is told they are.
     pub(in super::super) sender: Sender,
+    /// Whether each message has a stamp.
+    pub(in super::super) is_stamped: bool,
 }
 
 /// One output's end of one lane.
@@ -237,6 +239,13 @@ impl Outgoing {
             },
         };
         let mut head = Vec::new();
+        if self.expected.is_none() && self.terms.is_stamped {
+            let _ = frame::append(
+                &mut head,
+                &Frame::Stamps { channel, stamped: true },
+                frame::MAX_RUNTIME,
+            );
+        }
         // Numbers and an id: it fits.
         let _ = frame::append(&mut head, &frame, frame::MAX_RUNTIME);
         head

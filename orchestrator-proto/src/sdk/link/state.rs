@@ -100,6 +100,9 @@ impl Link {
                 let Beginning { next, again, skip } = sending.kept.begin();
                 declared.dropped.here = 0;
                 then.push(Frame::Report { channel });
+                if sending.is_stamped {
+                    first.push(Frame::Stamps { channel, stamped: true });
+                }
                 first.extend(sending.lanes.iter_mut().map(|lane| lane.uses(channel)));
                 if skip > 0 {
                     then.push(Frame::Skip { channel, count: skip });
@@ -108,6 +111,7 @@ impl Link {
             }
             End::Input(receiving) => {
                 let Some(window) = receiving.queue.begin(connection) else { return };
+                first.push(Frame::Stamps { channel, stamped: true });
                 then.extend(receiving.queue.places().into_iter().map(|(sender, next)| {
                     Frame::From { channel, sender: Some(sender), next, kept: false }
                 }));

@@ -127,7 +127,7 @@ impl<T: Message> Sink<T> for Output<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let Self { handle, channel, fed, .. } = &mut *self;
-        fed.poll_flush(&handle.shared, *channel, cx)
+        fed.poll_flush(&handle.shared, channel.number, cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {

@@ -30,6 +30,7 @@ impl From<Percent> for Other {
 
 impl Peer {
     async fn expect_takes(&mut self, channel: u16) {
+        self.expect_stamps(channel).await;
         let body = self.body().await.unwrap();
         let (schema, hash) = (Percent::schema().encode(), Some(Percent::schema().hash().0));
         let expected = Frame::Takes { channel, schema: &schema, hash };

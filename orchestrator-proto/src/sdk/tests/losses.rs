@@ -37,6 +37,7 @@ async fn after_a_loss_everything_is_declared_again() {
         let serving = async {
             let mut peer = daemon.welcome().await;
             peer.expect_declare(0, Number::NAME, 0).await;
+            peer.expect_stamps(1).await;
             let recognise = peer.body().await.unwrap();
             assert_eq!(postcard::from_bytes(&recognise), Ok(Frame::Recognise { channel: 1 }));
             // One message was not yet reported as consumed when this was written, or it was.

@@ -82,9 +82,18 @@ impl Peer {
         assert_eq!(postcard::from_bytes(&body), Ok(Frame::Lanes { memory: true }));
     }
 
+    /// The input that follows wants to know when messages were sent.
+    async fn expect_stamps(&mut self, channel: u16) {
+        let body = self.body().await.unwrap();
+        assert_eq!(postcard::from_bytes(&body), Ok(Frame::Stamps { channel, stamped: true }));
+    }
+
     /// An output that keeps what it sends and wants to be told of drops, or an input that recognises
     /// duplicates.
     async fn expect_declare(&mut self, channel: u16, name: &str, window: u32) {
+        if window > 0 {
+            self.expect_stamps(channel).await;
+        }
         let before = self.body().await.unwrap();
         match postcard::from_bytes(&before).unwrap() {
             Frame::Keep { channel: c, .. } if window == 0 => assert_eq!(c, channel),

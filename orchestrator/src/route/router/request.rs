@@ -6,7 +6,7 @@ use orchestrator_proto::control::LinkRules;
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 use thiserror::Error;
 
-use crate::route::beside::Divergence;
+use crate::route::beside::{Cut, Divergence};
 use crate::route::link::{Link, LinkTarget};
 use crate::route::mailbox::Mailbox;
 
@@ -86,6 +86,8 @@ pub trait Surroundings: Send + Sync {
     fn messages_lost(&self, link: LinkId, from: InstanceId, count: u64);
     /// What the two ends of a lane say of it can't both be true; the receiver's word counts.
     fn link_diverged(&self, _divergence: Divergence) {}
+    /// A lane was ended that its sender did not leave.
+    fn lane_cut(&self, _cut: Cut) {}
     /// A first link to this datagram address was made: attach a sink to its mailbox. Called
     /// with the table locked: must not call back.
     fn open_peer(&self, address: &str, mailbox: &Arc<Mailbox>);

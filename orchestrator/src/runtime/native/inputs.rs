@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
-use orchestrator_proto::runtime::{Frame, MAX_PAYLOAD, MAX_PAYLOAD_1, Sender, UNLIMITED};
+use orchestrator_proto::runtime::{Frame, MAX_PAYLOAD, MAX_PAYLOAD_1, STAMP, Sender, UNLIMITED};
 
 use super::super::batch::{Body, Written};
 use super::super::outlet::Dialect;
@@ -31,6 +31,8 @@ pub(super) struct Input {
     sent: AtomicU64,
     /// The number of the form that the peer expects next, or [`UNTOLD`].
     form: AtomicU8,
+    /// Whether the peer expects what comes next to have a stamp, 0 or 1, or [`UNTOLD`].
+    stamped: AtomicU8,
     /// Set if it acknowledges, and is told whose messages it gets.
     recognising: Option<Recognising>,
 }
@@ -51,9 +53,10 @@ pub(super) struct Way {
     input: Arc<Input>,
     run: Run,
     form: u8,
+    stamped: u8,
 }
 
-/// The peer may expect any form: it has to be told.
+/// The peer may expect any form, and a stamp or none: it has to be told.
 const UNTOLD: u8 = u8::MAX;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,6 +107,7 @@ impl Inputs {
             granted: AtomicU64::new(granted),
             sent: AtomicU64::new(0),
             form: AtomicU8::new(0),
+            stamped: AtomicU8::new(0),
             recognising: recognises.then(Recognising::default),
         });
         inputs.insert(decl.name.clone(), input.clone());
@@ -163,18 +167,23 @@ impl Dialect for Inputs {
         }
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let form = input.form.load(Ordering::Acquire);
-        (left > 0).then_some((Way { input, run, form }, left))
+        let stamped = input.stamped.load(Ordering::Acquire);
+        (left > 0).then_some((Way { input, run, form, stamped }, left))
     }
 
     fn encode(
         &self,
         _link: &Link,
-        Way { input, run, form }: &mut Way,
+        Way { input, run, form, stamped }: &mut Way,
         entry: &Entry,
         head: &mut Vec<u8>,
     ) -> Result<Body, DropReason> {
+        let has_stamp = entry.origin.decl.is_stamped;
         let (written, translated) = match &entry.origin.decl.schema {
-            Some((sent, _)) => (input.decl.form_of(*sent), None),
+            Some((sent, _)) => {
+                let value = (has_stamp && !input.decl.is_stamped).then(|| entry.value());
+                (input.decl.form_of(*sent), value)
+            }
             None => {
                 // In the best form that there is one in.
                 let forms = input.decl.forms().enumerate();
@@ -188,7 +197,8 @@ impl Dialect for Inputs {
         // Of at most `MAX_FORMS`.
         let written = written.ok_or(DropReason::Untranslatable)? as u8;
         let length = translated.as_ref().unwrap_or(&entry.body).len();
-        if length > self.longest.load(Ordering::Acquire) {
+        let around = if has_stamp { STAMP } else { 0 };
+        if length > self.longest.load(Ordering::Acquire) + around {
             return Err(DropReason::TooLong);
         }
         let kept = input.recognises() && entry.origin.is_kept();
@@ -199,12 +209,17 @@ impl Dialect for Inputs {
             *form = written;
             append(&Frame::Form { channel: input.channel, form: written }, head);
         }
+        if input.decl.is_stamped && *stamped != u8::from(has_stamp) {
+            *stamped = u8::from(has_stamp);
+            append(&Frame::Stamps { channel: input.channel, stamped: has_stamp }, head);
+        }
         message_head(input.channel, length, head);
         Ok(Body { translated, tail: b"", kept })
     }
 
-    fn taken(&self, Way { input, run, form }: Way, count: usize) {
+    fn taken(&self, Way { input, run, form, stamped }: Way, count: usize) {
         input.form.store(form, Ordering::Release);
+        input.stamped.store(stamped, Ordering::Release);
         if let Some(recognising) = &input.recognising {
             *lock(&recognising.run) = run;
         }
@@ -234,9 +249,12 @@ impl Dialect for Inputs {
 
     fn hand_over(&self) {
         let inputs = self.by_type.read().unwrap_or_else(PoisonError::into_inner);
+        // What told the peer of these may have gone back unwritten.
         for input in inputs.values().filter(|input| !input.decl.also.is_empty()) {
-            // What told the peer of this may have gone back unwritten.
             input.form.store(UNTOLD, Ordering::Release);
+        }
+        for input in inputs.values().filter(|input| input.decl.is_stamped) {
+            input.stamped.store(UNTOLD, Ordering::Release);
         }
         for recognising in inputs.values().filter_map(|input| input.recognising.as_ref()) {
             lock(&recognising.ledger).take_back();

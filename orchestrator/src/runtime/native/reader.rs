@@ -10,7 +10,7 @@ use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
     CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
-    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
+    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, STAMP, Sender,
 };
 use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
 use tokio::io::AsyncReadExt;
@@ -54,6 +54,8 @@ pub(super) struct Reader {
     pub(super) announced: Option<(u16, Announced)>,
     /// Forms that the input takes that is to be declared next.
     pub(super) forms: Option<(u16, Vec<Form>)>,
+    /// The channel that is to be declared next has stamps, or takes them.
+    pub(super) stamps: Option<u16>,
     /// Consecutive messages of one output, not sent yet.
     pub(super) run: Vec<Bytes>,
     pub(super) run_output: Option<OutputIndex>,
@@ -76,7 +78,8 @@ pub(super) enum Announced {
 
 #[derive(Clone)]
 pub(super) enum Channel {
-    Output(OutputIndex),
+    /// And bytes of its stamps.
+    Output(OutputIndex, usize),
     Input(Arc<Input>),
 }
 
@@ -116,6 +119,7 @@ impl Reader {
             names: HashSet::new(),
             announced: None,
             forms: None,
+            stamps: None,
             run: Vec::new(),
             run_output: None,
             woken: Woken::default(),
@@ -236,6 +240,10 @@ impl Reader {
             _ if self.forms.is_some() => Err(malformed(
                 "an input that takes several forms must be declared right after they were named",
             )),
+            Frame::Stamps { channel, stamped } => {
+                self.stamps = Some(channel).filter(|_| stamped);
+                Ok(())
+            }
             Frame::Keep { channel, epoch, next, again } => {
                 // Far from where numbers end.
                 if next.saturating_add(again) > u64::MAX / 2 {
@@ -319,7 +327,13 @@ impl Reader {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
         let also = self.forms_of(channel, direction)?;
-        let decl = TypeDecl { name: name.into(), schema: Some(checked(name, schema, hash)?), also };
+        let stamps = self.stamps.take();
+        if stamps.is_some_and(|of| of != channel) {
+            return Err(malformed("stamps must be announced right before their channel"));
+        }
+        let is_stamped = stamps.is_some();
+        let schema = Some(checked(name, schema, hash)?);
+        let decl = TypeDecl { name: name.into(), schema, also, is_stamped };
         let decl = Arc::new(all_different(decl)?);
         self.take_name(direction, &decl.name)?;
         let (numbering, recognises) = match (self.announced.take(), direction) {
@@ -352,7 +366,7 @@ impl Reader {
                     self.connection.window_moved(channel);
                     outlet.kick();
                 }
-                Channel::Output(output)
+                Channel::Output(output, if is_stamped { STAMP } else { 0 })
             }
             Direction::Input => {
                 let input = outlet.dialect.declare(channel, &decl, window, recognises);
@@ -403,16 +417,20 @@ impl Reader {
         payload: &[u8],
         whole: Option<&Bytes>,
     ) -> Result<(), WireError> {
-        let Some(Some(Channel::Output(output))) = self.channels.get(usize::from(channel)) else {
+        let Some(Some(Channel::Output(output, stamp))) = self.channels.get(usize::from(channel))
+        else {
             return Err(malformed(format!("a message on channel {channel}, which is no output")));
         };
-        if payload.len() > MAX_PAYLOAD {
-            return Err(malformed(format!(
-                "a message of {} bytes; at most {MAX_PAYLOAD} are allowed",
-                payload.len()
-            )));
+        let (output, stamp) = (*output, *stamp);
+        match payload.len().checked_sub(stamp) {
+            None => return Err(malformed("a message that is shorter than its stamp")),
+            Some(length) if length > MAX_PAYLOAD => {
+                return Err(malformed(format!(
+                    "a message of {length} bytes; at most {MAX_PAYLOAD} are allowed"
+                )));
+            }
+            Some(_) => {}
         }
-        let output = *output;
         if self.run_output != Some(output) {
             self.send_run();
             self.run_output = Some(output);
@@ -464,7 +482,7 @@ impl Reader {
 
     fn report(&self, channel: u16) -> Result<(), WireError> {
         match self.channels.get(usize::from(channel)) {
-            Some(Some(Channel::Output(_))) => {
+            Some(Some(Channel::Output(..))) => {
                 self.connection.held.report(channel);
                 Ok(())
             }

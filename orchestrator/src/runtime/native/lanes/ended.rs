@@ -33,6 +33,8 @@ struct Ended {
     from: Option<InstanceId>,
     /// The sender's last word.
     said: Passed,
+    /// Whether it may have written what nobody could read.
+    may_lose: bool,
 }
 
 impl EndedLanes {
@@ -106,7 +108,8 @@ impl Table {
         }
         let receiver = lane.receiver?;
         let (link, policy) = (lane.link.clone(), lane.rules.policy);
-        let ended = Ended { lane: id, channel: receiver.channel, link, policy, from, said };
+        let (channel, may_lose) = (receiver.channel, lane.may_lose());
+        let ended = Ended { lane: id, channel, link, policy, from, said, may_lose };
         match lane.read {
             Some(read) => compare(&ended, read),
             None if self.connection(receiver.connection).is_some() => {
@@ -130,10 +133,19 @@ impl Table {
 }
 
 fn compare(ended: &Ended, read: u64) -> Option<Divergence> {
-    let Ended { link, policy, from, said, .. } = ended;
+    let Ended { link, policy, from, said, may_lose, .. } = ended;
     let corrected = corrected(*policy, *said, read)?;
     link.lanes.correct(*said, corrected);
-    Some(Divergence { link: link.id, from: *from, delivered: said.delivered, read })
+    let is_lost = *may_lose && read < said.delivered;
+    (!is_lost).then_some(Divergence { link: link.id, from: *from, delivered: said.delivered, read })
+}
+
+/// The receiver has read a lane to its end that the daemon has ended, and the sender does not say as
+/// yet what passed.
+pub(super) fn before_sender(id: u64, lane: &Lane, read: u64) {
+    let known = lane.link.lanes.known(id);
+    let delivered = if lane.is_counted_whole { read } else { read.max(known.delivered) };
+    lane.link.lanes.passed(id, with_delivered(known, delivered), now_ns() / 1_000_000);
 }
 
 /// The sender of a lane is gone without a last word, and its receiver has read it to its end: that
@@ -142,7 +154,7 @@ pub(super) fn without_sender(id: u64, lane: &Lane, read: u64) -> Option<Divergen
     let link = &lane.link;
     let known = link.lanes.known(id);
     // What it said before that it had delivered was there to be read.
-    let is_wrong = lane.is_counted_whole && read < known.delivered;
+    let is_wrong = lane.is_counted_whole && read < known.delivered && !lane.may_lose();
     let delivered = if lane.is_counted_whole { read } else { read.max(known.delivered) };
     let all = with_delivered(known, delivered);
     let mut from = None;

@@ -130,7 +130,7 @@ impl Reader {
             Some(Some(Channel::Input(_))) => {
                 lanes.left(&connection, (channel, lane), passed);
             }
-            Some(Some(Channel::Output(_))) => {
+            Some(Some(Channel::Output(..))) => {
                 let link = lanes.left(&connection, (channel, lane), passed);
                 connection.take_note(channel, lane);
                 self.left = link.clone().map(|link| (lane, link));
@@ -145,7 +145,7 @@ impl Reader {
 
     fn output(&self, channel: u16) -> Result<OutputIndex, WireError> {
         match self.channels.get(usize::from(channel)) {
-            Some(Some(Channel::Output(output))) => Ok(*output),
+            Some(Some(Channel::Output(output, _))) => Ok(*output),
             _ => Err(malformed(format!("channel {channel} is no output"))),
         }
     }

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, shutdown};
 
 use super::Lanes;
-use super::table::{Stage, Table};
+use super::table::{Lane, Stage, Table};
 use crate::route::Router;
 use crate::runtime::LaneShelf;
 
@@ -109,14 +109,27 @@ impl Table {
     fn give_up_unclaimed(&mut self) -> usize {
         let mut count = std::mem::take(&mut self.unclaimed).len();
         for (id, lane) in &mut self.lanes {
-            if lane.sender.is_none() && !lane.is_left_behind() && lane.file.take().is_some() {
+            if lane.sender.is_none() && !lane.is_left_behind() && lane.file.is_some() {
                 count += 1;
-                lane.stage = Stage::Left;
-                lane.is_used = true;
-                lane.link.lanes.begin(*id, lane.way);
+                lane.give_up(*id);
             }
         }
         count
+    }
+
+    /// Lanes of this link whose peers have not come.
+    pub(super) fn unclaimed_of(&self, link: LinkId) -> impl Iterator<Item = u64> {
+        self.unclaimed.iter().filter(move |(_, it)| it.0 == link).map(|(id, _)| *id)
+    }
+}
+
+impl Lane {
+    /// Its sender does not come, or not in time; its receiver has.
+    pub(super) fn give_up(&mut self, id: u64) {
+        self.shut();
+        self.stage = Stage::Left;
+        self.is_used = true;
+        self.link.lanes.begin(id, self.way);
     }
 }
 
@@ -157,7 +170,7 @@ impl Lanes {
 mod tests {
     use super::*;
     use crate::route::{LinkRequest, LinkTarget, Mailbox, Surroundings};
-    use crate::runtime::native::lanes::table::{End, Lane};
+    use crate::runtime::native::lanes::table::End;
     use orchestrator_proto::control::{LinkRules, Policy, Way};
     use orchestrator_proto::runtime::Passed;
     use orchestrator_proto::{InstanceId, WireError};
@@ -329,6 +342,7 @@ mod tests {
                 read: None,
                 source: None,
                 is_asked: false,
+                is_cut: false,
             };
             table.lanes.insert(id, lane);
         }

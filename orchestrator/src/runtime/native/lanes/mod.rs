@@ -9,13 +9,14 @@
 //! the router's table. So with it locked the router is not asked anything.
 
 mod ended;
+mod force;
 mod frames;
 mod kept;
 mod said;
 mod table;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use orchestrator_proto::LinkId;
@@ -37,13 +38,19 @@ pub struct Lanes {
     changes: watch::Sender<()>,
     /// Where our ends outlive this daemon.
     shelf: Arc<dyn LaneShelf>,
+    this: Weak<Self>,
 }
 
 impl Lanes {
     /// None as yet.
     #[must_use]
     pub fn new(shelf: Arc<dyn LaneShelf>) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), changes: watch::Sender::default(), shelf })
+        Arc::new_cyclic(|this| Self {
+            table: Mutex::default(),
+            changes: watch::Sender::default(),
+            shelf,
+            this: this.clone(),
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -93,22 +100,24 @@ impl Lanes {
         }
     }
 
-    /// Waits until no lane is in use whose messages somebody wants to watch; not for long.
+    /// Waits until no lane is in use whose messages somebody wants to watch; not for long: who does
+    /// not leave one by then is shut out.
     pub async fn watched(&self, router: &Router) {
         self.consider_all(router);
-        // Who stands still is not waited for. What such a one sends later goes over the lane until
-        // it goes on.
         let watched = |link: &Link| router.taps().watches(&link.type_name);
         let links = router.links();
         let links: HashSet<_> =
             links.iter().filter(|link| watched(link)).map(|link| link.id).collect();
-        self.until(WATCHED, |table| {
-            let mut in_use = table.lanes.values().filter(|lane| lane.is_in_use());
-            // Nor those whose ends have not come to this daemon yet.
-            let mut unclaimed = table.unclaimed.values();
-            !in_use.any(|lane| watched(&lane.link)) && !unclaimed.any(|it| links.contains(&it.0))
-        })
-        .await;
+        let in_use = |table: &Table| -> Vec<u64> {
+            let lanes = table.lanes.iter();
+            let in_use = lanes.filter(|(_, lane)| lane.is_in_use() && watched(&lane.link));
+            // And those whose ends have not come to this daemon yet.
+            let unclaimed = table.unclaimed.iter().filter(|(_, it)| links.contains(&it.0));
+            in_use.map(|(id, _)| *id).chain(unclaimed.map(|(id, _)| *id)).collect()
+        };
+        self.until(LEAVING, |table| in_use(table).is_empty()).await;
+        let in_use = in_use(&self.table());
+        self.cut(&in_use);
     }
 
     /// Waits until this is so, no longer than so.
@@ -143,9 +152,13 @@ impl Lanes {
             })
             .map(|(id, _)| *id)
             .collect();
-        for id in leaving {
-            table.leave(id);
+        for id in &leaving {
+            table.leave(*id);
         }
+        let ending = match obstacle {
+            Some(_) => leaving.into_iter().chain(table.unclaimed_of(link.id)).collect(),
+            None => leaving,
+        };
         let senders = table.senders(link);
         let mut why = receiver.as_ref().err().map(|why| (*why).to_owned());
         if let Ok((receiver, input)) = &receiver {
@@ -159,6 +172,7 @@ impl Lanes {
         }
         link.lanes.set_why(why.filter(|_| rules.transport != Transport::Routed));
         drop(table);
+        self.cut_later(ending);
         for sender in senders {
             sender.connection.tell_wanted(sender.channel);
         }
@@ -282,8 +296,8 @@ impl Lanes {
     }
 }
 
-/// How long a watcher waits for lanes to be left.
-const WATCHED: Duration = Duration::from_secs(1);
+/// How long a sender may take to leave a lane: it does so within moments, unless it hangs.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// How long somebody waits who wants to know what has passed.
 const ANSWERED: Duration = Duration::from_millis(100);

@@ -71,6 +71,9 @@ impl Lanes {
         }
         lane.is_used = true;
         link.lanes.begin(id, lane.way);
+        if lane.is_cut {
+            link.lanes.cut(id);
+        }
         connection.source.divert(channel, &link);
         if let (Some((receiver, channel)), Stage::Used) = (receiver, lane.stage) {
             let lane = Frame::Lane {
@@ -185,7 +188,12 @@ impl Lanes {
             // It reads no more, whatever the sender sends.
             lane.shut();
             lane.read = Some(passed.delivered);
+            if lane.is_cut {
+                ended::before_sender(id, lane, passed.delivered);
+            }
             table.leave(id);
+            drop(table);
+            self.cut_later(vec![id]);
             return None;
         }
         // Of one whose sender ended before it knew of this daemon nothing was counted here.
@@ -252,12 +260,18 @@ impl Lanes {
             is_counted_whole: false,
             source: None,
             is_asked: false,
+            is_cut: false,
         });
         match is_sender {
             true => lane.sender = Some(end),
             false => lane.receiver = Some(end),
         }
         if is_sender {
+            if lane.stage == Stage::Leaving {
+                // What its receiver said, or a change of the link, came before it.
+                connection.tell(&Frame::Leave { channel, lane: id });
+                connection.outlet.wake();
+            }
             lane.is_used = true;
             link.lanes.begin(id, way);
             connection.source.divert(channel, &link);

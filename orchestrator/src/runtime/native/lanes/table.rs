@@ -72,6 +72,8 @@ pub(super) struct Lane {
     pub(super) is_used: bool,
     /// Whether the sender was asked how much has passed, and has not answered.
     pub(super) is_asked: bool,
+    /// Whether it was ended because the sender did not leave it in time.
+    pub(super) is_cut: bool,
     /// Whether this daemon made it, so that both ends count from its beginning.
     pub(super) is_counted_whole: bool,
     /// How many messages its receiver has read, which reads no more.
@@ -130,8 +132,10 @@ impl Lane {
         }
     }
 
+    /// Whether messages may go over it. Of one of before the sender may be still to come.
     pub(super) fn is_in_use(&self) -> bool {
-        self.is_used && self.stage != Stage::Left
+        let may_be_used = self.is_used || !self.is_counted_whole;
+        may_be_used && self.stage != Stage::Left && !self.is_cut
     }
 }
 
@@ -251,7 +255,11 @@ impl Table {
         if from.user.is_none() || from.user != to.user {
             return Err("its ends run as different users".to_owned());
         }
-        let sent = from.source.output(&link.type_name).and_then(|(_, decl, _)| decl.schema.clone());
+        let output = from.source.output(&link.type_name).map(|(_, decl, _)| decl);
+        if output.as_ref().is_some_and(|decl| decl.is_stamped) && !input.decl.is_stamped {
+            return Err("the receiver's library does not take times of sending".to_owned());
+        }
+        let sent = output.and_then(|decl| decl.schema.clone());
         let wanted = input.decl.schema.as_ref();
         if sent.as_ref().map(|(hash, _)| hash) != wanted.map(|(hash, _)| hash) {
             // Over a lane there is the form of the receiver's declaration alone.
@@ -299,6 +307,7 @@ impl Table {
             is_counted_whole: true,
             source: None,
             is_asked: false,
+            is_cut: false,
         };
         from.tell(&Frame::Lane {
             channel: sender.channel,
