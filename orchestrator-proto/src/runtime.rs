@@ -72,6 +72,7 @@
 
 mod call;
 mod lane;
+pub(crate) mod message;
 mod stamp;
 
 pub use call::{

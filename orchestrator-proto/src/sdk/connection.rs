@@ -14,11 +14,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
 use super::ConnectError;
-use super::input::{Queue, TooMany, Way};
+use super::input::{Queue, Span, TooMany, Way, span};
 use super::link::Shared;
 use crate::InstanceId;
 use crate::frame::{self, MAX_RUNTIME, PREFIX};
-use crate::runtime::{Frame, MAGIC, PROTOCOL};
+use crate::runtime::{Frame, MAGIC, PROTOCOL, message};
 
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
@@ -234,13 +234,13 @@ fn split(shared: &Arc<Shared>, read: &mut BytesMut) -> Result<Split, String> {
         at += PREFIX + body.len();
         match frame? {
             Frame::Leave { channel, lane } => {
-                arrivals.deliver(shared)?;
+                arrivals.deliver(shared, &chunk)?;
                 came = Split::ToLeave(shared.leave(channel, lane));
             }
             frame => handle(shared, &chunk, frame, &mut arrivals)?,
         }
     }
-    arrivals.deliver(shared)?;
+    arrivals.deliver(shared, &chunk)?;
     whole.map(|()| came)
 }
 
@@ -253,9 +253,9 @@ fn handle(
     match frame {
         Frame::Message { channel, payload } => {
             if arrivals.channel != Some(channel) {
-                arrivals.turn_to(shared, channel)?;
+                arrivals.turn_to(shared, chunk, channel)?;
             }
-            arrivals.payloads.push(chunk.slice_ref(payload));
+            arrivals.payloads.push(span(chunk, payload));
         }
         Frame::Grant { channel, total } => {
             if !shared.granted(channel, total) {
@@ -279,14 +279,14 @@ fn handle(
             }
         }
         Frame::From { channel, sender, next, kept } => {
-            arrivals.turn_to(shared, channel)?;
+            arrivals.turn_to(shared, chunk, channel)?;
             match &arrivals.queue {
                 Some(queue) => queue.run(Way::Daemon, sender, next, kept),
                 None => return Err(no_input(channel)),
             }
         }
         Frame::Skip { channel, count } => {
-            arrivals.turn_to(shared, channel)?;
+            arrivals.turn_to(shared, chunk, channel)?;
             if !arrivals.queue.as_ref().is_some_and(|queue| queue.skip(Way::Daemon, count)) {
                 return Err(format!(
                     "the daemon broke the protocol: it skips numbers on {channel}, which has none"
@@ -299,14 +299,14 @@ fn handle(
         Frame::Ask { channel, lane } => shared.tell_passed(channel, lane, true),
         Frame::Calls(frame) => shared.calls.frame(shared, frame, chunk)?,
         Frame::Form { channel, form } => {
-            arrivals.turn_to(shared, channel)?;
+            arrivals.turn_to(shared, chunk, channel)?;
             match &arrivals.queue {
                 Some(queue) => queue.form(form),
                 None => return Err(no_input(channel)),
             }
         }
         Frame::Stamps { channel, stamped } => {
-            arrivals.turn_to(shared, channel)?;
+            arrivals.turn_to(shared, chunk, channel)?;
             match &arrivals.queue {
                 Some(queue) => queue.stamps(Way::Daemon, stamped),
                 None => return Err(no_input(channel)),
@@ -329,13 +329,13 @@ fn handle(
 struct Arrivals {
     channel: Option<u16>,
     queue: Option<Arc<Queue>>,
-    payloads: Vec<Bytes>,
+    payloads: Vec<Span>,
 }
 
 impl Arrivals {
     /// What follows belongs to this channel.
-    fn turn_to(&mut self, shared: &Shared, channel: u16) -> Result<(), String> {
-        self.deliver(shared)?;
+    fn turn_to(&mut self, shared: &Shared, chunk: &Bytes, channel: u16) -> Result<(), String> {
+        self.deliver(shared, chunk)?;
         if self.channel != Some(channel) {
             self.queue = shared.link().queue(channel);
             self.channel = Some(channel);
@@ -343,12 +343,12 @@ impl Arrivals {
         Ok(())
     }
 
-    fn deliver(&mut self, shared: &Shared) -> Result<(), String> {
+    fn deliver(&mut self, shared: &Shared, chunk: &Bytes) -> Result<(), String> {
         let (Some(channel), false) = (self.channel, self.payloads.is_empty()) else {
             return Ok(());
         };
         let queue = self.queue.as_ref().ok_or_else(|| no_input(channel))?;
-        let due = queue.push(Way::Daemon, &mut self.payloads).map_err(|TooMany| {
+        let due = queue.push(Way::Daemon, (chunk, &mut self.payloads)).map_err(|TooMany| {
             format!("the daemon broke the protocol: more messages on {channel} than granted")
         })?;
         shared.tell(channel, Way::Daemon, due);
@@ -361,6 +361,9 @@ fn no_input(channel: u16) -> String {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Frame<'_>, String> {
+    if let Some((channel, payload)) = message::parts(body) {
+        return Ok(Frame::Message { channel, payload });
+    }
     match postcard::take_from_bytes(body) {
         Ok((frame, [])) => Ok(frame),
         Ok((_, rest)) => Err(format!("{} bytes follow a frame's end", rest.len())),

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::Message;
 use super::blob::{has_bytes, sharing};
 use super::error::DeclareError;
+use super::input::Arrived;
 use crate::{SchemaHash, TypeSchema};
 
 /// How a payload becomes a `T`.
@@ -30,10 +30,10 @@ impl<T> Read<T> {
         !self.shares
     }
 
-    pub(super) fn message(&self, payload: &Bytes) -> Result<T, postcard::Error> {
+    pub(super) fn message(&self, arrived: Arrived<'_>) -> Result<T, postcard::Error> {
         match self.shares {
-            true => sharing(payload, self.decode),
-            false => (self.decode)(payload),
+            true => sharing(&arrived.to_bytes(), self.decode),
+            false => (self.decode)(arrived.payload),
         }
     }
 }

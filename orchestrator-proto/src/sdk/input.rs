@@ -15,8 +15,9 @@ use tokio::task::coop;
 
 use super::form::{self, Read};
 use super::{Handle, Message, RecvError};
-use arrivals::{Arrivals, Arrived, Known};
+use arrivals::{Arrivals, Known};
 
+pub(super) use arrivals::{Arrived, Span, span};
 pub use envelope::Envelope;
 pub(super) use queue::{Due, Queue, TooMany, Way, When};
 pub use raw::Raw;
@@ -102,8 +103,7 @@ impl<T: Message> Input<T> {
     ///
     /// As for [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<T>, RecvError> {
-        let next = self.pop().map(|(arrived, _)| self.decode(&arrived));
-        next.transpose()
+        self.pop(|reads, arrived, _| decode(reads, arrived)).transpose()
     }
 
     /// The same, with what is known about it; see [`recv_envelope`](Self::recv_envelope).
@@ -112,21 +112,18 @@ impl<T: Message> Input<T> {
     ///
     /// As for [`recv`](Self::recv).
     pub fn try_recv_envelope(&mut self) -> Result<Option<Envelope<T>>, RecvError> {
-        let next = self.pop().map(|(arrived, known)| self.enclose(&arrived, known));
-        next.transpose()
+        self.pop(enclose).transpose()
     }
 
     /// The same, without decoding it; see [`recv_raw`](Self::recv_raw).
     pub fn try_recv_raw(&mut self) -> Option<Envelope<Raw<T>>> {
-        let (arrived, known) = self.pop()?;
-        Some(Envelope::new(Raw::new(arrived, &self.reads), known))
+        self.pop(|reads, arrived, known| Envelope::new(Raw::new(arrived, reads), known))
     }
 
     /// As [`recv`](Self::recv), for a future that is written by hand: if there is no message, the task of
     /// `cx` is woken when one arrives, and no other that was to be woken before.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, RecvError>> {
-        let (arrived, _) = ready!(self.poll_pop(cx));
-        Poll::Ready(self.decode(&arrived))
+        self.poll_pop(cx, |reads, arrived, _| decode(reads, arrived))
     }
 
     /// As [`recv_envelope`](Self::recv_envelope), for a future that is written by hand; see
@@ -135,15 +132,13 @@ impl<T: Message> Input<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Envelope<T>, RecvError>> {
-        let (arrived, known) = ready!(self.poll_pop(cx));
-        Poll::Ready(self.enclose(&arrived, known))
+        self.poll_pop(cx, enclose)
     }
 
     /// As [`recv_raw`](Self::recv_raw), for a future that is written by hand; see
     /// [`poll_recv`](Self::poll_recv).
     pub fn poll_recv_raw(&mut self, cx: &mut Context<'_>) -> Poll<Envelope<Raw<T>>> {
-        let (arrived, known) = ready!(self.poll_pop(cx));
-        Poll::Ready(Envelope::new(Raw::new(arrived, &self.reads), known))
+        self.poll_pop(cx, |reads, arrived, known| Envelope::new(Raw::new(arrived, reads), known))
     }
 
     /// How many messages never came, in all, among those that were to come before what was received
@@ -154,42 +149,42 @@ impl<T: Message> Input<T> {
         self.missed
     }
 
-    fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<(Arrived, Known)> {
+    fn poll_pop<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        then: impl FnOnce(&[Read<T>], Arrived<'_>, Known) -> R,
+    ) -> Poll<R> {
         let turn = ready!(coop::poll_proceed(cx));
         loop {
-            if let Some(next) = self.pop() {
-                turn.made_progress();
-                return Poll::Ready(next);
+            if self.has_next() {
+                break;
             }
             if self.queue.wake_later(cx.waker()) {
                 return Poll::Pending;
             }
         }
+        turn.made_progress();
+        self.pop(then).map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn pop(&mut self) -> Option<(Arrived, Known)> {
+    fn has_next(&mut self) -> bool {
         if self.batch.is_empty() || self.consumed >= self.queue.step() {
             self.refill();
         }
-        let (arrived, known) = self.batch.pop()?;
-        self.consumed += 1;
-        self.missed += known.from.and_then(|from| from.missed).unwrap_or_default();
-        Some((arrived, known))
+        !self.batch.is_empty()
     }
 
-    fn enclose(&self, arrived: &Arrived, known: Known) -> Result<Envelope<T>, RecvError> {
-        self.decode(arrived).map(|message| Envelope::new(message, known))
-    }
-
-    fn decode(&self, Arrived { payload, form, .. }: &Arrived) -> Result<T, RecvError> {
-        let message = match self.reads.get(usize::from(*form)) {
-            // Its own form, as a rule: without a call through a pointer.
-            Some(read) if *form == 0 && read.is_plain() => form::decode(payload),
-            Some(read) => read.message(payload),
-            // A form that was never declared: the daemon broke the protocol.
-            None => Err(postcard::Error::DeserializeBadEncoding),
-        };
-        message.map_err(|source| RecvError::BadPayload { name: T::NAME, source })
+    /// Makes something of the next message, if there is one.
+    fn pop<R>(&mut self, then: impl FnOnce(&[Read<T>], Arrived<'_>, Known) -> R) -> Option<R> {
+        if !self.has_next() {
+            return None;
+        }
+        let Self { batch, consumed, missed, reads, .. } = self;
+        batch.pop(|arrived, known| {
+            *consumed += 1;
+            *missed += known.from.and_then(|from| from.missed).unwrap_or_default();
+            then(reads, arrived, known)
+        })
     }
 
     /// Tells the queue what was consumed, takes what has arrived, and has the daemon send more.
@@ -199,6 +194,26 @@ impl<T: Message> Input<T> {
             self.handle.shared.tell(self.channel, way, when);
         }
     }
+}
+
+fn enclose<T: Message>(
+    reads: &[Read<T>],
+    arrived: Arrived<'_>,
+    known: Known,
+) -> Result<Envelope<T>, RecvError> {
+    decode(reads, arrived).map(|message| Envelope::new(message, known))
+}
+
+fn decode<T: Message>(reads: &[Read<T>], arrived: Arrived<'_>) -> Result<T, RecvError> {
+    let form = arrived.form;
+    let message = match reads.get(usize::from(form)) {
+        // Its own form, as a rule: without a call through a pointer.
+        Some(read) if form == 0 && read.is_plain() => form::decode(arrived.payload),
+        Some(read) => read.message(arrived),
+        // A form that was never declared: the daemon broke the protocol.
+        None => Err(postcard::Error::DeserializeBadEncoding),
+    };
+    message.map_err(|source| RecvError::BadPayload { name: T::NAME, source })
 }
 
 impl<T> Drop for Input<T> {

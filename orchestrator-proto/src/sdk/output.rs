@@ -12,15 +12,12 @@ use postcard::ser_flavors::Flavor;
 
 use super::link::Offered;
 use super::{Handle, Message, SendError};
-use crate::frame::PREFIX;
 use crate::runtime::MAX_PAYLOAD;
+use crate::runtime::message::head;
 use sink::Fed;
 
 /// [`send_many`](Output::send_many) writes whenever it has encoded so many bytes.
 const BATCH: usize = 64 << 10;
-
-/// The number of `Frame::Message` on the wire.
-const MESSAGE_TAG: u8 = 4;
 
 /// Where messages of one type leave this runtime. Clones share the output.
 ///
@@ -243,27 +240,6 @@ impl Buffers {
 fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What stands before a payload of this length in a `Frame::Message`, as a frame: the prefix, the tag,
-/// the channel, the length. And how many bytes that is.
-fn head(channel: u16, payload: usize) -> ([u8; PREFIX + 9], usize) {
-    let mut head = [0; PREFIX + 9];
-    let mut end = PREFIX;
-    head[end] = MESSAGE_TAG;
-    end += 1;
-    for mut number in [u32::from(channel), payload as u32] {
-        while number > 0x7f {
-            head[end] = number as u8 | 0x80;
-            number >>= 7;
-            end += 1;
-        }
-        head[end] = number as u8;
-        end += 1;
-    }
-    let body = (end - PREFIX + payload) as u32;
-    head[..PREFIX].copy_from_slice(&body.to_le_bytes());
-    (head, end)
 }
 
 /// Lets postcard append to a vector, until that has so many bytes.

@@ -2,6 +2,7 @@
 //! messages that arrived together is kept once.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -22,23 +23,35 @@ impl Stamp {
     }
 }
 
-/// A message as it came.
-#[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) payload: Bytes,
-    /// See [`Frame::Form`](crate::runtime::Frame).
-    pub(super) form: u8,
-    /// Whether it has a stamp behind it, see [`Frame::Stamps`](crate::runtime::Frame).
-    pub(super) is_stamped: bool,
+/// Where a payload is among the bytes that were read together.
+pub(in crate::sdk) type Span = Range<usize>;
+
+/// Where the payload is, which is a part of `chunk`.
+pub(in crate::sdk) fn span(chunk: &Bytes, payload: &[u8]) -> Span {
+    let start = payload.as_ptr().addr() - chunk.as_ptr().addr();
+    start..start + payload.len()
 }
 
-impl Arrived {
-    /// Takes the stamp off, if there is one.
-    fn take_stamp(&mut self) -> Option<SystemTime> {
-        let (value, ns) = unstamped(&self.payload).filter(|_| self.is_stamped)?;
-        let length = value.len();
-        self.payload.truncate(length);
-        Some(UNIX_EPOCH + Duration::from_nanos(ns))
+/// A message as it came, where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sdk) struct Arrived<'a> {
+    chunk: &'a Bytes,
+    pub(in crate::sdk) payload: &'a [u8],
+    /// See [`Frame::Form`](crate::runtime::Frame).
+    pub(super) form: u8,
+}
+
+impl<'a> Arrived<'a> {
+    /// One that is all there was.
+    pub(super) fn whole(payload: &'a Bytes, form: u8) -> Self {
+        Self { chunk: payload, payload, form }
+    }
+}
+
+impl Arrived<'_> {
+    /// The payload, which shares the memory of all that was read with it.
+    pub(in crate::sdk) fn to_bytes(self) -> Bytes {
+        self.chunk.slice_ref(self.payload)
     }
 }
 
@@ -62,7 +75,13 @@ pub(super) struct Known {
 
 /// Messages that arrived together, at least one; their numbers follow each other.
 struct Group {
+    /// The bytes that they are in.
+    chunk: Bytes,
     left: usize,
+    /// See [`Frame::Form`](crate::runtime::Frame).
+    form: u8,
+    /// Whether each has a stamp behind it, see [`Frame::Stamps`](crate::runtime::Frame).
+    are_stamped: bool,
     /// Of the next one.
     known: Known,
 }
@@ -81,39 +100,53 @@ impl Group {
 /// Messages that wait.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    messages: VecDeque<Arrived>,
-    /// As many messages as in `messages`, in the same order.
+    spans: VecDeque<Span>,
+    /// Of as many messages as in `spans`, in the same order.
     groups: VecDeque<Group>,
 }
 
 impl Arrivals {
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.spans.is_empty()
     }
 
-    /// Takes these in, and empties `batch`. What is known is that of the first one.
+    /// Takes these in, which are in `chunk`, and empties `batch`. What is known is that of the first
+    /// one.
     pub(super) fn push(
         &mut self,
-        batch: &mut Vec<Bytes>,
-        (form, is_stamped): (u8, bool),
+        (chunk, batch): (&Bytes, &mut Vec<Span>),
+        (form, are_stamped): (u8, bool),
         known: Known,
     ) {
         if batch.is_empty() {
             return;
         }
-        self.groups.push_back(Group { left: batch.len(), known });
-        self.messages.extend(batch.drain(..).map(|payload| Arrived { payload, form, is_stamped }));
+        let (chunk, left) = (chunk.clone(), batch.len());
+        self.groups.push_back(Group { chunk, left, form, are_stamped, known });
+        self.spans.extend(batch.drain(..));
     }
 
-    pub(super) fn pop(&mut self) -> Option<(Arrived, Known)> {
-        let group = self.groups.front_mut()?;
+    /// Takes out the next one. Its memory is free once the last that came with it was taken, and
+    /// `then` has returned.
+    pub(super) fn pop<R>(&mut self, then: impl FnOnce(Arrived<'_>, Known) -> R) -> Option<R> {
+        // Not removed if `then` has panicked.
+        while self.groups.front().is_some_and(|group| group.left == 0) {
+            self.groups.pop_front();
+        }
+        let (group, span) = (self.groups.front_mut()?, self.spans.pop_front()?);
         let mut known = group.next();
+        let mut payload = &group.chunk[span];
+        if group.are_stamped
+            && let Some((value, ns)) = unstamped(payload)
+        {
+            payload = value;
+            known.sent = Some(UNIX_EPOCH + Duration::from_nanos(ns));
+        }
+        let done = then(Arrived { chunk: &group.chunk, payload, form: group.form }, known);
         if group.left == 0 {
             self.groups.pop_front();
         }
-        let mut arrived = self.messages.pop_front()?;
-        known.sent = arrived.take_stamp();
-        Some((arrived, known))
+        Some(done)
     }
 
     pub(super) fn clear(&mut self) {
@@ -144,16 +177,20 @@ mod tests {
                     stamp,
                     sent: None,
                 };
-                let mut batch = (0..count).map(|at| Bytes::from(vec![at as u8])).collect();
-                arrivals.push(&mut batch, (form, false), known(0));
+                let chunk: Bytes = (0..count).map(|at| at as u8).collect();
+                let mut batch = (0..count).map(|at| span(&chunk, &chunk[at..=at])).collect();
+                arrivals.push((&chunk, &mut batch), (form, false), known(0));
                 prop_assert!(batch.is_empty());
                 expected.extend((0..count).map(|at| (at as u8, form, known(at))));
             }
             for (byte, form, known) in expected {
-                let (arrived, of) = arrivals.pop().unwrap();
-                prop_assert_eq!((arrived.payload[0], arrived.form, of), (byte, form, known));
+                let got = arrivals.pop(|arrived, of| {
+                    assert_eq!(arrived.to_bytes(), arrived.payload);
+                    (arrived.payload.to_vec(), arrived.form, of)
+                });
+                prop_assert_eq!(got, Some((vec![byte], form, known)));
             }
-            prop_assert!(arrivals.pop().is_none() && arrivals.is_empty());
+            prop_assert!(arrivals.pop(|_, _| ()).is_none() && arrivals.is_empty());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use super::arrivals::{Arrivals, From, Known, Stamp};
+use super::arrivals::{Arrivals, From, Known, Span, Stamp};
 use crate::runtime::Sender;
 use crate::sdk::seen::{Run, Seen};
 
@@ -258,13 +258,17 @@ impl Queue {
         run.map(|run| run.skip(count)).is_some()
     }
 
-    /// Messages have arrived; empties `batch`. Who feeds this way may have to be told that they
+    /// Messages have arrived, which are in `chunk`; empties `batch`. Who feeds this way may have to be told that they
     /// were nothing new.
     ///
     /// # Errors
     ///
     /// When they are more than was allowed.
-    pub(in crate::sdk) fn push(&self, way: Way, batch: &mut Vec<Bytes>) -> Result<When, TooMany> {
+    pub(in crate::sdk) fn push(
+        &self,
+        way: Way,
+        (chunk, batch): (&Bytes, &mut Vec<Span>),
+    ) -> Result<When, TooMany> {
         let mut guard = self.state();
         let state = &mut *guard;
         let count = batch.len() as u64;
@@ -312,7 +316,7 @@ impl Queue {
                 missed: came.missed,
             });
             let known = Known { from, stamp: Stamp::now(), sent: None };
-            state.messages.push(batch, written, known);
+            state.messages.push((chunk, batch), written, known);
             let receiver = state.receiver.take();
             drop(guard);
             if let Some(receiver) = receiver {

@@ -16,8 +16,9 @@ pub struct Raw<T> {
 }
 
 impl<T: Message> Raw<T> {
-    pub(super) fn new(Arrived { payload, form, .. }: Arrived, reads: &[Read<T>]) -> Self {
-        Self { payload, form, read: reads.get(usize::from(form)).copied() }
+    pub(super) fn new(arrived: Arrived<'_>, reads: &[Read<T>]) -> Self {
+        let form = arrived.form;
+        Self { payload: arrived.to_bytes(), form, read: reads.get(usize::from(form)).copied() }
     }
 
     /// The value in postcard. It shares the memory that it was read into, with others that came
@@ -47,7 +48,7 @@ impl<T: Message> Raw<T> {
     /// [`RecvError::BadPayload`] if it is not a `T`.
     pub fn decode(&self) -> Result<T, RecvError> {
         let message = match &self.read {
-            Some(read) => read.message(&self.payload),
+            Some(read) => read.message(Arrived::whole(&self.payload, self.form)),
             // A form that was never declared: the daemon broke the protocol.
             None => Err(postcard::Error::DeserializeBadEncoding),
         };

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::super::connection::parse;
-use super::super::input::{Due, Queue, Way, When};
+use super::super::input::{Due, Queue, Span, Way, When, span};
 use super::super::link::Shared;
 use super::conduit::{Came, Inlet};
 use crate::frame::{self, MAX_RUNTIME, PREFIX};
@@ -148,11 +148,12 @@ impl Reader {
         let is_memory = inlet.is_memory();
         let mut acknowledging = pin!(tokio::time::sleep(ACKNOWLEDGE));
         let mut later = false;
+        let mut payloads = Vec::new();
         loop {
             let wants_write = !said.pending().is_empty();
             tokio::select! {
                 ready = inlet.readable(&said.stream) => {
-                    if ready.is_err() || !self.read(&mut inlet) {
+                    if ready.is_err() || !self.read(&mut inlet, &mut payloads) {
                         return;
                     }
                     match is_memory {
@@ -164,7 +165,7 @@ impl Reader {
                 }
                 // With memory beside it, only its end comes over the socket.
                 _ = said.stream.readable(), if is_memory => {
-                    while self.read(&mut inlet) && inlet.has_more() {
+                    while self.read(&mut inlet, &mut payloads) && inlet.has_more() {
                         tokio::task::yield_now().await;
                     }
                     return;
@@ -190,15 +191,15 @@ impl Reader {
         }
     }
 
-    /// Takes what is there. False at the end.
-    fn read(&self, inlet: &mut Inlet) -> bool {
+    /// Takes what is there. False at the end. `payloads` is empty, before and after.
+    fn read(&self, inlet: &mut Inlet, payloads: &mut Vec<Span>) -> bool {
         for _ in 0..CHUNKS {
             match inlet.read(&self.said.stream) {
                 Came::Some => {}
                 Came::Nothing => return true,
                 Came::End => return false,
             }
-            if !self.take(inlet) {
+            if !self.take(inlet, payloads) {
                 return false;
             }
         }
@@ -206,34 +207,36 @@ impl Reader {
     }
 
     /// Takes all whole frames from what was read. False if the sender broke a rule.
-    fn take(&self, inlet: &mut Inlet) -> bool {
+    fn take(&self, inlet: &mut Inlet, payloads: &mut Vec<Span>) -> bool {
         let (chunk, is_sound) = inlet.whole_frames();
-        let (mut at, mut payloads) = (0, Vec::new());
+        let mut at = 0;
         while let Ok(Some(body)) = frame::first_body(&chunk[at..], MAX_RUNTIME) {
             at += PREFIX + body.len();
             let Ok(frame) = parse(body) else { return false };
-            if !self.handle(&chunk, frame, &mut payloads) {
+            if !self.handle(&chunk, frame, payloads) {
                 return false;
             }
         }
-        self.deliver(&mut payloads) && is_sound
+        self.deliver(&chunk, payloads) && is_sound
     }
 
-    fn handle(&self, chunk: &Bytes, frame: Frame<'_>, payloads: &mut Vec<Bytes>) -> bool {
+    fn handle(&self, chunk: &Bytes, frame: Frame<'_>, payloads: &mut Vec<Span>) -> bool {
         let way = Way::Lane(self.lane);
         match frame {
             Frame::Message { payload, .. } => {
-                payloads.push(chunk.slice_ref(payload));
+                payloads.push(span(chunk, payload));
                 true
             }
             Frame::From { sender, next, kept, .. } => {
-                let delivered = self.deliver(payloads);
+                let delivered = self.deliver(chunk, payloads);
                 self.queue.run(way, sender, next, kept);
                 delivered
             }
-            Frame::Skip { count, .. } => self.deliver(payloads) && self.queue.skip(way, count),
+            Frame::Skip { count, .. } => {
+                self.deliver(chunk, payloads) && self.queue.skip(way, count)
+            }
             Frame::Stamps { stamped, .. } => {
-                let delivered = self.deliver(payloads);
+                let delivered = self.deliver(chunk, payloads);
                 self.queue.stamps(way, stamped);
                 delivered
             }
@@ -242,11 +245,11 @@ impl Reader {
     }
 
     /// False if they are more than were granted.
-    fn deliver(&self, payloads: &mut Vec<Bytes>) -> bool {
+    fn deliver(&self, chunk: &Bytes, payloads: &mut Vec<Span>) -> bool {
         if payloads.is_empty() {
             return true;
         }
-        match self.queue.push(Way::Lane(self.lane), payloads) {
+        match self.queue.push(Way::Lane(self.lane), (chunk, payloads)) {
             Ok(due) => self.said.tell(due),
             Err(_) => return false,
         }
