@@ -33,7 +33,15 @@ impl Stage {
     fn on(daemon: Daemon, policy: Policy) -> Self {
         let (a, b) = (daemon.put("a"), daemon.put("b"));
         let link = daemon.link_by(Transport::Direct, "a", "m", "b", (policy, 64));
-        Self { daemon, link, a, b }
+        let stage = Self { daemon, link, a, b };
+        // Until then there may be more of them from one moment to the next.
+        eventually("the holder has the sockets of the instances", || {
+            let held = processes::files(stage.daemon.holder_pid());
+            let listening = processes::instance_sockets(stage.daemon.dir());
+            let is_held = |socket: &String| held.values().any(|file| file == socket);
+            (listening.len() == 4 && listening.iter().all(is_held)).then_some(())
+        });
+        stage
     }
 
     fn lane(&self) -> Lane {

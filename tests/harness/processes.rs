@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -106,6 +106,20 @@ pub fn files(pid: u32) -> BTreeMap<String, String> {
             Some((name(path.file_name()?.into()), name(fs::read_link(path).ok()?)))
         })
         .collect()
+}
+
+/// The sockets of instances that listen below a directory, as [`files`] names them; see proc_net(5).
+pub fn instance_sockets(dir: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let socket = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // `__SO_ACCEPTCON`.
+        let [_, _, _, "00010000", _, _, inode, path] = fields[..] else { return None };
+        let path = Path::new(path);
+        let is_dialect = path.extension().is_some_and(|it| it == "native" || it == "veecle");
+        (is_dialect && path.starts_with(dir)).then(|| format!("socket:[{inode}]"))
+    };
+    table.lines().filter_map(socket).collect()
 }
 
 /// Whether something waits in a socket of a process; none if that can't be seen. Whoever looks has
