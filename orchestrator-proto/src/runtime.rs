@@ -399,6 +399,15 @@ pub enum Frame<'a> {
         /// Whether it is so. An instance does not say that it is not.
         stamped: bool,
     },
+    /// Instance to daemon, after [`Frame::Uses`]: what passed over the lane before it counts anew.
+    Counted {
+        /// The output or the input that will be declared.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+        /// Messages since the lane began that the kernel took. Of an input: that it read.
+        count: u64,
+    },
 }
 
 /// What the messages of a lane go through.
