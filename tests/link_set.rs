@@ -8,7 +8,7 @@ use orchestrator_proto::control::{
     Counters, EventKind, LinkInfo, Policy, Reply, Request, RulesSpec, Transport, Way,
 };
 use orchestrator_proto::{ErrorCode, LinkId};
-use tests::{Daemon, eventually};
+use tests::{Daemon, binary, eventually};
 
 fn set(daemon: &Daemon, link: LinkId, policy: Option<Policy>, capacity: Option<u32>) -> u64 {
     let rules = RulesSpec { policy, capacity, ..RulesSpec::default() };
@@ -200,6 +200,39 @@ fn what_can_not_be_set_is_refused() {
     assert!(error.to_string().contains("link set 1"), "{error}");
 }
 
+/// C14.
+#[test]
+fn calls_have_no_rules_that_could_be_set() {
+    let daemon = Daemon::start();
+    let example = |name: &str, more: &[&str]| {
+        let path = binary(name);
+        daemon.ok([&["runtime", "add", path.to_str().unwrap(), "--name", name], more].concat());
+    };
+    example("divides", &[]);
+    example("divider", &["--replicas", "2"]);
+    let add = ["link", "add", "--from", "divides", "--type", "examples.divide.v1", "--to"];
+    daemon.ok([&add[..], &["divider"]].concat());
+    // As long as nobody has declared what it is, it may be messages.
+    daemon.ok(["link", "set", "1", "--capacity", "7"]);
+    daemon.ok(["runtime", "start", "divider", "divides"]);
+    daemon.declared("divides", "examples.divide.v1");
+    for [rule, value] in [
+        ["--policy", "latest"],
+        ["--capacity", "8"],
+        ["--block-timeout", "1s"],
+        ["--history", "3"],
+        ["--transport", "direct"],
+        ["--spin-us", "5"],
+    ] {
+        let said = daemon.cli(["link", "set", "1", rule, value]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        for part in ["link 1 carries calls", "deadline"] {
+            assert!(said.stderr.contains(part), "{said:?}");
+        }
+    }
+    assert_eq!(rules(&daemon)[0], (Policy::DropOldest, 7));
+}
+
 #[test]
 fn a_timeout_is_shown_stored_exported_and_applied() {
     let daemon = Daemon::start();
@@ -363,4 +396,95 @@ fn why_a_link_is_not_direct_that_is_to_be_is_listed() {
     // Nobody asks for it any more.
     daemon.ok(["link", "set", "1", "--transport", "auto"]);
     assert!(!listed().contains("not direct"), "{}", listed());
+}
+
+#[test]
+fn an_end_that_is_not_there_is_why_a_link_is_routed() {
+    const PING: &str = "examples.ping.v1";
+    let daemon = Daemon::start();
+    for name in ["ping", "pong"] {
+        daemon.add([binary(name).to_str().unwrap(), "--name", name]);
+    }
+    daemon.add_script("mute", "sleep 1000");
+    let link = daemon.link_by(Transport::Direct, "ping", PING, "pong", (Policy::DropOldest, 8));
+    let other = daemon.link("mute", PING, "pong");
+    let why = |link, said: &str| {
+        eventually("it says why", || {
+            let info = daemon.link_info(link);
+            (info.why.as_deref() == Some(said) && info.way == Way::Routed).then_some(())
+        });
+    };
+    why(link, "the sender is not running, and the receiver is not running");
+    daemon.ok(["runtime", "start", "pong", "mute"]);
+    why(link, "the sender is not running");
+    why(other, "the sender has not connected");
+    let list = daemon.ok(["link", "list"]);
+    assert!(list.contains("link 1 is routed, not direct: the sender is not running\n"), "{list}");
+    for (ended, said) in
+        [("ping", "the sender is not running"), ("pong", "the receiver is not running")]
+    {
+        daemon.ok(["runtime", "start", "ping", "pong"]);
+        eventually("it goes directly", || {
+            let info = daemon.link_info(link);
+            (info.way == Way::Direct && info.why.is_none()).then_some(())
+        });
+        daemon.ok(["runtime", "stop", ended]);
+        why(link, said);
+    }
+    // What holds whoever the ends are is told first.
+    daemon.ok(["link", "set", "1", "--history", "3"]);
+    why(link, "it has a history, which is kept by the daemon");
+    let any = daemon.link("any", PING, "mute");
+    why(any, "the receiver has not connected");
+    daemon.ok(["link", "set", "1", "--transport", "routed"]);
+    assert_eq!(daemon.link_info(link).why, None);
+}
+
+#[test]
+fn an_end_that_has_not_declared_the_type_is_why_a_link_is_routed() {
+    let daemon = Daemon::start();
+    for name in ["ping", "pong"] {
+        daemon.add([binary(name).to_str().unwrap(), "--name", name]);
+    }
+    let [sent, taken] =
+        [("pong", "ping"), ("ping", "pong")].map(|(from, to)| daemon.link(from, "typo", to));
+    daemon.ok(["runtime", "start", "ping", "pong"]);
+    daemon.declared("pong", "examples.ping.v1");
+    for link in [sent, taken] {
+        eventually("it says why", || {
+            let why = daemon.link_info(link).why?;
+            (why == "the receiver has declared no input of this type").then_some(())
+        });
+    }
+    // A receiver that takes it.
+    let any = daemon.link("ping", "examples.pong.v1", "ping");
+    eventually("it says why", || {
+        let why = daemon.link_info(any).why?;
+        (why == "the sender has declared no output of this type").then_some(())
+    });
+}
+
+/// C14.
+#[test]
+fn calls_go_through_the_daemon_and_the_list_says_so() {
+    let daemon = Daemon::start();
+    for name in ["divides", "divider"] {
+        daemon.add([binary(name).to_str().unwrap(), "--name", name]);
+    }
+    let link = daemon.link_by(
+        Transport::Direct,
+        "divides",
+        "examples.divide.v1",
+        "divider",
+        (Policy::DropOldest, 8),
+    );
+    daemon.ok(["runtime", "start", "divider", "divides"]);
+    eventually("calls pass", || daemon.link_info(link).calls.filter(|calls| calls.replies > 0));
+    let why = "calls go through the daemon";
+    assert_eq!(daemon.link_info(link).why.as_deref(), Some(why));
+    let list = daemon.ok(["link", "list"]);
+    assert!(list.contains(&format!("link 1 is routed, not direct: {why}\n")), "{list}");
+    // Also of ends that are known from before.
+    daemon.ok(["runtime", "stop", "divider", "divides"]);
+    assert_eq!(daemon.link_info(link).why.as_deref(), Some(why));
 }

@@ -255,6 +255,36 @@ fn what_was_recorded_is_there_although_the_recorder_is_killed() {
 }
 
 #[test]
+fn what_was_recorded_is_told_although_the_daemon_is_killed() {
+    let daemon = Daemon::start();
+    let a = daemon.put("a");
+    let mut sender = daemon.sender(&a, "n");
+    let mut plain = daemon.cli_command(["link", "record", "-o"]);
+    let path = daemon.dir().join("plain");
+    plain.arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let plain = Recorder { child: plain.spawn().unwrap(), file: path };
+    let recorders = [begin(&daemon, "json", &[]), plain];
+    eventually("something is on the disk", || {
+        sender.number(7);
+        let is_there = |it: &Recorder| it.file.exists() && !read(&it.file).is_empty();
+        recorders.iter().all(is_there).then_some(())
+    });
+    drop(sender);
+    daemon.replace_killed();
+    let [json, plain] = recorders.map(|it| {
+        let output = it.child.wait_with_output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        assert!(!output.stderr.is_empty(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), it.file)
+    });
+    let summary: Value = serde_json::from_str(&json.0).unwrap();
+    assert_eq!(summary["messages"], json!(read(&json.1).len()), "{summary}");
+    let (count, bytes) = (read(&plain.1).len(), fs::metadata(&plain.1).unwrap().len());
+    let said = format!("{count} messages in {}, {bytes} bytes\n", plain.1.display());
+    assert_eq!(plain.0, said);
+}
+
+#[test]
 fn a_recorder_that_is_too_slow_misses_messages_and_holds_up_nobody() {
     let daemon = Daemon::start();
     let (a, b) = (daemon.put("a"), daemon.put("b"));

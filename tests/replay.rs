@@ -12,11 +12,11 @@ use nix::sys::signal::Signal;
 use orchestrator_proto::control::{
     Item, Policy, ReplayMessage, ReplaySource, ReplaySpec, Reply, Request, RulesSpec,
 };
-use orchestrator_proto::runtime::{Direction, MAX_PAYLOAD};
+use orchestrator_proto::runtime::{Direction, MAX_PAYLOAD, schema_of_calls};
 use orchestrator_proto::schema::Field;
 use orchestrator_proto::{ErrorCode, Millis, TypeSchema};
 use serde_json::{Value, json};
-use tests::{Daemon, eventually, processes};
+use tests::{Daemon, binary, eventually, processes};
 
 /// When recordings begin that are written here.
 const BEGIN_NS: u64 = 1_795_175_693_000_000_000;
@@ -376,6 +376,62 @@ fn what_is_cut_off_is_played_up_to_there_and_what_is_no_recording_is_refused() {
     fs::write(&cut, "a text").unwrap();
     assert!(refused(&daemon, &cut, &[]).contains("can't read"));
     assert!(refused(&daemon, Path::new("/nowhere"), &[]).contains("/nowhere"));
+}
+
+/// R5.
+#[test]
+fn calls_are_not_replayed_and_how_many_is_said() {
+    const DIVIDE: &str = "examples.divide.v1";
+    let daemon = Daemon::start();
+    let (a, b) = (daemon.put("a"), daemon.put("b"));
+    daemon.add([binary("divider").to_str().unwrap(), "--name", "divider"]);
+    daemon.ok(["runtime", "start", "divider"]);
+    let link = daemon.link("a", "n", "b");
+    // One that would hold the replay back without end.
+    let calls = daemon.link_with("any", DIVIDE, "divider", Policy::Block, 1);
+    let (mut sender, mut receiver) = (daemon.sender(&a, "n"), daemon.receiver(&b, "n"));
+    for encoding in ["json", "postcard"] {
+        let file = daemon.dir().join(encoding);
+        let mut command = daemon.cli_command(["link", "record", "--encoding", encoding, "-o"]);
+        let mut recorder = command.arg(&file).args(["--count", "9"]).spawn().unwrap();
+        eventually("enough is recorded", || {
+            sender.number(7);
+            assert_eq!(receiver.next_number(), Some(7));
+            let request = r#"{"dividend": 7, "divisor": 2}"#;
+            daemon.ok(["link", "call", "divider", "--type", DIVIDE, request]);
+            recorder.try_wait().unwrap()
+        });
+        let sent = daemon.counters(link).sent;
+        let summary = play(&daemon, &file, &["--rate", "max"]);
+        assert_eq!((&summary["messages"], &summary["calls"]), (&json!(3), &json!(3)), "{summary}");
+        assert_eq!(receiver.take_numbers(3), [7, 7, 7]);
+        assert_eq!(daemon.counters(link).sent, sent + 3);
+        // As fast as it is taken: nothing is late then, which would be said.
+        let path = file.to_str().unwrap();
+        let said = daemon.ok(["link", "replay", path, "--type", "n", "--rate", "max"]);
+        assert_eq!(said, "played 3 messages\n");
+        let said = daemon.cli(["link", "replay", path]);
+        assert!(said.stderr.contains("3 calls are not replayed: "), "{said:?}");
+        assert_eq!(receiver.take_numbers(6), [7; 6]);
+        // Nothing else is wanted of it.
+        let said = refused(&daemon, &file, &["--type", DIVIDE]);
+        assert!(said.contains("3 calls and no messages; calls are not replayed: "), "{said}");
+    }
+    let info = daemon.link_info(calls);
+    assert_eq!((info.counters.sent, info.counters.queued), (0, 0), "{info:?}");
+    assert!(info.calls.is_some());
+    // Messages that have the name of the calls.
+    let schema = schema_of_calls(TypeSchema::U8, TypeSchema::U8);
+    for schema in [Some(schema.encode()), Some(TypeSchema::U32.encode()), None] {
+        let source = ReplaySource { from: None, type_name: DIVIDE.to_owned(), schema };
+        let spec = ReplaySpec { sources: vec![source], ..ReplaySpec::default() };
+        let refused = tests::block_on(async {
+            let client = orchestrator_proto::client::Client::connect(daemon.socket()).await;
+            let (mut items, _feeder) = client.unwrap().replay(spec).await.unwrap();
+            items.next().await.unwrap().unwrap_err()
+        });
+        assert!(refused.to_string().contains("calls"), "{refused}");
+    }
 }
 
 #[test]

@@ -114,6 +114,8 @@ fn each_sentence_is_checked_by_a_scenario_that_names_it() {
         include_str!("daemon.rs"),
         include_str!("sends.rs"),
         include_str!("../calls.rs"),
+        include_str!("../link_set.rs"),
+        include_str!("../replay.rs"),
         include_str!("../lanes.rs"),
         include_str!("../shm.rs"),
         include_str!("../sdk/envelopes.rs"),

@@ -26,7 +26,7 @@ pub(crate) enum LinkCommand {
     /// Change the rules of links, while messages pass over them.
     ///
     /// What waits in a link stays in it, in its order, but for what there is no room for under
-    /// `drop-oldest` or `latest`.
+    /// `drop-oldest` or `latest`. A link that carries calls has no rules: to set them is refused.
     #[command(after_help = "Examples:
   orchestrator-cli link set 3 --capacity 64
   orchestrator-cli link set 3 4 --policy block
@@ -88,7 +88,8 @@ pub(crate) enum LinkCommand {
     ///
     /// Policies, counters, histories and taps of these links hold as for any message. Where a link with
     /// the policy block has no room, the replay waits. An instance that sent and is still connected sends
-    /// as well. A recording that was cut off is played up to where it is whole.
+    /// as well. A recording that was cut off is played up to where it is whole. Calls are not played, which
+    /// is said.
     #[command(after_help = "Examples:
   orchestrator-cli link replay drive.mcap
   orchestrator-cli link replay drive.mcap --type acme.imu.v1 --to filter --rate 4

@@ -53,6 +53,8 @@ pub(crate) async fn record(
     // Without an end: farther away than this program runs.
     let duration = duration.map_or(Duration::from_secs(u32::MAX.into()), |it| it.duration());
     let end = Instant::now().checked_add(duration).unwrap_or_else(Instant::now);
+    // Why there is no more to come.
+    let mut lost = None;
     let result = loop {
         if count.is_some_and(|count| recording.messages >= count) {
             break Ok(());
@@ -71,7 +73,10 @@ pub(crate) async fn record(
                     recording.missed(now_ns(), 0, why).map_err(failed)
                 }
                 Ok(None) => break Ok(()),
-                Err(failure) => Err(failure),
+                Err(failure) => {
+                    lost = Some(failure);
+                    break Ok(());
+                }
             },
         };
         if done.is_err() {
@@ -81,9 +86,10 @@ pub(crate) async fn record(
     // Also when it ends badly: what is there should be whole.
     let (messages, missed) = (recording.messages, recording.missed);
     let finished = recording.finish().map_err(failed);
-    if result.is_err() && messages + missed == 0 && !force {
+    if (result.is_err() || lost.is_some()) && messages + missed == 0 && !force {
         // Nothing was ever recorded, for a reason that is told.
         let _ = std::fs::remove_file(&output);
+        return result.and(lost.map_or(Ok(Exit::Ok), Err));
     }
     result?;
     let file = finished?
@@ -93,7 +99,7 @@ pub(crate) async fn record(
     let bytes = synced.map_err(|error| not_written(&output, McapError::Io(error)))?.len();
     let summary = Summary { file: &output, messages, missed, bytes };
     tell(out, &summary)?;
-    Ok(Exit::Ok)
+    lost.map_or(Ok(Exit::Ok), Err)
 }
 
 /// A stream that goes on with the next daemon.

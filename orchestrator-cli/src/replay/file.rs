@@ -12,6 +12,7 @@ use mcap::records::{Channel, MessageHeader, Record, op};
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
 use orchestrator_proto::TypeSchema;
 use orchestrator_proto::control::ReplaySource;
+use orchestrator_proto::runtime::parts_of_calls;
 
 use crate::record::file::{POSTCARD, key};
 
@@ -32,8 +33,36 @@ pub(crate) struct Contents {
     pub(crate) messages: u64,
     /// Channels that `link record` has not written.
     pub(crate) foreign: usize,
+    /// What is not played.
+    pub(crate) calls: Calls,
     /// Why it is not whole.
     pub(crate) cut: Option<String>,
+}
+
+/// What a recording has of calls: nobody would wait for the replies.
+#[derive(Default)]
+pub(crate) struct Calls {
+    /// By their numbers in the file.
+    channels: HashMap<u16, Content>,
+    requests: u64,
+    /// Replies and failures.
+    answers: u64,
+}
+
+impl Calls {
+    /// How many calls there are. Of some there may be the request alone, or the answer.
+    pub(crate) fn count(&self) -> u64 {
+        self.requests.max(self.answers)
+    }
+
+    fn message(&mut self, channel: u16, data: &[u8]) {
+        let Some(content) = self.channels.get(&channel) else { return };
+        // As in `schema_of_calls`, requests come first.
+        match content.payload(data).is_some_and(|payload| payload.first() == Some(&0)) {
+            true => self.requests += 1,
+            false => self.answers += 1,
+        }
+    }
 }
 
 /// A channel that is played.
@@ -59,10 +88,16 @@ impl Played {
     /// The payload as it was sent; none if that can't be made of what stands there, as of `null` for
     /// a NaN.
     pub(crate) fn payload(&self, data: &[u8]) -> Option<Vec<u8>> {
-        match &self.content {
-            Content::AsSent => Some(data.to_vec()),
-            Content::Json(schema) => schema.from_json(std::str::from_utf8(data).ok()?).ok(),
-            Content::Literal => serde_json::to_vec(std::str::from_utf8(data).ok()?).ok(),
+        self.content.payload(data)
+    }
+}
+
+impl Content {
+    fn payload(&self, data: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::AsSent => Some(data.to_vec()),
+            Self::Json(schema) => schema.from_json(std::str::from_utf8(data).ok()?).ok(),
+            Self::Literal => serde_json::to_vec(std::str::from_utf8(data).ok()?).ok(),
         }
     }
 }
@@ -84,6 +119,7 @@ pub(crate) fn look(path: &Path, types: &[String]) -> Result<Contents, McapError>
         last_ns: 0,
         messages: 0,
         foreign: 0,
+        calls: Calls::default(),
         cut: None,
     };
     let mut seen = std::collections::HashSet::new();
@@ -94,10 +130,11 @@ pub(crate) fn look(path: &Path, types: &[String]) -> Result<Contents, McapError>
                     contents.enter(&channel, types);
                 }
             }
-            Of::Message(header, _) => {
+            Of::Message(header, data) => {
                 contents.first_ns = contents.first_ns.min(header.log_time);
                 contents.last_ns = contents.last_ns.max(header.log_time);
                 contents.messages += u64::from(contents.channels.contains_key(&header.channel_id));
+                contents.calls.message(header.channel_id, data);
             }
         }
         ControlFlow::Continue(())
@@ -123,6 +160,11 @@ impl Contents {
             self.foreign += 1;
             return;
         };
+        let schema = canonical.as_deref().and_then(|canonical| TypeSchema::decode(canonical).ok());
+        if schema.is_some_and(|schema| parts_of_calls(&schema).is_some()) {
+            self.calls.channels.insert(channel.id, content);
+            return;
+        }
         let from = metadata.get(key::NAME).or_else(|| metadata.get(key::INSTANCE));
         let source = ReplaySource {
             from: from.map(|from| from.as_str().into()),

@@ -26,6 +26,9 @@ pub(crate) use pace::Rate;
 /// A message that sets off so much later than it was due is late.
 const LATE: Duration = Duration::from_millis(1);
 
+/// Why calls are not played, and what to do.
+const CALLS: &str = "nobody would wait for the replies; `link call` makes a call";
+
 /// Batches that are read ahead, of 64 KiB each, or of one message that has more.
 const AHEAD: usize = 4;
 
@@ -38,6 +41,8 @@ struct Summary {
     messages: u64,
     unrouted: u64,
     unplayable: u64,
+    /// Calls in the file, none of which is played.
+    calls: u64,
     late: u64,
     /// How late the latest was, microseconds.
     latest_us: u64,
@@ -61,6 +66,12 @@ pub(crate) async fn replay(
             format::line(&path.to_string_lossy())
         ));
     }
+    let calls = contents.calls.count();
+    if calls > 0 {
+        let are = if calls == 1 { "is" } else { "are" };
+        let calls = format::count(calls, "call");
+        out.warning(&format!("{calls} {are} not replayed: {CALLS}"));
+    }
     let mut signals = Signals::listen()?;
     let to = to.map(Into::into);
     let spec = ReplaySpec { sources: contents.sources.clone(), links, to };
@@ -71,7 +82,7 @@ pub(crate) async fn replay(
     warn(out, &contents.sources, &routes);
     out.flush()?;
 
-    let mut summary = Summary { cut: contents.cut.clone(), ..Summary::default() };
+    let mut summary = Summary { calls, cut: contents.cut.clone(), ..Summary::default() };
     let (sender, mut batches) = mpsc::channel(AHEAD);
     let player = Player { path: path.clone(), contents, rate, skip: skip.duration(), again };
     std::thread::Builder::new()
@@ -176,6 +187,10 @@ fn check(path: &Path, contents: &Contents) -> Result<(), Failure> {
     let shown = format::line(&shown);
     if contents.sources.is_empty() {
         return Err(Failure::invalid(match contents.foreign {
+            _ if contents.calls.count() > 0 => {
+                let calls = format::count(contents.calls.count(), "call");
+                format!("{shown} has {calls} and no messages; calls are not replayed: {CALLS}")
+            }
             0 => format!("{shown} has no messages of that kind"),
             _ => format!("{shown} has no messages that `link record` has written"),
         }));

@@ -16,6 +16,7 @@ mod event;
 mod execution;
 mod info;
 mod limits;
+mod link;
 mod listen;
 mod log;
 mod record;
@@ -43,11 +44,9 @@ pub use daemon::{DaemonStatus, ProcessStatus, Queues, SuccessorSpec};
 pub use doctor::{Finding, Level};
 pub use event::{Event, EventKind};
 pub use execution::{EnvFile, Execution, InheritEnv, Stdin, Umask};
-pub use info::{
-    CallCounters, Counters, Drops, Exit, IpcStatus, LinkInfo, LinkState, Observed, RuntimeDetail,
-    RuntimeInfo, Status, TargetInfo, TelemetryStatus,
-};
+pub use info::{Exit, IpcStatus, Observed, RuntimeDetail, RuntimeInfo, Status, TelemetryStatus};
 pub use limits::{CpuQuota, Limits, NotCpuQuota};
+pub use link::{CallCounters, Counters, Drops, LinkInfo, LinkState, TargetInfo};
 pub use listen::{Listen, ListenAddress, ListenInfo, ListenMode, ListenSocket};
 pub use log::{Compression, LogLine, LogQuery, LogRules, LogStream, WhenFull};
 pub use record::{RecordFilter, RecordSource, RecordedMessage};

@@ -19,7 +19,9 @@ use tokio::sync::Notify;
 use super::outgoing::Items;
 use super::upload::{Chunk, Chunks};
 use super::{Daemon, client_gone};
-use crate::route::{Aim, LinkTarget, OutputIndex, Source, SourceStats, TypeDecl, Upstream, Woken};
+use crate::route::{
+    Aim, LinkTarget, OutputIndex, Source, SourceStats, TypeDecl, Upstream, Woken, parts_of_calls,
+};
 use crate::runtime::now_ns;
 
 impl Daemon {
@@ -121,6 +123,12 @@ impl Daemon {
             Ok::<_, WireError>((SchemaHash::of(canonical), Arc::new(schema)))
         });
         let decl = Arc::new(TypeDecl::new(name.as_str().into(), schema.transpose()?));
+        if parts_of_calls(&decl).is_some() {
+            return Err(invalid(format!(
+                "what was recorded of {name} are calls, which are not replayed: nobody would wait for \
+                 the replies"
+            )));
+        }
         // One that was removed since can't be stood in for.
         let from = source.from.as_ref().and_then(|from| self.registry.find(from).ok());
         let told = Arc::<Told>::default();

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Rlimit;
 
-use super::exec::{Begun, Landing, Listeners, Place, Wishes};
+use super::exec::{Begun, Landing, Listeners, NotBegun, Place, Wishes};
 use super::frame::News;
 use super::seats::SEATED;
 use super::{AGAIN, DAEMON, ENV_ROLE, HOLDER, image, socket};
@@ -53,9 +53,9 @@ impl Daemon {
         // Nobody can be held up by it who is not held up by us meanwhile.
         let taken = [None; SEATED];
         let wishes = Wishes { streams, listeners, nice: None, files, cgroup: None, taken };
-        let Begun { pid, mut flight, .. } = match place.begin(wishes) {
+        let Begun { pid, mut flight, .. } = match place.begin(wishes, None) {
             Ok(begun) => begun,
-            Err((place, _, error)) => {
+            Err(NotBegun { place, error, .. }) => {
                 *spare = Some(place);
                 return Err(error);
             }
@@ -64,9 +64,9 @@ impl Daemon {
         loop {
             let _ = poll(&mut [PollFd::from_borrowed_fd(flight.status(), PollFlags::IN)], None);
             match flight.look() {
-                Landing::Underway | Landing::Warning(_) => {}
+                Landing::Underway | Landing::Apart(_) | Landing::Warning(_) => {}
                 Landing::Failed(_, errno) => failed = Some(errno),
-                Landing::Landed(place) => {
+                Landing::Landed(place, _) => {
                     *spare = Some(place);
                     break;
                 }

@@ -53,10 +53,6 @@ const WARNING: u8 = 255;
 /// In the place of a stage: it has files of its own.
 const APART: u8 = 254;
 
-/// With so many files open, a process is better off without a copy of them all: to be told when it
-/// has its own takes as long as to copy that many.
-const MANY_FILES: RawFd = 128;
-
 /// What the new process has to do.
 #[derive(Debug)]
 struct Job {
@@ -101,8 +97,6 @@ pub(super) struct Place {
     image: Words,
     job: Box<Option<Job>>,
     stack: &'static mut Stack,
-    /// None if its process is to begin with a copy of all our files.
-    seats: Option<Seats>,
     /// Its processes have to move themselves to their cgroup, as one has found out.
     moves: bool,
 }
@@ -111,6 +105,8 @@ pub(super) struct Place {
 pub(super) struct Flight {
     /// None when it has landed.
     place: Option<Place>,
+    /// None if its process began with a copy of all our files, or has its own.
+    seats: Option<Seats>,
     status: OwnedFd,
     /// The process was collected. It needs nothing any more, whoever may have a copy of its end of
     /// the pipe.
@@ -124,16 +120,28 @@ pub(super) struct Begun {
     pub(super) flight: Flight,
 }
 
+/// A process that was not begun.
+pub(super) struct NotBegun {
+    /// Free again.
+    pub(super) place: Place,
+    /// Nobody is in them.
+    pub(super) seats: Option<Seats>,
+    pub(super) stage: Stage,
+    pub(super) error: io::Error,
+}
+
 /// What there is to know of a flight.
 pub(super) enum Landing {
     /// Nothing new.
     Underway,
+    /// It has files of its own, and has left these seats.
+    Apart(Seats),
     /// It goes on, but something is not as wished.
     Warning(i32),
     /// It will end without having become the program.
     Failed(Stage, i32),
-    /// It has become the program, or has ended. The place is free.
-    Landed(Place),
+    /// It has become the program, or has ended. The place is free, and its seats if it had them.
+    Landed(Place, Option<Seats>),
 }
 
 impl Place {
@@ -145,20 +153,8 @@ impl Place {
     /// So many, in one piece of memory, which is not touched before it is used.
     pub(super) fn several(count: usize) -> Vec<Self> {
         let stacks = sys::pages(count * STACK);
-        let place =
-            |(stack, image)| Self { image, job: Box::new(None), stack, seats: None, moves: false };
+        let place = |(stack, image)| Self { image, job: Box::new(None), stack, moves: false };
         stacks.chunks_exact_mut(STACK).zip(Words::several(count)).map(place).collect()
-    }
-
-    /// Its processes may have these files.
-    pub(super) fn seat(&mut self, seats: Seats) {
-        self.seats = Some(seats);
-    }
-
-    /// As without close_range(2).
-    #[cfg(test)]
-    pub(super) fn without_seats(&mut self) {
-        self.seats = None;
     }
 
     /// As without clone3(2).
@@ -179,38 +175,47 @@ impl Place {
         &mut self.image
     }
 
-    /// Begins a process that becomes the program of the image. None of `wishes.streams` is
-    /// needed any more when this returns.
+    /// Begins a process that becomes the program of the image, in these seats, or without any with
+    /// a copy of all our files. None of `wishes.streams` is needed any more when this returns.
+    /// Whoever is given listeners has no seats.
     ///
     /// # Errors
     ///
-    /// When the image is none, or when there is no process or no file left. The place is free
-    /// again.
-    pub(super) fn begin(mut self, wishes: Wishes) -> Result<Begun, (Self, Stage, io::Error)> {
-        let failed = |place, stage, error| Err((place, stage, error));
-        let has_listeners = !wishes.listeners.is_empty();
-        let pid_at = match has_listeners {
-            true => image::place_for_pid(self.image.image()),
-            false => None,
+    /// When the image is none, or when there is no process or no file left.
+    pub(super) fn begin(
+        mut self,
+        wishes: Wishes,
+        mut seats: Option<Seats>,
+    ) -> Result<Begun, NotBegun> {
+        match self.try_begin(wishes, seats.as_mut()) {
+            Ok((pid, pidfd, status)) => {
+                let flight = Flight { place: Some(self), seats, status, has_ended: false };
+                Ok(Begun { pid, pidfd, flight })
+            }
+            Err((stage, error)) => {
+                seats.iter_mut().for_each(Seats::vacate);
+                Err(NotBegun { place: self, seats, stage, error })
+            }
+        }
+    }
+
+    fn try_begin(
+        &mut self,
+        wishes: Wishes,
+        seats: Option<&mut Seats>,
+    ) -> Result<(i32, OwnedFd, OwnedFd), (Stage, io::Error)> {
+        let pid_at = match wishes.listeners.is_empty() {
+            true => None,
+            false => image::place_for_pid(self.image.image()),
         };
         let Some(image) = image::locate(self.image.image()) else {
-            return failed(self, Stage::Image, io::ErrorKind::InvalidData.into());
+            return Err((Stage::Image, io::ErrorKind::InvalidData.into()));
         };
-        let (ours, its) = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
-            Ok(pipe) => pipe,
-            Err(errno) => return failed(self, Stage::Clone, errno.into()),
-        };
+        let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+        let (ours, its) = pipe.map_err(|errno| (Stage::Clone, errno.into()))?;
         let pid_at = pid_at.map_or(std::ptr::null_mut(), |offset| image.byte(offset));
-        let seats = match &mut self.seats {
-            // The lowest number that was free: all below are in use.
-            Some(seats) if !has_listeners && ours.as_raw_fd() >= MANY_FILES => {
-                match wishes.fill(seats, its.as_fd()) {
-                    Ok(numbers) => Some(numbers),
-                    Err(error) => return failed(self, Stage::Clone, error),
-                }
-            }
-            _ => None,
-        };
+        let seats = seats.map(|seats| wishes.fill(seats, its.as_fd())).transpose();
+        let seats = seats.map_err(|error| (Stage::Clone, error))?;
         let status = seats.map_or(its.as_raw_fd(), Numbers::status);
         let job = Job { image, wishes, seats, is_to_move: self.moves, pid_at, status };
         let job = self.job.insert(job);
@@ -221,24 +226,8 @@ impl Place {
         // is dropped before.
         let begun = unsafe { begin(job, self.stack) };
         self.moves = self.job.as_ref().as_ref().is_some_and(|job| job.is_to_move);
-        match begun {
-            Ok((pid, pidfd)) => {
-                let flight = Flight { place: Some(self), status: ours, has_ended: false };
-                Ok(Begun { pid, pidfd, flight })
-            }
-            Err((stage, errno)) => {
-                self.vacate();
-                failed(self, stage, errno.into())
-            }
-        }
-    }
-}
-
-impl Place {
-    fn vacate(&mut self) {
-        if let Some(seats) = &mut self.seats {
-            seats.vacate();
-        }
+        let (pid, pidfd) = begun.map_err(|(stage, errno)| (stage, errno.into()))?;
+        Ok((pid, pidfd, ours))
     }
 }
 
@@ -260,10 +249,10 @@ impl Flight {
         let mut report = [0; REPORT];
         loop {
             return match rustix::io::read(&self.status, &mut report) {
-                Ok(REPORT) if report[0] == APART => {
-                    self.vacate();
-                    continue;
-                }
+                Ok(REPORT) if report[0] == APART => match self.leave_seats() {
+                    Some(seats) => Landing::Apart(seats),
+                    None => continue,
+                },
                 // It comes in one piece.
                 Ok(REPORT) => {
                     let errno = i32::from_le_bytes([report[4], report[5], report[6], report[7]]);
@@ -280,18 +269,24 @@ impl Flight {
     }
 
     fn land(&mut self) -> Landing {
-        self.place.take().map_or(Landing::Underway, Landing::Landed)
+        let seats = self.leave_seats();
+        self.place.take().map_or(Landing::Underway, |place| Landing::Landed(place, seats))
+    }
+
+    fn leave_seats(&mut self) -> Option<Seats> {
+        let mut seats = self.seats.take()?;
+        seats.vacate();
+        Some(seats)
     }
 
     /// The process has ended, and was collected: perhaps before it had files of its own.
     pub(super) fn ended(&mut self) {
         self.has_ended = true;
-        self.vacate();
     }
 
-    /// Where its process has its seats, if it has any.
+    /// Where its process has its seats, while it has any.
     pub(super) fn seats(&self) -> Option<Numbers> {
-        self.place.as_ref()?.job.as_ref().as_ref()?.seats
+        self.seats.as_ref().map(Seats::numbers)
     }
 
     /// A copy of its end of the pipe, as another new process may have one for a while.
@@ -300,18 +295,12 @@ impl Flight {
         let number = self.seats().unwrap().status();
         open(number).try_clone_to_owned().unwrap()
     }
-
-    fn vacate(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.vacate();
-        }
-    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        // It may be in use.
-        std::mem::forget(self.place.take());
+        // They may be in use.
+        std::mem::forget((self.place.take(), self.seats.take()));
     }
 }
 

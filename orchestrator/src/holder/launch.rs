@@ -1,15 +1,19 @@
 //! Programs on their way: from an order to execute one until it runs or has failed.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Rlimit;
 
-use super::exec::{Begun, Flight, Landing, Listeners, Place, Wishes};
+use super::exec::{Begun, Flight, Landing, Listeners, NotBegun, Place, Wishes};
 use super::frame::{Name, Stage};
 use super::image::{self, Words};
 use super::seats::{SEATED, Seats};
@@ -17,6 +21,14 @@ use super::seats::{SEATED, Seats};
 /// Programs that can be on their way at once. It takes a file system that does not answer to
 /// need more than one or two.
 pub const PLACES: usize = 32;
+
+/// With so many files open, a process is better off without a copy of them all: to be told when it
+/// has its own takes as long as to copy that many.
+const MANY_FILES: RawFd = 128;
+
+/// How long the last process that was begun may take to leave its seats before others that begin
+/// are given copies of all files instead: far longer than it takes, unless it is held up.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The largest image: more than execve(2) takes.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -67,6 +79,7 @@ pub(super) struct Failure {
 struct Underway {
     program: Launched,
     flight: Flight,
+    began: Instant,
     /// Open until it is in it.
     _cgroup: Option<OwnedFd>,
     failed: Option<(Stage, i32)>,
@@ -75,6 +88,8 @@ struct Underway {
 /// All of them.
 pub(super) struct Launches {
     places: Vec<Place>,
+    /// Those that nobody is in.
+    seats: Vec<Seats>,
     underway: Vec<Underway>,
     /// `/dev/null`.
     nothing: Arc<File>,
@@ -88,14 +103,11 @@ impl Launches {
     /// Takes all memory that it will need, but for images that are too long for a datagram.
     pub(super) fn new(files: Rlimit) -> io::Result<Self> {
         let nothing = Arc::new(File::open("/dev/null")?);
-        let mut places = Place::several(PLACES);
-        if Seats::work() {
-            for place in places.iter_mut().rev().take(SEATED) {
-                place.seat(Seats::reserve(&nothing)?);
-            }
-        }
+        let seats = if Seats::work() { SEATED } else { 0 };
+        let seats = (0..seats).map(|_| Seats::reserve(&nothing)).collect::<Result<_, _>>()?;
         Ok(Self {
-            places,
+            places: Place::several(PLACES),
+            seats,
             underway: Vec::with_capacity(PLACES),
             nothing,
             files,
@@ -116,6 +128,17 @@ impl Launches {
     /// Whether a program of this name is on its way.
     pub(super) fn is_underway(&self, child: Name) -> bool {
         self.underway.iter().any(|underway| underway.program.child == child)
+    }
+
+    /// How long another program had better not be begun: one that has just begun is about to leave
+    /// its seats to it. None if there is nothing to wait for.
+    pub(super) fn seats_in(&self) -> Option<Duration> {
+        if !self.seats.is_empty() {
+            return None;
+        }
+        let seated = self.underway.iter().filter(|it| it.flight.seats().is_some());
+        let since = seated.map(|it| it.began.elapsed()).min()?;
+        PATIENCE.checked_sub(since).filter(|left| !left.is_zero())
     }
 
     /// How many files a program may have open.
@@ -156,20 +179,29 @@ impl Launches {
             cgroup: launch.cgroup.as_ref().map(AsRawFd::as_raw_fd),
             taken,
         };
-        match place.begin(wishes) {
+        // The lowest number that was free: all below are in use.
+        let has_many_files = stdout.as_raw_fd() >= MANY_FILES;
+        let seats = match has_many_files && launch.listeners.is_empty() {
+            true => self.seats.pop(),
+            false => None,
+        };
+        let began = Instant::now();
+        match place.begin(wishes, seats) {
             Ok(Begun { pid, pidfd, flight }) => {
                 let pidfd = Some(pidfd);
                 let program = Launched { child, pid, pidfd, stdout, stderr, warning: 0 };
                 self.underway.push(Underway {
                     program,
                     flight,
+                    began,
                     _cgroup: launch.cgroup,
                     failed: None,
                 });
                 Ok(())
             }
-            Err((place, stage, error)) => {
+            Err(NotBegun { place, seats, stage, error }) => {
                 self.places.push(place);
+                self.seats.extend(seats);
                 Err(failure(stage, &error))
             }
         }
@@ -193,10 +225,12 @@ impl Launches {
         while let Some(underway) = self.underway.get_mut(at) {
             match underway.flight.look() {
                 Landing::Underway => at += 1,
+                Landing::Apart(seats) => self.seats.push(seats),
                 Landing::Warning(errno) => underway.program.warning = errno,
                 Landing::Failed(stage, errno) => underway.failed = Some((stage, errno)),
-                Landing::Landed(place) => {
+                Landing::Landed(place, seats) => {
                     self.places.push(place);
+                    self.seats.extend(seats);
                     let Underway { program, failed, .. } = self.underway.swap_remove(at);
                     let child = program.child;
                     return Some(match failed {
@@ -242,259 +276,4 @@ pub(super) fn fill(words: &mut Words, bytes: &[u8], file: Option<OwnedFd>) -> io
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsStr;
-    use std::time::{Duration, Instant};
-
-    use nix::sys::fanotify::{
-        EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
-    };
-    use nix::sys::signal::{SigSet, Signal, kill};
-    use nix::sys::wait::waitpid;
-    use nix::unistd::Pid;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{Resource, getrlimit};
-
-    use super::*;
-
-    fn launches() -> Launches {
-        // As in a holder.
-        SigSet::all().thread_set_mask().unwrap();
-        crate::holder::pass_on_no_files().unwrap();
-        // As many as it takes for seats to be used.
-        static FILES: std::sync::OnceLock<Vec<File>> = std::sync::OnceLock::new();
-        FILES.get_or_init(|| (0..200).map(|_| File::open("/dev/null").unwrap()).collect());
-        Launches::new(getrlimit(Resource::Nofile)).unwrap()
-    }
-
-    fn launch(launches: &mut Launches, tag: u64, command: &[&str]) -> Pid {
-        launch_in(launches, tag, command, None)
-    }
-
-    fn launch_in(
-        launches: &mut Launches,
-        tag: u64,
-        command: &[&str],
-        cgroup: Option<&std::path::PathBuf>,
-    ) -> Pid {
-        let cgroup = cgroup.map(|directory| File::open(directory).unwrap().into());
-        let args: Vec<&OsStr> = command.iter().map(OsStr::new).collect();
-        let (path, cwd) = (args[0], OsStr::new("/"));
-        let image =
-            image::Program { path, cwd, args: &args, env: &[], attributes: None }.image().unwrap();
-        let child = Name { key: [1; 16], tag };
-        let nice = launches.nice;
-        let launch = Launch {
-            child,
-            image: &image,
-            image_file: None,
-            stdin: None,
-            cgroup,
-            listeners: Listeners::default(),
-            nice,
-        };
-        launches.launch(launch).unwrap();
-        Pid::from_raw(launches.underway.last().unwrap().program.pid)
-    }
-
-    /// The next one that arrives.
-    fn arrival(launches: &mut Launches) -> Result<Launched, Failure> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            if let Some(arrival) = launches.arrived() {
-                return arrival;
-            }
-            let status = |file| PollFd::from_borrowed_fd(file, PollFlags::IN);
-            let mut files: Vec<_> = launches.status().map(status).collect();
-            let wait = Timespec { tv_sec: 1, tv_nsec: 0 };
-            poll(&mut files, Some(&wait)).unwrap();
-        }
-        panic!("nothing has arrived");
-    }
-
-    fn end(launches: &mut Launches, pid: Pid) {
-        kill(pid, Signal::SIGKILL).unwrap();
-        waitpid(pid, None).unwrap();
-        launches.ended(pid.as_raw());
-    }
-
-    #[test]
-    fn one_that_is_killed_on_its_way_has_arrived_when_it_is_collected() {
-        let mut launches = launches();
-        // More often than there are places, and hopefully at many points of its way.
-        for tag in 0..10 * PLACES as u64 {
-            let pid = launch(&mut launches, tag, &["/bin/sleep", "1000"]);
-            (0..tag).for_each(|_| std::hint::spin_loop());
-            end(&mut launches, pid);
-            // In a holder, at once. Here another thread may be executing something meanwhile, which
-            // has copies of all files until it has.
-            assert_eq!(arrival(&mut launches).unwrap().pid, pid.as_raw());
-            assert!(!launches.is_any_underway());
-            // Places that rest in between are as good as new.
-            if tag % 3 == 0 {
-                launches.rest();
-            }
-        }
-        assert_eq!(launches.places.len(), PLACES);
-    }
-
-    /// As long as another one has begun, but has not come to close what it needs not.
-    #[test]
-    fn one_that_has_ended_has_arrived_whoever_has_a_copy_of_its_files() {
-        let mut launches = launches();
-        for seated in [true, false] {
-            if !seated {
-                launches.places.iter_mut().for_each(Place::without_seats);
-            }
-            let pid = launch(&mut launches, 1, &["/bin/sleep", "1000"]);
-            let underway = launches.underway.last().unwrap();
-            assert_eq!(underway.flight.seats().is_some(), seated);
-            // Without seats, ours has been closed.
-            let copy = seated.then(|| underway.flight.copy_of_its_end());
-            end(&mut launches, pid);
-            assert_eq!(arrival(&mut launches).unwrap().pid, pid.as_raw());
-            drop(copy);
-        }
-        assert_eq!(launches.places.len(), PLACES);
-    }
-
-    /// As one on a file system that does not answer.
-    #[test]
-    fn one_that_is_held_up_while_it_is_executed_holds_up_no_other() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sleep");
-        // By another process: a child of this one could have it open for writing for a moment.
-        let copied = std::process::Command::new("cp").arg("/bin/sleep").arg(&path).status();
-        assert!(copied.unwrap().success());
-        let flags = InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC;
-        let gate = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC);
-        let mark = |gate: &Fanotify| {
-            let mask = MaskFlags::FAN_OPEN_EXEC_PERM;
-            gate.mark(MarkFlags::FAN_MARK_ADD, mask, nix::fcntl::AT_FDCWD, Some(&path))
-        };
-        let gate = match gate.and_then(|gate| mark(&gate).map(|()| gate)) {
-            Ok(gate) => gate,
-            Err(errno) => {
-                eprintln!("skipped: nothing can be held up here: {errno}");
-                return;
-            }
-        };
-        let mut launches = launches();
-        let other = launch(&mut launches, 1, &["/bin/sleep", "1000"]);
-        assert!(launches.underway[0].flight.seats().is_some());
-        launches.places.iter_mut().for_each(Place::without_seats);
-        let held = launch(&mut launches, 2, &[path.to_str().unwrap(), "1000"]);
-        let event = gate.read_events().unwrap().remove(0);
-        assert_eq!(event.pid(), held.as_raw());
-
-        assert_eq!(arrival(&mut launches).unwrap().pid, other.as_raw());
-        let allow = FanotifyResponse::new(event.fd().unwrap(), Response::FAN_ALLOW);
-        gate.write_response(allow).unwrap();
-        assert_eq!(arrival(&mut launches).unwrap().pid, held.as_raw());
-        end(&mut launches, other);
-        end(&mut launches, held);
-    }
-
-    #[test]
-    fn one_that_is_held_up_holds_up_no_other() {
-        let mut launches = launches();
-        for round in 0..20 {
-            let held = launch(&mut launches, 2 * round, &["/bin/sleep", "1000"]);
-            // Most often it does not get far before that.
-            kill(held, Signal::SIGSTOP).unwrap();
-            let other = launch(&mut launches, 2 * round + 1, &["/bin/sleep", "1000"]);
-            let mut arrived = vec![arrival(&mut launches).unwrap().pid];
-            if arrived != [other.as_raw()] {
-                arrived.push(arrival(&mut launches).unwrap().pid);
-            }
-            assert!(arrived.contains(&other.as_raw()));
-            if !arrived.contains(&held.as_raw()) {
-                kill(held, Signal::SIGCONT).unwrap();
-                assert_eq!(arrival(&mut launches).unwrap().pid, held.as_raw());
-            }
-            end(&mut launches, held);
-            end(&mut launches, other);
-        }
-        assert_eq!(launches.places.len(), PLACES);
-    }
-
-    #[test]
-    fn a_program_is_in_its_cgroup_however_it_gets_there() {
-        let mut launches = launches();
-        let Some(cgroup) = Cgroup::new() else {
-            eprintln!("skipped: no cgroup can be made here");
-            return;
-        };
-        for moves in [false, true] {
-            if moves {
-                launches.places.iter_mut().for_each(Place::without_clone3);
-            }
-            for seated in [true, false] {
-                if !seated {
-                    launches.places.iter_mut().for_each(Place::without_seats);
-                }
-                let pid = launch_in(&mut launches, 1, &["/bin/sleep", "1000"], Some(&cgroup.0));
-                let arrived = arrival(&mut launches).unwrap();
-                assert_eq!(arrived.pid, pid.as_raw());
-                assert_eq!(cgroup.members(), format!("{pid}\n"));
-                end(&mut launches, pid);
-            }
-        }
-    }
-
-    /// A cgroup of its own, removed at the end.
-    struct Cgroup(std::path::PathBuf);
-
-    impl Cgroup {
-        fn new() -> Option<Self> {
-            let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-            let root = mounts.lines().find(|line| line.contains(" cgroup2 "))?;
-            let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-            let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-            let directory = std::path::Path::new(root.split(' ').nth(1)?).join(own);
-            let directory = directory.join(format!("orchestrator-test-{}", std::process::id()));
-            std::fs::create_dir(&directory).ok()?;
-            Some(Self(directory))
-        }
-
-        fn members(&self) -> String {
-            std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap()
-        }
-    }
-
-    impl Drop for Cgroup {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir(&self.0);
-        }
-    }
-
-    #[test]
-    fn a_program_has_its_streams_and_no_other_file() {
-        let mut launches = launches();
-        let other = launch(&mut launches, 0, &["/bin/sleep", "1000"]);
-        kill(other, Signal::SIGSTOP).unwrap();
-        for seated in [true, false] {
-            if !seated {
-                launches.places.iter_mut().for_each(Place::without_seats);
-            }
-            let pid = launch(&mut launches, 1, &["/bin/ls", "/proc/self/fd"]);
-            let arrived = loop {
-                let arrived = arrival(&mut launches).unwrap();
-                if arrived.pid == pid.as_raw() {
-                    break arrived;
-                }
-            };
-            waitpid(pid, None).unwrap();
-            // Another thread's process may have a copy of the writing end until it has executed.
-            rustix::fs::fcntl_setfl(&arrived.stdout, rustix::fs::OFlags::empty()).unwrap();
-            let mut printed = String::new();
-            std::io::Read::read_to_string(&mut File::from(arrived.stdout), &mut printed).unwrap();
-            // The fourth is the directory.
-            assert_eq!(printed, "0\n1\n2\n3\n");
-        }
-        end(&mut launches, other);
-    }
 }

@@ -25,8 +25,9 @@ use super::exec::close_range;
 /// Its standard input, output and errors, and where it reports to.
 pub(super) const SEATS: usize = 4;
 
-/// Places that have seats: there are seldom more in use at once, and the last ones are used first.
-/// Each costs as many files that a process without seats has copies of.
+/// Processes that can have seats at once. A process leaves them with its first system call, so that
+/// more would be of no use where there are not far more processors; and each costs as many files
+/// that a process without seats has copies of.
 pub(super) const SEATED: usize = 4;
 
 /// The first number that no program finds in use.
@@ -70,7 +71,11 @@ impl Seats {
         for (seat, file) in self.files.iter_mut().zip(files) {
             dup3(file, seat, DupFlags::CLOEXEC)?;
         }
-        Ok(Numbers(self.files.each_ref().map(AsRawFd::as_raw_fd)))
+        Ok(self.numbers())
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers(self.files.each_ref().map(AsRawFd::as_raw_fd))
     }
 
     /// Closes what is there.

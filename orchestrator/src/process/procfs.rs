@@ -1,7 +1,11 @@
 //! What `/proc` says, see proc(5).
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+/// More bytes than `/proc/PID/stat` has: 52 numbers of at most 20 digits, and a name of at most 64
+/// bytes.
+const MAX_STAT: usize = 2048;
 
 /// Part of `/proc/PID/stat`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,8 +27,10 @@ pub(super) struct Stat {
 impl Stat {
     /// Of a process, if there is one with this number.
     pub(super) fn of(pid: i32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&text)
+        let mut text = [0; MAX_STAT];
+        // The kernel writes it anew for each first read, and gives all of it if there is room.
+        let len = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+        Self::parse(text.get(..len)?)
     }
 
     pub(super) fn parse(text: &[u8]) -> Option<Self> {

@@ -281,8 +281,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When there is no such link, nothing to change is given, something is out of bounds, or it
-    /// can't be stored.
+    /// When there is no such link, it carries calls, nothing to change is given, something is out of
+    /// bounds, or it can't be stored.
     pub async fn set_link(
         self: &Arc<Self>,
         link: LinkId,
@@ -317,6 +317,7 @@ impl Registry {
         let _in_order = self.link_changes.lock().unwrap_or_else(PoisonError::into_inner);
         let links = self.router.links();
         let link = links.iter().find(|link| link.id == id).ok_or(RouteError::NoLink(id))?;
+        self.check_no_calls(id, std::slice::from_ref(link))?;
         let before = kept(link);
         let rules = wishes.over(before.rules).map_err(invalid)?;
         rules.check_target(matches!(before.to, LinkEnd::Udp(_))).map_err(invalid)?;
@@ -328,6 +329,20 @@ impl Registry {
         let dropped = self.router.change_link(id, rules)?;
         let stored = Box::pin(self.store.change(Change::ChangeLink(after.clone())));
         Ok((before, after, dropped, stored))
+    }
+
+    /// Refuses rules for a link that consists of these, if one of them carries calls: nobody would
+    /// keep to them.
+    pub(super) fn check_no_calls(&self, id: LinkId, parts: &[Arc<Link>]) -> Result<(), WireError> {
+        if !parts.iter().any(|link| self.router.carries_calls(link)) {
+            return Ok(());
+        }
+        let message = format!(
+            "link {id} carries calls, which wait for a service until their deadlines, and have neither \
+             policy nor capacity nor another way than through the daemon; give the client another \
+             deadline, or have the service take more calls at once"
+        );
+        Err(WireError::new(ErrorCode::WrongState, message))
     }
 
     /// Tells of a link that was changed.
@@ -419,7 +434,8 @@ impl Registry {
         };
         let LinkRules { policy, capacity, block_timeout, history, transport, spin_us } =
             link.rules();
-        let (way, why) = link.way();
+        let carries_calls = self.router.carries_calls(link);
+        let (way, why) = self.way(link, carries_calls);
         LinkInfo {
             part_of,
             id: link.id,
@@ -445,7 +461,7 @@ impl Registry {
                 Some(error) => LinkState::Mismatched { error },
             },
             counters: link.counters(),
-            calls: self.router.carries_calls(link).then(|| link.call_counters()),
+            calls: carries_calls.then(|| link.call_counters()),
             reported: link.lanes.reported(),
         }
     }

@@ -25,6 +25,7 @@ mod run;
 mod schedule;
 mod supervision;
 mod types;
+mod way;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

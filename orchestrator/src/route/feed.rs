@@ -29,7 +29,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// When a receiver of one of them takes none of the form in which it sends.
+    /// When one of them carries calls, or its receiver takes none of the form in which it sends.
     pub fn open_feed(
         &self,
         instance: Option<InstanceId>,
@@ -50,6 +50,11 @@ impl Router {
     }
 
     fn check_feed(&self, link: &Link, decl: &TypeDecl) -> Result<(), WireError> {
+        if self.carries_calls(link) {
+            let id = link.id;
+            let message = format!("link {id} carries calls, and messages can't be played over it");
+            return Err(WireError::new(ErrorCode::InvalidArgument, message));
+        }
         let LinkTarget::Instance(to) = &link.to else { return Ok(()) };
         let Some(input) = self.input(*to, &decl.name) else { return Ok(()) };
         let Some((hash, sent)) = &decl.schema else { return Ok(()) };

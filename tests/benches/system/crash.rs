@@ -45,7 +45,7 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
         eprintln!("crashes are not measured on this machine");
         return Vec::new();
     };
-    let mut floor = Bare { child: Some(bare(&program)), program, fifo };
+    let mut floor = Bare { child: Some(bare(program.as_os_str(), &[])), program, fifo };
     let first = floor.fifo.next("it runs");
     assert_eq!(first, floor.child.as_ref().unwrap().id());
 
@@ -129,7 +129,7 @@ impl Bare {
         for _ in 0..kills {
             let began = Instant::now();
             end(self.child.take().unwrap());
-            let child = bare(&self.program);
+            let child = bare(self.program.as_os_str(), &[]);
             assert_eq!(self.fifo.next("it runs again"), child.id());
             times.push(began.elapsed());
             self.child = Some(child);

@@ -1,7 +1,7 @@
 //! What it costs that not the daemon executes programs, but its holder.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -17,13 +17,16 @@ use crate::{Setting, smallest};
 
 /// The share of the rate of a daemon that does it itself: no less.
 const TARGET: f64 = 1.0;
+/// An ordinary program.
+const TRUE: &str = "/bin/true";
 /// How many run meanwhile, in the larger of the two daemons.
 const INSTANCES: usize = 1000;
 
 /// What is compared, for the reader of the table.
 pub(crate) const NOTE: &str = "\
-Each is one program after the other, of a few bytes, which ends at once; a round is over when the
-pidfd and both pipes of each were there and its end is known. Holder and daemon take turns in the
+Each is one program after the other, which ends at once: an ordinary one, with a loader and a library,
+or the smallest there can be, of a few bytes. A round is over when the pidfd and both pipes of each
+were there and its end is known. Holder and daemon take turns in the
 same process: a tokio runtime of several threads, with the resident and mapped memory, the open
 files and the threads that were just seen of a real daemon with so many instances. The holder is the
 real one, with as many programs and files. Both ways give a program a process group, a working
@@ -39,25 +42,26 @@ the four that it needs. The bare floor is a small process of one thread, without
 pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     let count = setting.effort.pick(1000, 100);
     let dir = tempfile::tempdir().unwrap();
-    let end = smallest::end(dir.path());
+    let programs = [PathBuf::from(TRUE), smallest::end(dir.path())];
     let (pause, args) = smallest::pause(dir.path());
     let pause = (pause, args.into_iter().map(str::to_owned).collect());
-    let mut bare = Actor::start(BARE, [&end]);
-    bare.wait_ready();
-    let [mut idle, mut busy] = [0, INSTANCES].map(|instances| start(instances, &pause, &end));
+    let daemons = [0, INSTANCES].map(|instances| Rc::new(RefCell::new(start(instances, &pause))));
 
-    let mut contenders: Vec<Contender<'_, 1>> = vec![Box::new(|| {
-        rate(count, || {
-            bare.order(count as u64);
-            bare.wait_done();
-        })
-    })];
+    let mut contenders: Vec<Contender<'_, 1>> = Vec::new();
     let ways = [Way::Holder, Way::Spawn, Way::Fork];
-    for daemon in [&mut idle, &mut busy] {
-        let daemon = Rc::new(RefCell::new(daemon));
-        for way in ways {
-            let daemon = Rc::clone(&daemon);
-            let order = serde_json::to_string(&Round { way, count }).unwrap();
+    for program in &programs {
+        let mut bare = Actor::start(BARE, [program]);
+        bare.wait_ready();
+        contenders.push(Box::new(move || {
+            rate(count, || {
+                bare.order(count as u64);
+                bare.wait_done();
+            })
+        }));
+        for (daemon, way) in daemons.iter().flat_map(|daemon| ways.map(|way| (daemon, way))) {
+            let daemon = Rc::clone(daemon);
+            let round = Round { way, count, program: program.clone() };
+            let order = serde_json::to_string(&round).unwrap();
             contenders.push(Box::new(move || {
                 rate(count, || {
                     let mut daemon = daemon.borrow_mut();
@@ -71,20 +75,23 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
     drop(contenders);
 
     let mut rows = Vec::new();
-    for (instances, holder) in [(0, 1), (INSTANCES, 1 + ways.len())] {
-        let floors = [
-            ("posix_spawn from the daemon", holder + 1, Some(Target::Share(TARGET))),
-            ("fork from the daemon", holder + 2, None),
-            ("bare posix_spawn", 0, None),
-        ];
-        rows.extend(floors.map(|(floor, at, target)| Row {
-            what: format!("spawn by the holder, {instances} instances; floor: {floor}"),
-            regime: setting.regime,
-            unit: Unit::Rate,
-            ours: series[holder][0].clone(),
-            floor: Some(series[at][0].clone()),
-            target,
-        }));
+    let turns = 1 + daemons.len() * ways.len();
+    for (program, bare) in ["/bin/true", "smallest program"].into_iter().zip((0..).step_by(turns)) {
+        for (instances, holder) in [(0, bare + 1), (INSTANCES, bare + 1 + ways.len())] {
+            let floors = [
+                ("posix_spawn from the daemon", holder + 1, Some(Target::Share(TARGET))),
+                ("fork from the daemon", holder + 2, None),
+                ("bare posix_spawn", bare, None),
+            ];
+            rows.extend(floors.map(|(floor, at, target)| Row {
+                what: format!("{program} by the holder, {instances} instances; floor: {floor}"),
+                regime: setting.regime,
+                unit: Unit::Rate,
+                ours: series[holder][0].clone(),
+                floor: Some(series[at][0].clone()),
+                target,
+            }));
+        }
     }
     rows
 }
@@ -93,9 +100,9 @@ pub(crate) fn run(setting: &Setting) -> Vec<Row> {
 type Command = (PathBuf, Vec<String>);
 
 /// A holder and its daemon, as large as real ones with so many instances.
-fn start(instances: usize, pause: &Command, end: &Path) -> Actor {
+fn start(instances: usize, pause: &Command) -> Actor {
     let size = measure(instances, pause);
-    let part = Part { size, pause: pause.clone(), end: end.to_owned() };
+    let part = Part { size, pause: pause.clone() };
     let mut daemon = Actor::start(HELD, [serde_json::to_string(&part).unwrap()]);
     daemon.wait_ready();
     daemon

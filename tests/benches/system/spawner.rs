@@ -53,6 +53,8 @@ pub(crate) struct Round {
     pub(crate) way: Way,
     /// How many programs, one after the other.
     pub(crate) count: usize,
+    /// A program that ends at once.
+    pub(crate) program: PathBuf,
 }
 
 /// How large a daemon and its holder are.
@@ -75,8 +77,6 @@ pub(crate) struct Part {
     pub(crate) size: Size,
     /// A program that waits, and its arguments.
     pub(crate) pause: (PathBuf, Vec<String>),
-    /// A program that ends at once.
-    pub(crate) end: PathBuf,
 }
 
 /// Executes a program and waits for its end, so often: the least that can be done.
@@ -176,12 +176,11 @@ impl Daemon {
     }
 
     async fn round(&mut self, round: Round) {
-        let end = self.part.end.clone();
         for _ in 0..round.count {
             match round.way {
-                Way::Holder => self.through_holder(&end).await,
-                Way::Spawn => by_itself(&end, false).await,
-                Way::Fork => by_itself(&end, true).await,
+                Way::Holder => self.through_holder(&round.program).await,
+                Way::Spawn => by_itself(&round.program, false).await,
+                Way::Fork => by_itself(&round.program, true).await,
             }
         }
     }

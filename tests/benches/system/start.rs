@@ -4,10 +4,18 @@
 //! what a client waits for: everything was answered and is on the disk, and runs. From nothing is
 //! what a machine waits for after its power came on: from the execution of the supervisor, with
 //! everything defined before.
+//!
+//! An ordinary program has a loader and a library; the smallest there can be has neither, and shows
+//! what the supervisors do themselves.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
+
+use nix::sys::stat::Mode;
+use orchestrator_proto::control::RuntimeSpec;
 
 use crate::fifo::Fifo;
 use crate::ours::{Ours, restarted};
@@ -16,8 +24,10 @@ use crate::series::{Contender, take_turns};
 use crate::table::{Row, Target, Unit};
 use crate::{Setting, smallest};
 
-/// The most, as a ratio to the bare loop, that a thousand may take.
+/// The most, as a ratio to the bare loop, that a thousand ordinary programs may take.
 const TARGET: f64 = 1.3;
+/// An ordinary program.
+const SH: &str = "/bin/sh";
 
 pub(crate) fn hundred(setting: &Setting) -> Vec<Row> {
     measure(setting, 100, setting.effort.pick(5, 2))
@@ -39,6 +49,10 @@ fn measure(setting: &Setting, count: usize, rounds: usize) -> Vec<Row> {
         return Vec::new();
     };
     let by_requests = Ours::add(&restarted(program.as_os_str()), count);
+    let arguments = announcing_shell(dir.path(), fifo.borrow().path());
+    let mut shell: RuntimeSpec = restarted(SH);
+    shell.args = arguments.iter().map(|argument| argument.as_str().into()).collect();
+    let shells = Ours::add(&shell, count);
     let at_boot = RefCell::new(Ours::add(&restarted(program.as_os_str()), count));
     // What is to run when it comes back.
     let fits = at_boot.borrow().start();
@@ -49,23 +63,27 @@ fn measure(setting: &Setting, count: usize, rounds: usize) -> Vec<Row> {
 
     let fifo = &fifo;
     let all_run = |count: usize| fifo.borrow_mut().take(count, "they run");
+    let loop_of = |program: &OsStr, arguments: &[String]| {
+        let began = Instant::now();
+        let children: Vec<Child> = (0..count).map(|_| bare(program, arguments)).collect();
+        all_run(count);
+        let took = began.elapsed().as_secs_f64();
+        children.into_iter().for_each(end);
+        [took]
+    };
+    let requests_of = |ours: &Ours| {
+        let began = Instant::now();
+        let started = ours.start();
+        all_run(started);
+        let took = began.elapsed().as_secs_f64();
+        ours.stop();
+        [took]
+    };
     let mut contenders: Vec<Contender<'_, 1>> = vec![
-        Box::new(|| {
-            let began = Instant::now();
-            let children: Vec<Child> = (0..count).map(|_| bare(&program)).collect();
-            all_run(count);
-            let took = began.elapsed().as_secs_f64();
-            children.into_iter().for_each(end);
-            [took]
-        }),
-        Box::new(|| {
-            let began = Instant::now();
-            let started = by_requests.start();
-            all_run(started);
-            let took = began.elapsed().as_secs_f64();
-            by_requests.stop();
-            [took]
-        }),
+        Box::new(|| loop_of(SH.as_ref(), &arguments)),
+        Box::new(|| requests_of(&shells)),
+        Box::new(|| loop_of(program.as_os_str(), &[])),
+        Box::new(|| requests_of(&by_requests)),
         Box::new(|| {
             let began = Instant::now();
             at_boot.borrow_mut().stage.daemon.launch();
@@ -95,25 +113,35 @@ fn measure(setting: &Setting, count: usize, rounds: usize) -> Vec<Row> {
         target: target.map(Target::Ratio),
     };
     let of = if fits < count { format!("{fits} OF {count}") } else { count.to_string() };
+    let target = (count == 1000).then_some(TARGET);
+    let by_requests = "started by requests; floor: bare posix_spawn";
+    let from_nothing = format!("{of} of the smallest program from nothing until they run; floor:");
     let mut rows = vec![
-        row(
-            format!("{of} started by requests; floor: bare posix_spawn"),
-            1,
-            0,
-            (count == 1000).then_some(TARGET),
-        ),
-        row(format!("{of} from nothing until they run; floor: bare posix_spawn"), 2, 0, None),
+        row(format!("{of} of an ordinary program (/bin/sh) {by_requests}"), 1, 0, target),
+        row(format!("{of} of the smallest program {by_requests}"), 3, 2, None),
+        row(format!("{from_nothing} bare posix_spawn"), 4, 2, None),
     ];
-    rows.extend(rivals.iter().enumerate().map(|(at, rival)| {
-        let what = format!("{of} from nothing until they run; floor: {}", rival.name());
-        row(what, 2, 3 + at, Some(1.0))
-    }));
+    rows.extend(
+        rivals.iter().enumerate().map(|(at, rival)| {
+            row(format!("{from_nothing} {}", rival.name()), 4, 5 + at, Some(1.0))
+        }),
+    );
     rows
 }
 
+/// The arguments of a shell that says at `fifo` that it runs, as [`smallest::announce`] does, though
+/// not with its number, and waits for somebody to write to another one, where nobody does.
+fn announcing_shell(dir: &Path, fifo: &Path) -> [String; 2] {
+    let never = dir.join("never");
+    nix::unistd::mkfifo(&never, Mode::from_bits_truncate(0o600)).unwrap();
+    let script = format!("printf runs >{}; read line <{}", fifo.display(), never.display());
+    ["-c".to_owned(), script]
+}
+
 /// With nothing around it.
-pub(crate) fn bare(program: &std::path::Path) -> Child {
+pub(crate) fn bare(program: &OsStr, arguments: &[String]) -> Child {
     let mut command = Command::new(program);
+    command.args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
 }

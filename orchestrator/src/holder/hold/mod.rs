@@ -219,6 +219,7 @@ impl Holder {
     fn wait(&self) -> Happened {
         let owes = self.owes();
         let what = if owes { PollFlags::OUT } else { PollFlags::IN };
+        let seats_in = if owes { None } else { self.launches.seats_in() };
         let signals = PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN);
         let mut files: [PollFd<'_>; 3 + PLACES] = std::array::from_fn(|_| signals.clone());
         let mut used = 1;
@@ -228,7 +229,7 @@ impl Holder {
             used - 1
         };
         let open = |daemon: &&Daemon| !daemon.closed;
-        let daemon = self.daemon.as_ref().filter(open);
+        let daemon = self.daemon.as_ref().filter(open).filter(|_| seats_in.is_none());
         let daemon = daemon.map(|daemon| add(PollFd::new(&daemon.socket, what)));
         let successor = self.succession.daemon().filter(open);
         let successor = successor.map(|it| add(PollFd::new(&it.socket, PollFlags::IN)));
@@ -239,6 +240,7 @@ impl Holder {
         let due =
             [self.start_at, self.end_at, complete_at, self.rest_at].into_iter().flatten().min();
         let timeout = due.map(|due| due.saturating_sub(self.now()));
+        let timeout = timeout.into_iter().chain(seats_in).min();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let polled = poll(&mut files[..used], timeout.as_ref());
         let ready = |at: Option<usize>| match polled {

@@ -212,7 +212,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When it belongs to one, or that can't be stored; then nothing was changed.
+    /// When it belongs to one, it carries calls, or that can't be stored; then nothing was changed.
     pub(in super::super) async fn change_set_link(
         self: &Arc<Self>,
         id: LinkId,
@@ -224,6 +224,10 @@ impl Registry {
         let _one_at_a_time = self.applying.lock().await;
         // It may have gone meanwhile.
         let Some(record) = self.set_link_record(id) else { return Ok(None) };
+        let mine: HashSet<_> = self.ends_of(&record).into_iter().collect();
+        let mut parts = self.router().links();
+        parts.retain(|link| mine.contains(&ends(link)));
+        self.check_no_calls(id, &parts)?;
         let rules = wishes.over(record.rules).map_err(invalid)?;
         let link = self.set_link_spec(&record).with_rules(rules);
         let wanted = WantedSet { instances: Vec::new(), links: vec![link] };

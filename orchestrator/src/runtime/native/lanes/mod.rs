@@ -167,7 +167,7 @@ impl Lanes {
                 why = offered.unwrap_or_else(Some).or(why);
             }
             if senders.is_empty() {
-                why = Some("no sender is connected by a library that takes lanes".to_owned());
+                why = Some(table.no_sender(link).to_owned());
             }
         }
         link.lanes.set_why(why.filter(|_| rules.transport != Transport::Routed));
@@ -175,6 +175,22 @@ impl Lanes {
         self.cut_later(ending);
         for sender in senders {
             sender.connection.tell_wanted(sender.channel);
+        }
+    }
+
+    /// Why a link has no lane whoever its ends are, a sentence.
+    #[must_use]
+    pub fn obstacle(&self, link: &Link, taps: &Taps) -> Option<&'static str> {
+        table::obstacle(link, &link.rules(), taps)
+    }
+
+    /// What its ends lack for a lane, as they are connected now, a sentence.
+    #[must_use]
+    pub fn lacks(&self, link: &Link) -> Option<&'static str> {
+        let table = self.table();
+        match table.receiver(link) {
+            Err(why) => Some(why),
+            Ok(_) => table.senders(link).is_empty().then(|| table.no_sender(link)),
         }
     }
 

@@ -190,6 +190,22 @@ impl Table {
         });
         with_output.collect()
     }
+
+    /// Why nobody feeds it, as far as that is known here.
+    pub(super) fn no_sender(&self, link: &Link) -> &'static str {
+        let Some(from) = link.from else {
+            return "no sender is connected by a library that takes lanes";
+        };
+        let connections = self.of(from);
+        let has_output = |it: &Arc<Connection>| it.source.output(&link.type_name).is_some();
+        if connections.is_empty() {
+            "the sender is not connected by a library that takes lanes"
+        } else if connections.iter().any(has_output) {
+            "the sender does not number its messages"
+        } else {
+            "the sender has declared no output of this type"
+        }
+    }
 }
 
 /// Why a link has no lane whoever its ends are.
