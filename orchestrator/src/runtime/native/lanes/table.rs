@@ -261,6 +261,9 @@ impl Table {
         if output.as_ref().is_some_and(|decl| decl.is_stamped) && !input.decl.is_stamped {
             return Err("the receiver's library does not take times of sending".to_owned());
         }
+        if output.as_ref().is_some_and(|decl| !decl.also.is_empty()) {
+            return Err("the sender has several forms, of which the daemon picks one".to_owned());
+        }
         let sent = output.and_then(|decl| decl.schema.clone());
         let wanted = input.decl.schema.as_ref();
         if sent.as_ref().map(|(hash, _)| hash) != wanted.map(|(hash, _)| hash) {
