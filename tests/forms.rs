@@ -245,13 +245,15 @@ fn what_breaks_the_protocol_is_refused() {
     let said = refused(&|native| {
         native.send(&takes(0, &best));
         declare(native, 0, Direction::Output);
+        // Two parts, and a byte more.
+        native.message(0, &[1, 7, 1, 7, 0]);
     });
-    assert!(said.contains("not that of an input"), "{said}");
+    assert!(said.contains("one part for each"), "{said}");
     let said = refused(&|native| {
         native.send(&takes(0, &best));
         declare(native, 1, Direction::Input);
     });
-    assert!(said.contains("not that of an input 0"), "{said}");
+    assert!(said.contains("not that of 0"), "{said}");
     let said = refused(&|native| {
         native.send(&takes(0, &best));
         native.send(&takes(1, &other));
@@ -294,4 +296,84 @@ fn what_breaks_the_protocol_is_refused() {
     native.send(&Frame::Recognise { channel: 0 });
     declare(&mut native, 0, Direction::Input);
     daemon.declared("a", "t");
+}
+
+#[derive(Serialize, Deserialize, Schema, Message, Clone, PartialEq, Debug)]
+#[postcard(crate = orchestrator_proto::postcard_schema)]
+#[message(name = "acme.imu", writes = [Old, Oldest])]
+struct Newest {
+    x: f64,
+    y: f64,
+    z: f64,
+}
+
+impl From<&Newest> for Old {
+    fn from(Newest { x, y, .. }: &Newest) -> Self {
+        Self { x: *x as f32, y: *y as f32 }
+    }
+}
+
+impl From<&Newest> for Oldest {
+    fn from(Newest { x, .. }: &Newest) -> Self {
+        Self(*x as f32)
+    }
+}
+
+/// F4: receivers of four builds, and a sender that has all their forms; stamped, and as it is.
+#[test]
+fn one_output_has_a_form_for_each_of_its_receivers() {
+    for stamped in [false, true] {
+        let daemon = Daemon::start();
+        let from = daemon.put("from");
+        let ids = ["newest", "imu", "old", "oldest"].map(|name| (name, daemon.put(name)));
+        let tokio = tokio();
+        let receivers = ids.clone().map(|(_, id)| connect(&tokio, &daemon, &id));
+        let mut newest = receivers[0].input::<Newest>().unwrap();
+        let mut imus = receivers[1].input::<Imu>().unwrap();
+        let mut olds = receivers[2].input::<Old>().unwrap();
+        let mut oldests = receivers[3].input::<Oldest>().unwrap();
+        let runtime = connect(&tokio, &daemon, &from);
+        let output: Output<Newest> =
+            if stamped { runtime.stamped_output() } else { runtime.output() }.unwrap();
+        daemon.declared("from", Newest::NAME);
+        let links = ids.map(|(name, _)| {
+            daemon.declared(name, Newest::NAME);
+            daemon.link_with("from", Newest::NAME, name, Policy::Block, 8)
+        });
+        tokio.block_on(async {
+            for round in 0..50_u8 {
+                let x = f64::from(round);
+                let (as_f32, sent) = (f32::from(round), Newest { x, y: 2.0, z: 3.0 });
+                match round % 2 {
+                    0 => output.send(&sent).await.unwrap(),
+                    _ => assert_eq!(output.send_many([&sent]).await.unwrap(), 1),
+                }
+                let got = newest.recv_envelope().await.unwrap();
+                assert_eq!((got.message, got.sent.is_some()), (sent, stamped));
+                let got = imus.recv_envelope().await.unwrap();
+                // Which reads this form itself: the sender makes it, the receiver what it needs of it.
+                let imu = Imu { x, y: 2.0, stamp: None };
+                assert_eq!((got.message, got.sent.is_some()), (imu, stamped));
+                assert_eq!(olds.recv().await.unwrap(), Old { x: as_f32, y: 2.0 });
+                assert_eq!(oldests.recv().await.unwrap(), Oldest(as_f32));
+            }
+        });
+        for link in links {
+            assert_eq!(daemon.link_info(link).state, LinkState::Open);
+            assert_eq!(daemon.settled(link, 50).dropped, 0);
+        }
+        // Who watches sees its own form.
+        let mut tap = daemon.cli_command(["link", "tap", "--from", "from", "--count", "1"]);
+        let mut tap = tap.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        drop(receivers);
+        let ended = eventually("it has seen one", || {
+            let _ = output.try_send(&Newest { x: 1.0, y: 2.0, z: 3.0 });
+            tokio.block_on(tokio::task::yield_now());
+            tap.try_wait().unwrap()
+        });
+        assert!(ended.success());
+        let seen = tap.wait_with_output().unwrap().stdout;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(seen.contains(r#"{"x":1.0,"y":2.0,"z":3.0}"#), "{seen}");
+    }
 }

@@ -7,7 +7,7 @@ use orchestrator_proto::LinkId;
 use orchestrator_proto::TypeSchema;
 use orchestrator_proto::control::{EventKind, Policy, Transport, Way};
 use orchestrator_proto::runtime::{Direction, Frame, Passed};
-use tests::lane::{Lane, claim, end_of, left, rest};
+use tests::lane::{Lane, claim, end_of, end_that_counted, left, rest};
 use tests::{Daemon, eventually, processes};
 
 /// How there comes to be another daemon.
@@ -264,6 +264,73 @@ impl Stage {
         assert!(lines.len() < 2, "{text}");
         let counters = info.counters;
         ([counters.sent, counters.delivered, counters.dropped], !lines.is_empty())
+    }
+}
+
+/// D14: of a lane of before it is compared too, over all that passed, if both say how far they had come:
+/// the sender had delivered 100 when it came to this daemon, and the receiver had read 90.
+#[test]
+fn the_ends_of_a_lane_of_before_are_compared() {
+    use Policy::{Block, DropOldest};
+    let said =
+        |sent, delivered, returned| Passed { sent, delivered, returned, ..Passed::default() };
+    let all = (Some(100), Some(90));
+    for (policy, (sender, receiver), said, read, expected) in [
+        (DropOldest, all, said(7, 5, 2), 15, ([5, 5, 0], None)),
+        (DropOldest, all, said(7, 5, 2), 13, ([5, 3, 0], Some((105, 103)))),
+        (DropOldest, all, said(7, 5, 2), 16, ([6, 6, 0], Some((105, 106)))),
+        // What was not acknowledged of before goes back as well, whether it was read or not.
+        (Block, all, said(0, 0, 30), 0, ([0, 0, 0], None)),
+        (Block, all, said(5, 0, 30), 15, ([0, 0, 0], None)),
+        (Block, all, said(5, 0, 30), 16, ([0, 1, 0], Some((100, 106)))),
+        // Who does not say it is not compared.
+        (DropOldest, (None, Some(90)), said(7, 5, 2), 13, ([5, 5, 0], None)),
+        (DropOldest, (Some(100), None), said(7, 5, 2), 13, ([5, 5, 0], None)),
+    ] {
+        let mut daemon = Daemon::prepare(&[]).with_liars();
+        daemon.launch();
+        let stage = Stage::on(daemon, policy);
+        let mut lane = stage.lane();
+        stage.daemon.replace_killed();
+        let uses = Some((lane.id, stage.link));
+        let end = |id: &str, direction, counted| {
+            end_that_counted(&stage.daemon, id, (direction, "m"), uses, counted)
+        };
+        lane.receiver = end(&stage.b, Direction::Input, receiver);
+        stage.daemon.declared("b", "m");
+        lane.sender = end(&stage.a, Direction::Output, sender);
+        eventually("the next daemon knows of the lane", || {
+            (stage.daemon.link_info(stage.link).way == Way::Direct).then_some(())
+        });
+        lane.sender.send(&left(lane.id, said));
+        lane.receiver.told_to_leave(lane.id);
+        let read = Passed { sent: read, delivered: read, ..Passed::default() };
+        lane.receiver.send(&left(lane.id, read));
+        lane.receiver.declare(1, Direction::Input, "last", &TypeSchema::U32, 0);
+        stage.daemon.declared("b", "last");
+        let found = stage.daemon.ok(["--json", "events"]);
+        let found = found.lines().find_map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            let (delivered, read) = (find(&event, "delivered")?, find(&event, "read")?);
+            Some((delivered, read))
+        });
+        let counters = stage.daemon.counters(stage.link);
+        tests::routing::assert_adds_up(&counters);
+        let [sent, delivered, lost] = expected.0;
+        assert_eq!(found, expected.1, "{policy} {said:?} {read:?}");
+        assert_eq!(counters.delivered, delivered, "{policy} {said:?} {read:?}: {counters:?}");
+        assert!(counters.sent >= sent && counters.drops.lost >= lost, "{counters:?}");
+    }
+}
+
+/// A number of this name in an event.
+fn find(event: &serde_json::Value, name: &str) -> Option<u64> {
+    match event {
+        serde_json::Value::Object(fields) => fields
+            .get(name)
+            .and_then(serde_json::Value::as_u64)
+            .or_else(|| fields.values().find_map(|value| find(value, name))),
+        _ => None,
     }
 }
 

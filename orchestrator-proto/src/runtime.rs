@@ -73,6 +73,7 @@
 mod call;
 mod lane;
 pub(crate) mod message;
+mod request;
 mod stamp;
 
 pub use call::{
@@ -80,11 +81,12 @@ pub use call::{
     MAX_CALL_TIMEOUT_MS, MAX_CALLS, MAX_FAILURE, parts_of_calls, schema_of_calls,
 };
 pub use lane::{Medium, Passed};
+pub use request::{RuntimeReply, RuntimeRequest};
 pub use stamp::{STAMP, unstamped};
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Policy, Priority, RuntimeInfo};
+use crate::control::Policy;
 use crate::error::WireError;
 use crate::id::{InstanceId, LinkId};
 
@@ -369,7 +371,9 @@ pub enum Frame<'a> {
         /// Whether its messages go through [`Medium::Memory`].
         memory: bool,
     },
-    /// Instance to daemon, before the declaration of an input and what else announces it: it takes
+    /// Instance to daemon, before a declaration and what else announces it. An output has each
+    /// message in this form too: its payloads are made of parts, one for each form, each a byte
+    /// string, that of its declaration first. An input takes
     /// messages that are written in this form too, though it would rather have those of the forms
     /// that it has named before, and at first the one of its declaration. At most [`MAX_FORMS`] with
     /// that one.
@@ -400,6 +404,15 @@ pub enum Frame<'a> {
         channel: u16,
         /// Whether it is so. An instance does not say that it is not.
         stamped: bool,
+    },
+    /// Instance to daemon, after [`Frame::Uses`]: what passed over the lane before it counts anew.
+    Counted {
+        /// The output or the input that will be declared.
+        channel: u16,
+        /// Which lane.
+        lane: u64,
+        /// Messages since the lane began that the kernel took. Of an input: that it read.
+        count: u64,
     },
 }
 
@@ -442,42 +455,6 @@ pub enum Direction {
     Output,
     /// Daemon to instance.
     Input,
-}
-
-/// What a privileged instance can ask for.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum RuntimeRequest {
-    /// Starts an instance.
-    Start {
-        /// Its id, a unique prefix of it, or its name.
-        instance: String,
-        /// Its priority; none leaves it as it was.
-        priority: Option<Priority>,
-    },
-    /// Stops an instance.
-    Stop {
-        /// Its id, a unique prefix of it, or its name.
-        instance: String,
-    },
-    /// All instances.
-    List,
-}
-
-/// How a request ends well.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub enum RuntimeReply {
-    /// It runs.
-    Started {
-        /// The instance.
-        id: InstanceId,
-    },
-    /// It does not run any more.
-    Stopped {
-        /// The instance.
-        id: InstanceId,
-    },
-    /// All instances, the oldest first.
-    List(Vec<RuntimeInfo>),
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Receivers that take several forms of a type.
 
 use orchestrator_proto::TypeSchema;
-use orchestrator_proto::control::{LinkState, Policy};
+use orchestrator_proto::control::{LinkState, Policy, Transport};
 use orchestrator_proto::runtime::{Direction, Frame};
 use orchestrator_proto::schema::Field;
 use serde_json::json;
@@ -108,5 +108,69 @@ pub(crate) fn each_message_arrives_in_its_form(case: Case) {
     match &mut receiver {
         In::Native(native) => assert_eq!(next(native, &mut form), (500, 0), "{case:?}"),
         other => assert_eq!(other.next(), Some(500), "{case:?}"),
+    }
+}
+
+/// The payload in both forms, which have the same bytes.
+fn in_both(number: u8) -> Vec<u8> {
+    vec![1, number, 1, number]
+}
+
+/// F4, F5.
+pub(crate) fn each_receiver_gets_the_best_form_of_several(case: Case) {
+    if case.from == Dialect::Veecle || case.transport != Transport::Routed {
+        return;
+    }
+    let daemon = Daemon::start();
+    let [a, b, other] = ["a", "b", "other"].map(|name| daemon.put(name));
+    // One that knows the form that the sender has as well, and nothing else.
+    let mut old = daemon.native(&other);
+    old.declare(0, Direction::Input, "n", &number(), 0);
+    let mut receiver = case.receiver(&daemon, &b);
+    if case.to.is_native() {
+        daemon.declared("b", "n");
+    }
+    daemon.declared("other", "n");
+    let links = ["b", "other"].map(|to| daemon.link_with("a", "n", to, Policy::Block, 100));
+    let mut sender = match case.from {
+        Dialect::Python => Out::Python { peer: played(&daemon, &a, &["send-forms"]), unheard: 0 },
+        _ => {
+            let (mut native, form) = (daemon.native(&a), number().encode());
+            native.send(&Frame::Takes { channel: 0, schema: &form, hash: None });
+            native.declare(0, Direction::Output, "n", &TypeSchema::U32, 0);
+            Out::Native { native, granted: 0, sent: 0 }
+        }
+    };
+    daemon.declared("a", "n");
+    for sent in 0..20 {
+        match &mut sender {
+            Out::Native { native, .. } => native.message(0, &in_both(sent)),
+            other => other.send(u32::from(sent)..u32::from(sent) + 1),
+        }
+        assert_eq!(receiver.take(1), [u32::from(sent)], "{case:?}");
+        assert_eq!(old.next_message().expect("it comes").1, [sent], "{case:?}");
+    }
+    for link in links {
+        assert_eq!(daemon.link_info(link).state, LinkState::Open, "{case:?}");
+        assert_eq!(daemon.settled(link, 20).dropped, 0, "{case:?}");
+    }
+    // Of those that a receiver has several of as well, its own comes first.
+    let (mut both, form) = (daemon.native(&other), TypeSchema::U32.encode());
+    both.send(&Frame::Takes { channel: 0, schema: &form, hash: None });
+    both.declare(0, Direction::Input, "n", &number(), 0);
+    eventually("messages go to it", || (daemon.info("other").connections == 2).then_some(()));
+    match &mut sender {
+        Out::Native { native, .. } => {
+            native.message(0, &in_both(100));
+            assert_eq!(next(&mut both, &mut 0), (100, 0), "{case:?}");
+            // What has not one part for each form ends the connection.
+            native.message(0, &[1, 7]);
+            let refused = native.refusal();
+            assert!(refused.message.contains("one part"), "{refused}");
+        }
+        other => {
+            other.send(100..101);
+            assert_eq!(next(&mut both, &mut 0), (100, 0), "{case:?}");
+        }
     }
 }

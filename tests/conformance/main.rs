@@ -89,6 +89,7 @@ conformance!(
     sends::messages_of_a_client_are_values_of_the_type,
     sends::messages_of_a_client_are_not_kept,
     forms::each_message_arrives_in_its_form,
+    forms::each_receiver_gets_the_best_form_of_several,
     stamps::the_receiver_is_told_when_each_message_was_sent,
     replays::what_is_fed_is_carried_like_any_message,
     replays::a_sender_that_is_there_sends_too_and_a_daemon_that_dies_ends_it,

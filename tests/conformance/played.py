@@ -6,6 +6,7 @@ ends when there is nothing more to be told.
     played.py send-text LENGTH  SEND FROM TO: a text for each of these
     played.py receive           TAKE COUNT: says the next numbers, and is done with them
     played.py receive-forms     the same; a number in the other form counts a million more
+    played.py send-forms        as send; each in the form of a struct as well
     played.py send-stamped      as send; each number says when it was sent
     played.py receive-stamped   as receive; says of each number when it was sent, or None, instead
 """
@@ -40,6 +41,13 @@ class Named:
 @unnamed
 @dataclass
 class EitherForm:
+    value: UInt32
+
+
+@message("n", writes={Named: lambda new: Named(new.value)})
+@unnamed
+@dataclass
+class Written:
     value: UInt32
 
 
@@ -126,7 +134,9 @@ def main() -> None:
     mode, *rest = sys.argv[1:]
     with Runtime.connect() as runtime:
         try:
-            if mode == "send-stamped":
+            if mode == "send-forms":
+                send(runtime, Written, Written)
+            elif mode == "send-stamped":
                 send(runtime, Number, Number, stamped=True)
             elif mode == "receive-stamped":
                 receive_stamped(runtime)

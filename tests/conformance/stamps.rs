@@ -37,7 +37,7 @@ impl Program {
 
 /// Who says when it sends, where its dialect has a word for that.
 enum Sender {
-    Rust(Program, Output<Number>),
+    Rust(Program, Box<Output<Number>>),
     Python(Peer),
     Veecle(Veecle),
 }
@@ -48,7 +48,7 @@ impl Sender {
             Dialect::Native => {
                 let program = Program::new(daemon, id);
                 let output = program.peers.block_on(async { program.runtime.stamped_output() });
-                Self::Rust(program, output.unwrap())
+                Self::Rust(program, Box::new(output.unwrap()))
             }
             Dialect::Python => Self::Python(played(daemon, id, &["send-stamped"])),
             Dialect::Veecle => Self::Veecle(daemon.veecle(id)),
@@ -76,7 +76,7 @@ impl Sender {
 
 /// Who wants to know it, where its dialect has a word for that.
 enum Receiver {
-    Rust(Program, Input<Number>),
+    Rust(Program, Box<Input<Number>>),
     Python(Peer),
     Veecle(Veecle),
 }
@@ -87,7 +87,7 @@ impl Receiver {
             Dialect::Native => {
                 let program = Program::new(daemon, id);
                 let input = program.peers.block_on(async { program.runtime.input() });
-                Self::Rust(program, input.unwrap())
+                Self::Rust(program, Box::new(input.unwrap()))
             }
             Dialect::Python => Self::Python(played(daemon, id, &["receive-stamped"])),
             Dialect::Veecle => Self::Veecle(daemon.veecle(id)),

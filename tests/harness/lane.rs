@@ -20,10 +20,24 @@ pub fn end_of(
     (direction, type_name): (Direction, &str),
     uses: Option<(u64, LinkId)>,
 ) -> Native {
+    end_that_counted(daemon, id, (direction, type_name), uses, None)
+}
+
+/// Likewise, and it has counted so many messages of the lane by now.
+pub fn end_that_counted(
+    daemon: &Daemon,
+    id: &str,
+    (direction, type_name): (Direction, &str),
+    uses: Option<(u64, LinkId)>,
+    counted: Option<u64>,
+) -> Native {
     let mut native = daemon.native(id);
     native.send(&Frame::Lanes { memory: false });
     if let Some((lane, link)) = uses {
         native.send(&Frame::Uses { channel: 0, lane, link, memory: false });
+        if let Some(count) = counted {
+            native.send(&Frame::Counted { channel: 0, lane, count });
+        }
     }
     native.send(&match direction {
         Direction::Output => Frame::Keep { channel: 0, epoch: 1, next: 0, again: 0 },

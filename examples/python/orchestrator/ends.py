@@ -15,10 +15,12 @@ from .schema import Schema
 class OutputEnd:
     """Our end of a channel on which we send."""
 
-    def __init__(self, stamped: bool) -> None:
+    def __init__(self, stamped: bool, also: Sequence[Schema] = ()) -> None:
         self.kept = Kept()
         self.stamped = stamped
         """Whether the time of sending stands behind each payload."""
+        self.also = also
+        """Other forms in which each message is written, best first."""
         self.dropped = 0
         """Messages that links dropped since there was no room for too long, on all connections."""
         self._dropped_here = 0

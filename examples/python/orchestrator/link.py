@@ -175,8 +175,12 @@ class Link:
         stamped: bool = False,
     ) -> int:
         """Declares a type, on this connection and on all that follow; as output without a
-        window. As an input it may take other forms too. The answer is its channel."""
-        end: End = OutputEnd(stamped) if window is None else InputEnd(window, also, self.lock)
+        window. It may have other forms too. The answer is its channel."""
+        end: End
+        if window is None:
+            end = OutputEnd(stamped, also)
+        else:
+            end = InputEnd(window, also, self.lock)
         with self.lock:
             self.locked_check()
             self._check_free(name, window is not None)
@@ -227,11 +231,11 @@ class Link:
             if granted is None:
                 return
             self.writing.push(encode_frame(Stamps(channel, stamped=True)))
-            for form in declared.end.also:
-                self.writing.push(encode_frame(Takes(channel, form.canonical, form.hash)))
             before = Recognise(channel)
             direction, window = INPUT, granted
             after = [From(channel, *place, kept=False) for place in arrivals.places()]
+        for form in declared.end.also:
+            self.writing.push(encode_frame(Takes(channel, form.canonical, form.hash)))
         schema = declared.schema
         declare = Declare(channel, direction, declared.name, schema.canonical, schema.hash, window)
         for frame in (before, DeclareFrame(declare), *after):

@@ -27,7 +27,9 @@ MAX_PAYLOAD = 64 << 20
 
 
 def message(
-    name: str, reads: Optional[Mapping[type, Callable[[Any], Any]]] = None
+    name: str,
+    reads: Optional[Mapping[type, Callable[[Any], Any]]] = None,
+    writes: Optional[Mapping[type, Callable[[Any], Any]]] = None,
 ) -> Callable[[_Class], _Class]:
     """Gives a dataclass the name by which links know it: 1 to 255 bytes, without control
     characters. Two programs mean the same type by the same name; put a version into it, for when it
@@ -35,7 +37,12 @@ def message(
 
     `reads` has other forms of this type that an input of it takes as well, best first: those that
     programs send which were built against another definition of it, and how one becomes a message
-    of this type. They have the same name. What is sent is always of the form of the type itself.
+    of this type. They have the same name.
+
+    `writes` has other forms in which an output of it has each message as well, for programs that were
+    built against another definition and don't read this one: and how one becomes such a form. Each
+    receiver gets the one form that is the best for it; each message costs the time and the bytes of
+    all of them.
 
     >>> @message("acme.mass", reads={MassInGrams: lambda old: Mass(old.grams / 1000)})
     ... @dataclass
@@ -55,6 +62,7 @@ def message(
             raise SchemaError(f"{cls.__qualname__} is no dataclass; put @dataclass below @message")
         cls.__orchestrator_message__ = name  # type: ignore[attr-defined]
         cls.__orchestrator_reads__ = dict(reads or {})  # type: ignore[attr-defined]
+        cls.__orchestrator_writes__ = dict(writes or {})  # type: ignore[attr-defined]
         return cls
 
     return named
@@ -73,6 +81,12 @@ def reads_of(cls: type) -> dict[type, Callable[[Any], Any]]:
     """The other forms that a message type reads, best first, and how they become messages."""
     reads: dict[type, Callable[[Any], Any]] = cls.__dict__.get("__orchestrator_reads__", {})
     return reads
+
+
+def writes_of(cls: type) -> dict[type, Callable[[Any], Any]]:
+    """The other forms in which a message type is written, best first, and how they are made."""
+    writes: dict[type, Callable[[Any], Any]] = cls.__dict__.get("__orchestrator_writes__", {})
+    return writes
 
 
 def schema_of(tp: Any) -> Schema:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Generic, Optional, TypeVar
 
+from . import codec
 from .bell import Attempt
 from .codec import Codec
 from .ends import OutputEnd
 from .errors import EncodeError
+from .forms import offers_of
 from .frames import STAMP, encode_message
 from .link import Link
 from .message import MAX_PAYLOAD, name_of
@@ -34,8 +36,10 @@ class Output(Generic[_T]):
         self.name = name_of(cls)
         """The type's name."""
         self._codec: Codec = codec_of(cls)
+        self._offers = offers_of(cls)
+        also = [form.schema for form, _ in self._offers]
         schema = Schema(self._codec.node)
-        self.channel = link.declare(self.name, schema, None, stamped=stamped)
+        self.channel = link.declare(self.name, schema, None, also, stamped)
         """Its number on the wire."""
         end = link.end(self.channel)
         assert isinstance(end, OutputEnd)
@@ -110,6 +114,8 @@ class Output(Generic[_T]):
         payload = bytearray()
         try:
             self._codec.encode(message, payload)
+            if self._offers:
+                payload = self._parts(message, payload)
         except EncodeError as error:
             raise error.within(type(message).__name__) from None
         if len(payload) > MAX_PAYLOAD:
@@ -119,6 +125,19 @@ class Output(Generic[_T]):
         if self._end.stamped:
             payload += time.time_ns().to_bytes(STAMP, "little")
         return encode_message(self.channel, payload)
+
+    def _parts(self, message: _T, own: bytearray) -> bytearray:
+        """A part for each form of a message."""
+        parts = [own]
+        for form, make in self._offers:
+            part = bytearray()
+            form.encode(make(message), part)
+            parts.append(part)
+        payload = bytearray()
+        for part in parts:
+            codec.put_varint(len(part), payload)
+            payload += part
+        return payload
 
     def sending(self, frames: list[bytes]) -> Attempt[bool]:
         """Takes as many of these messages as may be sent, at each attempt, until all are."""

@@ -131,7 +131,7 @@ class Declaring(Played):
             return message("mass", reads={other: lambda old: None for other in others})(cls)
 
         runtime, _ = self.begin()
-        with self.assertRaisesRegex(DeclareError, "'mass' can't read 'other'"):
+        with self.assertRaisesRegex(DeclareError, "'mass' can't have a form 'other'"):
             runtime.input(reading(Other))
         with self.assertRaisesRegex(SchemaError, "is no message"):
             runtime.input(reading(int))

@@ -15,13 +15,14 @@ const MAX_NAME: usize = 255;
 /// `#[message(name = "acme.imu.v1")]`: 1 to 255 bytes, without control characters.
 ///
 /// With `reads = [Old, Older]` an input of the type takes messages of these types too, which have the
-/// same name; it has to be `From` each of them.
+/// same name; it has to be `From` each of them. With `writes = [Old, Older]` an output of the type has
+/// each message in their forms too; each of them has to be `From` a reference to it.
 ///
 /// The type needs `Serialize`, `Deserialize` and `Schema` as well.
 #[proc_macro_derive(Message, attributes(message))]
 pub fn derive_message(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    let Attributes { name, reads } = match attributes(&input) {
+    let Attributes { name, reads, writes } = match attributes(&input) {
         Ok(attributes) => attributes,
         Err(error) => return error.into_compile_error().into(),
     };
@@ -33,6 +34,13 @@ pub fn derive_message(input: TokenStream) -> TokenStream {
             }
         }
     });
+    let writes = (!writes.is_empty()).then(|| {
+        quote! {
+            fn writes() -> ::std::vec::Vec<::orchestrator_proto::sdk::Offer<Self>> {
+                ::std::vec![#(::orchestrator_proto::sdk::Offer::of::<#writes>()),*]
+            }
+        }
+    });
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     quote! {
         #[automatically_derived]
@@ -41,6 +49,7 @@ pub fn derive_message(input: TokenStream) -> TokenStream {
         {
             const NAME: &'static str = #name;
             #reads
+            #writes
         }
     }
     .into()
@@ -50,14 +59,24 @@ pub fn derive_message(input: TokenStream) -> TokenStream {
 struct Attributes {
     name: LitStr,
     reads: Vec<Type>,
+    writes: Vec<Type>,
+}
+
+/// As far as they were read.
+#[derive(Default)]
+struct Found {
+    name: Option<LitStr>,
+    reads: Option<Vec<Type>>,
+    writes: Option<Vec<Type>>,
 }
 
 fn attributes(input: &DeriveInput) -> syn::Result<Attributes> {
-    let (mut name, mut reads): (Option<LitStr>, Option<Vec<Type>>) = (None, None);
+    let mut found = Found::default();
     let attributes = input.attrs.iter().filter(|a| a.path().is_ident("message"));
     for attribute in attributes {
-        read_attribute(attribute, &mut name, &mut reads)?;
+        read_attribute(attribute, &mut found)?;
     }
+    let Found { name, reads, writes } = found;
     let name = name.ok_or_else(|| {
         syn::Error::new(
             input.ident.span(),
@@ -66,29 +85,30 @@ fn attributes(input: &DeriveInput) -> syn::Result<Attributes> {
         )
     })?;
     check(&name.value(), name.span())?;
-    Ok(Attributes { name, reads: reads.unwrap_or_default() })
+    Ok(Attributes { name, reads: reads.unwrap_or_default(), writes: writes.unwrap_or_default() })
 }
 
-fn read_attribute(
-    attribute: &Attribute,
-    name: &mut Option<LitStr>,
-    reads: &mut Option<Vec<Type>>,
-) -> syn::Result<()> {
+fn read_attribute(attribute: &Attribute, found: &mut Found) -> syn::Result<()> {
+    let Found { name, reads, writes } = found;
     attribute.parse_nested_meta(|meta| {
-        if meta.path.is_ident("reads") {
-            if reads.is_some() {
-                return Err(meta.error("what a message reads is one list; this is the second"));
+        for (word, types) in [("reads", &mut *reads), ("writes", &mut *writes)] {
+            if meta.path.is_ident(word) {
+                if types.is_some() {
+                    let sentence = format!("what a message {word} is one list; this is the second");
+                    return Err(meta.error(sentence));
+                }
+                let (list, value);
+                value = meta.value()?;
+                bracketed!(list in value);
+                let all = Punctuated::<Type, Token![,]>::parse_terminated(&list)?;
+                *types = Some(all.into_iter().collect());
+                return Ok(());
             }
-            let (list, value);
-            value = meta.value()?;
-            bracketed!(list in value);
-            let types = Punctuated::<Type, Token![,]>::parse_terminated(&list)?;
-            *reads = Some(types.into_iter().collect());
-            return Ok(());
         }
         if !meta.path.is_ident("name") {
             return Err(meta.error(
-                "there are only `name` and `reads`, as in #[message(name = \"acme.imu.v1\")]",
+                "there are only `name`, `reads` and `writes`, as in \
+                 #[message(name = \"acme.imu.v1\")]",
             ));
         }
         if name.is_some() {
@@ -142,10 +162,11 @@ mod tests {
     #[test]
     fn what_is_read_too_is_a_list_of_types() {
         let of = attributes(&parse_quote! {
-            #[message(name = "acme.imu", reads = [old::Imu, Older<3>,])]
+            #[message(name = "acme.imu", reads = [old::Imu, Older<3>,], writes = [old::Imu])]
             struct Imu;
         });
-        assert_eq!(of.ok().unwrap().reads.len(), 2);
+        let of = of.ok().unwrap();
+        assert_eq!((of.reads.len(), of.writes.len()), (2, 1));
     }
 
     #[test]
@@ -155,7 +176,7 @@ mod tests {
         let empty = parse_quote! { #[message(name = "")] struct Imu; };
         assert!(complaint(&empty).contains("must not be empty"));
         let other = parse_quote! { #[message(title = "x")] struct Imu; };
-        assert!(complaint(&other).contains("only `name` and `reads`"));
+        assert!(complaint(&other).contains("only `name`, `reads` and `writes`"));
         let lists = parse_quote! { #[message(name = "a", reads = [B], reads = [C])] struct Imu; };
         assert!(complaint(&lists).contains("one list"));
         let twice = parse_quote! { #[message(name = "a", name = "b")] struct Imu; };

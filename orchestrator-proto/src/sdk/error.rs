@@ -68,16 +68,16 @@ pub enum DeclareError {
         /// Which bound it breaks.
         source: SchemaError,
     },
-    /// It reads a type that has another name: only forms of one name come over one link.
-    #[error("the type {name:?} can't read {other:?}, which has another name")]
+    /// It reads or writes a type that has another name: only forms of one name come over one link.
+    #[error("the type {name:?} has a form {other:?}, which has another name")]
     OtherName {
         /// The type's name.
         name: String,
-        /// The name of what it is to read.
+        /// The name of that type.
         other: String,
     },
-    /// It takes more forms than [`MAX_FORMS`].
-    #[error("the type {0:?} is to be read in more than {MAX_FORMS} forms")]
+    /// It has more forms than [`MAX_FORMS`].
+    #[error("the type {0:?} has more than {MAX_FORMS} forms")]
     TooManyForms(String),
     /// [`MAX_CHANNELS`] are declared.
     #[error("more than {MAX_CHANNELS} outputs and inputs")]

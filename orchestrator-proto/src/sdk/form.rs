@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Message;
@@ -87,6 +88,51 @@ impl<T> fmt::Debug for Form<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Form({:?}, {})", self.name, self.schema.hash())
     }
+}
+
+/// A form in which an [`Output`](super::Output) of `T` has each message as well; see
+/// [`Message::writes`].
+pub struct Offer<T> {
+    name: &'static str,
+    schema: TypeSchema,
+    encode: fn(&T, &mut Vec<u8>) -> Result<(), postcard::Error>,
+}
+
+impl<T> Offer<T> {
+    /// The form of the type `Old`, which has the same declared name.
+    #[must_use]
+    pub fn of<Old>() -> Self
+    where
+        Old: Message + for<'a> From<&'a T>,
+    {
+        let encode = |message: &T, out: &mut Vec<u8>| append(&Old::from(message), out);
+        Self { name: Old::NAME, schema: Old::schema(), encode }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(super) const fn schema(&self) -> &TypeSchema {
+        &self.schema
+    }
+
+    pub(super) fn encode(&self, message: &T, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
+        (self.encode)(message, out)
+    }
+}
+
+impl<T> fmt::Debug for Offer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Offer({:?}, {})", self.name, self.schema.hash())
+    }
+}
+
+/// Writes one value behind what is there.
+pub(super) fn append<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), postcard::Error> {
+    let written = postcard::to_extend(value, std::mem::take(out))?;
+    *out = written;
+    Ok(())
 }
 
 /// A payload that is one value and nothing else.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Form;
+use super::{Form, Offer};
 use crate::TypeSchema;
 
 /// A type that can be sent and received, under the name by which links know it.
@@ -70,9 +70,23 @@ pub trait Message: Serialize + DeserializeOwned + postcard_schema::Schema + Send
     /// }
     /// ```
     ///
-    /// They have the same name. What is sent is always of the form of the type itself.
+    /// They have the same name. What is sent is always of the form of the type itself, and of those that
+    /// it [writes](Self::writes).
     #[must_use]
     fn reads() -> Vec<Form<Self>>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
+
+    /// Other forms of this type in which an [`Output`](super::Output) of it has each message as well: for
+    /// receivers that were built against another definition of it, and don't read this one. Each gets
+    /// the form that is the best one for it. `#[message(writes = [Old])]` makes this of `From<&Self>`
+    /// for `Old`, which has the same name. Each message costs the time and the bytes of all its
+    /// forms, and goes by way of the daemon.
+    #[must_use]
+    fn writes() -> Vec<Offer<Self>>
     where
         Self: Sized,
     {

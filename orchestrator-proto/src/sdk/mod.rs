@@ -138,7 +138,7 @@ use crate::runtime::{ENV_INSTANCE, ENV_SOCKET, MAX_FORMS};
 pub use blob::Blob;
 pub use call::{Call, CallError, Client, Reply, ReplyError, Service};
 pub use error::{ConnectError, DeclareError, RecvError, RequestError, SendError};
-pub use form::Form;
+pub use form::{Form, Offer};
 pub use input::{Envelope, Input, Raw};
 pub use message::Message;
 pub use output::Output;
@@ -243,8 +243,17 @@ impl Runtime {
 
     fn output_of<T: Message>(&self, is_stamped: bool) -> Result<Output<T>, DeclareError> {
         let end = NewEnd::Output { is_stamped };
-        let channel = self.handle.shared.declare(T::NAME, &T::schema(), &[], end)?;
-        Ok(Output::new(Arc::clone(&self.handle), channel, is_stamped))
+        let offers = T::writes();
+        if let Some(other) = offers.iter().find(|other| other.name() != T::NAME) {
+            let (name, other) = (T::NAME.to_owned(), other.name().to_owned());
+            return Err(DeclareError::OtherName { name, other });
+        }
+        if offers.len() >= MAX_FORMS {
+            return Err(DeclareError::TooManyForms(T::NAME.to_owned()));
+        }
+        let also: Vec<_> = offers.iter().map(|offer| offer.schema().clone()).collect();
+        let channel = self.handle.shared.declare(T::NAME, &T::schema(), &also, end)?;
+        Ok(Output::new(Arc::clone(&self.handle), channel, is_stamped, offers))
     }
 
     /// Declares that this runtime takes messages of type `T`, in its own form and in those that it

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use postcard::ser_flavors::Flavor;
 
+use super::form::{self, Offer};
 use super::link::Offered;
 use super::{Handle, Message, SendError};
 use crate::runtime::MAX_PAYLOAD;
@@ -25,6 +26,8 @@ const BATCH: usize = 64 << 10;
 pub struct Output<T> {
     handle: Arc<Handle>,
     channel: Channel,
+    /// Forms in which each message is written as well.
+    offers: Arc<[Offer<T>]>,
     /// Kept from one message to the next, so that sending does not allocate.
     buffers: Mutex<Buffers>,
     fed: Fed,
@@ -44,13 +47,20 @@ struct Buffers {
     frames: Vec<u8>,
     /// How long the head of the last one was.
     head: usize,
+    /// One part of the last one, of those that have several.
+    part: Vec<u8>,
 }
 
 impl<T: Message> Output<T> {
-    pub(super) fn new(handle: Arc<Handle>, channel: u16, is_stamped: bool) -> Self {
+    pub(super) fn new(
+        handle: Arc<Handle>,
+        channel: u16,
+        is_stamped: bool,
+        offers: Vec<Offer<T>>,
+    ) -> Self {
         let channel = Channel { number: channel, is_stamped };
         let (buffers, fed) = (Mutex::default(), Fed::default());
-        Self { handle, channel, buffers, fed, message: PhantomData }
+        Self { handle, channel, offers: offers.into(), buffers, fed, message: PhantomData }
     }
 
     /// Sends one message. When it returns, the message is with the kernel, unless the daemon
@@ -72,7 +82,7 @@ impl<T: Message> Output<T> {
     pub async fn send(&self, message: &T) -> Result<(), SendError> {
         tokio::task::coop::consume_budget().await;
         let mut buffers = self.take_buffers();
-        let sent = match buffers.append(self.channel, message) {
+        let sent = match buffers.append(self.channel, &self.offers, message) {
             Ok(()) => self.write(&buffers.frames, 1).await,
             Err(error) => Err(error),
         };
@@ -88,7 +98,7 @@ impl<T: Message> Output<T> {
     /// [`send`](Self::send) would wait for something else; the rest as for that.
     pub fn try_send(&self, message: &T) -> Result<(), SendError> {
         let mut buffers = self.take_buffers();
-        buffers.append(self.channel, message)?;
+        buffers.append(self.channel, &self.offers, message)?;
         let (_, offered) = self.handle.shared.offer(None, self.channel.number, &buffers.frames, 1);
         self.keep_buffers(buffers);
         match offered {
@@ -123,7 +133,7 @@ impl<T: Message> Output<T> {
         let mut count = 0;
         let mut failed = None;
         for message in messages {
-            if let Err(error) = buffers.append(self.channel, message) {
+            if let Err(error) = buffers.append(self.channel, &self.offers, message) {
                 failed = Some(error);
                 break;
             }
@@ -186,7 +196,8 @@ impl<T> Clone for Output<T> {
     fn clone(&self) -> Self {
         let (buffers, fed) = (Mutex::default(), Fed::default());
         let handle = Arc::clone(&self.handle);
-        Self { handle, channel: self.channel, buffers, fed, message: PhantomData }
+        let offers = Arc::clone(&self.offers);
+        Self { handle, channel: self.channel, offers, buffers, fed, message: PhantomData }
     }
 }
 
@@ -206,15 +217,26 @@ impl Buffers {
     }
 
     /// Appends one message as a frame; leaves `frames` as it was on an error.
-    fn append<T: Message>(&mut self, channel: Channel, message: &T) -> Result<(), SendError> {
+    fn append<T: Message>(
+        &mut self,
+        channel: Channel,
+        offers: &[Offer<T>],
+        message: &T,
+    ) -> Result<(), SendError> {
         let Channel { number, is_stamped } = channel;
         let start = self.frames.len();
         // How long the head is depends on how long the payload is, which is written behind it. As a
         // rule that is as with the message before, and else the payload is moved.
         let payload = start + self.head;
         self.frames.resize(payload, 0);
-        let appender = Appender { out: &mut self.frames, most: payload + MAX_PAYLOAD };
-        if let Err(error) = postcard::serialize_with_flavor(message, appender) {
+        let written = match offers.is_empty() {
+            true => {
+                let appender = Appender { out: &mut self.frames, most: payload + MAX_PAYLOAD };
+                postcard::serialize_with_flavor(message, appender)
+            }
+            false => self.append_parts(payload + MAX_PAYLOAD, offers, message),
+        };
+        if let Err(error) = written {
             self.frames.truncate(start);
             return Err(match error {
                 postcard::Error::SerializeBufferFull => SendError::TooLong,
@@ -232,6 +254,30 @@ impl Buffers {
             self.frames.splice(start..payload, head.iter().copied());
             self.head = length;
         }
+        Ok(())
+    }
+}
+
+impl Buffers {
+    /// A part for each form, up to so many bytes.
+    fn append_parts<T: Message>(
+        &mut self,
+        most: usize,
+        offers: &[Offer<T>],
+        message: &T,
+    ) -> postcard::Result<()> {
+        let mut part = std::mem::take(&mut self.part);
+        for form in std::iter::once(None).chain(offers.iter().map(Some)) {
+            part.clear();
+            match form {
+                None => form::append(message, &mut part)?,
+                Some(offer) => offer.encode(message, &mut part)?,
+            }
+            let appender = Appender { out: &mut self.frames, most };
+            postcard::serialize_with_flavor(serde_bytes::Bytes::new(&part), appender)?;
+        }
+        part.shrink_to(BATCH);
+        self.part = part;
         Ok(())
     }
 }
@@ -310,10 +356,10 @@ mod tests {
             let (mut buffers, mut expected) = (Buffers::default(), Vec::new());
             for (at, size) in sizes.into_iter().enumerate() {
                 let message = Bytes(vec![at as u8; size]);
-                buffers.append(plain(channel), &message).unwrap();
+                buffers.append(plain(channel), &[], &message).unwrap();
                 expected.extend(frame_of(channel, &message));
                 // What fails leaves nothing behind.
-                prop_assert!(matches!(buffers.append(plain(channel), &Never), Err(SendError::Encode(_))));
+                prop_assert!(matches!(buffers.append(plain(channel), &[], &Never), Err(SendError::Encode(_))));
             }
             prop_assert!(buffers.frames == expected);
         }
@@ -323,12 +369,12 @@ mod tests {
     fn the_largest_message_fits_a_frame_and_a_larger_one_is_refused() {
         let mut buffers = Buffers::default();
         let largest = Bytes(vec![1; MAX_PAYLOAD - 4]);
-        buffers.append(plain(1023), &largest).unwrap();
+        buffers.append(plain(1023), &[], &largest).unwrap();
         assert!(buffers.frames == frame_of(1023, &largest));
         assert!(frame::first_body(&buffers.frames, frame::MAX_RUNTIME).unwrap().is_some());
         let before = buffers.frames.len();
         let larger = Bytes(vec![1; MAX_PAYLOAD - 3]);
-        assert!(matches!(buffers.append(plain(1023), &larger), Err(SendError::TooLong)));
+        assert!(matches!(buffers.append(plain(1023), &[], &larger), Err(SendError::TooLong)));
         assert_eq!(buffers.frames.len(), before);
         buffers.shrink();
         assert_eq!(buffers.frames.capacity(), 0, "a huge message's memory is not kept");

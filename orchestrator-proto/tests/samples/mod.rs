@@ -672,6 +672,7 @@ pub(crate) fn enums() -> Vec<(&'static str, Vec<Sample>)> {
         Frame::Takes { .. } => Frame::Takes { channel: 300, schema: &[3], hash: None },
         Frame::Form { .. } => Frame::Form { channel: 300, form: 15 },
         Frame::Stamps { .. } => Frame::Stamps { channel: 300, stamped: true },
+        Frame::Counted { .. } => Frame::Counted { channel: 300, lane: 1 << 40, count: 500 },
     );
     vec![
         ("Frame", frames.1.into_iter().map(|frame| Sample { type_name: "Frame", ..frame }).collect()),

@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use orchestrator_proto::schema::side_by_side;
 use orchestrator_proto::{ErrorCode, InstanceId, LinkId, WireError};
 
+use super::decl::TypeDecl;
 use super::link::{Link, LinkTarget};
-use super::message::TypeDecl;
 use super::router::Router;
 use super::source::{OutputIndex, Source, SourceStats, Upstream};
 

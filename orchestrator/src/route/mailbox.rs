@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::Notify;
 
+use super::decl::Encoding;
 use super::link::Link;
-use super::message::Encoding;
 
 /// Fetches messages from a mailbox and carries them away.
 pub trait Sink: Send + Sync {

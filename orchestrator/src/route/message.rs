@@ -1,77 +1,16 @@
-//! A message on its way, and what is known of its type.
+//! A message on its way, and where it comes from.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use orchestrator_proto::runtime::{Sender, unstamped};
-use orchestrator_proto::{SchemaHash, TypeSchema};
+use orchestrator_proto::runtime::Sender;
 
+use super::decl::TypeDecl;
 use super::patience::{Patience, Verdict};
 use super::queue::{Limits, Standing};
 use super::source::Upstream;
-
-/// How a payload is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Encoding {
-    /// As native runtimes do; its schema is known.
-    Postcard,
-    /// A JSON string literal, quotes included, whose content is JSON: the `value` of an
-    /// existing Veecle OS storable.
-    JsonLiteral,
-}
-
-/// A schema with its hash.
-pub type Form = (SchemaHash, Arc<TypeSchema>);
-
-/// A type as one side declared it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TypeDecl {
-    /// The name that links refer to.
-    pub name: Arc<str>,
-    /// Its schema with the hash, if the side has one: Veecle OS runtimes have none.
-    pub schema: Option<Form>,
-    /// Other forms that an input takes as well, best first.
-    pub also: Vec<Form>,
-    /// Of an output: whether the time of sending stands behind each payload. Of an input: whether it
-    /// takes such messages.
-    pub is_stamped: bool,
-}
-
-impl TypeDecl {
-    /// A type in one form, or, from a Veecle OS runtime, in none.
-    #[must_use]
-    pub fn new(name: Arc<str>, schema: Option<Form>) -> Self {
-        Self { name, schema, also: Vec::new(), is_stamped: false }
-    }
-
-    /// All forms, best first.
-    pub fn forms(&self) -> impl Iterator<Item = &Form> {
-        self.schema.iter().chain(&self.also)
-    }
-
-    /// Which of them has this hash.
-    #[must_use]
-    pub fn form_of(&self, hash: SchemaHash) -> Option<usize> {
-        self.forms().position(|(known, _)| *known == hash)
-    }
-
-    /// A message of this output without its stamp, and its stamp.
-    #[must_use]
-    pub fn unstamped(&self, body: &Bytes) -> (Bytes, Option<u64>) {
-        match unstamped(body).filter(|_| self.is_stamped) {
-            Some((value, stamp)) => (body.slice_ref(value), Some(stamp)),
-            None => (body.clone(), None),
-        }
-    }
-
-    /// How this side writes payloads.
-    #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        if self.schema.is_some() { Encoding::Postcard } else { Encoding::JsonLiteral }
-    }
-}
 
 /// Where the messages of one route come from: one output of one source, over one link.
 pub struct Origin {
@@ -449,10 +388,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The payload alone.
+    /// The payload alone, in the form of the origin's declaration.
     #[must_use]
     pub fn value(&self) -> Bytes {
-        self.origin.decl.unstamped(&self.body).0
+        self.origin.decl.value(&self.body).0
     }
 
     /// Counted from the beginning of the sender's connection.

@@ -18,6 +18,7 @@
 
 mod beside;
 mod calls;
+mod decl;
 mod feed;
 mod history;
 mod interruption;
@@ -36,10 +37,11 @@ mod types;
 
 pub use beside::{Beside, Cut, Divergence};
 pub use calls::{CallPeer, ClientEnd, Duplicate, NotItsCall, Roused, ServiceEnd, parts_of_calls};
+pub use decl::{Encoding, Form, TypeDecl};
 pub use feed::Aim;
 pub use link::{Link, LinkTarget};
 pub use mailbox::{Mailbox, Sink};
-pub use message::{Encoding, Entry, Form, Numbering, Origin, TypeDecl};
+pub use message::{Entry, Numbering, Origin};
 pub use post::{Fate, Post, Postbox, TooMany};
 pub use queue::DropReason;
 pub use router::{LinkRequest, MAX_LINKS, MAX_OUTPUTS, RouteError, Router, Surroundings};

@@ -13,9 +13,10 @@ use orchestrator_proto::control::{Counters, LinkRules, Policy, SendSpec};
 use orchestrator_proto::{InstanceId, LinkId};
 use tokio::sync::Notify;
 
+use super::decl::{Encoding, TypeDecl};
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
-use super::message::{Credit, Encoding, Origin, TypeDecl};
+use super::message::{Credit, Origin};
 use super::queue::DropReason;
 use super::router::{LinkRequest, Router};
 use super::source::Upstream;

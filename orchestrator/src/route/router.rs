@@ -11,10 +11,11 @@ use orchestrator_proto::runtime::{Direction, Sender};
 use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::beside::{Cut, Divergence};
+use super::decl::TypeDecl;
 use super::interruption::Loss;
 use super::link::{Link, LinkTarget};
 use super::mailbox::Mailbox;
-use super::message::{Numbering, TypeDecl};
+use super::message::Numbering;
 use super::source::{OutputIndex, Source, SourceStats, Upstream};
 use super::tap::Taps;
 use super::types::TellType;

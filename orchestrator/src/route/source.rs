@@ -11,10 +11,11 @@ use orchestrator_proto::control::{LinkRules, Policy};
 use orchestrator_proto::runtime::{Sender, UNLIMITED};
 use orchestrator_proto::{InstanceId, Millis};
 
+use super::decl::TypeDecl;
 use super::feed::Aim;
 use super::link::{Link, LinkTarget, Unsettled};
 use super::mailbox::Mailbox;
-use super::message::{Credit, Numbering, Origin, TypeDecl};
+use super::message::{Credit, Numbering, Origin};
 use super::tap::Taps;
 
 /// A sender that can be told how much it may send.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use orchestrator_proto::InstanceId;
 use tokio::sync::mpsc;
 
-use super::message::TypeDecl;
+use super::decl::TypeDecl;
 
 /// Taps of one daemon: each costs every message a little.
 pub const MAX_TAPS: usize = 64;
@@ -146,7 +146,7 @@ impl Taps {
         let watchers = list.iter().filter(|watcher| watcher.watched.iter().any(is_watched));
         for watcher in watchers {
             for body in bodies {
-                let (body, sent_ns) = decl.unstamped(body);
+                let (body, sent_ns) = decl.value(body);
                 let item = TapItem { time_ns, from, decl: decl.clone(), links, body, sent_ns };
                 watcher.offer(item);
             }

@@ -7,7 +7,7 @@ use orchestrator_proto::runtime::Direction;
 use orchestrator_proto::schema::{Diff, side_by_side};
 use orchestrator_proto::{ErrorCode, InstanceId, WireError};
 
-use super::message::TypeDecl;
+use super::decl::TypeDecl;
 use super::router::MAX_OUTPUTS;
 
 /// Told of each type that is declared, and whether it is news: in another form than before, or for
@@ -91,8 +91,8 @@ pub(super) fn mismatch(
     (to, input): (&InstanceId, &TypeDecl),
 ) -> Option<WireError> {
     // Without a schema on one side the messages are translated, as far as they can be.
-    let (hash, sent) = output.schema.as_ref()?;
-    if input.form_of(*hash).is_some() {
+    let (_, sent) = output.schema.as_ref()?;
+    if output.forms().any(|(hash, _)| input.form_of(*hash).is_some()) {
         return None;
     }
     // Of those that it takes, the one that is the most like it.

@@ -201,11 +201,12 @@ impl Queue {
         granted
     }
 
-    /// A new daemon counts what comes over this lane from now on.
-    pub(in crate::sdk) fn count_lane_anew(&self, lane: u64) {
-        if let Some(account) = self.state().account(Way::Lane(lane)) {
-            account.before = account.received;
-        }
+    /// A new daemon counts what comes over this lane from now on. The answer is how many came before.
+    pub(in crate::sdk) fn count_lane_anew(&self, lane: u64) -> u64 {
+        let mut state = self.state();
+        let Some(account) = state.account(Way::Lane(lane)) else { return 0 };
+        account.before = account.received;
+        account.received
     }
 
     /// A lane has ended. The answer is how many messages came over it that the daemon is to count.

@@ -101,8 +101,10 @@ impl Incoming {
     }
 
     /// What a daemon is told that does not know of it.
-    pub(in super::super) const fn uses(&self, channel: u16) -> Frame<'static> {
-        Frame::Uses { channel, lane: self.lane, link: self.link, memory: self.is_memory }
+    /// So many messages have come over it.
+    pub(in super::super) const fn uses(&self, channel: u16, count: u64) -> [Frame<'static>; 2] {
+        let (lane, link, memory) = (self.lane, self.link, self.is_memory);
+        [Frame::Uses { channel, lane, link, memory }, Frame::Counted { channel, lane, count }]
     }
 
     /// Tells the sender, now or in a moment.

@@ -51,6 +51,8 @@ pub(in super::super) struct Outgoing {
     /// Under the other policies: what the receiver did not take yet.
     waiting: Waiting,
     passed: Passed,
+    /// What the kernel took that is in `passed` no more: earlier daemons were told of it.
+    before: u64,
     /// As the daemon was told last.
     told: Passed,
     /// The task knows that there is something to tell, and does so in a while.
@@ -98,6 +100,7 @@ impl Outgoing {
             cut: Cut::default(),
             waiting: Waiting::default(),
             passed: Passed::default(),
+            before: 0,
             told: Passed::default(),
             is_telling: false,
             broken: false,
@@ -112,11 +115,14 @@ impl Outgoing {
     }
 
     /// What a daemon is told that does not know of it. For it the counts begin anew.
-    pub(in super::super) fn uses(&mut self, channel: u16) -> Frame<'static> {
+    pub(in super::super) fn uses(&mut self, channel: u16) -> [Frame<'static>; 2] {
+        self.before += self.passed.delivered;
         let sent = self.passed.queued();
         (self.passed, self.told) = (Passed { sent, ..Passed::default() }, Passed::default());
         let memory = self.outlet.is_memory();
-        Frame::Uses { channel, lane: self.terms.lane, link: self.terms.link, memory }
+        let Terms { lane, link, .. } = self.terms;
+        let count = self.before;
+        [Frame::Uses { channel, lane, link, memory }, Frame::Counted { channel, lane, count }]
     }
 
     pub(in super::super) fn is_block(&self) -> bool {

@@ -103,7 +103,7 @@ impl Link {
                 if sending.is_stamped {
                     first.push(Frame::Stamps { channel, stamped: true });
                 }
-                first.extend(sending.lanes.iter_mut().map(|lane| lane.uses(channel)));
+                first.extend(sending.lanes.iter_mut().flat_map(|lane| lane.uses(channel)));
                 if skip > 0 {
                     then.push(Frame::Skip { channel, count: skip });
                 }
@@ -116,8 +116,8 @@ impl Link {
                     Frame::From { channel, sender: Some(sender), next, kept: false }
                 }));
                 for lane in &receiving.lanes {
-                    receiving.queue.count_lane_anew(lane.lane);
-                    first.push(lane.uses(channel));
+                    let count = receiving.queue.count_lane_anew(lane.lane);
+                    first.extend(lane.uses(channel, count));
                 }
                 (Frame::Recognise { channel }, Direction::Input, window)
             }

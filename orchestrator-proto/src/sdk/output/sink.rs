@@ -119,8 +119,8 @@ impl<T: Message> Sink<T> for Output<T> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Self::Error> {
-        let channel = self.channel;
-        self.fed.buffers.append(channel, &message)?;
+        let (channel, offers) = (self.channel, Arc::clone(&self.offers));
+        self.fed.buffers.append(channel, &offers, &message)?;
         self.fed.count += 1;
         Ok(())
     }

@@ -24,8 +24,8 @@ use parts::{Action, CallKey, Caller, ClientKey, ServiceKey, Way};
 pub use parts::{Duplicate, NotItsCall};
 use table::Table;
 
+use super::decl::TypeDecl;
 use super::link::{Link, LinkTarget};
-use super::message::TypeDecl;
 use super::router::Router;
 use super::tap::Taps;
 

@@ -9,7 +9,7 @@ use orchestrator_proto::runtime::{CallFailure, MAX_CALL_BYTES};
 use orchestrator_proto::{InstanceId, LinkId};
 
 use super::counts::CallCounts;
-use crate::route::message::TypeDecl;
+use crate::route::decl::TypeDecl;
 
 /// A client's end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

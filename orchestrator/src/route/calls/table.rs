@@ -17,7 +17,7 @@ use super::parts::{
     Action, Call, CallKey, Caller, Client, ClientKey, Duplicate, NotItsCall, Service, ServiceKey,
     State, Way, agree,
 };
-use crate::route::message::TypeDecl;
+use crate::route::decl::TypeDecl;
 use crate::route::types;
 
 /// See the module.

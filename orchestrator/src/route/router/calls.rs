@@ -7,8 +7,8 @@ use orchestrator_proto::runtime::Direction;
 
 use super::Router;
 use crate::route::calls::{Exchange, parts_of_calls};
+use crate::route::decl::TypeDecl;
 use crate::route::link::{Link, LinkTarget};
-use crate::route::message::TypeDecl;
 
 impl Router {
     /// The instance declares an end of calls. The answer is where they meet.

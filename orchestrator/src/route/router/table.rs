@@ -8,10 +8,10 @@ use orchestrator_proto::{InstanceId, LinkId, WireError};
 
 use super::LinkRequest;
 use crate::route::calls::Exchange;
+use crate::route::decl::TypeDecl;
 use crate::route::interruption::Interruptions;
 use crate::route::link::{Link, LinkTarget};
 use crate::route::mailbox::Mailbox;
-use crate::route::message::TypeDecl;
 use crate::route::source::Source;
 use crate::route::types::{self, TellType, Types};
 

@@ -12,7 +12,8 @@ use orchestrator_proto::runtime::{
 use orchestrator_proto::{SchemaHash, TypeSchema, WireError};
 
 use super::Connection;
-use super::reader::{checked, malformed};
+use super::forms::checked;
+use super::reader::malformed;
 use crate::route::{
     CallPeer, ClientEnd, Duplicate, NotItsCall, Roused, ServiceEnd, Sink, TypeDecl,
 };

@@ -180,6 +180,15 @@ impl Dialect for Inputs {
     ) -> Result<Body, DropReason> {
         let has_stamp = entry.origin.decl.is_stamped;
         let (written, translated) = match &entry.origin.decl.schema {
+            Some(_) if !entry.origin.decl.also.is_empty() => {
+                // Of the forms that both have, the best one of the receiver.
+                let decl = &entry.origin.decl;
+                let mut forms = input.decl.forms().enumerate();
+                let both = forms.find_map(|(at, (hash, _))| Some((at, decl.form_of(*hash)?)));
+                let (at, form) = both.ok_or(DropReason::Untranslatable)?;
+                let value = decl.value_in(&entry.body, form, input.decl.is_stamped);
+                (Some(at), Some(value.ok_or(DropReason::Untranslatable)?))
+            }
             Some((sent, _)) => {
                 let value = (has_stamp && !input.decl.is_stamped).then(|| entry.value());
                 (input.decl.form_of(*sent), value)

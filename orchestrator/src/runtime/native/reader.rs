@@ -6,19 +6,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use orchestrator_proto::control::LinkSpec;
 use orchestrator_proto::frame::{self, MAX_RUNTIME, PREFIX};
 use orchestrator_proto::runtime::{
-    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS, MAX_PAYLOAD,
-    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, STAMP, Sender,
+    CallEnd, CallFrame, Declare, DeclareCalls, Direction, Frame, MAGIC, MAX_CHANNELS,
+    OLDEST_PROTOCOL, PROTOCOL, RuntimeRequest, Sender,
 };
-use orchestrator_proto::{ErrorCode, SchemaHash, TypeSchema, WireError};
+use orchestrator_proto::{ErrorCode, WireError};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::super::now_ns;
 use super::calls::Calls;
-use super::forms::all_different;
+use super::forms::{all_different, check_payload, checked};
 use super::inputs::Input;
 use super::lanes::Used;
 use super::{Connection, connected};
@@ -78,31 +77,12 @@ pub(super) enum Announced {
 
 #[derive(Clone)]
 pub(super) enum Channel {
-    /// And bytes of its stamps.
-    Output(OutputIndex, usize),
+    Output(OutputIndex, Arc<TypeDecl>),
     Input(Arc<Input>),
 }
 
 pub(super) fn malformed(message: impl Into<String>) -> WireError {
     WireError::new(ErrorCode::Malformed, message)
-}
-
-/// The schema that a declaration brings, if everything about it is right.
-pub(super) fn checked(
-    name: &str,
-    canonical: &[u8],
-    hash: Option<[u8; 32]>,
-) -> Result<(SchemaHash, Arc<TypeSchema>), WireError> {
-    if name.is_empty() || name.len() > LinkSpec::MAX_TYPE_NAME {
-        return Err(malformed("a type name must have 1 to 255 bytes"));
-    }
-    let schema = TypeSchema::decode(canonical)
-        .map_err(|error| malformed(format!("the schema of {name}: {error}")))?;
-    let computed = SchemaHash::of(canonical);
-    if hash.is_some_and(|hash| hash != computed.0) {
-        return Err(malformed(format!("the hash of {name} is not that of its schema")));
-    }
-    Ok((computed, Arc::new(schema)))
 }
 
 impl Reader {
@@ -237,13 +217,6 @@ impl Reader {
                 self.announced = Some((channel, Announced::Recognise));
                 Ok(())
             }
-            _ if self.forms.is_some() => Err(malformed(
-                "an input that takes several forms must be declared right after they were named",
-            )),
-            Frame::Stamps { channel, stamped } => {
-                self.stamps = Some(channel).filter(|_| stamped);
-                Ok(())
-            }
             Frame::Keep { channel, epoch, next, again } => {
                 // Far from where numbers end.
                 if next.saturating_add(again) > u64::MAX / 2 {
@@ -251,6 +224,13 @@ impl Reader {
                 }
                 let numbering = Numbering { epoch, first: next, again };
                 self.announced = Some((channel, Announced::Keep(numbering)));
+                Ok(())
+            }
+            _ if self.forms.is_some() => Err(malformed(
+                "what has several forms must be declared right after they were named",
+            )),
+            Frame::Stamps { channel, stamped } => {
+                self.stamps = Some(channel).filter(|_| stamped);
                 Ok(())
             }
             Frame::Acknowledge { channel, total } => self.acknowledge(channel, total),
@@ -326,7 +306,7 @@ impl Reader {
         if self.channels[slot].is_some() || self.calls.has(channel) {
             return Err(malformed(format!("channel {channel} is declared twice")));
         }
-        let also = self.forms_of(channel, direction)?;
+        let also = self.forms_of(channel)?;
         let stamps = self.stamps.take();
         if stamps.is_some_and(|of| of != channel) {
             return Err(malformed("stamps must be announced right before their channel"));
@@ -355,6 +335,7 @@ impl Reader {
         let connection = self.connection.clone();
         let Connection { endpoint, source, outlet, .. } = &*connection;
         endpoint.lanes.declares(&connection);
+        let declared = decl.clone();
         self.channels[slot] = Some(match direction {
             Direction::Output => {
                 let router = &endpoint.router;
@@ -366,7 +347,7 @@ impl Reader {
                     self.connection.window_moved(channel);
                     outlet.kick();
                 }
-                Channel::Output(output, if is_stamped { STAMP } else { 0 })
+                Channel::Output(output, declared)
             }
             Direction::Input => {
                 let input = outlet.dialect.declare(channel, &decl, window, recognises);
@@ -417,20 +398,12 @@ impl Reader {
         payload: &[u8],
         whole: Option<&Bytes>,
     ) -> Result<(), WireError> {
-        let Some(Some(Channel::Output(output, stamp))) = self.channels.get(usize::from(channel))
+        let Some(Some(Channel::Output(output, decl))) = self.channels.get(usize::from(channel))
         else {
             return Err(malformed(format!("a message on channel {channel}, which is no output")));
         };
-        let (output, stamp) = (*output, *stamp);
-        match payload.len().checked_sub(stamp) {
-            None => return Err(malformed("a message that is shorter than its stamp")),
-            Some(length) if length > MAX_PAYLOAD => {
-                return Err(malformed(format!(
-                    "a message of {length} bytes; at most {MAX_PAYLOAD} are allowed"
-                )));
-            }
-            Some(_) => {}
-        }
+        let output = *output;
+        check_payload(decl, payload)?;
         if self.run_output != Some(output) {
             self.send_run();
             self.run_output = Some(output);

@@ -1,15 +1,16 @@
 //! What passed over a lane that is over. Its sender says how much it has delivered, its receiver how
 //! much it has read; the two come over different connections, in any order.
 //!
-//! If both have counted from the beginning of the lane, and what they say can't both be true, one
-//! of them is wrong. What the receiver read counts then, and somebody is told.
+//! If what they say can't both be true, one of them is wrong. What the receiver read counts then, and
+//! somebody is told. Of a lane that an earlier daemon made, each counts from when it came to this one;
+//! so both say then what they had counted before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use orchestrator_proto::InstanceId;
 use orchestrator_proto::control::Policy;
 use orchestrator_proto::runtime::Passed;
+use orchestrator_proto::{InstanceId, LinkId};
 
 use super::super::super::now_ns;
 use super::table::{End, Lane, Table};
@@ -18,6 +19,25 @@ use crate::route::{Divergence, Link};
 /// Lanes of one receiver that it has not read to their ends yet: as many as there can be at once.
 /// Of what is older than that nobody compares anything.
 const MAX_ENDED: usize = 1024;
+
+/// How many messages the ends of a lane had counted when they came to this daemon: that were delivered,
+/// and that were read. None of an end that has not come, or does not say it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Before {
+    pub(super) sender: Option<u64>,
+    pub(super) receiver: Option<u64>,
+}
+
+impl Before {
+    /// Of a lane that this daemon made.
+    pub(super) const BEGINNING: Self = Self { sender: Some(0), receiver: Some(0) };
+
+    /// How many messages the receiver had still to read, of those that the sender had delivered. Below
+    /// 0 if it came later than the sender.
+    fn ahead(self) -> Option<i64> {
+        Some(self.sender?.cast_signed() - self.receiver?.cast_signed())
+    }
+}
 
 /// Lanes that their senders have left, by the connection of the receiver, the oldest first.
 #[derive(Default)]
@@ -33,6 +53,7 @@ struct Ended {
     from: Option<InstanceId>,
     /// The sender's last word.
     said: Passed,
+    before: Before,
     /// Whether it may have written what nobody could read.
     may_lose: bool,
 }
@@ -64,12 +85,19 @@ impl EndedLanes {
 }
 
 /// How many messages the receiver has read for what the sender says of them to be true, at least and
-/// at most. Under `block` a sender takes back what was not acknowledged, and some of that may have
-/// been read all the same.
-fn can_be_read(policy: Policy, said: Passed) -> (u64, u64) {
+/// at most; `ahead` of that were delivered before the sender began to count. Under `block` a sender
+/// takes back what was not acknowledged, and some of that may have been read all the same, also of what
+/// it delivered before.
+fn can_be_read(policy: Policy, said: Passed, ahead: i64) -> (i64, i64) {
+    let Passed { sent, delivered, dropped, returned, .. } = said;
+    let [sent, delivered, dropped, returned] =
+        [sent, delivered, dropped, returned].map(u64::cast_signed);
     match policy {
-        Policy::Block => (said.delivered, said.delivered + said.returned),
-        _ => (said.delivered, said.delivered),
+        Policy::Block => {
+            let most = ahead + (sent - dropped).min(delivered + returned);
+            (most - returned, most)
+        }
+        _ => (ahead + delivered, ahead + delivered),
     }
 }
 
@@ -81,16 +109,17 @@ fn with_delivered(said: Passed, delivered: u64) -> Passed {
 }
 
 /// What counts if the receiver read so many and that can't be.
-fn corrected(policy: Policy, said: Passed, read: u64) -> Option<Passed> {
-    let (least, most) = can_be_read(policy, said);
-    let delivered = if read < least {
-        read
-    } else if read > most {
-        said.delivered + (read - most)
-    } else {
-        return None;
-    };
-    Some(with_delivered(said, delivered))
+fn corrected(policy: Policy, said: Passed, ahead: i64, read: u64) -> Option<Passed> {
+    let (least, most) = can_be_read(policy, said, ahead);
+    let read = read.cast_signed();
+    let wrong = if read < least { read - least } else { (read - most).max(0) };
+    let delivered = said.delivered.cast_signed() + wrong;
+    (wrong != 0).then(|| with_delivered(said, delivered.max(0).cast_unsigned()))
+}
+
+/// How many were delivered of those that the sender counts here, if so many were read.
+fn delivered(ahead: i64, read: u64) -> u64 {
+    (read.cast_signed() - ahead).max(0).cast_unsigned()
 }
 
 impl Table {
@@ -102,14 +131,12 @@ impl Table {
         from: Option<InstanceId>,
         said: Passed,
     ) -> Option<Divergence> {
-        // Before an end comes to a daemon that did not make the lane, each counts from another moment.
-        if !lane.is_counted_whole {
-            return None;
-        }
+        lane.before.ahead()?;
         let receiver = lane.receiver?;
         let (link, policy) = (lane.link.clone(), lane.rules.policy);
         let (channel, may_lose) = (receiver.channel, lane.may_lose());
-        let ended = Ended { lane: id, channel, link, policy, from, said, may_lose };
+        let before = lane.before;
+        let ended = Ended { lane: id, channel, link, policy, from, said, before, may_lose };
         match lane.read {
             Some(read) => compare(&ended, read),
             None if self.connection(receiver.connection).is_some() => {
@@ -133,19 +160,39 @@ impl Table {
 }
 
 fn compare(ended: &Ended, read: u64) -> Option<Divergence> {
-    let Ended { link, policy, from, said, may_lose, .. } = ended;
-    let corrected = corrected(*policy, *said, read)?;
+    let Ended { link, policy, from, said, before, may_lose, .. } = ended;
+    let ahead = before.ahead()?;
+    let corrected = corrected(*policy, *said, ahead, read)?;
     link.lanes.correct(*said, corrected);
-    let is_lost = *may_lose && read < said.delivered;
-    (!is_lost).then_some(Divergence { link: link.id, from: *from, delivered: said.delivered, read })
+    let is_lost = *may_lose && corrected.delivered < said.delivered;
+    (!is_lost).then(|| divergence((link.id, *from), *before, said.delivered, read))
+}
+
+/// Both counted from the beginning of the lane.
+fn divergence(
+    (link, from): (LinkId, Option<InstanceId>),
+    before: Before,
+    delivered: u64,
+    read: u64,
+) -> Divergence {
+    let delivered = before.sender.unwrap_or_default() + delivered;
+    Divergence { link, from, delivered, read: before.receiver.unwrap_or_default() + read }
+}
+
+/// What is known of a lane without its sender's last word: that its receiver has read so many.
+fn by_receiver(id: u64, lane: &Lane, read: u64) -> Passed {
+    let known = lane.link.lanes.known(id);
+    let delivered = match lane.before.ahead() {
+        Some(ahead) => delivered(ahead, read),
+        None => read.max(known.delivered),
+    };
+    with_delivered(known, delivered)
 }
 
 /// The receiver has read a lane to its end that the daemon has ended, and the sender does not say as
 /// yet what passed.
 pub(super) fn before_sender(id: u64, lane: &Lane, read: u64) {
-    let known = lane.link.lanes.known(id);
-    let delivered = if lane.is_counted_whole { read } else { read.max(known.delivered) };
-    lane.link.lanes.passed(id, with_delivered(known, delivered), now_ns() / 1_000_000);
+    lane.link.lanes.passed(id, by_receiver(id, lane, read), now_ns() / 1_000_000);
 }
 
 /// The sender of a lane is gone without a last word, and its receiver has read it to its end: that
@@ -153,10 +200,9 @@ pub(super) fn before_sender(id: u64, lane: &Lane, read: u64) {
 pub(super) fn without_sender(id: u64, lane: &Lane, read: u64) -> Option<Divergence> {
     let link = &lane.link;
     let known = link.lanes.known(id);
+    let all = by_receiver(id, lane, read);
     // What it said before that it had delivered was there to be read.
-    let is_wrong = lane.is_counted_whole && read < known.delivered && !lane.may_lose();
-    let delivered = if lane.is_counted_whole { read } else { read.max(known.delivered) };
-    let all = with_delivered(known, delivered);
+    let is_wrong = all.delivered < known.delivered && !lane.may_lose();
     let mut from = None;
     if let Some((source, channel)) = &lane.source {
         source.has_sent(*channel, known.output + (all.sent - known.sent));
@@ -164,7 +210,7 @@ pub(super) fn without_sender(id: u64, lane: &Lane, read: u64) -> Option<Divergen
     }
     link.lanes.passed(id, all, now_ns() / 1_000_000);
     link.lanes.end(id);
-    is_wrong.then_some(Divergence { link: link.id, from, delivered: known.delivered, read })
+    is_wrong.then(|| divergence((link.id, from), lane.before, known.delivered, read))
 }
 
 #[cfg(test)]
@@ -191,6 +237,10 @@ mod tests {
             read_only in 0..1000_u64,
             waiting in 0..1000_u64,
             dropped in 0..1000_u64,
+            // What the sender had delivered, and the receiver read, when they came to this daemon; and what
+            // was not acknowledged of that, which goes back as well.
+            ahead in -1000..1000_i64,
+            unacknowledged in 0..1000_u64,
         ) {
             let read = acknowledged + read_only;
             let said = match policy {
@@ -208,7 +258,22 @@ mod tests {
                     ..Passed::default()
                 },
             };
-            prop_assert_eq!(corrected(policy, said, read), None);
+            prop_assert_eq!(corrected(policy, said, 0, read), None);
+            let said = match policy {
+                Policy::Block => {
+                    let returned = said.returned + unacknowledged;
+                    // It can't say of what it has counted here that less than none was delivered.
+                    let delivered = (said.sent - said.dropped).saturating_sub(returned);
+                    Passed { delivered, returned, ..said }
+                }
+                _ => said,
+            };
+            let total = read.cast_signed() + ahead;
+            if total >= 0 {
+                let total = total.cast_unsigned();
+                prop_assert_eq!(corrected(policy, said, ahead, total), None);
+                prop_assert_eq!(delivered(ahead, total), read);
+            }
         }
 
         #[test]
@@ -217,19 +282,22 @@ mod tests {
             numbers: [u16; 5],
         ) {
             let [sent, delivered, dropped, returned, read] = numbers.map(u64::from);
+            // No more than were sent.
+            let sent = sent.max(delivered + dropped + returned);
             let said = Passed { sent, delivered, dropped, returned, output: 7 };
-            let (least, most) = can_be_read(policy, said);
-            match corrected(policy, said, read) {
-                None => prop_assert!((least..=most).contains(&read)),
+            let (least, most) = can_be_read(policy, said, 0);
+            let as_read = read.cast_signed();
+            match corrected(policy, said, 0, read) {
+                None => prop_assert!((least..=most).contains(&as_read)),
                 Some(after) => {
-                    prop_assert!(!(least..=most).contains(&read));
-                    prop_assert_eq!(after.sent, after.delivered + after.dropped + after.returned + after.queued());
+                    prop_assert!(!(least..=most).contains(&as_read));
+                    prop_assert!(after.sent >= after.delivered + after.dropped + after.returned);
                     prop_assert!(after.sent >= said.sent);
                     // What it read counts as delivered, but for what comes again by the daemon.
-                    let again = if policy == Policy::Block && read > most { returned } else { 0 };
+                    let again = if policy == Policy::Block && as_read > most { returned } else { 0 };
                     prop_assert_eq!(after.delivered, read - again);
                     prop_assert_eq!((after.dropped, after.returned, after.output), (dropped, returned, 7));
-                    prop_assert_eq!(corrected(policy, after, read), None);
+                    prop_assert_eq!(corrected(policy, after, 0, read), None);
                 }
             }
         }

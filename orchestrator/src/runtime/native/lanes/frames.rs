@@ -27,6 +27,8 @@ pub(in super::super) struct Used {
     pub(in super::super) lane: u64,
     pub(in super::super) link: LinkId,
     pub(in super::super) way: Way,
+    /// How many messages it had counted by then, if it says so.
+    pub(in super::super) before: Option<u64>,
 }
 
 /// Over a lane of this medium.
@@ -91,7 +93,20 @@ impl Reader {
                 if self.uses.len() >= MAX_USES {
                     return Err(malformed(format!("more than {MAX_USES} lanes of one channel")));
                 }
-                self.uses.push(Used { channel, lane, link, way: way_of(memory) });
+                self.uses.push(Used { channel, lane, link, way: way_of(memory), before: None });
+                Ok(())
+            }
+            Frame::Counted { channel, lane, count } => {
+                let of = |used: &&mut Used| used.channel == channel && used.lane == lane;
+                match self.uses.iter_mut().find(of) {
+                    Some(used) if count <= MAX_COUNTED => used.before = Some(count),
+                    Some(_) => {
+                        return Err(malformed(format!(
+                            "{count} messages are beyond what can be counted"
+                        )));
+                    }
+                    None => return Err(malformed("a lane that it does not go on with")),
+                }
                 Ok(())
             }
             _ => Err(malformed("a frame that only the daemon sends")),

@@ -170,6 +170,7 @@ impl Lanes {
 mod tests {
     use super::*;
     use crate::route::{LinkRequest, LinkTarget, Mailbox, Surroundings};
+    use crate::runtime::native::lanes::ended::Before;
     use crate::runtime::native::lanes::table::End;
     use orchestrator_proto::control::{LinkRules, Policy, Way};
     use orchestrator_proto::runtime::Passed;
@@ -338,7 +339,8 @@ mod tests {
                 way: Way::Direct,
                 stage: Stage::Used,
                 is_used: id == 3,
-                is_counted_whole: false,
+                is_own: false,
+                before: Before::default(),
                 read: None,
                 source: None,
                 is_asked: false,

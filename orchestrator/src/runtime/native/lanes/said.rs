@@ -10,6 +10,7 @@ use orchestrator_proto::runtime::{Frame, Passed};
 
 use super::super::super::now_ns;
 use super::super::Connection;
+use super::ended::Before;
 use super::frames::Used;
 use super::table::{Claimed, End, Lane, Stage, Table};
 use super::{Lanes, ended};
@@ -207,7 +208,7 @@ impl Lanes {
     pub(in super::super) fn uses(
         &self,
         connection: &Connection,
-        Used { channel, lane: id, link, way }: Used,
+        Used { channel, lane: id, link, way, before }: Used,
         is_sender: bool,
     ) {
         let end = End { connection: connection.number, channel };
@@ -257,14 +258,15 @@ impl Lanes {
             stage: Stage::Used,
             read: None,
             is_used: false,
-            is_counted_whole: false,
+            is_own: false,
+            before: Before::default(),
             source: None,
             is_asked: false,
             is_cut: false,
         });
         match is_sender {
-            true => lane.sender = Some(end),
-            false => lane.receiver = Some(end),
+            true => (lane.sender, lane.before.sender) = (Some(end), before),
+            false => (lane.receiver, lane.before.receiver) = (Some(end), before),
         }
         if is_sender {
             if lane.stage == Stage::Leaving {

@@ -15,7 +15,7 @@ use orchestrator_proto::runtime::{Frame, Medium};
 use orchestrator_proto::{InstanceId, LinkId, Millis};
 
 use super::super::{Connection, Input};
-use super::ended::EndedLanes;
+use super::ended::{Before, EndedLanes};
 use super::kept::OurEnd;
 use crate::route::{Link, LinkTarget, Source, Taps};
 
@@ -74,8 +74,10 @@ pub(super) struct Lane {
     pub(super) is_asked: bool,
     /// Whether it was ended because the sender did not leave it in time.
     pub(super) is_cut: bool,
-    /// Whether this daemon made it, so that both ends count from its beginning.
-    pub(super) is_counted_whole: bool,
+    /// Whether this daemon made it.
+    pub(super) is_own: bool,
+    /// What its ends had counted when they came to this daemon.
+    pub(super) before: Before,
     /// How many messages its receiver has read, which reads no more.
     pub(super) read: Option<u64>,
     /// The sender that is gone, to count what it sent at last.
@@ -134,7 +136,7 @@ impl Lane {
 
     /// Whether messages may go over it. Of one of before the sender may be still to come.
     pub(super) fn is_in_use(&self) -> bool {
-        let may_be_used = self.is_used || !self.is_counted_whole;
+        let may_be_used = self.is_used || !self.is_own;
         may_be_used && self.stage != Stage::Left && !self.is_cut
     }
 }
@@ -259,6 +261,9 @@ impl Table {
         if output.as_ref().is_some_and(|decl| decl.is_stamped) && !input.decl.is_stamped {
             return Err("the receiver's library does not take times of sending".to_owned());
         }
+        if output.as_ref().is_some_and(|decl| !decl.also.is_empty()) {
+            return Err("the sender has several forms, of which the daemon picks one".to_owned());
+        }
         let sent = output.and_then(|decl| decl.schema.clone());
         let wanted = input.decl.schema.as_ref();
         if sent.as_ref().map(|(hash, _)| hash) != wanted.map(|(hash, _)| hash) {
@@ -304,7 +309,8 @@ impl Table {
             stage: Stage::Offered,
             read: None,
             is_used: false,
-            is_counted_whole: true,
+            is_own: true,
+            before: Before::BEGINNING,
             source: None,
             is_asked: false,
             is_cut: false,
