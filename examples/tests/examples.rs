@@ -60,8 +60,8 @@ impl Instance {
         Some(instance)
     }
 
-    /// The next frame. That an output wants to be told of drops, and that lanes can be had, is
-    /// passed over.
+    /// The next frame. That an output wants to be told of drops, that lanes can be had, and that an input
+    /// takes stamped messages, is passed over.
     fn body(&mut self) -> Vec<u8> {
         loop {
             let mut prefix = [0; 4];
@@ -69,7 +69,10 @@ impl Instance {
             let mut body = vec![0; u32::from_le_bytes(prefix) as usize];
             self.stream.read_exact(&mut body).unwrap();
             let frame = postcard::from_bytes(&body);
-            if !matches!(frame, Ok(Frame::Report { .. } | Frame::Lanes { .. })) {
+            if !matches!(
+                frame,
+                Ok(Frame::Report { .. } | Frame::Lanes { .. } | Frame::Stamps { .. })
+            ) {
                 return body;
             }
         }
