@@ -243,6 +243,8 @@ run_tests() {
     cargo fmt --all --check
     say "Lints"
     cargo clippy --workspace --all-targets -- -D warnings
+    say "Documents"
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
     say "Programs"
     cargo build --workspace --bins
     say "Tests"

@@ -55,7 +55,7 @@ pub(crate) enum LinkCommand {
 
     /// Record messages as they pass into a file, until Ctrl-C.
     ///
-    /// The file is an MCAP file (https://mcap.dev) with the schemas of all messages in it. Recording
+    /// The file is an MCAP file (<https://mcap.dev>) with the schemas of all messages in it. Recording
     /// never slows a link: what this program is too slow for is counted, and noted in the file. What
     /// was recorded more than a second ago can be read, however it ends.
     #[command(after_help = "Examples:

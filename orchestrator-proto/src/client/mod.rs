@@ -9,7 +9,7 @@
 //! When the daemon is replaced by another one, it says goodbye. Then a [`Client`] connects again by
 //! itself and repeats each request that was not begun, so that who asks notices nothing. Streams
 //! end with [`ClientError::Replaced`]: only who reads one knows where it is to go on. A request
-//! that was cut in the middle fails with [`ErrorCode::Replaced`](crate::ErrorCode::Replaced).
+//! that was cut in the middle fails with [`ErrorCode::Replaced`].
 //!
 //! # Slowness
 //!

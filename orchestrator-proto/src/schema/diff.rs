@@ -68,7 +68,7 @@ pub enum Change {
     Renamed(String),
     /// The fields or variants that both sides have stand in another order.
     Order {
-        /// Their names on the left side, the first [`MAX_NAMES`] of them.
+        /// Their names on the left side, the first `MAX_NAMES` of them.
         left: Vec<String>,
         /// The same in the order of the right side.
         right: Vec<String>,

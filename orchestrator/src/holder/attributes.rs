@@ -3,11 +3,11 @@
 //!
 //! It is a list of steps in the image of the program, each of which is a system call or two. The
 //! daemon writes it, and this file, with which it does, says in which order (see
-//! [`Attributes::words`]); the new process takes the steps one after the other, and none is passed
+//! `Attributes::words`); the new process takes the steps one after the other, and none is passed
 //! over: the first that fails ends it, and is told with its stage and errno.
 //!
 //! Like all that runs in the new process it makes system calls and nothing else: see
-//! [`exec`](super::exec). To change the user of a process that shares our memory is sound as to the
+//! `exec`. To change the user of a process that shares our memory is sound as to the
 //! kernel, which keeps users by thread; and that user gets no hold of our memory through it: the
 //! kernel makes memory undumpable when a process that uses it changes its user (`PR_SET_DUMPABLE`
 //! in prctl(2)), so that nobody but root can trace it, until execve(2) gives it memory of its own.

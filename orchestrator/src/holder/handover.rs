@@ -1,11 +1,11 @@
 //! What one holder hands over to the next: the program that is executed in its place, in the same
 //! process. Pure: bytes in, bytes out.
 //!
-//! It is a file of records of [`SIZE`] bytes: a [frame](super::frame), with other kinds, and the
-//! numbers of four files, -1 for none. Records come in the order of [`Record`], those of a kind
-//! together; each of the first six kinds and the last one once, [`Record::Ended`] behind its
+//! It is a file of records of `SIZE` bytes: a [`frame`], with other kinds, and the
+//! numbers of four files, -1 for none. Records come in the order of `Record`, those of a kind
+//! together; each of the first six kinds and the last one once, `Record::Ended` behind its
 //! child. A program reads every form up to its own, and hands over in that. If it can't read what
-//! it is given, it executes the one before again: so in no form a [`Record::Head`] is ever changed.
+//! it is given, it executes the one before again: so in no form a `Record::Head` is ever changed.
 
 use std::time::Duration;
 

@@ -17,8 +17,8 @@
 //! - it does not wake up unless something happened.
 //!
 //! What calls setsid(2) or setpgid(2) leaves its instance's process group, and is signalled and
-//! waited for all the same: it is in the instance's [`cgroup`]; or, where there is none, it is
-//! known by its [`lineage`].
+//! waited for all the same: it is in the instance's `cgroup`; or, where there is none, it is
+//! known by its `lineage`.
 
 pub mod abilities;
 mod account;

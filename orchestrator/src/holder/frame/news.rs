@@ -1,6 +1,8 @@
 //! What a holder says.
 
 use super::{Fields, How, Name, SIZE, Stage};
+#[cfg(doc)]
+use super::{Order, PROTOCOL};
 
 /// A holder to its daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,8 @@
 //! What a daemon says.
 
 use super::{Fields, Name, SIZE};
+#[cfg(doc)]
+use super::{MAX_NOTICE, News, PROTOCOL};
 
 const IMAGE: u8 = 1;
 const STDIN: u8 = 2;
