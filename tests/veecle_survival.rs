@@ -307,12 +307,17 @@ fn a_receiver_that_does_not_read_finds_whole_lines_when_it_does() {
 #[test]
 fn messages_go_to_the_newest_connection_with_the_next_daemon_too() {
     let daemon = Daemon::start();
+    // With what listens for the two. Who is counted is served; what goes on is what the holder has.
+    let base = files(&daemon) + 4;
     let (mut sender, oldest) = pair(&daemon);
     let b = daemon.info("b").id.to_string();
     let mut middle = connect(&daemon, "b", &b);
+    comes_to(&daemon, base + 3);
     drop(oldest);
     daemon.connections("b", 1);
+    comes_to(&daemon, base + 2);
     let mut newest = connect(&daemon, "b", &b);
+    comes_to(&daemon, base + 3);
     for round in 0..3 {
         kill(&daemon);
         daemon.connections("b", 2);
