@@ -9,7 +9,7 @@ use orchestrator_proto::runtime::{Direction, Frame, Passed};
 use orchestrator_proto::sdk::{Input, Output, Runtime, Schema};
 use orchestrator_proto::{LinkId, Message};
 use serde::{Deserialize, Serialize};
-use tests::lane::{Lane, end_of, left, rest};
+use tests::lane::{Lane, end_of, left, received, rest};
 use tests::{Daemon, SOON, eventually};
 
 #[derive(Serialize, Deserialize, Schema, Message, PartialEq, Debug)]
@@ -172,14 +172,8 @@ fn hangs(transport: Transport, policy: Policy) {
     let output: Output<Number> = program.block_on(async { sender.output() }).unwrap();
     let mut input: Input<Number> = peers.block_on(async { receiver.input() }).unwrap();
     let mut take = |count: usize| -> Vec<u32> {
-        peers.block_on(async {
-            let mut numbers = Vec::new();
-            while numbers.len() < count {
-                let next = tokio::time::timeout(SOON, input.recv()).await;
-                numbers.push(next.expect("a message comes").unwrap().0);
-            }
-            numbers
-        })
+        let numbers = peers.block_on(received(&mut input, count));
+        numbers.into_iter().map(|Number(number)| number).collect()
     };
     let is_direct = || (daemon.link_info(link).way != Way::Routed).then_some(());
     eventually("messages go directly", || {

@@ -14,6 +14,7 @@ use orchestrator_proto::runtime::{Direction, Frame, MAGIC, PROTOCOL, Passed};
 use orchestrator_proto::sdk::{Input, Output, Runtime, Schema};
 use orchestrator_proto::{ErrorCode, LinkId, Message, TypeSchema};
 use serde::{Deserialize, Serialize};
+use tests::lane::received;
 use tests::native::Native;
 use tests::{Daemon, SOON, eventually, processes};
 
@@ -83,14 +84,7 @@ impl Pair {
     #[track_caller]
     fn take(&mut self, count: usize) -> Vec<u32> {
         let Self { peers, input, .. } = self;
-        peers.block_on(async {
-            let mut numbers = Vec::new();
-            while numbers.len() < count {
-                let next = tokio::time::timeout(SOON, input.recv()).await;
-                numbers.push(next.expect("a message comes").unwrap().0);
-            }
-            numbers
-        })
+        peers.block_on(received(input, count)).into_iter().map(|Number(number)| number).collect()
     }
 
     #[track_caller]

@@ -32,6 +32,8 @@ pub mod log;
 pub mod logs;
 pub mod options;
 pub mod plan;
+#[cfg(test)]
+mod polled;
 mod private_socket;
 pub mod process;
 pub mod registry;

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use orchestrator_proto::frame::{self, MAX_RUNTIME};
 use orchestrator_proto::runtime::{Direction, Frame, MAGIC, PROTOCOL, Passed};
+use orchestrator_proto::sdk::{Input, Message};
 use orchestrator_proto::{LinkId, TypeSchema};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
@@ -139,4 +140,14 @@ pub fn claim(daemon: &Daemon, id: &str, lane: u64) -> Option<UnixStream> {
         _ => None,
     });
     file.map(UnixStream::from)
+}
+
+/// The next so many messages, each of which comes soon.
+pub async fn received<T: Message>(input: &mut Input<T>, count: usize) -> Vec<T> {
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        let next = tokio::time::timeout(SOON, input.recv()).await;
+        messages.push(next.expect("a message comes").unwrap());
+    }
+    messages
 }

@@ -155,16 +155,13 @@ impl<T: Message> Input<T> {
         then: impl FnOnce(&[Read<T>], Arrived<'_>, Known) -> R,
     ) -> Poll<R> {
         let turn = ready!(coop::poll_proceed(cx));
-        loop {
-            if self.has_next() {
-                break;
-            }
+        while !self.has_next() {
             if self.queue.wake_later(cx.waker()) {
                 return Poll::Pending;
             }
         }
         turn.made_progress();
-        self.pop(then).map_or(Poll::Pending, Poll::Ready)
+        self.take(then).map_or(Poll::Pending, Poll::Ready)
     }
 
     fn has_next(&mut self) -> bool {
@@ -176,9 +173,11 @@ impl<T: Message> Input<T> {
 
     /// Makes something of the next message, if there is one.
     fn pop<R>(&mut self, then: impl FnOnce(&[Read<T>], Arrived<'_>, Known) -> R) -> Option<R> {
-        if !self.has_next() {
-            return None;
-        }
+        self.has_next().then(|| self.take(then)).flatten()
+    }
+
+    /// The same, if it was taken from the queue.
+    fn take<R>(&mut self, then: impl FnOnce(&[Read<T>], Arrived<'_>, Known) -> R) -> Option<R> {
         let Self { batch, consumed, missed, reads, .. } = self;
         batch.pop(|arrived, known| {
             *consumed += 1;

@@ -121,15 +121,7 @@ fn encode(id: u64, body: ServerBody) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Whether it waits.
-    async fn waits(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-        tokio::select! {
-            biased;
-            () = future => false,
-            () = std::future::ready(()) => true,
-        }
-    }
+    use crate::polled::waits;
 
     #[tokio::test]
     async fn who_does_not_read_is_not_owed_more_than_its_bound() {

@@ -169,6 +169,7 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::polled::waits;
     use crate::route::{LinkRequest, LinkTarget, Mailbox, Surroundings};
     use crate::runtime::native::lanes::ended::Before;
     use crate::runtime::native::lanes::table::End;
@@ -293,15 +294,6 @@ mod tests {
         drop(world.lanes.table().claimed(1, world.link));
         world.lanes.changes.send_replace(());
         watched.await;
-    }
-
-    /// Whether it waits.
-    async fn waits(future: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-        tokio::select! {
-            biased;
-            () = future => false,
-            () = std::future::ready(()) => true,
-        }
     }
 
     #[tokio::test]
